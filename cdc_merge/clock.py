@@ -1,0 +1,24 @@
+"""Hybrid logical clock arithmetic (semantics §2, "Time and causality"). "Now" is an argument; nothing here reads a clock."""
+
+from __future__ import annotations
+
+from cdc_merge.model import Stamp
+
+
+def tick(last: Stamp, commit_us: int) -> Stamp:
+    """The stamp of the change that follows `last` at the same source: never goes back, never repeats."""
+    if commit_us > last.wall_us:
+        return Stamp(commit_us, 0, last.source)
+    return Stamp(last.wall_us, last.counter + 1, last.source)
+
+
+def cut(commit_us: int, now_us: int, max_ahead_us: int) -> int:
+    """The part of a commit time that may be believed: at most `max_ahead_us` after our own clock. The past is legal."""
+    return min(commit_us, now_us + max_ahead_us)
+
+
+def received(last: Stamp, seen: Stamp) -> Stamp:
+    """The receiving rule: a clock that has been shown `seen` is not earlier than it."""
+    if (seen.wall_us, seen.counter) > (last.wall_us, last.counter):
+        return Stamp(seen.wall_us, seen.counter, last.source)
+    return last

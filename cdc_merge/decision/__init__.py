@@ -1,0 +1,1 @@
+"""5: questions → conflicts with an id and a life, decisions, effects. Pure."""

@@ -1,0 +1,1 @@
+"""Three real PostgreSQL servers, people who edit them, and a truth to compare with."""

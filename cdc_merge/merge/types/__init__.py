@@ -1,0 +1,1 @@
+"""One module per merge type; `TYPES` is the table that names them."""

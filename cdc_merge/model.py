@@ -1,0 +1,469 @@
+"""The vocabulary: the words of semantics.md §1 as frozen values, and nothing else.
+
+No I/O, no clock, no rules. Hot values (`Stamp`, `Place`, `Change`, the row changes) are NamedTuples: they are made once per
+change and compared by content, and a tuple was the cheapest honest type when measured.
+
+Times are integers: microseconds since 1970-01-01 UTC. LSNs are integers (`lsn_text` writes them as Postgres does).
+
+Field values are canonical and hashable (mapping/values.py makes them):
+None (SQL NULL) · str (text, enum, date, timestamp and everything not named here) · int · Decimal · bool · float · bytes ·
+`Json` (canonical JSON text) · tuple (array).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import Enum
+from typing import Final, NamedTuple, TypeAlias
+
+
+class Unknown(Enum):
+    """What we do not know is neither NULL nor a value."""
+
+    UNKNOWN = "unknown"
+
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+
+
+class Json(str):
+    """Canonical JSON text: keys sorted, no spaces, numbers exact. A class of its own, so that text stays text."""
+
+    __slots__ = ()
+
+
+Value: TypeAlias = "None | str | int | Decimal | bool | float | bytes | tuple[Value, ...]"
+MaybeValue: TypeAlias = "Value | Unknown"
+
+DECISION_SOURCE: Final = "cdc_merge"
+
+
+class Stamp(NamedTuple):
+    """A hybrid-logical-clock reading; the tuple order is the total order of semantics §2."""
+
+    wall_us: int
+    counter: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.wall_us}.{self.counter}@{self.source}"
+
+
+def stamp_from_text(text: str) -> Stamp:
+    """Read `<wall_us>.<counter>@<source>`; ValueError when it is anything else."""
+    clock, _, source = text.partition("@")
+    wall_us, _, counter = clock.partition(".")
+    if not source:
+        raise ValueError("a stamp reads <wall_us>.<counter>@<source>")
+    return Stamp(int(wall_us), int(counter), source)
+
+
+class Place(NamedTuple):
+    """The identity of a change: where it stands in its source, whatever was delivered how often."""
+
+    system: str
+    timeline: int
+    lsn: int
+    table: str
+    ordinal: int
+
+
+def lsn_text(lsn: int) -> str:
+    """An LSN as Postgres writes it, `0/16B3748`."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def lsn_from_text(text: str) -> int:
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+# ---------------------------------------------------------------- step 1: what a source delivers
+
+
+class Unchanged(Enum):
+    """pgoutput's 'u': an unchanged TOASTed column. It is absent from the change: neither NULL nor a write."""
+
+    UNCHANGED = "unchanged"
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+Cell: TypeAlias = "bytes | None | Unchanged"
+"""One column of a row as the source sent it: the type's text form in UTF-8, NULL, or unchanged."""
+
+
+class Column(NamedTuple):
+    """One column of a relation. `type_oid` 0 means that only `type_name` is known."""
+
+    name: str
+    type_oid: int
+    type_name: str = ""
+    is_identity: bool = False
+
+
+class Relation(NamedTuple):
+    """A table as the stream announced it. `identity` is Postgres's relreplident: d, i, f or n."""
+
+    oid: int
+    namespace: str
+    name: str
+    identity: str
+    columns: tuple[Column, ...]
+
+    @property
+    def table(self) -> str:
+        return f"{self.namespace}.{self.name}"
+
+
+class RowChange(NamedTuple):
+    """Insert, update, delete, truncate or snapshot read of one source row.
+
+    `old` holds all columns when `old_is_full`, else only the identity columns (the others None and meaningless);
+    None when the source sent no old row. `new` is None for deletes and truncates. `ordinal` counts the row changes of
+    that table within its transaction, from 0, and is the same on every delivery.
+    """
+
+    operation: str
+    relation: Relation
+    old: tuple[Cell, ...] | None
+    old_is_full: bool
+    new: tuple[Cell, ...] | None
+    ordinal: int
+
+
+class Message(NamedTuple):
+    """A logical message (pg_logical_emit_message). `content` is raw bytes."""
+
+    prefix: str
+    content: bytes
+    transactional: bool
+
+
+class Transaction(NamedTuple):
+    """One committed source transaction, complete and in commit order.
+
+    `end_lsn` is the commit's end: confirming it means that this transaction never comes again.
+    `origin` is the replication origin's name when the transaction was applied under one.
+    """
+
+    source: str
+    system: str
+    timeline: int
+    end_lsn: int
+    commit_us: int
+    origin: str | None
+    messages: tuple[Message, ...]
+    changes: tuple[RowChange, ...]
+
+
+class Idle(NamedTuple):
+    """The source sent everything up to `lsn`, and its own clock read `at_us` then: nothing is in flight."""
+
+    source: str
+    system: str
+    timeline: int
+    lsn: int
+    at_us: int
+
+
+class SnapshotBegan(NamedTuple):
+    """A consistent first copy starts: all rows are as of `lsn`, when the source's clock read `at_us`.
+
+    `expected_rows` is an estimate per table. Rows of an earlier, unfinished copy of this source are void.
+    """
+
+    source: str
+    system: str
+    timeline: int
+    lsn: int
+    at_us: int
+    expected_rows: Mapping[str, int]
+
+
+class SnapshotRows(NamedTuple):
+    """A piece of the first copy: rows of one table (`operation` is "snapshot", ordinals count through the table)."""
+
+    source: str
+    changes: tuple[RowChange, ...]
+
+
+class SnapshotDone(NamedTuple):
+    """The first copy is complete; the stream follows from `lsn`."""
+
+    source: str
+    lsn: int
+
+
+Delivery: TypeAlias = "Transaction | Idle | SnapshotBegan | SnapshotRows | SnapshotDone"
+
+
+class Position(NamedTuple):
+    """How far a source is merged and on disk. `snapshot` is none, running or done; `slot` names the slot it belongs to."""
+
+    system: str
+    timeline: int
+    lsn: int
+    snapshot: str
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """What a reader knows about its source right now (contract §7, `source`). Unknown figures are None."""
+
+    name: str
+    type: str
+    up: bool = False
+    state: str = "connecting"
+    received_lsn: int = 0
+    server_lsn: int = 0
+    last_commit_us: int | None = None
+    last_message_us: int | None = None
+    reconnects: int = 0
+    slot: str | None = None
+    slot_active: bool | None = None
+    wal_status: str | None = None
+    retained_bytes: int | None = None
+    safe_bytes: int | None = None
+    problem: str | None = None
+
+
+# ---------------------------------------------------------------- step 2, 3: changes of records
+
+
+class RecordKey(NamedTuple):
+    entity: str
+    key: str
+
+
+class Copy(NamedTuple):
+    """Marks a change that repeats somebody else's write. `of` names the writes by place (our write-back);
+    `from_source` (message cdc_merge.copy) teaches all that this source had seen."""
+
+    from_source: str | None = None
+    of: tuple[Place, ...] = ()
+
+
+# What happened to the source's row; the values of Change.row.
+INSERT: Final = "insert"
+UPDATE: Final = "update"
+DELETE: Final = "delete"
+TRUNCATE: Final = "truncate"
+SNAPSHOT: Final = "snapshot"
+DECISION: Final = "decision"
+
+
+class Change(NamedTuple):
+    """One source transaction as far as one record is concerned: an entry of the history.
+
+    `row` is what happened to the source's row (insert, update, delete, truncate, snapshot, decision).
+    `fields` holds (before, after) of every field the change says something about: for an update the changed ones where
+    the old row was complete, else all that were sent; `before` is UNKNOWN where the source did not say.
+    `copy` is None for a genuine edit. `committed_us` is the source's own commit time, uncut.
+    `identity` tells two rows of one source with the same business key apart (canonical text of the replica identity).
+    `moved_to` (a delete) and `moved_from` (an insert) link the two halves of a change of the business key.
+    """
+
+    entity: str
+    key: str
+    stamp: Stamp
+    place: Place
+    row: str
+    fields: Mapping[str, tuple[MaybeValue, MaybeValue]]
+    actor: str | None = None
+    copy: Copy | None = None
+    committed_us: int = 0
+    identity: str | None = None
+    moved_to: str | None = None
+    moved_from: str | None = None
+
+
+# ---------------------------------------------------------------- step 4: what a history means
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """What one source holds: presence is unknown, present or deleted; `values` leaves unknown fields out."""
+
+    presence: str
+    values: Mapping[str, Value]
+    last_stamp: Stamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class MergedRecord:
+    """What a history means. `values` leaves unknown fields out; groups appear as their member fields."""
+
+    entity: str
+    key: str
+    deleted: bool
+    values: Mapping[str, Value]
+    sources: Mapping[str, SourceView]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One answer to a conflict's question. `value` UNKNOWN: left out (an absent map key)."""
+
+    source: str
+    value: MaybeValue | Mapping[str, Value]
+    stamp: Stamp
+    committed_us: int
+    actor: str | None
+    place: Place
+    seen: tuple[Stamp, ...] = ()
+    delta: Decimal | int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A conflict as the merge sees it: a pure function of history and rules, without id or life."""
+
+    entity: str
+    key: str
+    field: str | None
+    group: str | None
+    kind: str
+    severity: str
+    candidates: tuple[Candidate, ...]
+    base: MaybeValue = UNKNOWN
+    provisional: MaybeValue | Mapping[str, Value] = UNKNOWN
+    labels: tuple[str, ...] = ()
+    rule: str | None = None
+
+    @property
+    def identity(self) -> tuple[str | None, str, str | None]:
+        """At most one open conflict of a record has this identity."""
+        return (self.group or self.field, self.kind, self.rule)
+
+
+# ---------------------------------------------------------------- step 5: the queue
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A question with an id and a life. `status` is settling, open or closed; `resolution` auto, decided, converged,
+    dismissed or superseded once closed."""
+
+    id: str
+    question: Question
+    status: str
+    revision: int
+    raised_us: int
+    announced_us: int | None = None
+    closed_us: int | None = None
+    resolution: str | None = None
+    labels: tuple[str, ...] = ()
+    policy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One write of one field, and what became of it: won, lost, merged, candidate or overwritten."""
+
+    stamp: Stamp
+    source: str
+    kind: str
+    before: MaybeValue
+    after: MaybeValue
+    saw: tuple[Stamp, ...]
+    outcome: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a field has its value (contract §7, `explain`)."""
+
+    entity: str
+    key: str
+    field: str
+    merge: str
+    value: MaybeValue
+    frontier: tuple[Stamp, ...]
+    writes: tuple[Explained, ...]
+
+
+# ---------------------------------------------------------------- facts: what observers are told
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMerged:
+    """A batch is on disk. Counters are keyed by the label values of contract §5."""
+
+    seconds: Mapping[str, float]
+    changes: Mapping[tuple[str, str, str], int]
+    merges: Mapping[tuple[str, str, str, str], int]
+    detection_seconds: Mapping[str, tuple[float, ...]]
+    late_changes: int
+    raised: tuple[Conflict, ...] = ()
+    closed: tuple[Conflict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictMoved:
+    """A conflict was raised, revised, announced or closed; `what` says which."""
+
+    what: str
+    conflict: Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanged:
+    """A source's connection or health changed; `sentence` is for people, `problem` a stable name or None."""
+
+    source: str
+    state: str
+    sentence: str
+    problem: str | None = None
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A row or record was set aside because it could not be read; the stream went on."""
+
+    source: str
+    table: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClockCut:
+    """A commit lay further ahead of our clock than allowed and was cut for stamping."""
+
+    source: str
+    ahead_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotProgress:
+    source: str
+    entity: str
+    rows: int
+    expected: int
+
+
+Fact: TypeAlias = "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress"
+
+EMPTY: Final[Mapping[str, Value]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Sizes that observers read when they are asked, not when something happens."""
+
+    records_cached: int = 0
+    history_changes: int = 0
+    watermark_us: int = 0
+    conflicts_open: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    oldest_open_us: Mapping[tuple[str, str], int] = field(default_factory=dict)

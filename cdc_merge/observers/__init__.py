@@ -1,0 +1,1 @@
+"""Facts → metrics and log lines. Observers never raise into the pipeline and never wait."""

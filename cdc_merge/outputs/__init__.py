@@ -1,0 +1,1 @@
+"""7: effects leave the house."""
