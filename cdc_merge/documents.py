@@ -1,0 +1,399 @@
+"""The JSON documents that programs read (contract §7), made from the vocabulary. Pure.
+
+What a value becomes: an integer beyond 2^53, every decimal, and the floats that JSON has no word for (NaN, Infinity)
+are strings in exact, plain notation; bytes are base64; an array is a list; SQL NULL is null. The unknown has no key.
+
+A JSON value is shown as the document it is: its numbers stay numbers with every digit, also those that a double cannot
+hold, because a string in their place would be another document. Where a Python float would round such a number it is
+kept as a `Decimal`: write documents with `json_text`, which writes it out; `json.dumps` refuses it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from math import isfinite
+from types import NoneType
+from typing import Final, NamedTuple, TypeAlias
+
+from cdc_merge.model import (
+    DECISION,
+    DELETE,
+    SNAPSHOT,
+    TRUNCATE,
+    Candidate,
+    Change,
+    Conflict,
+    Explained,
+    Explanation,
+    Json,
+    MaybeValue,
+    MergedRecord,
+    Place,
+    Position,
+    SourceStatus,
+    SourceView,
+    Stamp,
+    Unknown,
+    Value,
+    lsn_text,
+)
+from cdc_merge.plan import Rule
+
+Document: TypeAlias = "None | bool | int | float | str | Decimal | list[Document] | dict[str, Document]"
+Fields: TypeAlias = dict[str, Document]
+
+EXACT_INTEGER: Final = 2**53
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# int() refuses text longer than 4,300 digits (sys.set_int_max_str_digits); numeric may have 131,072.
+LONG_INTEGER: Final = 4_000
+
+
+class SourceReading(NamedTuple):
+    """One source: what its reader knows now, and what is on disk. Times in microseconds since 1970, rows counted.
+
+    `position` is None while nothing of the source is on disk, `watermark_us` None while it has passed nothing.
+    """
+
+    status: SourceStatus
+    position: Position | None
+    watermark_us: int | None
+    paused: bool = False
+    snapshot_rows: int = 0
+    snapshot_expected: int = 0
+
+
+# ---------------------------------------------------------------- text
+
+
+def json_text(document: Document) -> str:
+    """The document as JSON text, on one line; every number exact."""
+    return "".join(_pieces(document))
+
+
+def _pieces(document: Document) -> Iterator[str]:
+    match document:
+        case dict():
+            yield from _between("{", "}", ((f"{json_text(key)}: ", member) for key, member in document.items()))
+        case list():
+            yield from _between("[", "]", (("", member) for member in document))
+        case Decimal():
+            yield str(document)
+        case _:
+            yield json.dumps(document, ensure_ascii=False, allow_nan=False)
+
+
+def _between(opening: str, closing: str, members: Iterable[tuple[str, Document]]) -> Iterator[str]:
+    yield opening
+    separator = ""
+    for label, member in members:
+        yield separator + label
+        yield from _pieces(member)
+        separator = ", "
+    yield closing
+
+
+# ---------------------------------------------------------------- values
+
+
+def value_json(value: Value) -> Document:
+    """One field's value as contract §7 shows it."""
+    return _SHOWN[type(value)](value)
+
+
+def _same(value: str | None) -> Document:
+    return value
+
+
+def _integer_json(value: int) -> Document:
+    return value if abs(value) <= EXACT_INTEGER else str(Decimal(value))
+
+
+def _float_json(value: float) -> Document:
+    return value if isfinite(value) else format(Decimal(value), "f")
+
+
+def _bytes_json(value: bytes) -> Document:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _array_json(value: tuple[Value, ...]) -> Document:
+    return [value_json(element) for element in value]
+
+
+def _json_json(value: Json) -> Document:
+    document: Document = json.loads(value, parse_int=_json_integer, parse_float=_json_number)
+    return document
+
+
+_SHOWN: Final[Mapping[type, Callable[..., Document]]] = {
+    NoneType: _same,
+    bool: _same,
+    str: _same,
+    int: _integer_json,
+    Decimal: "{:f}".format,
+    float: _float_json,
+    bytes: _bytes_json,
+    tuple: _array_json,
+    Json: _json_json,
+}
+
+
+def values_json(values: Mapping[str, MaybeValue]) -> Fields:
+    """Fields by name; those whose value is unknown are left out."""
+    return {name: value_json(value) for name, value in values.items() if not isinstance(value, Unknown)}
+
+
+def _json_integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) < LONG_INTEGER else Decimal(digits)
+
+
+def _json_number(digits: str) -> float | Decimal:
+    exact, rounded = Decimal(digits), float(digits)
+    return rounded if isfinite(rounded) and Decimal(repr(rounded)) == exact else exact
+
+
+def time_json(us: int) -> str:
+    """Microseconds since 1970 as ISO 8601 in UTC, always with six digits."""
+    return (EPOCH + timedelta(microseconds=us)).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def maybe_time_json(us: int | None) -> str | None:
+    return None if us is None else time_json(us)
+
+
+def place_json(place: Place) -> Fields:
+    return {
+        "system": place.system,
+        "timeline": place.timeline,
+        "lsn": lsn_text(place.lsn),
+        "table": place.table,
+        "ordinal": place.ordinal,
+    }
+
+
+def source_name(stamp: Stamp) -> str:
+    """The source of a stamp; a source read by partitions stamps as `source/partition`."""
+    return stamp.source.partition("/")[0]
+
+
+# ---------------------------------------------------------------- conflicts
+
+
+def conflict_json(conflict: Conflict) -> Fields:
+    question = conflict.question
+    document: Fields = {
+        "id": conflict.id,
+        "entity": question.entity,
+        "key": question.key,
+        "field": question.field,
+        "group": question.group,
+        "kind": question.kind,
+        "severity": question.severity,
+        "labels": [*dict.fromkeys((*question.labels, *conflict.labels))],
+        "status": conflict.status,
+        "revision": conflict.revision,
+        "resolution": conflict.resolution,
+        "raised_at": time_json(conflict.raised_us),
+        "announced_at": maybe_time_json(conflict.announced_us),
+        "closed_at": maybe_time_json(conflict.closed_us),
+        "rule": question.rule,
+        "policy": conflict.policy,
+    }
+    document |= _answer_json("base", question.base)
+    # A question about a whole row has no value of one field to offer: null, not left out.
+    about_a_field = question.field is not None or question.group is not None
+    document |= _answer_json("provisional", question.provisional) if about_a_field else {"provisional": None}
+    document["suggestion"] = None
+    document["candidates"] = [candidate_json(candidate) for candidate in question.candidates]
+    return document
+
+
+def candidate_json(candidate: Candidate) -> Fields:
+    document: Fields = {"source": candidate.source}
+    document |= _answer_json("value", candidate.value)
+    document |= {
+        "stamp": str(candidate.stamp),
+        "committed_at": time_json(candidate.committed_us),
+        "actor": candidate.actor,
+        "place": place_json(candidate.place),
+        "seen": [str(stamp) for stamp in candidate.seen],
+    }
+    if candidate.delta is not None:
+        document["delta"] = value_json(candidate.delta)
+    return document
+
+
+def _answer_json(name: str, answer: MaybeValue | Mapping[str, Value]) -> Fields:
+    """One field's value, or the fields of a group or a row as an object; nothing at all where it is unknown."""
+    if isinstance(answer, Unknown):
+        return {}
+    return {name: values_json(answer) if isinstance(answer, Mapping) else value_json(answer)}
+
+
+# ---------------------------------------------------------------- records
+
+
+def record_json(record: MergedRecord, conflicts: Iterable[Conflict], as_of: str | None = None) -> Fields:
+    """`conflicts` are those that stand at that time; `as_of` is the stamp or time that was asked for."""
+    return {
+        "entity": record.entity,
+        "key": record.key,
+        "as_of": as_of,
+        "deleted": record.deleted,
+        "merged": values_json(record.values),
+        "sources": {name: view_json(view) for name, view in record.sources.items()},
+        "conflicts": [_conflict_line(conflict) for conflict in conflicts],
+    }
+
+
+def view_json(view: SourceView) -> Fields:
+    return {
+        "presence": view.presence,
+        "values": values_json(view.values),
+        "last_stamp": None if view.last_stamp is None else str(view.last_stamp),
+    }
+
+
+def _conflict_line(conflict: Conflict) -> Fields:
+    question = conflict.question
+    return {
+        "id": conflict.id,
+        "field": question.field,
+        "group": question.group,
+        "kind": question.kind,
+        "severity": question.severity,
+        "status": conflict.status,
+    }
+
+
+_KINDS: Final = {SNAPSHOT: "snapshot", DECISION: "decision"}
+_GENUINE_KINDS: Final = {DELETE: "delete", TRUNCATE: "delete"}
+
+
+def kind_of(change: Change) -> str:
+    """write, copy, snapshot, delete or decision. A copied delete is a copy: it repeats somebody else's."""
+    if change.row in _KINDS:
+        return _KINDS[change.row]
+    if change.copy is not None:
+        return "copy"
+    return _GENUINE_KINDS.get(change.row, "write")
+
+
+def history_json(changes: Iterable[Change]) -> Fields:
+    return page_json([change_json(change) for change in changes])
+
+
+def change_json(change: Change) -> Fields:
+    document: Fields = {
+        "stamp": str(change.stamp),
+        "source": source_name(change.stamp),
+        "kind": kind_of(change),
+        "row": change.row,
+        "actor": change.actor,
+        "committed_at": time_json(change.committed_us),
+        "place": place_json(change.place),
+        "fields": {
+            name: values_json({"before": before, "after": after}) for name, (before, after) in change.fields.items()
+        },
+    }
+    links = {"moved_to": change.moved_to, "moved_from": change.moved_from}
+    return document | {name: key for name, key in links.items() if key is not None}
+
+
+def explain_json(explanation: Explanation) -> Fields:
+    document: Fields = {
+        "entity": explanation.entity,
+        "key": explanation.key,
+        "field": explanation.field,
+        "merge": explanation.merge,
+    }
+    document |= values_json({"value": explanation.value})
+    document["frontier"] = [str(stamp) for stamp in explanation.frontier]
+    document["writes"] = [_explained_json(write) for write in explanation.writes]
+    return document
+
+
+def _explained_json(write: Explained) -> Fields:
+    document: Fields = {"stamp": str(write.stamp), "source": write.source, "kind": write.kind}
+    document |= values_json({"before": write.before, "after": write.after})
+    return document | {
+        "saw": [str(stamp) for stamp in write.saw],
+        "outcome": write.outcome,
+        "because": write.because,
+    }
+
+
+# ---------------------------------------------------------------- sources and rules
+
+
+def source_json(source: SourceReading, now_us: int) -> Fields:
+    """`now_us` is our clock: `lag_seconds` is how long ago the watermark was passed, 0.0 when nothing is missing."""
+    status, position = source.status, source.position
+    durable_lsn = durable_lsn_of(position)
+    lag_bytes = max(0, status.server_lsn - durable_lsn)
+    return {
+        "name": status.name,
+        "type": status.type,
+        "up": status.up,
+        "state": status.state,
+        "paused": source.paused,
+        "received_lsn": lsn_text(status.received_lsn),
+        "durable_lsn": lsn_text(durable_lsn),
+        "lag_bytes": lag_bytes,
+        "lag_seconds": _lag_seconds(status.up and lag_bytes == 0, source.watermark_us, now_us),
+        "last_commit_at": maybe_time_json(status.last_commit_us),
+        "watermark": maybe_time_json(source.watermark_us),
+        "snapshot": {
+            "state": "none" if position is None else position.snapshot,
+            "rows": source.snapshot_rows,
+            "expected": source.snapshot_expected,
+        },
+        "slot": None if status.slot is None else _slot_json(status),
+        "reconnects": status.reconnects,
+        "problem": status.problem,
+    }
+
+
+def durable_lsn_of(position: Position | None) -> int:
+    """Up to where the picture is complete: 0 until a first copy that was begun is finished."""
+    return 0 if position is None or position.snapshot == "running" else position.lsn
+
+
+def _lag_seconds(is_level: bool, watermark_us: int | None, now_us: int) -> float | None:  # noqa: FBT001 one caller, one word
+    if is_level:
+        return 0.0
+    return None if watermark_us is None else max(0, now_us - watermark_us) / 1e6
+
+
+def _slot_json(status: SourceStatus) -> Fields:
+    return {
+        "name": status.slot,
+        "active": status.slot_active,
+        "wal_status": status.wal_status,
+        "retained_bytes": status.retained_bytes,
+        "safe_bytes": status.safe_bytes,
+    }
+
+
+def rule_json(rule: Rule) -> Fields:
+    """A rule as the file states it; durations in seconds."""
+    return {
+        "name": rule.name,
+        "on": rule.on,
+        "when": rule.when,
+        "severity": rule.severity,
+        "tolerance_seconds": None if rule.tolerance_us is None else rule.tolerance_us / 1e6,
+        "decide": {
+            "auto": [step if isinstance(step, str) else [*step] for step in rule.auto],
+            "approve": [[*level] for level in rule.approve],
+        },
+    }
+
+
+def page_json(items: Sequence[Document], next_cursor: str | None = None) -> Fields:
+    """A list as all lists are."""
+    return {"items": [*items], "next_cursor": next_cursor}
