@@ -21,7 +21,7 @@ CLUSTER_DEFAULTS: Final = Path("/etc/postgresql-common/createcluster.conf")
 
 
 class Piece(NamedTuple):
-    """An optional piece. `packages` are Debian's, in the order of their installation; () when only people can get it."""
+    """An optional piece. `packages` are Debian's, in the order of their installation; () when Debian has none."""
 
     name: str
     present: Callable[[], bool]
@@ -57,16 +57,17 @@ def _apt(*arguments: str) -> bool:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "-qq", *arguments]
     try:
-        return subprocess.run(command, env=environment, stdout=sys.stderr, timeout=APT_SECONDS, check=False).returncode == 0
+        ended = subprocess.run(command, env=environment, stdout=sys.stderr, timeout=APT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return False
+    return ended.returncode == 0
 
 
 def _no_cluster_by_itself() -> None:
     # Debian's package would start a server of its own on port 5432; the tests start theirs.
     if CLUSTER_DEFAULTS.exists():
-        text = CLUSTER_DEFAULTS.read_text()
-        CLUSTER_DEFAULTS.write_text(re.sub(r"(?m)^#?\s*create_main_cluster\s*=.*$", "create_main_cluster = false", text))
+        setting = re.compile(r"(?m)^#?\s*create_main_cluster\s*=.*$")
+        CLUSTER_DEFAULTS.write_text(setting.sub("create_main_cluster = false", CLUSTER_DEFAULTS.read_text()))
 
 
 def _install(piece: Piece) -> None:

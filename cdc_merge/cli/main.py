@@ -1,6 +1,6 @@
 """The edge of the process: one group, a table of commands imported when they are asked for, and exit codes.
 
-Data goes to stdout, everything else to stderr. An error ends as one sentence, its hint, and the exit code of contract §2.
+Data goes to stdout, all else to stderr. An error ends as one sentence, its hint, and the exit code of contract §2.
 """
 
 from __future__ import annotations
