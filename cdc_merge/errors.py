@@ -82,3 +82,9 @@ class StoreUnavailable(CdcMergeError):
 
 class NotFound(CdcMergeError):
     """The record, conflict, source or field that was asked for does not exist."""
+
+
+class AddressUnavailable(CdcMergeError):
+    """The HTTP listener cannot have the address it was given; nothing is listening."""
+
+    exit_code = 69
