@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -69,31 +70,26 @@ class SourceReading(NamedTuple):
 # ---------------------------------------------------------------- text
 
 
+# Half of a surrogate pair, which the type json takes and UTF-8 cannot hold, is written as an escape.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
 def json_text(document: Document) -> str:
     """The document as JSON text, on one line; every number exact."""
-    return "".join(_pieces(document))
+    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", _written(document))
 
 
-def _pieces(document: Document) -> Iterator[str]:
+def _written(document: Document) -> str:
     match document:
         case dict():
-            yield from _between("{", "}", ((f"{json_text(key)}: ", member) for key, member in document.items()))
+            members = ", ".join(f"{_written(key)}: {_written(member)}" for key, member in document.items())
+            return "{" + members + "}"
         case list():
-            yield from _between("[", "]", (("", member) for member in document))
+            return "[" + ", ".join(map(_written, document)) + "]"
         case Decimal():
-            yield str(document)
+            return str(document)
         case _:
-            yield json.dumps(document, ensure_ascii=False, allow_nan=False)
-
-
-def _between(opening: str, closing: str, members: Iterable[tuple[str, Document]]) -> Iterator[str]:
-    yield opening
-    separator = ""
-    for label, member in members:
-        yield separator + label
-        yield from _pieces(member)
-        separator = ", "
-    yield closing
+            return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 
 # ---------------------------------------------------------------- values

@@ -1,0 +1,162 @@
+"""The one HTTP listener, on a thread of its own.
+
+The socket is bound before the thread starts, so an address that cannot be had is an error where it was asked for.
+Signals stay with the main thread. Stopping waits a moment for answers under way and then leaves them.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cdc_merge import __version__
+from cdc_merge.console.access import Access, Guard
+from cdc_merge.console.api import Api
+from cdc_merge.console.operations import Operations
+from cdc_merge.console.problems import PROBLEM_RESPONSES, answer_errors
+from cdc_merge.console.reading import Reading
+from cdc_merge.errors import AddressUnavailable
+
+# Binding is done, so only loading the application can take time; far above what it needs on a busy machine.
+START_LIMIT_S: Final = 30.0
+# Together below the second within which a stop must be over.
+GRACE_S: Final = 0.5
+FORCED_S: Final = 0.4
+# Requests wait here while all handler threads are busy; more than that is refused with 503.
+MAX_CONNECTIONS: Final = 256
+
+
+class HttpServer:
+    """Console, API, metrics and health over a `Reading`. `listen` is `host:port`; port 0 takes a free one."""
+
+    def __init__(
+        self, reading: Reading, listen: str, registry: CollectorRegistry, access: Access | None = None
+    ) -> None:
+        self._listen = listen
+        self._application = application(reading, registry, access or Access())
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+        self.address = listen
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def start(self) -> None:
+        """Listen. `address` is then the bound `host:port`. AddressUnavailable if it cannot be had."""
+        bound = bind(self._listen)
+        self.address = address_text(bound.getsockname())
+        # What is named here would otherwise depend on which packages happen to be installed.
+        configuration = uvicorn.Config(
+            self._application,
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            forwarded_allow_ips="127.0.0.1,::1",
+        )
+        self._server = _Server(configuration)
+        self._thread = threading.Thread(target=self._server.run, args=([bound],), name="http", daemon=True)
+        self._thread.start()
+        if not self._server.listening.wait(START_LIMIT_S):
+            raise AddressUnavailable(f"The HTTP listener on {self.address} did not start.", hint="The log says why.")
+
+    def stop(self) -> None:
+        """Close the listener; over within a second, also while a request is being answered. Idempotent."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        self._thread.join(GRACE_S)
+        self._server.force_exit = True
+        self._thread.join(FORCED_S)
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+def application(
+    reading: Reading, registry: CollectorRegistry, access: Access, now_us: Callable[[], int] | None = None
+) -> ASGIApp:
+    """The whole HTTP side as an ASGI application."""
+    app = FastAPI(
+        title="cdc_merge",
+        version=__version__,
+        openapi_url="/api/openapi.json",
+        # The pages that FastAPI offers load their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=PROBLEM_RESPONSES,
+    )
+    app.include_router(Operations(reading, registry, access).router())
+    app.include_router(Api(reading, now_us or _now_us).router())
+    answer_errors(app)
+    return PathAsSent(Guard(app, access))
+
+
+class PathAsSent:
+    """Routes are found in the path as it was sent, still percent-encoded: a key may hold `/`, `,` and `%`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": scope["raw_path"].decode("ascii")}
+        await self._app(scope, receive, send)
+
+
+def bind(listen: str) -> socket.socket:
+    """A socket bound to `host:port` (`[::1]:8787` for IPv6). AddressUnavailable names the address and why not."""
+    host, _, port = listen.rpartition(":")
+    try:
+        if not host:
+            raise ValueError("an address names its host")  # noqa: TRY301 the sentence for both is made below
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        bound = socket.socket(family, kind, protocol)
+    except (OSError, ValueError, OverflowError) as error:
+        raise _unavailable(listen, error) from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise _unavailable(listen, error) from error
+    return bound
+
+
+def _unavailable(listen: str, error: Exception) -> AddressUnavailable:
+    reason = error.strerror if isinstance(error, OSError) else "it does not read host:port"
+    hint = "Set http.listen to a free address of this machine, such as 127.0.0.1:8787; port 0 takes any free one."
+    return AddressUnavailable(f"The HTTP listener cannot have {listen}: {reason}.", hint=hint)
+
+
+def address_text(address: tuple[str, int]) -> str:
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
