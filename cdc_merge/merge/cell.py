@@ -1,0 +1,425 @@
+"""One field (or group, or map key) of one record: its writes, who has seen them, and what each source holds.
+
+The rules of semantics §2 live here and nowhere else: what a genuine write dominates, what a copy teaches, when sources
+agree, when what everybody holds is the value. `seen` sets are bit masks over the writes that the cell still keeps.
+
+Writes outside the frontier matter only through the sets that contain them: two such writes contained in the same sets can
+never be told apart again, so `compact` keeps the later of them (and the sum of their deltas). The full fold never compacts;
+the law suite compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, MaybeValue, Stamp
+
+MISSING = object()
+
+# Beyond this many kept writes a cell is compacted. Small, so that masks stay machine words; large enough to be rare.
+COMPACT_AT = 16
+
+WRITE, BASELINE, DECIDED = 0, 1, 2
+
+
+class Root(NamedTuple):
+    """The insert that a value goes back to: its stamp, whether it was a first insert, and the inserts it had seen."""
+
+    stamp: Stamp
+    first: bool
+    seen: frozenset[Stamp]
+
+
+NO_DELETES: frozenset[Stamp] = frozenset()
+
+
+class Write:
+    """A genuine edit (or decision, or first-snapshot value) of one cell. `seen`: what its source had seen before it;
+    `after`: just after it, agreement included. `total` is a counter's delta, `is_set` a counter's set, `is_gap` a delta nobody knows."""
+
+    __slots__ = (
+        "after",
+        "before",
+        "bit",
+        "change",
+        "deletes",
+        "is_gap",
+        "is_set",
+        "key",
+        "kind",
+        "root",
+        "seen",
+        "source",
+        "total",
+        "value",
+    )
+
+    def __init__(self, bit: int, source: str, change: Change, value: MaybeValue, key: object, seen: int) -> None:
+        self.bit = bit
+        self.source = source
+        self.change = change
+        self.value = value
+        self.key = key
+        self.seen = seen
+        self.after = seen | bit
+        self.kind = WRITE
+        self.root: Root | None = None
+        self.deletes = NO_DELETES
+        self.before: MaybeValue = UNKNOWN
+        self.total: Decimal | int = 0
+        self.is_set = False
+        self.is_gap = False
+
+    @property
+    def stamp(self) -> Stamp:
+        return self.change.stamp
+
+
+class Waiting:
+    """A copy that repeated no write known at its stamp; it waits `max_ahead` of stamp time for one (§2 rule 2)."""
+
+    __slots__ = ("change", "key", "replaced", "source", "written")
+
+    def __init__(self, source: str, change: Change, key: object, replaced: int) -> None:
+        self.source = source
+        self.change = change
+        self.key = key
+        self.replaced = replaced
+        self.written = 0
+
+
+class Traits(NamedTuple):
+    """How a merge type takes part in the rules of §2. `agrees`: rule 3. `settles`: rule 4. `overwrites`: copies overwrite."""
+
+    agrees: bool
+    settles: bool
+    overwrites: bool
+
+
+class Cell:
+    __slots__ = (
+        "baselines",
+        "by",
+        "diverged",
+        "extra",
+        "first",
+        "first_by",
+        "frontier",
+        "held",
+        "keyed",
+        "next",
+        "order",
+        "overwritten",
+        "roots",
+        "seen",
+        "sets",
+        "traces",
+        "traits",
+        "views",
+        "void",
+        "waiting",
+        "writes",
+    )
+
+    def __init__(self, traits: Traits, keyed: Callable[[Any], object], order: tuple[str, ...]) -> None:
+        self.traits = traits
+        self.order = order
+        self.keyed = keyed
+        self.writes: dict[int, Write] = {}
+        self.next = 1
+        self.frontier = 0
+        self.overwritten = 0
+        self.baselines = 0
+        self.sets = 0
+        self.seen: dict[object, int] = {}
+        self.views: dict[str, MaybeValue] = {}
+        self.held: dict[str, object] = {}
+        self.by: dict[str, Change] = {}
+        self.roots: dict[str, Root | None] = {}
+        self.first: dict[str, object] = {}
+        self.first_by: dict[str, MaybeValue] = {}
+        self.waiting: list[Waiting] = []
+        self.traces: list[Write] = []
+        self.diverged = False
+        self.void = False
+        self.extra: Any = None
+
+    # ------------------------------------------------------------ reading
+
+    def of(self, mask: int) -> Iterator[Write]:
+        """The writes of a mask, in no particular order."""
+        while mask:
+            bit = mask & -mask
+            yield self.writes[bit]
+            mask ^= bit
+
+    def front(self) -> list[Write]:
+        """The frontier in stamp order."""
+        if not self.frontier & (self.frontier - 1):
+            return [self.writes[self.frontier]] if self.frontier else []
+        return sorted(self.of(self.frontier), key=lambda w: w.change.stamp)
+
+    @property
+    def everything(self) -> int:
+        return self.next - 1
+
+    # ------------------------------------------------------------ what a source holds
+
+    def hold(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
+        self.views[source] = value
+        self.held[source] = key
+        self.by[source] = change
+
+    # ------------------------------------------------------------ rule 1: own write
+
+    def write(self, source: str, change: Change, value: MaybeValue, key: object) -> Write:
+        """A genuine edit: dominates exactly what its source had seen."""
+        seen = self.seen.get(source, 0)
+        bit = self.next
+        self.next = bit << 1
+        write = Write(bit, source, change, value, key, seen)
+        self.writes[bit] = write
+        self.frontier = (self.frontier & ~seen) | bit
+        self.overwritten &= ~seen
+        self.baselines &= ~seen
+        self.seen[source] = seen | bit
+        self.views[source] = value
+        self.held[source] = key
+        self.by[source] = change
+        if self.waiting:
+            self._answer(write)
+        return write
+
+    def decide(self, change: Change, value: MaybeValue, key: object) -> Write:
+        """A decision has seen every write of the cell."""
+        bit = self.next
+        self.next = bit << 1
+        write = Write(bit, DECISION_SOURCE, change, value, key, bit - 1)
+        write.kind = DECIDED
+        self.writes[bit] = write
+        self.frontier = bit
+        self.overwritten = self.baselines = 0
+        self.diverged = False
+        return write
+
+    # ------------------------------------------------------------ rule 2: copies
+
+    def copy(self, source: str, change: Change, value: MaybeValue, key: object) -> bool:
+        """A marked change repeats somebody's write: it teaches, and may overwrite. False when it matched nothing."""
+        mark = change.copy
+        assert mark is not None
+        matched = self._named(change) if mark.of else self._matching(key)
+        learned = self.seen.get(mark.from_source, 0) if mark.from_source else 0
+        replaced = self._own(source, key)
+        for write in matched:
+            learned |= write.bit | write.after
+            self.roots[source] = write.root
+            self._overwrite(replaced, write)
+            self._put_back(write)
+        self.hold(source, change, value, key)
+        self.seen[source] = self.seen.get(source, 0) | learned
+        if not matched:
+            self.roots.setdefault(source, None)
+            self.waiting.append(Waiting(source, change, key, replaced.bit if replaced else 0))
+        return bool(matched) or bool(learned)
+
+    def _named(self, change: Change) -> list[Write]:
+        assert change.copy is not None
+        places = set(change.copy.of)
+        return [w for w in self.writes.values() if w.kind != BASELINE and w.change.place in places]
+
+    def _matching(self, key: object) -> list[Write]:
+        """Every frontier write of that value, else the overwritten ones that nobody has seen since."""
+        matched = [w for w in self.of(self.frontier) if w.key == key]
+        return matched or [w for w in self.of(self.overwritten) if w.key == key]
+
+    def _own(self, source: str, key: object) -> Write | None:
+        """The source's own frontier write that a copy of another value is about to replace."""
+        held = self.held.get(source, MISSING)
+        if not self.traits.overwrites or held == key:
+            return None
+        for write in self.of(self.frontier):
+            if write.source == source and write.key == held:
+                return write
+        return None
+
+    def _overwrite(self, replaced: Write | None, by: Write) -> None:
+        if replaced is None or not by.bit & self.frontier or not replaced.bit & self.frontier:
+            return
+        if replaced.bit & by.after or by.bit & replaced.after:
+            return
+        self.take_out(replaced)
+
+    def take_out(self, write: Write) -> None:
+        """A genuine write leaves the frontier without having been seen by a later one; this leaves a trace."""
+        self.frontier &= ~write.bit
+        self.overwritten |= write.bit
+        self.traces.append(write)
+
+    def _put_back(self, write: Write) -> None:
+        if write.bit & self.overwritten:
+            self.overwritten &= ~write.bit
+            self.frontier |= write.bit
+
+    def _answer(self, write: Write) -> None:
+        """A write that copies were waiting for: each has seen it since the copy, and so has all that rests on it."""
+        for waiting in list(self.waiting):
+            if waiting.source == write.source:
+                waiting.written |= write.bit
+            elif waiting.key == write.key:
+                self.waiting.remove(waiting)
+                self._seen_since(waiting, write)
+
+    def _seen_since(self, waiting: Waiting, write: Write) -> None:
+        learned = write.bit | write.after
+        replaced = self.writes.get(waiting.replaced)
+        self._overwrite(replaced, write)
+        self.seen[waiting.source] = self.seen.get(waiting.source, 0) | learned
+        if not waiting.written:
+            return
+        for later in list(self.writes.values()):
+            if later is not write and later.after & waiting.written:
+                later.after |= learned
+                if later.bit & waiting.written or later.seen & waiting.written:
+                    later.seen |= learned
+        for source, seen in list(self.seen.items()):
+            if seen & waiting.written:
+                self.seen[source] = seen | learned
+        self.frontier &= ~write.bit
+
+    def expire(self, now: Stamp, max_ahead_us: int) -> int:
+        """Copies that waited long enough teach nothing. How many gave up."""
+        if not self.waiting:
+            return 0
+        kept = [w for w in self.waiting if now.wall_us - w.change.stamp.wall_us <= max_ahead_us]
+        gone = len(self.waiting) - len(kept)
+        self.waiting = kept
+        return gone
+
+    # ------------------------------------------------------------ rules 3 and 4
+
+    def agree(self, source: str, holders: Iterable[str]) -> bool:
+        """Whoever holds the same value has seen from now on what any of them had seen."""
+        key = self.held[source]
+        group = [t for t in holders if t != source and self.held.get(t, MISSING) == key]
+        if not group:
+            return False
+        self._share([source, *group])
+        return True
+
+    def _share(self, group: list[str]) -> None:
+        union = 0
+        for source in group:
+            union |= self.seen.get(source, 0)
+        for source in group:
+            self.seen[source] = union
+
+    def agree_with_decision(self, decision: Write, holders: Iterable[str]) -> None:
+        group = [t for t in holders if self.held.get(t, MISSING) == decision.key]
+        for source in group:
+            self.seen[source] = decision.after
+        decision.after = decision.seen | decision.bit
+
+    def everybody(self, holders: tuple[str, ...], *, bound: object = MISSING) -> None:
+        """Rule 4: the one value that every holder holds is the value; writes of other values are overwritten."""
+        key = self.held.get(holders[0], MISSING)
+        if key is MISSING:
+            return
+        for source in holders:
+            if self.held.get(source, MISSING) != key:
+                return
+        front = self.frontier
+        losers = [w for w in self.of(front) if w.key != key]
+        if any(w.kind == DECIDED for w in losers):
+            return
+        everything = self.everything
+        for source in holders:
+            self.seen[source] = everything
+        if bound is MISSING or bound == key:
+            for write in losers:
+                self.take_out(write)
+
+    # ------------------------------------------------------------ snapshots
+
+    def read_first(self, source: str, change: Change, value: MaybeValue, *, candidate: bool) -> None:
+        """A first snapshot value. `candidate`: it may stand against a first insert elsewhere (§4)."""
+        key = self.keyed(value)
+        self.hold(source, change, value, key)
+        if source in self.first:
+            return
+        self.roots[source] = None
+        self.first[source] = key
+        self.first_by[source] = value
+        if candidate and value is not None and value is not UNKNOWN:
+            self._baseline(source, change, value, key)
+
+    def _baseline(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
+        bit = self.next
+        self.next = bit << 1
+        write = Write(bit, source, change, value, key, self.seen.get(source, 0))
+        write.kind = BASELINE
+        self.writes[bit] = write
+        self.baselines |= bit
+        mine = bit
+        for other in self.of(self.baselines):
+            if other.key == key and other.source != source:
+                mine |= other.bit
+                self.seen[other.source] = self.seen.get(other.source, 0) | bit
+        self.seen[source] = self.seen.get(source, 0) | mine
+
+    # ------------------------------------------------------------ keeping it small
+
+    def compact(self) -> None:
+        """Forget what can never matter again; masks are renumbered. Exact: see the module's header."""
+        keep = self.frontier | self.overwritten | self.baselines | self.sets
+        for waiting in self.waiting:
+            keep |= waiting.replaced | waiting.written
+        masks = [*self.seen.values()]
+        for write in self.of(keep):
+            masks.append(write.seen)
+            masks.append(write.after)
+        survivors = self._representatives(keep, masks)
+        self._renumber(survivors)
+
+    def _representatives(self, keep: int, masks: list[int]) -> list[Write]:
+        classes: dict[tuple[bool, ...], Write] = {}
+        survivors: list[Write] = []
+        for write in self.writes.values():
+            if write.bit & keep:
+                survivors.append(write)
+                continue
+            if write.kind == BASELINE:
+                continue
+            signature = tuple([bool(mask & write.bit) for mask in masks])
+            earlier = classes.get(signature)
+            if earlier is None:
+                classes[signature] = write
+            else:
+                later, older = (write, earlier) if write.stamp > earlier.stamp else (earlier, write)
+                later.total += older.total
+                classes[signature] = later
+        survivors.extend(classes.values())
+        return sorted(survivors, key=lambda w: w.bit)
+
+    def _renumber(self, survivors: list[Write]) -> None:
+        renamed = {write.bit: 1 << index for index, write in enumerate(survivors)}
+
+        def moved(mask: int) -> int:
+            out = 0
+            for old, new in renamed.items():
+                if mask & old:
+                    out |= new
+            return out
+
+        self.frontier, self.overwritten = moved(self.frontier), moved(self.overwritten)
+        self.baselines, self.sets = moved(self.baselines), moved(self.sets)
+        self.seen = {source: moved(mask) for source, mask in self.seen.items()}
+        for waiting in self.waiting:
+            waiting.replaced, waiting.written = moved(waiting.replaced), moved(waiting.written)
+        for write in survivors:
+            write.bit = renamed[write.bit]
+            write.seen, write.after = moved(write.seen), moved(write.after)
+        self.writes = {write.bit: write for write in survivors}
+        self.next = 1 << len(survivors)

@@ -1,0 +1,56 @@
+"""What a merge type is: a few functions in a fixed order, gathered in one value. `types.TYPES` is the table of them.
+
+A type reads a cell; the rules of causality (cell.py) are the same for all. Types that keep more than writes (sets, logs)
+bring functions of their own for the steps; the others take those of steps.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from cdc_merge.merge.cell import Cell, Root, Traits, Write
+from cdc_merge.model import Change, MaybeValue, Stamp
+from cdc_merge.plan import FieldPlan
+
+
+class Event(NamedTuple):
+    """One change as far as one unit (field, group or map key) is concerned.
+
+    `holders` are the sources that hold the record and map the unit, after the change's effect on presence.
+    `root` is set when the source's row begins with this change (a genuine insert). `deletes`: those its writer had seen.
+    `rivals`: another source maps the entity too, so that first-snapshot values may become candidates.
+    """
+
+    source: str
+    change: Change
+    before: MaybeValue
+    after: MaybeValue
+    holders: tuple[str, ...]
+    root: Root | None
+    deletes: frozenset[Stamp]
+    rivals: bool
+
+
+Views = Sequence[tuple[str, MaybeValue]]
+
+
+class MergeType(NamedTuple):
+    """`zero` prepares a new cell; `apply`, `copy`, `snapshot`, `decide` take one event each and answer its outcome (contract
+    §5, `merges_total`); `witness` and `end` follow a delete and a new life; `read` is the value of a non-empty frontier,
+    `start` that of a record nobody has written (views in the order of `from:`); `asks` the writes that need a decision."""
+
+    name: str
+    traits: Traits
+    automatic: bool
+    keyed: Callable[[FieldPlan], Callable[[Any], object]]
+    zero: Callable[[Cell, FieldPlan], None]
+    apply: Callable[[Cell, FieldPlan, Event], str]
+    copy: Callable[[Cell, FieldPlan, Event], str]
+    snapshot: Callable[[Cell, FieldPlan, Event], str]
+    decide: Callable[[Cell, FieldPlan, Event], str]
+    witness: Callable[[Cell, Stamp, str, bool], None]
+    end: Callable[[Cell, Stamp, str, bool], None]
+    read: Callable[[Cell, FieldPlan, list[Write]], MaybeValue]
+    start: Callable[[Cell, FieldPlan, Views], MaybeValue]
+    asks: Callable[[Cell, FieldPlan, list[Write]], list[Write]]

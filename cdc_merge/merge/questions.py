@@ -1,0 +1,306 @@
+"""What the merge may not settle by itself: the questions of a folded record. A pure function of history and plan.
+
+Each kind is one entry of KINDS; `questions` asks them all. A record that has ended asks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, TypeAlias
+
+from cdc_merge.merge import maps
+from cdc_merge.merge.cell import BASELINE, DECIDED, Cell, Write
+from cdc_merge.merge.reading import effective, ended, opposing, value_of
+from cdc_merge.merge.record import Record
+from cdc_merge.merge.types import counter
+from cdc_merge.merge.units import Unit, members_of
+from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Candidate, Change, MaybeValue, Question, Value
+
+SEVERITIES: Final = ("low", "medium", "high", "critical")
+
+Answer: TypeAlias = "MaybeValue | Mapping[str, Value]"
+
+
+def questions(record: Record) -> tuple[Question, ...]:
+    """Every question that the record raises at present, in a stable order."""
+    if not _might_ask(record) or ended(record):
+        return ()
+    found = [*_row_questions(record)]
+    for name in sorted(record.cells):
+        cell, unit = record.cells[name], record.unit_of[name]
+        for ask in KINDS:
+            found.extend(ask(record, unit, cell))
+    return tuple(found)
+
+
+def _might_ask(record: Record) -> bool:
+    """Almost every record asks nothing; this says so without building anything."""
+    if record.deletes:
+        return True
+    for name, cell in record.cells.items():
+        front = cell.frontier
+        if front & (front - 1) or cell.diverged or cell.baselines or record.unit_of[name].plan.merge in WATCHED:
+            return True
+    return False
+
+
+# Types that may ask although a single write stands.
+WATCHED: Final = frozenset(("counter", "immutable", "lattice"))
+
+# ---------------------------------------------------------------- concurrent_update, concurrent_insert
+
+
+def _concurrent(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
+    front = effective(record, unit, cell)
+    if not front:
+        return
+    rivals = [] if unit.type.automatic else _baseline_rivals(cell, front)
+    asked = unit.type.asks(cell, unit.plan, front) or _overruled(front)
+    if rivals:
+        asked = front
+    if not asked:
+        return
+    candidates = sorted([*asked, *rivals], key=lambda w: w.stamp)
+    yield _question(
+        record,
+        unit,
+        cell,
+        candidates,
+        kind=_kind(unit, candidates),
+        labels=("baseline",) if rivals else (),
+        base=_base(cell, candidates),
+    )
+
+
+def _baseline_rivals(cell: Cell, front: list[Write]) -> list[Write]:
+    """First-snapshot values that a first insert elsewhere had not seen and that nobody has replaced (§4)."""
+    if not cell.baselines:
+        return []
+    return [b for b in cell.of(cell.baselines) if any(_ignores(w, b) for w in front)]
+
+
+def _ignores(write: Write, baseline: Write) -> bool:
+    root = write.root
+    if root is None or not root.first or baseline.stamp > root.stamp:
+        return False
+    return not baseline.bit & write.seen and write.key != baseline.key
+
+
+def _overruled(front: list[Write]) -> list[Write]:
+    """A write that had not seen a decision in the frontier, in types that would otherwise settle it (§3, Decisions)."""
+    decided = [w for w in front if w.kind == DECIDED]
+    if not decided or all(w.key == decided[0].key for w in front):
+        return []
+    return [] if any(w.is_set or w.total for w in front) else front
+
+
+def _kind(unit: Unit, candidates: list[Write]) -> str:
+    if unit.plan.merge in ("counter", "append"):
+        return "concurrent_update"
+    inserts = [w for w in candidates if w.kind == BASELINE or w.root is not None]
+    apart = any(_separate(a, b) for i, a in enumerate(inserts) for b in inserts[i + 1 :] if a.key != b.key)
+    return "concurrent_insert" if apart else "concurrent_update"
+
+
+def _separate(one: Write, other: Write) -> bool:
+    """They go back to different inserts, neither of which had seen the other."""
+    if BASELINE in (one.kind, other.kind):
+        write = other if one.kind == BASELINE else one
+        return write.kind != BASELINE and write.root is not None and write.root.first
+    a, b = one.root, other.root
+    assert a is not None
+    assert b is not None
+    return a.stamp != b.stamp and a.stamp not in b.seen and b.stamp not in a.seen
+
+
+def _base(cell: Cell, candidates: list[Write]) -> MaybeValue:
+    """The latest write that all candidates have seen, else the first snapshot value that their sources shared."""
+    common = cell.everything
+    for write in candidates:
+        common &= write.seen
+    seen = [w for w in cell.of(common & sum(cell.writes)) if w.kind != BASELINE]
+    if seen:
+        return max(seen, key=lambda w: w.stamp).value
+    sources = {w.source for w in candidates if w.source != DECISION_SOURCE}
+    shared = [cell.first_by.get(s, UNKNOWN) for s in sorted(sources)]
+    if shared and UNKNOWN not in shared and len({cell.keyed(v) for v in shared}) == 1:
+        return shared[0]
+    return UNKNOWN
+
+
+# ---------------------------------------------------------------- bound, unknown_base, divergence
+
+
+def _bound(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
+    if unit.plan.merge != "counter":
+        return
+    front = effective(record, unit, cell)
+    if front and counter.outside(unit.plan, value_of(record, unit, cell)):
+        yield _question(record, unit, cell, front, kind="bound", base=_base(cell, front))
+
+
+def _unknown_base(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
+    if unit.plan.merge != "counter":
+        return
+    settled = 0
+    for chosen in cell.of(cell.sets):
+        settled |= chosen.seen
+    gaps = [w for w in cell.writes.values() if w.is_gap and not w.bit & settled]
+    if gaps:
+        yield _question(record, unit, cell, sorted(gaps, key=lambda w: w.stamp), kind="unknown_base")
+
+
+def _diverged(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
+    """Sources that differed at their first snapshot and still do; not beside an open concurrent question."""
+    if not cell.diverged or any(_concurrent(record, unit, cell)):
+        return
+    holders = [s for s in record.units.holders(record.present, unit) if s in cell.held]
+    if not any(cell.held[s] == cell.first.get(s) for s in holders):
+        return
+    candidates = [
+        _held(cell, unit, s) for s in holders if not (cell.held[s] is None and cell.first.get(s, 0) is None)
+    ]
+    if len({cell.held[c.source] for c in candidates}) < 2:
+        return
+    yield _made(record, unit, cell, tuple(candidates), kind="divergence", labels=("baseline",))
+
+
+def _held(cell: Cell, unit: Unit, source: str) -> Candidate:
+    change = cell.by[source]
+    return Candidate(
+        source=source,
+        value=shown(unit, cell.views[source]),
+        stamp=change.stamp,
+        committed_us=change.committed_us,
+        actor=change.actor,
+        place=change.place,
+    )
+
+
+KINDS: Final[tuple[Callable[[Record, Unit, Cell], Iterable[Question]], ...]] = (
+    _concurrent,
+    _bound,
+    _unknown_base,
+    _diverged,
+)
+
+# ---------------------------------------------------------------- update_delete
+
+
+def _row_questions(record: Record) -> Iterator[Question]:
+    if record.units.entity.deletes != "review":
+        return
+    deletes = [(d, opposing(record, d)) for d in record.deletes]
+    opposed = [(d, writes) for d, writes in deletes if writes]
+    if not opposed:
+        return
+    candidates = [_deleted(d.change, d.source) for d, _ in opposed]
+    against = {(u.name, w.stamp): (u, w) for _, writes in opposed for u, w in writes}
+    candidates += _updates(list(against.values()))
+    yield Question(
+        entity=record.units.entity.name,
+        key=record.key,
+        field=None,
+        group=None,
+        kind="update_delete",
+        severity=_highest(u.plan.severity for u, _ in against.values()),
+        candidates=tuple(sorted(candidates, key=lambda c: c.stamp)),
+    )
+
+
+def _deleted(change: Change, source: str) -> Candidate:
+    return Candidate(source, None, change.stamp, change.committed_us, change.actor, change.place)
+
+
+def _updates(writes: list[tuple[Unit, Write]]) -> list[Candidate]:
+    """One candidate a change: the fields that it wrote and that still stand."""
+    fields: dict[Change, dict[str, Value]] = {}
+    by_stamp: dict[object, Change] = {}
+    for unit, write in writes:
+        change = by_stamp.setdefault(write.stamp, write.change)
+        fields.setdefault(_once(change), {}).update(_named_values(unit, write.value))
+    return [
+        Candidate(w.stamp.source.partition("/")[0], values, w.stamp, w.committed_us, w.actor, w.place)
+        for w, values in fields.items()
+    ]
+
+
+def _once(change: Change) -> Change:
+    """A change without its fields: it can be a key of a mapping."""
+    return change._replace(fields=())  # type: ignore[arg-type]
+
+
+def _named_values(unit: Unit, value: MaybeValue) -> dict[str, Value]:
+    named = members_of(unit.plan, value) if unit.plan.members else {unit.name: value}
+    return {name: v for name, v in named.items() if v is not UNKNOWN and v is not maps.ABSENT}
+
+
+def _highest(severities: Iterable[str]) -> str:
+    return max(severities, key=SEVERITIES.index, default="medium")
+
+
+# ---------------------------------------------------------------- building questions
+
+
+def shown(unit: Unit, value: MaybeValue) -> Answer:
+    """A unit's value as people read it: a group by member, an absent key left out."""
+    if value is maps.ABSENT:
+        return UNKNOWN
+    if unit.plan.members:
+        return _named_values(unit, value)
+    return value
+
+
+def candidate(cell: Cell, unit: Unit, write: Write) -> Candidate:
+    """A write as a candidate. `seen` names the latest write it had seen, which stands for all before it."""
+    seen = [w.stamp for w in cell.of(write.seen & sum(cell.writes)) if w.kind != BASELINE]
+    change = write.change
+    return Candidate(
+        source=write.source,
+        value=shown(unit, write.value),
+        stamp=change.stamp,
+        committed_us=change.committed_us,
+        actor=change.actor,
+        place=change.place,
+        seen=(max(seen),) if seen else (),
+        delta=None if unit.plan.merge != "counter" or write.is_set or write.is_gap else write.total,
+    )
+
+
+def _question(
+    record: Record,
+    unit: Unit,
+    cell: Cell,
+    writes: list[Write],
+    *,
+    kind: str,
+    labels: tuple[str, ...] = (),
+    base: MaybeValue = UNKNOWN,
+) -> Question:
+    candidates = tuple(candidate(cell, unit, w) for w in writes)
+    return _made(record, unit, cell, candidates, kind=kind, labels=labels, base=base)
+
+
+def _made(
+    record: Record,
+    unit: Unit,
+    cell: Cell,
+    candidates: tuple[Candidate, ...],
+    *,
+    kind: str,
+    labels: tuple[str, ...] = (),
+    base: MaybeValue = UNKNOWN,
+) -> Question:
+    group = unit.plan.name if unit.plan.members else None
+    return Question(
+        entity=record.units.entity.name,
+        key=record.key,
+        field=None if group else unit.name,
+        group=group,
+        kind=kind,
+        severity=unit.plan.severity,
+        candidates=candidates,
+        base=shown(unit, base),  # type: ignore[arg-type]  # a group's base is an object too
+        provisional=shown(unit, value_of(record, unit, cell)),
+        labels=labels,
+    )

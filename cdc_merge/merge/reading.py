@@ -1,0 +1,123 @@
+"""What a folded record says: the merged record, its views, and which writes count at present."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cdc_merge.merge import maps
+from cdc_merge.merge.cell import BASELINE, Cell, Write
+from cdc_merge.merge.record import PRESENT, Delete, Record, opposes
+from cdc_merge.merge.units import Unit, members_of
+from cdc_merge.model import DECISION_SOURCE, UNKNOWN, MaybeValue, MergedRecord, SourceView, Value
+
+
+def merged(record: Record) -> MergedRecord:
+    """The merged record with every source's view. An ended record has no values."""
+    gone = ended(record)
+    return MergedRecord(
+        entity=record.units.entity.name,
+        key=record.key,
+        deleted=gone,
+        values={} if gone else values(record),
+        sources={source: view(record, source) for source in record.units.entity.sources if source in record.rows},
+    )
+
+
+def values(record: Record) -> dict[str, Value]:
+    """One value per field; unknown ones are left out, groups appear as their members, maps as objects."""
+    found: dict[str, MaybeValue] = {}
+    trees: dict[str, dict[str, Any]] = {}
+    for name, cell in record.cells.items():
+        unit = record.unit_of[name]
+        value = value_of(record, unit, cell)
+        if unit.owner in record.units.entity.fields and unit.name != unit.owner:
+            trees.setdefault(unit.owner, {})[name] = value
+        elif unit.plan.members:
+            found.update(members_of(unit.plan, value))
+        else:
+            found[name] = value
+    found.update(_maps(record, trees))
+    return {name: value for name, value in found.items() if value is not UNKNOWN}
+
+
+def _maps(record: Record, trees: dict[str, dict[str, Any]]) -> dict[str, MaybeValue]:
+    """A map is NULL where every holder's map is NULL, else the object of its keys."""
+    found: dict[str, MaybeValue] = {}
+    for plan in record.units.entity.fields.values():
+        if plan.merge != "map":
+            continue
+        held = [h for (name, source), h in record.map_keys.items() if name == plan.name and source in record.present]
+        if any(h is not None for h in held) or plan.name in trees:
+            found[plan.name] = maps.assembled(plan, trees.get(plan.name, {}))
+        elif held:
+            found[plan.name] = None
+    return found
+
+
+def value_of(record: Record, unit: Unit, cell: Cell) -> MaybeValue:
+    """The merged (or provisional) value of one unit; maps.ABSENT for a map key that is not there."""
+    front = effective(record, unit, cell)
+    if front:
+        return unit.type.read(cell, unit.plan, front)
+    if cell.void:
+        return UNKNOWN
+    holders = record.units.holders(record.present, unit)
+    views = [(s, cell.views.get(s, UNKNOWN)) for s in holders]
+    there = [(s, v) for s, v in views if v is not maps.ABSENT]
+    if not there and views:
+        return maps.ABSENT  # type: ignore[no-any-return]
+    return unit.type.start(cell, unit.plan, there)
+
+
+def effective(record: Record, unit: Unit, cell: Cell) -> list[Write]:
+    """The frontier without what a delete that still counts had seen, as long as anything else is left."""
+    front = cell.front()
+    if not record.deletes or len(front) < 2:
+        return front
+    over = 0
+    for delete in record.deletes:
+        if delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit):
+            over |= cell.seen.get(delete.stamp, 0)
+    left = [w for w in front if not w.bit & over]
+    return left or front
+
+
+def opposing(record: Record, delete: Delete) -> list[tuple[Unit, Write]]:
+    """The writes of the frontiers that the delete had not seen and whose writers had not seen the delete."""
+    found = []
+    for name, cell in record.cells.items():
+        for write in cell.front():
+            if write.kind != BASELINE and opposes(cell, write, delete):
+                found.append((record.unit_of[name], write))
+    return found
+
+
+def ended(record: Record) -> bool:
+    """An unopposed delete ends the record (with `delete_wins` any delete); so does that no source holds it."""
+    if not any(row.presence == PRESENT for row in record.rows.values()):
+        return bool(record.rows)
+    if record.units.entity.deletes == "delete_wins":
+        return bool(record.deletes)
+    return any(not opposing(record, delete) for delete in record.deletes)
+
+
+def view(record: Record, source: str) -> SourceView:
+    """What one source is known to hold."""
+    row = record.rows[source]
+    held: dict[str, MaybeValue] = {}
+    if row.presence == PRESENT:
+        for name, cell in record.cells.items():
+            plan = record.unit_of[name].plan
+            if source in cell.views and name == record.unit_of[name].owner:
+                held.update(members_of(plan, cell.views[source]) if plan.members else {name: cell.views[source]})
+        held.update(_held_maps(record, source))
+    return SourceView(row.presence, {f: v for f, v in held.items() if v is not UNKNOWN}, row.last)
+
+
+def _held_maps(record: Record, source: str) -> dict[str, MaybeValue]:
+    found: dict[str, MaybeValue] = {}
+    for plan in record.units.entity.fields.values():
+        if plan.merge == "map" and (plan.name, source) in record.map_keys:
+            keys = record.map_keys[(plan.name, source)]
+            found[plan.name] = None if keys is None else maps.assembled(plan, {f"{plan.name}.{k}": v for k, v in keys.items()})
+    return found

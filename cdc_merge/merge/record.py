@@ -1,0 +1,327 @@
+"""One record while it is being merged: its cells, its rows in every source, the deletes that still count.
+
+`apply` takes one change in stamp order. It is the step of both the full fold and the incremental path; they differ only in
+whether cells are compacted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from cdc_merge.merge import maps, steps
+from cdc_merge.merge.cell import Cell, Root, Write
+from cdc_merge.merge.merge_type import Event
+from cdc_merge.merge.units import Unit, Units, group_values
+from cdc_merge.model import (
+    DECISION,
+    DECISION_SOURCE,
+    DELETE,
+    INSERT,
+    SNAPSHOT,
+    TRUNCATE,
+    UNKNOWN,
+    UPDATE,
+    Change,
+    MaybeValue,
+    Stamp,
+)
+
+PRESENT, DELETED = "present", "deleted"
+NONE: Final[frozenset[Stamp]] = frozenset()
+
+Outcomes = list[tuple[str, str, str]]
+"""(unit owner, merge type, outcome) of every unit that a change touched, for `merges_total`."""
+
+
+class Row:
+    """One source's row. `kept`: its last values still count as held (TRUNCATE, `deletes: local`). `fresh`: a marked insert
+    put it back, so that the first genuine edit counts as the insert (§2 rule 2)."""
+
+    __slots__ = ("fresh", "identity", "kept", "last", "presence")
+
+    def __init__(self) -> None:
+        self.presence = PRESENT
+        self.kept = False
+        self.fresh = False
+        self.identity: str | None = None
+        self.last: Stamp | None = None
+
+
+class Delete(NamedTuple):
+    """A delete that no new life has seen. What it had seen of a cell is `cell.seen[delete.stamp]`."""
+
+    change: Change
+    source: str
+    known: frozenset[Stamp]
+
+    @property
+    def stamp(self) -> Stamp:
+        return self.change.stamp
+
+
+class Record:
+    __slots__ = ("cells", "compacts", "deletes", "key", "known", "last", "map_keys", "max_ahead_us", "present", "rows", "units", "unit_of")
+
+    def __init__(self, units: Units, key: str, *, max_ahead_us: int, compacts: bool) -> None:
+        self.units = units
+        self.key = key
+        self.max_ahead_us = max_ahead_us
+        self.compacts = compacts
+        self.last: Stamp | None = None
+        self.rows: dict[str, Row] = {}
+        self.present: tuple[str, ...] = ()
+        self.cells: dict[str, Cell] = {}
+        self.unit_of: dict[str, Unit] = {}
+        self.deletes: list[Delete] = []
+        self.known: dict[str, frozenset[Stamp]] = {}
+        self.map_keys: dict[tuple[str, str], maps.Held] = {}
+
+    def cell(self, unit: Unit) -> Cell:
+        cell = self.cells.get(unit.name)
+        if cell is None:
+            cell = self.cells[unit.name] = Cell(unit.type.traits, unit.type.keyed(unit.plan), unit.order)
+            self.unit_of[unit.name] = unit
+            unit.type.zero(cell, unit.plan)
+            for delete in self.deletes:
+                unit.type.witness(cell, delete.stamp, delete.source, True)  # noqa: FBT003 (an empty cell: nothing unseen)
+        return cell
+
+    def row(self, source: str) -> Row:
+        """The source's row, present from here on."""
+        row = self.rows.get(source)
+        if row is None:
+            row = self.rows[source] = Row()
+            self.refresh()
+        elif row.presence != PRESENT or row.kept:
+            row.presence, row.kept = PRESENT, False
+            self.refresh()
+        return row
+
+    def refresh(self) -> None:
+        """Who counts as holding the record, in the order of `from:`."""
+        rows = self.rows
+        self.present = tuple(
+            s for s in self.units.entity.sources if s in rows and (rows[s].presence == PRESENT or rows[s].kept)
+        )
+
+    def absent(self, source: str) -> bool:
+        row = self.rows.get(source)
+        return row is None or row.presence != PRESENT
+
+
+def apply(record: Record, change: Change, outcomes: Outcomes | None = None) -> None:
+    """Fold one change into the record. Changes come in stamp order, each once."""
+    source = change.stamp.source.partition("/")[0]
+    STEPS[change.row](record, change, source, outcomes)
+    record.last = change.stamp
+    row = record.rows.get(source)
+    if row is not None:
+        row.last = change.stamp
+        row.identity = change.identity or row.identity
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
+    earlier = record.rows.get(source)
+    if change.copy is not None:
+        _marked_insert(record, change, source, outcomes)
+        return
+    root = None
+    if earlier is None:
+        root = Root(change.stamp, True, NONE)  # noqa: FBT003 (a NamedTuple field)
+    elif earlier.presence != PRESENT and not earlier.kept:
+        root = Root(change.stamp, False, NONE)  # noqa: FBT003
+    if root is not None:
+        _new_life(record, source)
+    record.row(source).fresh = False
+    _feed(record, change, source, root, outcomes)
+
+
+def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
+    """It overwrites the source's own delete, seen or not."""
+    was_deleted = source in record.rows and record.absent(source)
+    own = [d for d in record.deletes if d.source == source]
+    for delete in own:
+        record.deletes.remove(delete)
+        _forget(record, delete)
+    row = record.row(source)
+    row.fresh = row.fresh or was_deleted
+    _feed(record, change, source, None, outcomes)
+
+
+def _new_life(record: Record, source: str) -> None:
+    """An insert where the source held no row has seen the deletes of all sources that hold none."""
+    over = [d for d in record.deletes if record.absent(d.source)]
+    if not over:
+        return
+    wins = record.units.entity.deletes == "delete_wins"
+    record.deletes = [d for d in record.deletes if d not in over]
+    known = record.known.get(source, NONE)
+    for delete in over:
+        known |= delete.known | {delete.stamp}
+        for name, cell in record.cells.items():
+            unit = record.unit_of[name]
+            if delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit):
+                unit.type.end(cell, delete.stamp, source, wins)
+        _forget(record, delete)
+    record.known[source] = known
+
+
+def _forget(record: Record, delete: Delete) -> None:
+    for cell in record.cells.values():
+        cell.seen.pop(delete.stamp, None)
+
+
+def _update(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
+    never_seen = source not in record.rows
+    row = record.row(source)
+    root = None
+    if row.fresh and change.copy is None:
+        row.fresh = False
+        root = Root(change.stamp, False, NONE)  # noqa: FBT003
+        row.presence = DELETED
+        _new_life(record, source)
+        row.presence = PRESENT
+    if never_seen:
+        _learn_before(record, change, source)
+    _feed(record, change, source, root, outcomes)
+
+
+def _learn_before(record: Record, change: Change, source: str) -> None:
+    """A row seen for the first time by an update: its old tuple says what the source held."""
+    for unit, before, _ in _events(record, change, source):
+        if before is not UNKNOWN:
+            record.cell(unit).read_first(source, change, before, candidate=False)
+
+
+def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
+    if source == DECISION_SOURCE:
+        _decided_delete(record, change)
+        return
+    row = record.row(source)
+    local = change.row == TRUNCATE or record.units.entity.deletes == "local"
+    row.presence, row.kept, row.fresh = DELETED, local, False
+    record.refresh()
+    if change.copy is not None:
+        _copied_delete(record, source)
+    elif not local:
+        _new_delete(record, change, source)
+    if not local:
+        for cell in record.cells.values():
+            cell.views.pop(source, None)
+            cell.held.pop(source, None)
+
+
+def _new_delete(record: Record, change: Change, source: str) -> None:
+    delete = Delete(change, source, record.known.get(source, NONE))
+    record.deletes.append(delete)
+    record.known[source] = delete.known | {delete.stamp}
+    for name, cell in record.cells.items():
+        unit = record.unit_of[name]
+        unit.type.witness(cell, delete.stamp, source, not record.units.maps(source, unit))
+
+
+def _decided_delete(record: Record, change: Change) -> None:
+    """A decision to delete has seen everything, the other deletes included."""
+    known = frozenset[Stamp]().union(*[d.known | {d.stamp} for d in record.deletes])
+    for delete in record.deletes:
+        _forget(record, delete)
+    record.deletes = [Delete(change, DECISION_SOURCE, known)]
+    for name, cell in record.cells.items():
+        record.unit_of[name].type.witness(cell, change.stamp, DECISION_SOURCE, True)  # noqa: FBT003
+
+
+def _copied_delete(record: Record, source: str) -> None:
+    """A marked delete repeats every delete that counts; the source's own edit that the delete had not seen is overwritten."""
+    for delete in record.deletes:
+        record.known[source] = record.known.get(source, NONE) | delete.known | {delete.stamp}
+        for cell in record.cells.values():
+            for write in list(cell.of(cell.frontier)):
+                if write.source == source and opposes(cell, write, delete):
+                    cell.take_out(write)
+            cell.seen[source] = cell.seen.get(source, 0) | cell.seen.get(delete.stamp, 0)
+
+
+def opposes(cell: Cell, write: Write, delete: Delete) -> bool:
+    """Neither had seen the other."""
+    return not cell.seen.get(delete.stamp, 0) & write.bit and delete.stamp not in write.deletes
+
+
+def _snapshot(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
+    record.row(source)
+    _feed(record, change, source, None, outcomes)
+
+
+def _decision(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
+    """A decision of fields; one that names no field keeps the record against its deletes."""
+    if not change.fields:
+        for delete in record.deletes:
+            _forget(record, delete)
+        record.deletes = []
+        return
+    record.known[source] = frozenset(d.stamp for d in record.deletes)
+    _feed(record, change, source, None, outcomes)
+
+
+STEPS: Final[dict[str, Callable[[Record, Change, str, Outcomes | None], None]]] = {
+    INSERT: _insert,
+    UPDATE: _update,
+    DELETE: _delete,
+    TRUNCATE: _delete,
+    SNAPSHOT: _snapshot,
+    DECISION: _decision,
+}
+
+# ---------------------------------------------------------------- cells
+
+
+def _events(record: Record, change: Change, source: str) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
+    units = record.units
+    grouped = False
+    for field, (before, after) in change.fields.items():
+        unit = units.by_name.get(field)
+        if unit is not None:
+            yield unit, before, after
+        elif field in units.group_of:
+            grouped = True
+        elif field in units.entity.fields:
+            yield from maps.events(record, units.entity.fields[field], change, source)
+    if grouped:
+        for plan, fields in units.grouped(change.fields):
+            unit = units.by_name[plan.name]
+            yield unit, *group_values(plan, fields, record.cell(unit).views.get(source, UNKNOWN))
+
+
+def _feed(record: Record, change: Change, source: str, root: Root | None, outcomes: Outcomes | None) -> None:
+    known = record.known.get(source, NONE)
+    rivals = len(record.units.entity.sources) > 1
+    for unit, before, after in _events(record, change, source):
+        if after is UNKNOWN:
+            continue
+        cell = record.cell(unit)
+        holders = record.units.holders(record.present, unit)
+        event = Event(source, change, before, after, holders, root, known, rivals)
+        if cell.waiting:
+            cell.expire(change.stamp, record.max_ahead_us)
+        outcome = _step(unit, change)(cell, unit.plan, event)
+        if record.compacts:
+            steps.compact_if_long(cell)
+        if outcomes is not None:
+            outcomes.append((unit.owner, unit.plan.merge, _judged(cell, unit, outcome)))
+
+
+def _step(unit: Unit, change: Change) -> Callable[..., str]:
+    if change.row == SNAPSHOT:
+        return unit.type.snapshot
+    if change.row == DECISION:
+        return unit.type.decide
+    return unit.type.apply if change.copy is None else unit.type.copy
+
+
+def _judged(cell: Cell, unit: Unit, outcome: str) -> str:
+    if outcome == steps.MERGED and unit.type.asks(cell, unit.plan, cell.front()):
+        return "conflict"
+    return outcome

@@ -1,0 +1,151 @@
+"""counter: base plus the sum of every source's deltas; exact.
+
+An update from a number to a number is a delta. An insert, NULL → n and n → NULL are sets. The value is the latest set that no
+other set has seen, plus the deltas which it had not seen. A set concurrent with a delta or with a different set is asked
+about; equal concurrent sets agree. A delta whose base is unknown counts as nothing and is asked about (`unknown_base`).
+"""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+
+from cdc_merge.merge import steps
+from cdc_merge.merge.cell import DECIDED, Cell, Traits, Write
+from cdc_merge.merge.merge_type import Event, MergeType, Views
+from cdc_merge.merge.types import mv
+from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
+from cdc_merge.plan import FieldPlan
+
+Number = Decimal | int
+
+# More digits than any numeric column may have (131072 before the point, 16383 after), so that sums never round.
+EXACT = Context(prec=150_000)
+
+
+def number(value: MaybeValue) -> Number | None:
+    return value if isinstance(value, int | Decimal) and not isinstance(value, bool) else None
+
+
+def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    source, after = event.source, event.after
+    before = event.before if event.before is not UNKNOWN else cell.views.get(source, UNKNOWN)
+    if event.root is None and before == after and before is not UNKNOWN:
+        cell.hold(source, event.change, after, after)
+        return steps.REPEATED
+    if event.root is not None and event.root.first and after is None:
+        cell.hold(source, event.change, None, None)
+        return steps.REPEATED
+    is_set = event.root is not None or before is None or number(after) is None
+    write = cell.write(source, event.change, after, after)
+    write.before = before
+    steps.describe(cell, write, event)
+    if is_set:
+        _set(cell, write, event)
+    else:
+        _delta(write, before, after)
+    write.after = cell.seen[source]
+    return steps.APPLIED if cell.frontier == write.bit else steps.MERGED
+
+
+def _set(cell: Cell, write: Write, event: Event) -> None:
+    write.is_set = True
+    cell.sets = (cell.sets & ~write.seen) | write.bit
+    for other in list(cell.of(cell.sets)):
+        if other is not write and other.key == write.key and other.bit & cell.frontier:
+            if cell.held.get(other.source) == write.key and other.source in event.holders:
+                union = cell.seen.get(other.source, 0) | cell.seen[write.source]
+                cell.seen[other.source] = cell.seen[write.source] = union
+
+
+def _delta(write: Write, before: MaybeValue, after: MaybeValue) -> None:
+    old, new = number(before), number(after)
+    if old is None or new is None:
+        write.is_gap = True
+    else:
+        write.total = plus(new, -old)
+
+
+def plus(left: Number, right: Number) -> Number:
+    if isinstance(left, int) and isinstance(right, int):
+        return left + right
+    return EXACT.add(Decimal(left), Decimal(right))
+
+
+def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    write = cell.decide(event.change, event.after, event.after)
+    write.deletes = event.deletes
+    write.is_set = True
+    cell.sets = write.bit
+    return steps.APPLIED
+
+
+def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    ended = cell.everything if everything else cell.seen.get(delete, 0)
+    for write in cell.of(ended & sum(cell.writes)):
+        write.total = 0
+    steps.end(cell, delete, source, everything)
+
+
+def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    return steps.observe(cell, plan, event._replace(rivals=False))
+
+
+def base(cell: Cell) -> Number | None:
+    """The first snapshot value of the first source of `from:` that has one; NULL counts as absent."""
+    found = (number(cell.first_by.get(source, UNKNOWN)) for source in cell.order)
+    return next((value for value in found if value is not None), None)
+
+
+def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    if cell.sets:
+        latest = max(cell.of(cell.sets), key=lambda w: w.stamp)
+        start, seen = number(latest.value), latest.seen | latest.bit
+    else:
+        start, seen = base(cell), 0
+    unseen = [w.total for w in cell.writes.values() if not w.bit & seen and not w.is_set and w.total]
+    value = start
+    for delta in unseen:
+        value = delta if value is None else plus(value, delta)
+    return value
+
+
+def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
+    value = base(cell)
+    return steps.first_in_order(cell, plan, views) if value is None else value
+
+
+def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
+    for chosen in cell.of(cell.sets):
+        if any(_disputes(chosen, write) for write in front):
+            return front
+    return []
+
+
+def _disputes(chosen: Write, write: Write) -> bool:
+    """`write` is concurrent with the set `chosen` and says something else; deltas add to a decision without a question."""
+    if write is chosen or write.bit & chosen.seen or chosen.bit & write.seen:
+        return False
+    return write.key != chosen.key if write.is_set else chosen.kind != DECIDED and not write.is_gap
+
+
+def outside(plan: FieldPlan, value: MaybeValue) -> bool:
+    """The merged value leaves `min`/`max`."""
+    known = number(value)
+    if known is None:
+        return False
+    low, high = plan.options.get("min"), plan.options.get("max")
+    return (low is not None and known < low) or (high is not None and known > high)
+
+
+TYPE = mv.TYPE._replace(
+    name="counter",
+    traits=Traits(agrees=False, settles=False, overwrites=False),
+    automatic=True,
+    apply=apply,
+    snapshot=snapshot,
+    decide=decide,
+    end=end,
+    read=read,
+    start=start,
+    asks=asks,
+)

@@ -1,0 +1,39 @@
+"""flag: a boolean of which one value wins (`wins: true` or `wins: false`) among concurrent writes. NULL gives way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cdc_merge.merge import steps
+from cdc_merge.merge.cell import Cell, Traits, Write
+from cdc_merge.merge.merge_type import Views
+from cdc_merge.merge.types import mv
+from cdc_merge.model import UNKNOWN, MaybeValue
+from cdc_merge.plan import FieldPlan
+
+
+def _join(plan: FieldPlan, values: Iterable[MaybeValue]) -> MaybeValue:
+    known = [v for v in values if v is not UNKNOWN]
+    written = [v for v in known if v is not None]
+    winner = bool(plan.options.get("wins", True))
+    if not written:
+        return None if known else UNKNOWN
+    return winner if winner in written else not winner
+
+
+def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    return _join(plan, [w.value for w in front])
+
+
+def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
+    return _join(plan, [value for _, value in views])
+
+
+TYPE = mv.TYPE._replace(
+    name="flag",
+    traits=Traits(agrees=True, settles=False, overwrites=False),
+    automatic=True,
+    read=read,
+    start=start,
+    asks=steps.no_questions,
+)

@@ -1,0 +1,63 @@
+"""immutable: bound to the latest decision, else to the first value that is not NULL, a snapshot's included.
+
+Of several first snapshots the first source of `from:` that has a value binds. Any other value in the frontier is a conflict,
+even from a writer who had seen the bound one. `cell.extra` is the binding: (key, value, rank), None while unbound.
+"""
+
+from __future__ import annotations
+
+from cdc_merge.merge import steps
+from cdc_merge.merge.cell import Cell, Write
+from cdc_merge.merge.merge_type import Event, Views
+from cdc_merge.merge.types import mv
+from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
+from cdc_merge.plan import FieldPlan
+
+# Bound by a write or decision: no snapshot may take its place.
+WRITTEN = -1
+
+
+def _bind(cell: Cell, value: MaybeValue, rank: int) -> None:
+    if value is not None and value is not UNKNOWN:
+        cell.extra = (cell.keyed(value), value, rank)
+
+
+def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    if cell.extra is None:
+        _bind(cell, event.after, WRITTEN)
+    return steps.edit(cell, plan, event)
+
+
+def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    rank = cell.order.index(event.source) if event.source in cell.order else len(cell.order)
+    if event.source not in cell.first and (cell.extra is None or rank < cell.extra[2]):
+        _bind(cell, event.after, rank)
+    return steps.observe(cell, plan, event)
+
+
+def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    _bind(cell, event.after, WRITTEN)
+    return steps.settle_question(cell, plan, event)
+
+
+def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    cell.extra = None
+    steps.end(cell, delete, source, everything)
+
+
+def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    return steps.latest(front).value if cell.extra is None else cell.extra[1]
+
+
+def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
+    return steps.first_in_order(cell, plan, views) if cell.extra is None else cell.extra[1]
+
+
+def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
+    bound = None if cell.extra is None else cell.extra[0]
+    return front if any(w.key != bound for w in front) else []
+
+
+TYPE = mv.TYPE._replace(
+    name="immutable", apply=apply, snapshot=snapshot, decide=decide, end=end, read=read, start=start, asks=asks
+)

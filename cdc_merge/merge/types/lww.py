@@ -1,0 +1,8 @@
+"""lww: the latest stamp wins; the losers stay readable in the history. Any type of value."""
+
+from __future__ import annotations
+
+from cdc_merge.merge import steps
+from cdc_merge.merge.types import mv
+
+TYPE = mv.TYPE._replace(name="lww", automatic=True, asks=steps.no_questions)

@@ -1,0 +1,30 @@
+"""priority: the write of the highest-ranked source in the frontier (`order:`), then the latest stamp. Any type of value."""
+
+from __future__ import annotations
+
+from cdc_merge.merge import steps
+from cdc_merge.merge.cell import Cell, Write
+from cdc_merge.merge.merge_type import Views
+from cdc_merge.merge.types import mv
+from cdc_merge.model import DECISION_SOURCE, MaybeValue
+from cdc_merge.plan import FieldPlan
+
+
+def _rank(plan: FieldPlan, source: str) -> int:
+    order = list(plan.options.get("order", ()))
+    if source == DECISION_SOURCE:
+        return -1
+    return order.index(source) if source in order else len(order)
+
+
+def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    best = min(_rank(plan, w.source) for w in front)
+    return steps.latest([w for w in front if _rank(plan, w.source) == best]).value
+
+
+def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
+    ranked = sorted(views, key=lambda view: _rank(plan, view[0]))
+    return steps.first_in_order(cell, plan, ranked)
+
+
+TYPE = mv.TYPE._replace(name="priority", automatic=True, read=read, start=start, asks=steps.no_questions)

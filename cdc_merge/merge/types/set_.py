@@ -1,0 +1,267 @@
+"""set: an observed-remove set. A remove takes away the additions its source had seen; concurrent additions win.
+
+With `wins: remove` an element is in only if some addition has seen every removal of it. Values are arrays, JSON arrays, or
+text split by `separator`; a set over text reads sorted. Elements of first snapshots are one shared addition each. Copies that
+add x have seen the additions of x; copies remove nothing. Equality proves nothing here: sets never agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cdc_merge.mapping.normal import normalizer
+from cdc_merge.mapping.values import order_key
+from cdc_merge.merge import steps
+from cdc_merge.merge.cell import Cell, Traits, Write
+from cdc_merge.merge.merge_type import Event, MergeType, Views
+from cdc_merge.merge.types import mv
+from cdc_merge.model import UNKNOWN, Json, MaybeValue, Place, Stamp, Value
+from cdc_merge.plan import FieldPlan
+
+
+class Dot:
+    """One addition of one element, and who has seen it (sources, and deletes by their stamp)."""
+
+    __slots__ = ("place", "seen_by")
+
+    def __init__(self, place: Place | None, seen_by: set[object]) -> None:
+        self.place = place
+        self.seen_by = seen_by
+
+
+class Elements:
+    """Beside the cell's writes: live additions, removals (`wins: remove`), copies waiting for an addition."""
+
+    __slots__ = ("dots", "dropped", "form", "names", "removals", "waiting")
+
+    def __init__(self) -> None:
+        self.dots: dict[object, list[Dot]] = {}
+        self.names: dict[object, Value] = {}
+        self.removals: dict[object, list[set[object]]] = {}
+        self.dropped: set[object] = set()
+        self.waiting: list[tuple[str, object, Stamp]] = []
+        self.form: Callable[[list[Value]], Value] = tuple
+
+
+def zero(cell: Cell, plan: FieldPlan) -> None:
+    cell.extra = Elements()
+
+
+def _json_elements(text: str) -> list[Value]:
+    parsed = json.loads(text, parse_float=str)
+    items = parsed if isinstance(parsed, list) else [parsed]
+    return [item if isinstance(item, str | int | bool) or item is None else Json(_dump(item)) for item in items]
+
+
+def _dump(item: Any) -> str:
+    return json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _as_json(values: list[Value]) -> Value:
+    return Json("[" + ",".join(v if isinstance(v, Json) else _dump(v) for v in values) + "]")
+
+
+def _split(plan: FieldPlan, value: MaybeValue) -> list[Value]:
+    if value is None or value is UNKNOWN:
+        return []
+    if isinstance(value, Json):
+        return _json_elements(value)
+    if isinstance(value, tuple):
+        return list(value)
+    separator = plan.options.get("separator") or ","
+    return [part for part in (p.strip() for p in str(value).split(separator)) if part]
+
+
+def keyed(plan: FieldPlan) -> Callable[[Any], object]:
+    normal = normalizer(plan.normalize)
+
+    def key(value: Any) -> object:
+        return value if value is None or value is UNKNOWN else frozenset(normal(v) for v in _split(plan, value))
+
+    return key
+
+
+def _named(cell: Cell, plan: FieldPlan, value: MaybeValue) -> set[object]:
+    """The element keys of a value; remembers how each is spelled and how the field writes a set."""
+    elements: Elements = cell.extra
+    normal = normalizer(plan.normalize)
+    keys = set()
+    for item in _split(plan, value):
+        key = normal(item)
+        elements.names.setdefault(key, item)
+        keys.add(key)
+    if isinstance(value, Json):
+        elements.form = _as_json
+    elif isinstance(value, str):
+        separator = plan.options.get("separator") or ","
+        elements.form = lambda values: separator.join(str(v) for v in values)
+    return keys
+
+
+def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    source = event.source
+    before = event.before if event.before is not UNKNOWN else cell.views.get(source, UNKNOWN)
+    inserted = event.root is not None
+    had = set() if inserted else _named(cell, plan, before)
+    has = _named(cell, plan, event.after)
+    key = cell.keyed(event.after)
+    if (had == has and not inserted and before is not UNKNOWN and (before is None) == (event.after is None)) or (
+        event.root is not None and event.root.first and event.after is None
+    ):
+        cell.hold(source, event.change, event.after, key)
+        return steps.REPEATED
+    write = cell.write(source, event.change, event.after, key)
+    write.before = before
+    steps.describe(cell, write, event)
+    for element in had - has:
+        _remove(cell, plan, element, source)
+    for element in has - had:
+        _add(cell, plan, element, event)
+    write.after = cell.seen[source]
+    return steps.APPLIED if cell.frontier == write.bit else steps.MERGED
+
+
+def _add(cell: Cell, plan: FieldPlan, element: object, event: Event) -> None:
+    elements: Elements = cell.extra
+    source = event.source
+    if any(source not in seen_by for seen_by in elements.removals.get(element, ())):
+        return
+    dot = Dot(event.change.place, {source})
+    _answer(elements, element, event, dot)
+    elements.dots.setdefault(element, []).append(dot)
+
+
+def _answer(elements: Elements, element: object, event: Event, dot: Dot) -> None:
+    for waiting in list(elements.waiting):
+        source, wanted, _ = waiting
+        if wanted == element and source != event.source:
+            dot.seen_by.add(source)
+            elements.waiting.remove(waiting)
+
+
+def _remove(cell: Cell, plan: FieldPlan, element: object, source: str) -> None:
+    elements: Elements = cell.extra
+    elements.dropped.add(element)
+    if plan.options.get("wins") == "remove":
+        elements.removals.setdefault(element, []).append({source})
+        elements.dots.pop(element, None)
+        return
+    _keep(elements, element, lambda dot: source not in dot.seen_by)
+
+
+def _keep(elements: Elements, element: object, wanted: Callable[[Dot], bool]) -> None:
+    kept = [dot for dot in elements.dots.get(element, ()) if wanted(dot)]
+    if kept:
+        elements.dots[element] = kept
+    else:
+        elements.dots.pop(element, None)
+
+
+def copy(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    elements: Elements = cell.extra
+    source, mark = event.source, event.change.copy
+    assert mark is not None
+    had = _named(cell, plan, cell.views.get(source, UNKNOWN))
+    has = _named(cell, plan, event.after)
+    unmatched = False
+    for element in has - had:
+        dots = elements.dots.get(element, ())
+        unmatched = unmatched or not dots
+        _see(dots, source)
+        if not dots:
+            elements.waiting.append((source, element, event.change.stamp))
+    for element in had - has:
+        for seen_by in elements.removals.get(element, ()):
+            seen_by.add(source)
+    if mark.from_source or mark.of:
+        _learn(elements, source, mark.from_source, set(mark.of))
+    cell.copy(source, event.change, event.after, cell.keyed(event.after))
+    cell.waiting.clear()
+    return steps.UNMATCHED if unmatched else steps.COPIED
+
+
+def _see(dots: Iterable[Dot], source: str) -> None:
+    for dot in dots:
+        dot.seen_by.add(source)
+
+
+def _learn(elements: Elements, source: str, teacher: str | None, places: set[Place]) -> None:
+    for dots in elements.dots.values():
+        _see((dot for dot in dots if teacher in dot.seen_by or dot.place in places), source)
+
+
+def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    elements: Elements = cell.extra
+    first = event.source not in cell.first
+    outcome = steps.observe(cell, plan, event._replace(rivals=False))
+    for element in _named(cell, plan, event.after):
+        shared = next((dot for dot in elements.dots.get(element, ()) if dot.place is None), None)
+        if shared is not None:
+            shared.seen_by.add(event.source)
+        elif first and element not in elements.dropped:
+            elements.dots.setdefault(element, []).append(Dot(None, {event.source}))
+    return outcome
+
+
+def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    """The difference to the provisional value: what it leaves out goes, what it adds is an addition of its own."""
+    elements: Elements = cell.extra
+    wanted = _named(cell, plan, event.after)
+    for element in [e for e in elements.dots if e not in wanted]:
+        elements.dots.pop(element)
+    for element in wanted - elements.dots.keys():
+        elements.dots[element] = [Dot(event.change.place, {event.source})]
+    return steps.settle_question(cell, plan, event)
+
+
+def witness(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    steps.witness(cell, delete, source, everything)
+    for dots in cell.extra.dots.values():
+        for dot in dots:
+            if everything or source in dot.seen_by:
+                dot.seen_by.add(delete)
+
+
+def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    steps.end(cell, delete, source, everything)
+    elements: Elements = cell.extra
+    for element in list(elements.dots):
+        _keep(elements, element, lambda dot: not everything and delete not in dot.seen_by)
+
+
+def current(cell: Cell) -> Value:
+    elements: Elements = cell.extra
+    names = [elements.names[element] for element in elements.dots]
+    return elements.form(sorted(names, key=order_key))
+
+
+def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    if not cell.extra.dots and all(w.value is None for w in front):
+        return None
+    return current(cell)
+
+
+def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
+    if cell.extra.dots:
+        return current(cell)
+    return steps.first_in_order(cell, plan, views)
+
+
+TYPE: MergeType = mv.TYPE._replace(
+    name="set",
+    traits=Traits(agrees=False, settles=False, overwrites=False),
+    automatic=True,
+    keyed=keyed,
+    zero=zero,
+    apply=apply,
+    copy=copy,
+    snapshot=snapshot,
+    decide=decide,
+    witness=witness,
+    end=end,
+    read=read,
+    start=start,
+    asks=steps.no_questions,
+)
