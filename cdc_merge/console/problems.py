@@ -5,6 +5,8 @@ A problem never repeats what was sent, and never says what a driver said: both m
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
@@ -12,10 +14,12 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cdc_merge.documents import Fields, json_text
 from cdc_merge.errors import CdcMergeError, ConfigError, NotFound, SourceRefused, SourceUnavailable, StoreUnavailable
 
+LOG: Final = logging.getLogger("cdc_merge.http")
 MEDIA_TYPE: Final = "application/problem+json"
 
 # What OpenAPI says of every route.
@@ -126,3 +130,24 @@ async def _http(request: Request, error: Exception) -> Response:
 async def _unexpected(_: Request, error: Exception) -> Response:
     detail = f"Answering failed by an unexpected {type(error).__name__}; this is a bug of cdc-merge."
     return problem(500, detail, hint="The log says where; please report it.")
+
+
+class LastResort:
+    """Ends an exception that was answered, and logs its type and place.
+
+    Starlette raises it again after answering; the server would cut the connection under the client's next request, and
+    log a message that may hold row values.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 the edge of a request; it was answered with 500 before it came here
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{last.filename}:{last.lineno}"
+            event = {"event": "request_failed"}
+            # Not `exception`: a traceback ends in the message.
+            LOG.error("An unexpected %s in %s ended a request.", type(error).__name__, place, extra=event)  # noqa: TRY400

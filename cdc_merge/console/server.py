@@ -21,7 +21,7 @@ from cdc_merge import __version__
 from cdc_merge.console.access import Access, Guard
 from cdc_merge.console.api import Api
 from cdc_merge.console.operations import Operations
-from cdc_merge.console.problems import PROBLEM_RESPONSES, answer_errors
+from cdc_merge.console.problems import PROBLEM_RESPONSES, LastResort, answer_errors
 from cdc_merge.console.reading import Reading
 from cdc_merge.errors import AddressUnavailable
 
@@ -32,6 +32,7 @@ GRACE_S: Final = 0.5
 FORCED_S: Final = 0.4
 # Requests wait here while all handler threads are busy; more than that is refused with 503.
 MAX_CONNECTIONS: Final = 256
+MAX_PORT: Final = 65_535
 
 
 class HttpServer:
@@ -112,7 +113,7 @@ def application(
     app.include_router(Operations(reading, registry, access).router())
     app.include_router(Api(reading, now_us or _now_us).router())
     answer_errors(app)
-    return PathAsSent(Guard(app, access))
+    return PathAsSent(Guard(LastResort(app), access))
 
 
 class PathAsSent:
@@ -129,22 +130,27 @@ class PathAsSent:
 
 def bind(listen: str) -> socket.socket:
     """A socket bound to `host:port` (`[::1]:8787` for IPv6). AddressUnavailable names the address and why not."""
-    host, _, port = listen.rpartition(":")
     try:
-        if not host:
-            raise ValueError("an address names its host")  # noqa: TRY301 the sentence for both is made below
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(*_host_and_port(listen), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         bound = socket.socket(family, kind, protocol)
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, ValueError) as error:
         raise _unavailable(listen, error) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         bound.close()
         raise _unavailable(listen, error) from error
     return bound
+
+
+def _host_and_port(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    # getaddrinfo takes 99999 for 34463, and no host for every interface.
+    if not host or not 0 <= int(port) <= MAX_PORT:
+        raise ValueError("not host:port")
+    return host.strip("[]"), int(port)
 
 
 def _unavailable(listen: str, error: Exception) -> AddressUnavailable:
