@@ -1,0 +1,283 @@
+"""RowChange → Change: what one source transaction, or a piece of a first copy, tells the records.
+
+One change per record (per row, where two rows of a source share a business key), with stamp and place of the last row
+change that touched it. A row that cannot be read is parked by itself, the others go on. Everything is an argument:
+the source's clock, our own, the keys that the store remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from cdc_merge.clock import cut, tick
+from cdc_merge.errors import UnreadableValue
+from cdc_merge.mapping.actors import Marks, column_actor, copy_of, marks
+from cdc_merge.mapping.columns import Reading, missing_columns, reading
+from cdc_merge.mapping.lineage import Lineages, Touch
+from cdc_merge.mapping.locating import Located, locate, wanted_identity
+from cdc_merge.mapping.telling import Scope, inserted, tell_followed, tell_single
+from cdc_merge.model import (
+    SNAPSHOT,
+    TRUNCATE,
+    Change,
+    Copy,
+    Parked,
+    Place,
+    RecordKey,
+    Relation,
+    RowChange,
+    SnapshotBegan,
+    SnapshotRows,
+    Stamp,
+    Transaction,
+)
+from cdc_merge.plan import Plan, TableMap
+
+# Relations kept compiled: far more than the tables of one source, and a bound for a stream that announces without end.
+_RELATIONS_KEPT: Final = 1024
+
+
+class Truncated(NamedTuple):
+    """A table was emptied: every record of `entity` that it held is gone at `stamp`.
+
+    A change of the same delivery with a later stamp brings its record back.
+    """
+
+    entity: str
+    table: str
+    stamp: Stamp
+    place: Place
+    actor: str | None = None
+    copy: Copy | None = None
+
+
+class Mapped(NamedTuple):
+    """What a delivery tells.
+
+    `clock` is the last stamp given out. `identities`: table → identity → business key (None: gone), to be remembered.
+    `parked` are rows that could not be read or located, without values. `cut_us`: by how much the commit time lay too
+    far ahead. `carried`: a record whose row came from another key and whose change leaves fields out (unchanged
+    TOASTed or unsent columns): they are what this source held before the transaction under the key named here.
+    """
+
+    changes: tuple[Change, ...]
+    clock: Stamp
+    identities: Mapping[str, Mapping[str, str | None]]
+    truncated: tuple[Truncated, ...] = ()
+    parked: tuple[Parked, ...] = ()
+    cut_us: int = 0
+    carried: Mapping[RecordKey, str] = {}
+
+
+class Mapper:
+    """The mapping of one source. It keeps nothing but how relations are read.
+
+    `whole_rows`: also tell unchanged fields of whole rows, as (value, value), for a source that is never snapshotted.
+    """
+
+    def __init__(self, source: str, tables: Sequence[TableMap], plan: Plan, *, whole_rows: bool = False) -> None:
+        self._source = source
+        self._tables: dict[str, list[TableMap]] = {}
+        for table in tables:
+            if table.source == source:
+                self._tables.setdefault(table.table, []).append(table)
+        self._plan = plan
+        self._whole_rows = whole_rows
+        self._compiled: dict[int, tuple[Relation, tuple[Reading, ...]]] = {}
+        self._readings: dict[Relation, tuple[Reading, ...]] = {}
+        self._unreported: list[Parked] = []
+
+    def identities(self, changes: Sequence[RowChange]) -> Mapping[str, set[str]]:
+        """Table → identities whose business keys `transaction` must be given, as far as the store knows them."""
+        wanted: dict[str, set[str]] = {}
+        for change in changes:
+            for how in self._read(change.relation):
+                try:
+                    identity = wanted_identity(how, change)
+                except UnreadableValue:
+                    continue  # `transaction` parks it
+                if identity is not None:
+                    wanted.setdefault(how.label, set()).add(identity)
+        return wanted
+
+    def transaction(self, tx: Transaction, clock: Stamp, now_us: int, known: Mapping[tuple[str, str], str]) -> Mapped:
+        """Map one transaction. `clock` is the last stamp given out; `known`: (table, identity) → business key."""
+        commit_us = cut(tx.commit_us, now_us, self._plan.max_ahead_us)
+        said = marks(tx.messages)
+        scope = Scope(tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, said, self._whole_rows)
+        taken = _Taken(self._source, scope, known)
+        for change in tx.changes:
+            readings = self._read(change.relation)
+            if not readings:
+                continue
+            clock = tick(clock, commit_us)
+            for how in readings:
+                taken.take(how, change, clock)
+        return taken.mapped(clock, self._reported())._replace(cut_us=tx.commit_us - commit_us)
+
+    def snapshot(self, rows: SnapshotRows, began: SnapshotBegan, clock: Stamp) -> Mapped:
+        """Map a piece of a first copy: what the source held at its consistent point. Stamps count on from there."""
+        scope = Scope(began.system, began.timeline, began.lsn, began.at_us, None, Marks(), self._whole_rows)
+        taken = _Taken(self._source, scope, {})
+        for change in rows.changes:
+            readings = self._read(change.relation)
+            if not readings:
+                continue
+            clock = tick(clock, began.at_us)
+            for how in readings:
+                taken.take_snapshot(how, change, clock)
+        return taken.mapped(clock, self._reported())
+
+    def _read(self, relation: Relation) -> tuple[Reading, ...]:
+        # By identity first: hashing a relation with all its columns costs more than mapping a row.
+        compiled = self._compiled.get(id(relation))
+        if compiled is not None and compiled[0] is relation:
+            return compiled[1]
+        if len(self._compiled) >= _RELATIONS_KEPT:
+            self._compiled.clear()
+            self._readings.clear()
+        readings = self._readings.get(relation)
+        if readings is None:
+            readings = self._readings[relation] = self._compile(relation)
+        self._compiled[id(relation)] = (relation, readings)
+        return readings
+
+    def _compile(self, relation: Relation) -> tuple[Reading, ...]:
+        tables = self._tables.get(relation.table, [])
+        readings = []
+        for table in tables:
+            label = table.table if len(tables) == 1 else f"{table.table}#{table.entity}"
+            how = reading(table, relation, self._plan, label)
+            if how is not None:
+                readings.append(how)
+            self._unreported += (
+                Parked(self._source, table.table, f"column {column} of entity {table.entity} is missing")
+                for column in missing_columns(table, relation)
+            )
+        return tuple(readings)
+
+    def _reported(self) -> tuple[Parked, ...]:
+        reported, self._unreported = tuple(self._unreported), []
+        return reported
+
+
+class _Taken:
+    """The row changes of one delivery, taken one by one, and what they tell in the end."""
+
+    def __init__(self, source: str, scope: Scope, known: Mapping[tuple[str, str], str]) -> None:
+        self._source = source
+        self._scope = scope
+        self._known = known
+        self._lineages = Lineages()
+        self._identities: dict[str, dict[str, str | None]] = {}
+        self._changes: list[Change] = []
+        self._truncated: list[Truncated] = []
+        self._parked: list[Parked] = []
+
+    def take(self, how: Reading, change: RowChange, stamp: Stamp) -> None:
+        if change.operation == TRUNCATE:
+            self._truncate(how, change, stamp)
+            return
+        at = self._locate(how, change)
+        if at is not None:
+            self._lineages.add(Touch(how, change, stamp, at))
+
+    def take_snapshot(self, how: Reading, change: RowChange, stamp: Stamp) -> None:
+        at = self._locate(how, change)
+        if at is None or at.after is None:
+            return
+        try:
+            told = Change(
+                how.table.entity,
+                at.after,
+                stamp,
+                self._scope.place(how, change),
+                SNAPSHOT,
+                inserted(how, change),
+                actor=column_actor(how, change),
+                committed_us=self._scope.committed_us,
+                identity=at.row_after if how.distinct else None,
+            )
+        except UnreadableValue as error:
+            self._park(how, str(error))
+        else:
+            self._changes.append(told)
+
+    def mapped(self, clock: Stamp, reported: Sequence[Parked]) -> Mapped:
+        carried: dict[RecordKey, str] = {}
+        for touch in self._lineages.single():
+            try:
+                told = tell_single(touch, self._scope)
+            except UnreadableValue as error:
+                self._park(touch.reading, str(error))
+                continue
+            if told is not None:
+                self._changes.append(told)
+        self._tell_followed(carried)
+        return Mapped(
+            tuple(self._changes),
+            clock,
+            self._identities,
+            tuple(self._truncated),
+            (*reported, *self._parked),
+            carried=carried,
+        )
+
+    def _tell_followed(self, carried: dict[RecordKey, str]) -> None:
+        followed = self._lineages.followed()
+        if not followed:
+            return
+        for told in followed:
+            if told.come is not None and told.come.unreadable is not None:
+                self._park(told.come.last.reading, told.come.unreadable)
+                continue
+            change = tell_followed(told, self._scope)
+            if change is not None:
+                self._changes.append(change)
+                if told.left_behind is not None:
+                    carried[RecordKey(*told.record)] = told.left_behind
+        # The two halves of a re-key share a stamp: the old key ends before the new one begins.
+        self._changes.sort(key=lambda change: (change.stamp, change.moved_to is None))
+
+    def _locate(self, how: Reading, change: RowChange) -> Located | None:
+        """Where a change was and is, its identity noted; None, and parked, when it concerns no record."""
+        label = how.label
+        try:
+            at = locate(how, change, lambda identity: self._key_of(label, identity))
+        except UnreadableValue as error:
+            self._park(how, str(error))
+            return None
+        if at.after is None and change.new is not None:
+            self._park(how, "a column of the business key is NULL")
+        if how.looked_up:
+            self._note(how, change, at)
+        return None if at.before is None and at.after is None else at
+
+    def _note(self, how: Reading, change: RowChange, at: Located) -> None:
+        noted = self._identities.setdefault(how.label, {})
+        if at.row_before is not None and at.row_before != at.row_after:
+            noted[at.row_before] = None
+        if at.row_after is None or (change.old_is_full and at.before == at.after and at.row_before == at.row_after):
+            return
+        if self._key_of(how.label, at.row_after) != at.after:
+            noted[at.row_after] = at.after
+
+    def _key_of(self, label: str, identity: str) -> str | None:
+        noted = self._identities.get(label)
+        if noted is not None and identity in noted:
+            return noted[identity]
+        return self._known.get((label, identity))
+
+    def _truncate(self, how: Reading, change: RowChange, stamp: Stamp) -> None:
+        self._lineages.forget(how.label)
+        noted = self._identities.get(how.label, {})
+        noted.update(dict.fromkeys(noted))
+        actor = self._scope.said.actor
+        copy = copy_of(self._scope.said, self._scope.origin, how.table, actor)
+        self._truncated.append(
+            Truncated(how.table.entity, how.table.table, stamp, self._scope.place(how, change), actor, copy)
+        )
+
+    def _park(self, how: Reading, reason: str) -> None:
+        self._parked.append(Parked(self._source, how.table.table, reason))

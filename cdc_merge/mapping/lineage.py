@@ -1,0 +1,195 @@
+"""The row changes of one transaction count, per record, as one (semantics §1): rows are followed from start to end.
+
+Nearly every record is touched once, and its touch is kept as it came. Only where a record or a row is touched again,
+or a row changes its key or identity, its cells are read and followed step by step; what the source held before and
+holds after decides what each record is told. What existed only in between leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from typing import NamedTuple, TypeAlias
+
+from cdc_merge.errors import UnreadableValue
+from cdc_merge.mapping.columns import Reading
+from cdc_merge.mapping.locating import Located
+from cdc_merge.model import UNCHANGED, RowChange, Stamp, Value
+
+
+class Touch(NamedTuple):
+    """One row change, located and stamped."""
+
+    reading: Reading
+    change: RowChange
+    stamp: Stamp
+    at: Located
+
+
+RecordName: TypeAlias = tuple[str, str]
+"""Entity and key; a plain tuple, because one is made per row change and a NamedTuple takes six times as long."""
+
+RowName: TypeAlias = tuple[str, str]
+"""The label of a table and the identity of one of its rows."""
+
+
+class Row:
+    """One source row on its way through a transaction.
+
+    `born` is the key it had before (None: it was not there), `key` the one it has (None: it is gone). `before` and
+    `after` hold the field values that are known, the actor column's under "". `first_name` and `name` are its
+    identity, then and now; `left` is the touch by which it left its first key, `last` its last one.
+    """
+
+    __slots__ = ("after", "before", "born", "first_name", "key", "last", "left", "name", "unreadable")
+
+    def __init__(self, touch: Touch) -> None:
+        self.born = self.key = touch.at.before
+        self.first_name = touch.at.row_before
+        self.name = touch.at.row_before or touch.at.row_after
+        self.before: dict[str, Value] = {}
+        self.after: dict[str, Value] = {}
+        self.last = self.left = touch
+        self.unreadable: str | None = None
+
+    def apply(self, touch: Touch) -> None:
+        """Take the row's next change: note where it is and what it holds."""
+        if self.key == self.born != touch.at.after:
+            self.left = touch
+        self.key, self.last = touch.at.after, touch
+        self.name = touch.at.row_after or self.name
+        if touch.at.after is None:
+            self.unreadable = None
+        try:
+            self._read(touch.reading, touch.change)
+        except UnreadableValue as error:
+            self.unreadable = str(error)
+
+    def _read(self, reading: Reading, change: RowChange) -> None:
+        for field, index, read in reading.tracked:
+            if change.old is not None and (change.old_is_full or index in reading.identity_columns):
+                cell = change.old[index]
+                if cell is not UNCHANGED and field not in self.after:
+                    self.before.setdefault(field, None if cell is None else read(cell))
+                    self.after[field] = self.before[field]
+            if change.new is not None:
+                cell = change.new[index]
+                if cell is not UNCHANGED:
+                    self.after[field] = None if cell is None else read(cell)
+
+    def holds(self, touch: Touch) -> bool:
+        """Whether this is the row that a full old row shows, as far as the mapping sees it."""
+        shown = Row(touch)
+        shown.apply(touch._replace(change=touch.change._replace(new=None)))
+        return all(self.after.get(field, value) == value for field, value in shown.before.items())
+
+
+class Followed(NamedTuple):
+    """What a record was told: the row that had its key before and the one that has it after (both: an update)."""
+
+    record: RecordName
+    gone: Row | None
+    come: Row | None
+
+    @property
+    def left_behind(self) -> str | None:
+        """The key that this record's row had before, when fields of it were not sent along."""
+        row = self.come
+        if row is None or row.born is None or row.born == row.key:
+            return None
+        return row.born if any(field not in row.after for field, _, _ in row.last.reading.fields) else None
+
+
+class Lineages:
+    """Collects a transaction's touches; then `single()` gives the records touched once, `followed()` the others."""
+
+    def __init__(self) -> None:
+        self._touched: dict[RecordName, Touch | None] = {}  # None: followed as rows
+        self._record_of: dict[RowName, RecordName] = {}
+        self._rows: dict[RowName, list[Row]] = {}
+        self._all: list[tuple[str, str, Row]] = []
+
+    def add(self, touch: Touch) -> None:
+        reading, _, _, (before, after, row_before, row_after) = touch
+        if before == after or before is None or after is None:
+            record = (reading.table.entity, after if after is not None else before or "")
+            if record not in self._touched and self._is_first_of_row(reading, row_before, row_after):
+                self._touched[record] = touch
+                if reading.distinct:
+                    self._record_of[reading.label, row_after or row_before or ""] = record
+                return
+        self._follow(touch)
+
+    def forget(self, label: str) -> None:
+        """A truncate: what this table's rows did before it in the transaction has no effect any more."""
+        self._touched = {
+            record: touch for record, touch in self._touched.items() if touch is None or touch.reading.label != label
+        }
+        self._all = [entry for entry in self._all if entry[1] != label]
+        self._rows = {at: [row for row in rows if row.last.reading.label != label] for at, rows in self._rows.items()}
+
+    def single(self) -> Iterator[Touch]:
+        return (touch for touch in self._touched.values() if touch is not None)
+
+    def followed(self) -> list[Followed]:
+        """What the records that were touched more than once were told, in no particular order."""
+        held: dict[RecordName, list[Row]] = {}
+        holding: dict[RecordName, list[Row]] = {}
+        for entity, _, row in self._all:
+            if row.born is not None:
+                held.setdefault((entity, row.born), []).append(row)
+            if row.key is not None:
+                holding.setdefault((entity, row.key), []).append(row)
+        return [
+            told
+            for record in {**held, **holding}
+            for told in _told(record, held.get(record, ()), holding.get(record, ()))
+        ]
+
+    def _is_first_of_row(self, reading: Reading, row_before: str | None, row_after: str | None) -> bool:
+        if not reading.distinct:
+            return True
+        if row_before is not None and row_after is not None and row_before != row_after:
+            return False
+        return (reading.label, row_after or row_before or "") not in self._record_of
+
+    def _follow(self, touch: Touch) -> None:
+        reading, at = touch.reading, touch.at
+        records = [(reading.table.entity, key) for key in (at.before, at.after) if key is not None]
+        names = [(reading.label, row) for row in (at.row_before, at.row_after) if row is not None and reading.distinct]
+        for record in (*records, *(self._record_of[name] for name in names if name in self._record_of)):
+            single = self._touched.get(record)
+            self._touched[record] = None
+            if single is not None:
+                self._step(single)
+        self._record_of.update((name, records[-1]) for name in names)
+        self._step(touch)
+
+    def _step(self, touch: Touch) -> None:
+        entity, label = touch.reading.table.entity, touch.reading.label
+        row = self._row_of(touch)
+        if row is None:
+            row = Row(touch)
+            self._all.append((entity, label, row))
+        row.apply(touch)
+        if touch.at.row_after is not None:
+            self._rows.setdefault((label, touch.at.row_after), []).append(row)
+
+    def _row_of(self, touch: Touch) -> Row | None:
+        """Take the row that this change is about out of its place; None when it was not touched before."""
+        if touch.at.row_before is None:
+            return None
+        here = self._rows.get((touch.reading.label, touch.at.row_before), [])
+        for row in reversed(here):
+            # Without an identity of their own, two rows may share a key for a while (deferred constraints, or none).
+            if touch.reading.distinct or not touch.change.old_is_full or row.holds(touch):
+                here.remove(row)
+                return row
+        return None
+
+
+def _told(record: RecordName, held: Iterable[Row], holding: Iterable[Row]) -> Iterator[Followed]:
+    came = [row for row in holding if row.born != row.key]
+    left = [row for row in held if row.born != row.key]
+    yield from (Followed(record, row, row) for row in held if row.born == row.key)
+    yield from (Followed(record, gone, come) for gone, come in zip_longest(left, came))

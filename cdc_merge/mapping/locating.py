@@ -1,0 +1,124 @@
+"""Which record a row change is about, by business key, and which row, by replica identity (semantics §4).
+
+Where the identity contains the business key, or the old row came whole, the change says so itself. Otherwise (a
+surrogate `id`) the key is remembered per identity, from snapshots, inserts and earlier changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
+
+from cdc_merge.errors import UnreadableValue
+from cdc_merge.mapping.columns import Reading
+from cdc_merge.mapping.keys import KeyReader
+from cdc_merge.model import UNCHANGED, Cell, RowChange, Unknown
+
+Known: TypeAlias = Callable[[str], "str | None"]
+Cells: TypeAlias = "tuple[Cell, ...]"
+
+
+class Located(NamedTuple):
+    """A row's business key and identity, before the change and after it; None: there was (is) no such row or key."""
+
+    before: str | None
+    after: str | None
+    row_before: str | None
+    row_after: str | None
+
+
+def locate(reading: Reading, change: RowChange, known: Known) -> Located:
+    """Locates any change but a truncate; `known` gives the key of an identity. UnreadableValue: nobody can say."""
+    return _LOCATE[change.operation](reading, change, known)
+
+
+def wanted_identity(reading: Reading, change: RowChange) -> str | None:
+    """The identity whose key must be known to locate this change; None when the change says it all."""
+    if not reading.looked_up or change.old_is_full or change.operation not in ("update", "delete"):
+        return None
+    cells = change.old if change.old is not None else change.new
+    return None if cells is None else _row(reading, cells)
+
+
+def _insert(reading: Reading, change: RowChange, known: Known) -> Located:
+    cells = _sent(change.new)
+    key = _certain(reading.key, cells)
+    row = _row(reading, cells) if reading.distinct else key
+    return Located(None, key, None, row)
+
+
+def _update(reading: Reading, change: RowChange, known: Known) -> Located:
+    old, new = change.old, _sent(change.new)
+    if reading.looked_up and not change.old_is_full:
+        return _looked_up_update(reading, old, new, known)
+    if old is None or all(old[index] == new[index] for index in reading.locating):
+        after = _certain(reading.key, new)
+        row = _row(reading, new) if reading.distinct else after
+        return Located(after, after, row, row)
+    new = _filled(old, new)
+    before, after = _certain(reading.key, old), _certain(reading.key, new)
+    if not reading.distinct:
+        return Located(before, after, before, after)
+    return Located(before, after, _row(reading, old), _row(reading, new))
+
+
+def _looked_up_update(reading: Reading, old: Cells | None, new: Cells, known: Known) -> Located:
+    row_after = _row(reading, new)
+    row_before = row_after if old is None else _row(reading, old)
+    before = known(row_before)
+    after = reading.key(new)
+    if isinstance(after, Unknown):
+        after = before
+        if before is None:
+            raise _unknown_identity()
+    # A row that nobody has named before: its new key is all that is known of it.
+    return Located(after if before is None else before, after, row_before, row_after)
+
+
+def _delete(reading: Reading, change: RowChange, known: Known) -> Located:
+    cells = _sent(change.old)
+    if not reading.looked_up or change.old_is_full:
+        key = _certain(reading.key, cells)
+        return Located(key, None, _row(reading, cells) if reading.distinct else key, None)
+    row = _row(reading, cells)
+    before = known(row)
+    if before is None:
+        raise _unknown_identity()
+    return Located(before, None, row, None)
+
+
+_LOCATE: Final = {"insert": _insert, "snapshot": _insert, "update": _update, "delete": _delete}
+
+
+def _sent(cells: Cells | None) -> Cells:
+    if cells is None:
+        raise UnreadableValue("the source sent no row with this change", hint="Look at the table's replica identity.")
+    return cells
+
+
+def _filled(old: Cells, new: Cells) -> Cells:
+    return tuple(was if cell is UNCHANGED else cell for was, cell in zip(old, new, strict=True))
+
+
+def _certain(read: KeyReader, cells: Cells) -> str | None:
+    key = read(cells)
+    if isinstance(key, Unknown):
+        raise UnreadableValue(
+            "a key column was not sent (an unchanged TOASTed value)",
+            hint="Put the key into the table's replica identity, or set REPLICA IDENTITY FULL.",
+        )
+    return key
+
+
+def _row(reading: Reading, cells: Cells) -> str:
+    row = _certain(reading.identity, cells)
+    if row is None:
+        raise UnreadableValue("a column of the replica identity is NULL", hint="Look at the table's replica identity.")
+    return row
+
+
+def _unknown_identity() -> UnreadableValue:
+    return UnreadableValue(
+        "unknown identity: the business key of this row was never seen",
+        hint="A snapshot names every row (source resync); so does the next insert or full old row.",
+    )

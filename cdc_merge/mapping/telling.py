@@ -1,0 +1,173 @@
+"""A touched record → its Change: which fields, who, copy or edit, and the links of a re-key.
+
+Of a whole old row only the changed fields are told: cells are compared as bytes first, what differs is read, and what
+is then equal (`1.0` and `1.00`) is dropped. Without one, all that was sent is told, and what was before is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+from cdc_merge.mapping.actors import Marks, column_actor, copy_of
+from cdc_merge.mapping.columns import ACTOR_FIELD, Reading
+from cdc_merge.mapping.keys import value_text
+from cdc_merge.mapping.lineage import Followed, Row, Touch
+from cdc_merge.model import (
+    DELETE,
+    INSERT,
+    UNCHANGED,
+    UNKNOWN,
+    UPDATE,
+    Cell,
+    Change,
+    MaybeValue,
+    Place,
+    RowChange,
+)
+
+Fields: TypeAlias = dict[str, tuple[MaybeValue, MaybeValue]]
+
+
+class Scope(NamedTuple):
+    """What all changes of one delivery share."""
+
+    system: str
+    timeline: int
+    lsn: int
+    committed_us: int
+    origin: str | None
+    said: Marks
+    whole_rows: bool
+
+    def place(self, how: Reading, change: RowChange) -> Place:
+        return Place(self.system, self.timeline, self.lsn, how.table.table, change.ordinal)
+
+
+def tell_single(touch: Touch, scope: Scope) -> Change | None:
+    """The change of a record that was touched once; None when nothing mapped has changed. UnreadableValue: park it."""
+    how, change, stamp, (before, after, row_before, row_after) = touch
+    if after is None:
+        row, fields = DELETE, {}
+    elif before is None:
+        row, fields = INSERT, inserted(how, change)
+    else:
+        row, fields = UPDATE, _updated(how, change, whole_rows=scope.whole_rows)
+        if not fields:
+            return None
+    actor = scope.said.actor or column_actor(how, change)
+    return Change(
+        how.table.entity,
+        after if after is not None else before or "",
+        stamp,
+        scope.place(how, change),
+        row,
+        fields,
+        actor,
+        copy_of(scope.said, scope.origin, how.table, actor),
+        scope.committed_us,
+        (row_after or row_before) if how.distinct else None,
+    )
+
+
+def tell_followed(told: Followed, scope: Scope) -> Change | None:
+    """The change of a record that several row changes were about; None when nothing mapped has changed in the end."""
+    gone, come = told.gone, told.come
+    if come is None:
+        assert gone is not None, "a record is told of at least one row"
+        return _change(told, DELETE, {}, gone.left, scope)._replace(moved_to=gone.key)
+    if gone is None:
+        fields: Fields = {field: (UNKNOWN, value) for field, value in come.after.items() if field != ACTOR_FIELD}
+        return _change(told, INSERT, fields, come.last, scope)._replace(moved_from=come.born)
+    fields = {
+        field: (was, value)
+        for field, value in come.after.items()
+        if field != ACTOR_FIELD and ((was := gone.before.get(field, UNKNOWN)) != value or scope.whole_rows)
+    }
+    is_other_row = come.last.reading.distinct and gone.first_name != come.name
+    if not fields and not is_other_row:
+        return None
+    last = come.last if gone is come else max(gone.left, come.last, key=lambda touch: touch.stamp)
+    return _change(told, UPDATE, fields, last, scope)
+
+
+def inserted(how: Reading, change: RowChange) -> Fields:
+    """Every field of a row that was not there before."""
+    new = change.new or ()
+    fields: Fields = {}
+    for field, index, read in how.fields:
+        cell = new[index]
+        if cell is UNCHANGED and change.old is not None and change.old_is_full:
+            cell = change.old[index]
+        if cell is not UNCHANGED:
+            fields[field] = (UNKNOWN, None if cell is None else read(cell))
+    return fields
+
+
+def _updated(how: Reading, change: RowChange, *, whole_rows: bool) -> Fields:
+    new: tuple[Cell, ...] = change.new or ()
+    old = change.old
+    if old is None or not change.old_is_full:
+        return _sent(how, old, new)
+    fields: Fields = {}
+    for field, index, read in how.fields:
+        before, after = old[index], new[index]
+        if before == after or after is UNCHANGED or before is UNCHANGED:
+            if whole_rows and before is not UNCHANGED:
+                was = None if before is None else read(before)
+                fields[field] = (was, was)
+            continue
+        was = None if before is None else read(before)
+        value = None if after is None else read(after)
+        if was != value or whole_rows:
+            fields[field] = (was, value)
+    return fields
+
+
+def _sent(how: Reading, key_cells: tuple[Cell, ...] | None, new: tuple[Cell, ...]) -> Fields:
+    """The fields of an update without a whole old row; an old key tuple knows the identity columns."""
+    fields: Fields = {}
+    for field, index, read in how.fields:
+        cell = new[index]
+        if cell is UNCHANGED:
+            continue
+        value = None if cell is None else read(cell)
+        was: MaybeValue = UNKNOWN
+        if key_cells is not None and index in how.identity_columns:
+            old = key_cells[index]
+            was = UNKNOWN if old is UNCHANGED else None if old is None else read(old)
+        if was != value:
+            fields[field] = (was, value)
+    return fields
+
+
+def _change(
+    told: Followed, row: str, fields: Mapping[str, tuple[MaybeValue, MaybeValue]], last: Touch, scope: Scope
+) -> Change:
+    of = told.come or told.gone
+    assert of is not None, "a record is told of at least one row"
+    how = of.last.reading
+    actor = scope.said.actor or _actor(of)
+    entity, key = told.record
+    return Change(
+        entity,
+        key,
+        last.stamp,
+        scope.place(last.reading, last.change),
+        row,
+        fields,
+        actor,
+        copy_of(scope.said, scope.origin, how.table, actor),
+        scope.committed_us,
+        (of.name if told.come else of.first_name) if how.distinct else None,
+    )
+
+
+def _actor(row: Row) -> str | None:
+    """Who the actor column names, if the transaction wrote it; a row that is gone names nobody."""
+    value = row.after.get(ACTOR_FIELD)
+    if value is None or row.key is None:
+        return None
+    wrote = row.born is None or row.last.reading.table.actor_always_written
+    changed = ACTOR_FIELD in row.before and row.before[ACTOR_FIELD] != value
+    return value_text(value) if wrote or changed else None
