@@ -1,0 +1,135 @@
+"""YAML 1.2 text → plain values, with the line of every path, and `${NAME}` replaced from the environment.
+
+A tree holds dict, list, str, int, Decimal, bool and None; keys are always text, numbers are exact. YAML knows `{` and
+`}` as the signs of a mapping, so a reference could not stand in `{ dsn: ${CRM_DSN} }`: references pass the parser
+between two private characters instead and are replaced afterwards: no value can be mistaken for YAML. What holds
+a reference is always text.
+`$${` writes a literal `${`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from cdc_merge.config.problems import Path, Problem, did_you_mean
+
+Tree: TypeAlias = "dict[str, Tree] | list[Tree] | str | int | Decimal | bool | None"
+
+_OPEN, _CLOSE, _LITERAL = "\ue000", "\ue001", "\ue002"
+_REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_CARRIED: Final = re.compile(f"{_OPEN}([A-Za-z_][A-Za-z0-9_]*){_CLOSE}")
+DEEPEST: Final = 40  # no setting lies deeper; an anchor that contains itself would never end
+
+
+class Document:
+    """One configuration file as read: `values`, the line of every path (from 1), and what was wrong already."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.values: dict[str, Tree] = {}
+        self.lines: dict[Path, int] = {(): 1}
+        self.problems: list[Problem] = []
+        self._environment = environment
+
+    def line(self, path: Path) -> int:
+        """The line of a path, or of the nearest thing around it that stands in the file."""
+        while path not in self.lines:
+            path = path[:-1]
+        return self.lines[path]
+
+    def read(self, text: str) -> None:
+        """Parse the text; syntax errors, duplicate keys and empty references become problems."""
+        carried = _REFERENCE.sub(rf"{_OPEN}\1{_CLOSE}", text.replace("$${", _LITERAL))
+        try:
+            root = YAML(typ="rt", pure=True).compose(carried)
+        except MarkedYAMLError as error:
+            self.lines[("",)] = error.problem_mark.line + 1 if error.problem_mark else 1
+            self.problems.append(Problem(("",), f"this is not YAML: {_plain(error.problem or 'unreadable')}"))
+            return
+        except YAMLError:
+            self.problems.append(Problem((), "this is not YAML: it holds characters that YAML forbids"))
+            return
+        if not isinstance(root, MappingNode):
+            self.problems.append(Problem((), "the file is empty or not a mapping", "start with sources: and entities:"))
+            return
+        values = self._value(root, ())
+        assert isinstance(values, dict)  # noqa: S101 a MappingNode gives a dict
+        self.values = values
+
+    def _value(self, node: Node, path: Path) -> Tree:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if len(path) > DEEPEST:
+            self.problems.append(Problem(path, "this is nested too deeply"))
+            return None
+        if isinstance(node, MappingNode):
+            return dict(self._members(node, path))
+        if isinstance(node, SequenceNode):
+            return [self._value(item, (*path, number)) for number, item in enumerate(node.value)]
+        assert isinstance(node, ScalarNode)  # noqa: S101 YAML has no fourth kind of node
+        return self._scalar(node, path)
+
+    def _members(self, node: MappingNode, path: Path) -> Iterator[tuple[str, Tree]]:
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, ScalarNode):
+                self.problems.append(Problem(path, "a key must be plain text"))
+                continue
+            key = _plain(key_node.value)
+            here = (*path, key)
+            if key in seen:
+                first = self.lines[here]
+                again = f"{key} is written twice, here and in line {first}"
+                self.lines[(*here, "")] = key_node.start_mark.line + 1
+                self.problems.append(Problem((*here, ""), again, "keep one of them"))
+                continue
+            seen.add(key)
+            self.lines[here] = key_node.start_mark.line + 1
+            yield key, self._value(value_node, here)
+
+    def _scalar(self, node: ScalarNode, path: Path) -> Tree:
+        if _CARRIED.search(node.value):
+            return self._replaced(node.value, path).replace(_LITERAL, "${")
+        try:
+            scalar: Tree = SCALARS.get(node.tag or "", str)(_plain(node.value))
+        except (ValueError, ArithmeticError):
+            self.problems.append(Problem(path, f"this is not a value of type {(node.tag or '').rpartition(':')[2]}"))
+            return None
+        return scalar
+
+    def _replaced(self, text: str, path: Path) -> str:
+        def value(match: re.Match[str]) -> str:
+            found = self._environment.get(match[1], "")
+            if not found:
+                hint = did_you_mean(match[1], self._environment) if len(self._environment) > 0 else ""
+                suggestion = hint if hint.startswith("did") else f"set the environment variable {match[1]}"
+                self.problems.append(Problem(path, f"${{{match[1]}}} has no value", suggestion))
+            return found
+
+        return _CARRIED.sub(value, text)
+
+
+def _plain(text: str) -> str:
+    return _CARRIED.sub(r"${\1}", text).replace(_LITERAL, "${")
+
+
+def _integer(text: str) -> int:
+    return int(text.replace("_", ""), 0) if text.lower().lstrip("+-").startswith(("0x", "0o")) else int(text)
+
+
+def _decimal(text: str) -> Decimal:
+    return Decimal({".inf": "Infinity", "-.inf": "-Infinity", ".nan": "NaN"}.get(text.lower(), text))
+
+
+# YAML 1.2's core schema; what is not here is text (a date, for instance).
+SCALARS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "tag:yaml.org,2002:int": _integer,
+    "tag:yaml.org,2002:float": _decimal,
+    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
+    "tag:yaml.org,2002:null": lambda _: None,
+}
