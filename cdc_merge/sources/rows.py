@@ -55,7 +55,7 @@ class Assembler:
     def __init__(self, source: str, system: str, timelines: Timelines, park: Callable[[Parked], None]) -> None:
         self._source = source
         self._system = system
-        self._timelines = timelines
+        self.timelines = timelines
         self._park = park
         self._relations: dict[int, tuple[Relation, str]] = {}
         self._type_names: dict[int, str] = {}
@@ -102,7 +102,7 @@ class Assembler:
         transaction = Transaction(
             self._source,
             self._system,
-            self._timelines.of(message.end_lsn),
+            self.timelines.of(message.end_lsn),
             message.end_lsn,
             message.commit_us,
             self._origin,

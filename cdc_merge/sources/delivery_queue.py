@@ -1,0 +1,72 @@
+"""The queue between a reader's thread and the pipeline's: bounded in bytes, idle marks coalesced."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cdc_merge.model import Delivery, Idle
+
+
+class _Entry(NamedTuple):
+    delivery: Delivery
+    rows: int
+    size_bytes: int
+
+
+class DeliveryQueue:
+    """`put` by one thread, `take` by another. `size_bytes` are the bytes that the server sent for it.
+
+    One delivery may go beyond `max_bytes`: a transaction is whole or not there. `on_space` is called after a take that
+    made a full queue accept again.
+    """
+
+    def __init__(self, max_bytes: int, on_space: Callable[[], None]) -> None:
+        self._max_bytes = max_bytes
+        self._on_space = on_space
+        self._entries: deque[_Entry] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    @property
+    def is_full(self) -> bool:
+        return self._bytes >= self._max_bytes
+
+    def put(self, delivery: Delivery, rows: int = 0, size_bytes: int = 0) -> None:
+        """Append; an idle mark replaces an idle mark at the end. Never waits: whoever puts looks at `is_full` first."""
+        with self._changed:
+            if isinstance(delivery, Idle) and self._entries and isinstance(self._entries[-1].delivery, Idle):
+                self._entries.pop()
+            self._entries.append(_Entry(delivery, rows, size_bytes))
+            self._bytes += size_bytes
+
+    def wait_for_space(self, limit_s: float) -> bool:
+        """Whether there is space now or within `limit_s` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.is_full, limit_s)
+
+    def take(self, limit: int) -> list[Delivery]:
+        """What is there, in order, until `limit` row changes are reached; at least one delivery if there is any."""
+        taken: list[Delivery] = []
+        rows = 0
+        with self._changed:
+            was_full = self.is_full
+            while self._entries and rows < limit:
+                entry = self._entries.popleft()
+                taken.append(entry.delivery)
+                rows += max(1, entry.rows)
+                self._bytes -= entry.size_bytes
+            has_space = was_full and not self.is_full
+            if has_space:
+                self._changed.notify_all()
+        if has_space:
+            self._on_space()
+        return taken
+
+    def clear(self) -> None:
+        with self._changed:
+            self._entries.clear()
+            self._bytes = 0
+            self._changed.notify_all()

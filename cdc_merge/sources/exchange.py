@@ -1,0 +1,65 @@
+"""What a reader's thread and the pipeline's thread share about one source, and nothing else.
+
+Rules: each attribute has one writer; single attributes are read without a lock; the queue has its own.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from cdc_merge.model import Delivery, Position
+from cdc_merge.sources.delivery_queue import DeliveryQueue
+from cdc_merge.sources.positions import Slot
+
+
+class Exchange:
+    """`wake` tells the pipeline that something arrived; `woken` is readable when the reader is to look up.
+
+    `delivered` is how far everything is in the queue, `confirmed_lsn` how far the pipeline has it on disk.
+    """
+
+    def __init__(self, max_queued_bytes: int, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._woken, self._waker = socket.socketpair()
+        self._woken.settimeout(0)
+        self._waker.settimeout(0)
+        self.queue = DeliveryQueue(max_queued_bytes, self.call_reader)
+        self.stopping = threading.Event()
+        self.delivered: Position | None = None
+        self.confirmed_lsn = 0
+        self.is_streaming = False
+        self.state = "connecting"
+        self.received_lsn = 0
+        self.server_lsn = 0
+        self.last_commit_us: int | None = None
+        self.last_message_us: int | None = None
+        self.streams_begun = 0
+        self.slot: Slot | None = None
+
+    @property
+    def woken(self) -> int:
+        return self._woken.fileno()
+
+    def call_reader(self) -> None:
+        """Make the reader look up. A full socket means that it was called already, a closed one that it has ended."""
+        with suppress(OSError):
+            self._waker.send(b"!")
+
+    def drain_calls(self) -> None:
+        with suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+
+    def deliver(self, delivery: Delivery, rows: int = 0, size_bytes: int = 0) -> None:
+        self.queue.put(delivery, rows, size_bytes)
+
+    def wake(self) -> None:
+        self._wake()
+
+    def close(self) -> None:
+        """When the reader has ended; what was queued can still be taken."""
+        self._woken.close()
+        self._waker.close()

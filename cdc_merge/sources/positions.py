@@ -1,0 +1,102 @@
+"""Whether a stored position can be continued on this server, so that no gap is ever silent. Pure.
+
+Postgres itself would not say no: a slot that is past our position is fast-forwarded in silence, a recreated slot looks
+healthy, a restored server answers as if nothing were missing.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cdc_merge.errors import SourceRefused
+from cdc_merge.model import Position, lsn_text
+from cdc_merge.sources.timelines import Timelines
+
+RESYNC: Final = "`cdc-merge source resync {source}` takes a new first copy and compares it with the merged history."
+
+
+class Server(NamedTuple):
+    """Who answers: system identifier, timelines, and how far its WAL is flushed."""
+
+    system: str
+    timelines: Timelines
+    wal_lsn: int
+
+
+class Slot(NamedTuple):
+    """A replication slot as pg_replication_slots shows it. Unknown figures are None."""
+
+    name: str
+    plugin: str
+    is_ours: bool
+    active: bool
+    wal_status: str | None
+    safe_bytes: int | None
+    retained_bytes: int | None
+    confirmed_lsn: int
+    invalidation_reason: str | None
+
+
+def check_server(source: str, position: Position, server: Server) -> None:
+    """SourceRefused `other_server` or `server_restored` when the position is not part of this server's past."""
+    if position.system != server.system:
+        raise SourceRefused(
+            f"Source {source}: the server's system identifier is {server.system}, "
+            f"but what is on disk was read from {position.system}: this is another server.",
+            problem="other_server",
+            hint=f"Check the DSN. If the server was replaced on purpose: {RESYNC.format(source=source)}",
+        )
+    if position.lsn > server.wal_lsn:
+        raise _restored(source, position, f"its WAL ends at {lsn_text(server.wal_lsn)}")
+    if not server.timelines.has(position.timeline, position.lsn):
+        raise _restored(source, position, f"its timeline {server.timelines.current} does not contain that point")
+
+
+def _restored(source: str, position: Position, why: str) -> SourceRefused:
+    return SourceRefused(
+        f"Source {source}: the server was restored to the past: we have read up to {lsn_text(position.lsn)} "
+        f"on timeline {position.timeline}, but {why}.",
+        problem="server_restored",
+        hint=f"Changes that we have merged no longer exist there. {RESYNC.format(source=source)}",
+    )
+
+
+def check_owner(source: str, slot: Slot) -> None:
+    """SourceRefused when the slot is not one of ours, so that we neither read nor drop it."""
+    if slot.plugin != "pgoutput" or not slot.is_ours:
+        raise SourceRefused(
+            f"Source {source}: replication slot {slot.name} belongs to another database or plugin ({slot.plugin}).",
+            problem="configuration",
+            hint="Give this source a slot name of its own.",
+        )
+
+
+def check_slot(source: str, name: str, slot: Slot | None, lsn: int | None) -> Slot:
+    """The slot, if it can stream from `lsn` (None: from wherever it stands); else SourceRefused.
+
+    Problems: `slot_missing`, `slot_lost`, `slot_recreated`, and `configuration` for a slot that is somebody else's.
+    """
+    if slot is None:
+        raise _missing(source, name, is_known=lsn is not None)
+    check_owner(source, slot)
+    if slot.wal_status == "lost" or slot.invalidation_reason:
+        raise SourceRefused(
+            f"Source {source}: replication slot {name} is lost ({slot.invalidation_reason or 'WAL removed'}).",
+            problem="slot_lost",
+            hint=f"Drop it. {RESYNC.format(source=source)} Then give the server a larger max_slot_wal_keep_size.",
+        )
+    if lsn is not None and slot.confirmed_lsn > lsn:
+        raise SourceRefused(
+            f"Source {source}: replication slot {name} starts at {lsn_text(slot.confirmed_lsn)}, but we have read only "
+            f"up to {lsn_text(lsn)}: it was dropped and created again, or advanced by somebody else.",
+            problem="slot_recreated",
+            hint=f"Changes in between would be missed in silence. {RESYNC.format(source=source)}",
+        )
+    return slot
+
+
+def _missing(source: str, name: str, *, is_known: bool) -> SourceRefused:
+    hint = f"Create it with `cdc-merge source create-slot {source}`, or set `snapshot: initial`."
+    if is_known:
+        hint = f"Changes since the last confirmed one are kept nowhere. {RESYNC.format(source=source)}"
+    return SourceRefused(f"Source {source}: replication slot {name} does not exist.", problem="slot_missing", hint=hint)

@@ -1,0 +1,214 @@
+"""The stream of one connection: frames in, deliveries out, status back, until it ends or we are asked to stop.
+
+Rules
+- What was queued once is never queued again: everything that ends at or before `Exchange.delivered` is dropped.
+- A full queue stops reading, never answering: status goes out by the clock, or at once when something was confirmed.
+- An idle mark is delivered only between transactions, when all that came before it is queued. Its time is a reading of
+  the server's clock from before which every commit has come (watch.py), never a keepalive's own.
+- The plain session's end is the server's shutdown: we leave at once, so that it does not wait for us.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from cdc_merge.errors import SourceRefused, SourceUnavailable
+from cdc_merge.model import Idle, Position, Transaction
+from cdc_merge.sources.exchange import Exchange
+from cdc_merge.sources.rows import Assembler
+from cdc_merge.sources.walsender import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, WalSender, read_keepalive
+from cdc_merge.sources.watch import ClockReading, Health, Watch
+
+STATUS_EVERY_S: Final = 0.5  # well below any sensible wal_sender_timeout (its default is 60 s)
+CLOCK_EVERY_S: Final = 0.25  # how fine idle marks are; each costs the server one trivial query
+HEALTH_EVERY_S: Final = 5.0
+SILENCE_LIMIT_S: Final = 60.0  # we ask for an answer four times a second: a server silent for so long is gone
+CLOCK_MARGIN_US: Final = 10_000  # a commit takes its time a moment before it is written
+MAX_READINGS: Final = 1_000  # clock readings whose LSN the stream has not reached; older ones say less and go first
+
+
+class Lines(NamedTuple):
+    """The two connections of a session."""
+
+    watch: Watch
+    sender: WalSender
+
+
+class Timer:
+    """Says when something is due again."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self.next_s = 0.0
+
+    def is_due(self, now_s: float) -> bool:
+        if now_s < self.next_s:
+            return False
+        self.next_s = now_s + self._every_s
+        return True
+
+
+class Stream:
+    """Follows `lines.sender`, which streams already, from `Exchange.delivered` on."""
+
+    def __init__(
+        self, source: str, exchange: Exchange, lines: Lines, assembler: Assembler, now_us: Callable[[], int]
+    ) -> None:
+        self._source = source
+        self._exchange = exchange
+        self._watch, self._sender = lines
+        self._assembler = assembler
+        self._now_us = now_us
+        assert exchange.delivered is not None
+        self._delivered: Position = exchange.delivered
+        self._size = 0
+        self._readings: deque[ClockReading] = deque(maxlen=MAX_READINGS)
+        self._at_us = 0
+        self._idle_sent = (0, 0)
+        self._heard_s = time.monotonic()
+        self._status = Timer(STATUS_EVERY_S)
+        self._clock = Timer(CLOCK_EVERY_S)
+        self._health = Timer(HEALTH_EVERY_S)
+
+    def run(self) -> None:
+        """Until asked to stop; SourceUnavailable when the connection ends, SourceRefused when it must not go on."""
+        poll = select.poll()
+        for descriptor in (self._sender.socket, self._watch.socket, self._exchange.woken):
+            poll.register(descriptor, select.POLLIN)
+        is_paused = False
+        has_more = False
+        while not self._exchange.stopping.is_set():
+            self._run_timers(time.monotonic())
+            if is_paused != self._exchange.queue.is_full:
+                is_paused = not is_paused
+                self._heard_s = time.monotonic()
+                poll.modify(self._sender.socket, 0 if is_paused else select.POLLIN)
+            ready = {descriptor for descriptor, _ in poll.poll(0 if has_more else self._wait_ms())}
+            self._answer_calls(ready)
+            if is_paused and self._sender.socket in ready:
+                raise SourceUnavailable(f"Source {self._source}: the connection was lost.", hint="It is tried again.")
+            # Bytes may wait in libpq or in TLS where poll does not see them: read until nothing comes.
+            has_more = not is_paused and (has_more or self._sender.socket in ready) and self._receive()
+        self._send_status()
+
+    def _wait_ms(self) -> float:
+        soonest = min(self._status.next_s, self._clock.next_s, self._health.next_s)
+        return max(0.0, (soonest - time.monotonic()) * 1000 + 1)
+
+    def _run_timers(self, now_s: float) -> None:
+        if self._status.is_due(now_s):
+            self._send_status()
+        if self._clock.is_due(now_s):
+            self._watch.ask_clock()
+        if now_s >= self._health.next_s and self._watch.ask_health():
+            self._health.is_due(now_s)
+        if now_s - self._heard_s > SILENCE_LIMIT_S and not self._exchange.queue.is_full:
+            raise SourceUnavailable(
+                f"Source {self._source}: the server sent nothing for {SILENCE_LIMIT_S:g} s.",
+                hint="The connection is made anew; look at network and server load if it stays.",
+                sqlstate="08006",
+            )
+
+    def _answer_calls(self, ready: set[int]) -> None:
+        if self._exchange.woken in ready:
+            self._exchange.drain_calls()
+            self._send_status()
+        if self._watch.socket in ready:
+            answer = self._watch.answer()
+            if isinstance(answer, ClockReading):
+                self._learn_clock(answer)
+            elif isinstance(answer, Health):
+                self._learn_health(answer)
+
+    def _send_status(self, *, asks_reply: bool = False) -> None:
+        exchange = self._exchange
+        received = max(self._delivered.lsn, exchange.confirmed_lsn)
+        self._sender.send_status(received, exchange.confirmed_lsn, self._now_us(), asks_reply=asks_reply)
+
+    # ---------------------------------------------------------------- what the plain connection says
+
+    def _learn_clock(self, reading: ClockReading) -> None:
+        if reading.publication_oid is None:
+            raise SourceRefused(
+                f"Source {self._source}: its publication was dropped while we were reading.",
+                problem="publication_missing",
+                hint="Create it again. Changes made without it may be missing: compare with a new first copy "
+                f"(`cdc-merge source resync {self._source}`).",
+            )
+        self._readings.append(reading)
+        self._exchange.server_lsn = max(self._exchange.server_lsn, reading.lsn)
+        if not self._exchange.queue.is_full:
+            self._send_status(asks_reply=True)
+
+    def _learn_health(self, health: Health) -> None:
+        self._exchange.slot = health.slot
+        if health.missing:
+            raise SourceRefused(
+                f"Source {self._source}: {', '.join(health.missing)} left the publication while we were reading.",
+                problem="table_missing",
+                hint="Add what is missing to the publication again, then take a new first copy "
+                f"(`cdc-merge source resync {self._source}`), or take it out of the configuration.",
+            )
+
+    # ---------------------------------------------------------------- what the stream says
+
+    def _receive(self) -> bool:
+        """Take what has arrived; whether there was anything."""
+        frames = self._sender.receive()
+        if not frames:
+            return False
+        self._heard_s = time.monotonic()
+        self._exchange.last_message_us = self._now_us()
+        self._take(frames)
+        self._exchange.delivered = self._delivered
+        self._exchange.wake()
+        return True
+
+    def _take(self, frames: Sequence[memoryview]) -> None:
+        feed = self._assembler.feed
+        for frame in frames:
+            kind = frame[0]
+            if kind == XLOG_DATA:
+                self._size += len(frame)
+                transaction = feed(frame, XLOG_DATA_HEADER_BYTES)
+                if transaction is not None:
+                    self._deliver(transaction)
+            elif kind == KEEPALIVE:
+                self._keepalive(frame)
+
+    def _deliver(self, transaction: Transaction) -> None:
+        size, self._size = self._size, 0
+        exchange = self._exchange
+        exchange.last_commit_us = transaction.commit_us
+        exchange.server_lsn = max(exchange.server_lsn, transaction.end_lsn)
+        if transaction.end_lsn <= self._delivered.lsn:
+            return
+        exchange.deliver(transaction, len(transaction.changes), size)
+        self._moved(transaction.end_lsn, transaction.timeline)
+
+    def _moved(self, lsn: int, timeline: int) -> None:
+        self._delivered = self._delivered._replace(lsn=lsn, timeline=timeline)
+        self._exchange.received_lsn = lsn
+
+    def _keepalive(self, frame: memoryview) -> None:
+        lsn, _, wants_reply = read_keepalive(frame)
+        self._exchange.server_lsn = max(self._exchange.server_lsn, lsn)
+        if not self._assembler.is_open and lsn >= self._delivered.lsn:
+            self._idle(lsn)
+        if wants_reply:
+            self._send_status()
+
+    def _idle(self, lsn: int) -> None:
+        """The server has sent everything up to `lsn`."""
+        while self._readings and self._readings[0].lsn <= lsn:
+            self._at_us = max(self._at_us, self._readings.popleft().at_us - CLOCK_MARGIN_US)
+        if (lsn, self._at_us) == self._idle_sent or not self._at_us:
+            return
+        self._idle_sent = (lsn, self._at_us)
+        timeline = self._assembler.timelines.of(lsn)
+        self._exchange.deliver(Idle(self._source, self._delivered.system, timeline, lsn, self._at_us))
+        self._moved(lsn, timeline)

@@ -1,0 +1,152 @@
+"""The plain connection beside the stream: questions before it starts, then the server's clock and the slot's health.
+
+Why a second connection: in the stream a keepalive's clock says nothing about commits that are written but not yet sent,
+and a server that shuts down waits for a replication client, but ends a plain session at once: its end is our sign to
+leave. While streaming, questions are asked without waiting: `ask_…`, then `answer` when the socket is readable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from psycopg import pq
+from psycopg.rows import dict_row
+
+from cdc_merge.errors import SourceUnavailable
+from cdc_merge.model import lsn_from_text
+from cdc_merge.sources.connecting import Connection, connect
+from cdc_merge.sources.positions import Slot
+from cdc_merge.sources.queries import query
+from cdc_merge.sources.refusals import server_errors
+
+_PAGE_HEADER_BYTES: Final = (24, 40)
+_PAGE_BYTES: Final = 8192
+
+
+class ClockReading(NamedTuple):
+    """Every commit stamped before `at_us` lies before `lsn`. `publication_oid` is None when it does not exist."""
+
+    at_us: int
+    lsn: int
+    publication_oid: str | None
+
+
+class Health(NamedTuple):
+    """The slot, None when it does not exist, and the tables that the publication does not have."""
+
+    slot: Slot | None
+    missing: tuple[str, ...]
+
+
+Answer: TypeAlias = "ClockReading | Health"
+
+
+class Watched(NamedTuple):
+    """What is asked about: names that go into the questions."""
+
+    slot: str
+    publication: str
+    tables: tuple[str, ...]
+
+
+class Watch:
+    """One plain connection to a source, named `source` in errors."""
+
+    def __init__(self, source: str, dsn: str, watched: Watched) -> None:
+        self._source = source
+        self._watched = watched
+        self.connection: Connection = connect(source, dsn)
+        self._pg = self.connection.pgconn
+        self._read: Callable[[Sequence[bytes | None]], Answer] | None = None
+
+    @property
+    def socket(self) -> int:
+        return self._pg.socket
+
+    def rows(self, name: str, *parameters: object) -> list[dict[str, Any]]:  # columns as the query names them
+        """The answer to `sql/<name>.sql`; waits for it."""
+        with server_errors(self._source), self.connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query(name).encode(), list(parameters) or None).fetchall()
+
+    def health(self) -> Health:
+        with server_errors(self._source):
+            row = self.connection.execute(query("health").encode(), self._health_parameters()).fetchone()
+        assert row is not None
+        return _health(self._watched.slot, [str(row[0]).encode()])
+
+    def clock(self) -> ClockReading:
+        with server_errors(self._source):
+            row = self.connection.execute(query("watch").encode(), [self._watched.publication]).fetchone()
+        assert row is not None
+        return _clock([None if value is None else str(value).encode() for value in row])
+
+    def drop_slot(self) -> None:
+        with server_errors(self._source):
+            self.connection.execute("SELECT pg_drop_replication_slot($1)", [self._watched.slot])
+
+    # ---------------------------------------------------------------- without waiting
+
+    def ask_clock(self) -> bool:
+        """Ask for a ClockReading; False while the last question is not answered."""
+        return self._ask("watch", [self._watched.publication], _clock)
+
+    def ask_health(self) -> bool:
+        """Ask for Health; False while the last question is not answered."""
+        return self._ask("health", self._health_parameters(), lambda row: _health(self._watched.slot, row))
+
+    def _health_parameters(self) -> list[str]:
+        return [self._watched.slot, self._watched.publication, json.dumps(self._watched.tables)]
+
+    def _ask(self, name: str, parameters: list[str], read: Callable[[Sequence[bytes | None]], Answer]) -> bool:
+        if self._read is not None:
+            return False
+        with server_errors(self._source):
+            self._pg.send_query_params(query(name).encode(), [value.encode() for value in parameters])
+        self._read = read
+        return True
+
+    def answer(self) -> Answer | None:
+        """The answer to what was asked, once it has come. SourceUnavailable when the server ended this session."""
+        with server_errors(self._source):
+            self._pg.consume_input()
+            if self._read is None or self._pg.is_busy():
+                return None
+            row: list[bytes | None] = []
+            while (result := self._pg.get_result()) is not None:
+                row = self._row(result)
+        read, self._read = self._read, None
+        return read(row)
+
+    def _row(self, result: pq.abc.PGresult) -> list[bytes | None]:
+        if result.status != pq.ExecStatus.TUPLES_OK:
+            words = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
+            raise SourceUnavailable(f"Source {self._source}: the server says: {words}", hint="It is tried again.")
+        return [result.get_value(0, column) for column in range(result.nfields)]
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def _clock(row: Sequence[bytes | None]) -> ClockReading:
+    at_us, lsn, oid = row
+    return ClockReading(
+        int(at_us or b"0"), _end_of_record(lsn_from_text((lsn or b"0/0").decode())), oid.decode() if oid else None
+    )
+
+
+def _end_of_record(insert_lsn: int) -> int:
+    """An insert position behind a page header is, for the stream, the end of the page before."""
+    inside = insert_lsn % _PAGE_BYTES
+    return insert_lsn - inside if inside in _PAGE_HEADER_BYTES else insert_lsn
+
+
+def _health(slot: str, row: Sequence[bytes | None]) -> Health:
+    document = json.loads(row[0] or b"{}")
+    shown = document.get("slot")
+    missing = tuple(document.get("missing") or ())
+    if shown is None:
+        return Health(None, missing)
+    lsn = shown.pop("confirmed_lsn")
+    return Health(Slot(name=slot, confirmed_lsn=lsn_from_text(lsn) if lsn else 0, **shown), missing)
