@@ -1,8 +1,8 @@
 """How people and the sync job change rows: one `Desk` per thread, with a connection to each of the three systems.
 
-Each system marks who did it in its own way: the CRM in the row (`updated_by`), the ERP and the finance system by a logical
-message `cdc_merge.actor`; the sync job signs as `etl` in the CRM, sends `cdc_merge.copy` in the ERP, and works under the
-replication origin `etl` in the finance system. Every change that is committed is entered in the record's `held`.
+Each system marks who did it in its own way: the CRM in the row (`updated_by`), the ERP and the finance system by a
+logical message `cdc_merge.actor`; the sync job signs as `etl` in the CRM, sends `cdc_merge.copy` in the ERP, and works
+under the replication origin `etl` in the finance system. What is committed is entered in the record's `held`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,20 @@ from cdc_merge.demo.truth import Record, World
 
 COUNTS: Final[Mapping[str, int]] = {"customer": 240, "order": 160, "contract": 80}
 PREFIXES: Final[Mapping[str, str]] = {"customer": "C", "order": "O", "contract": "K"}
-FAMILIES: Final = ("Wang", "Li", "Zhang", "Chen", "Meyer", "Rossi", "Novak", "Silva", "Khan", "Sato", "Okafor", "Dubois")
+FAMILIES: Final = (
+    "Wang",
+    "Li",
+    "Zhang",
+    "Chen",
+    "Meyer",
+    "Rossi",
+    "Novak",
+    "Silva",
+    "Khan",
+    "Sato",
+    "Okafor",
+    "Dubois",
+)
 TRADES: Final = ("Trading", "Logistics", "Foods", "Textiles", "Tools", "Optics", "Papers", "Pumps")
 STATES: Final = ("draft", "confirmed", "picked", "shipped", "invoiced")
 LONG_TEXT: Final = 3_000  # characters; stored outside the row, so an update of another column does not send it
@@ -40,7 +53,7 @@ def key_of(entity: str, number: int) -> str:
 def phone(dice: random.Random) -> str:
     """A mobile number; written with dashes half of the time, which means the same."""
     digits = "".join(dice.choices(string.digits, k=8))
-    return f"138-{digits[:4]}-{digits[4:]}" if dice.random() < 0.5 else f"138{digits}"  # noqa: PLR2004
+    return f"138-{digits[:4]}-{digits[4:]}" if dice.random() < 0.5 else f"138{digits}"
 
 
 def company(dice: random.Random) -> str:
@@ -64,7 +77,7 @@ def _customer(dice: random.Random) -> dict[str, FactValue]:
         "name": company(dice),
         "phone": phone(dice),
         "points": dice.randrange(20, 400),
-        "tags": frozenset({"retail" if dice.random() < 0.5 else "wholesale"}),  # noqa: PLR2004
+        "tags": frozenset({"retail" if dice.random() < 0.5 else "wholesale"}),
         "last_contact": day(dice),
         "payment_days": dice.choice((30, 45, 60)),
         "remark": "as agreed",
@@ -120,7 +133,7 @@ def fill(world: World, dice: random.Random) -> None:
 
 
 def differ(world: World, record: Record, name: str, values: Mapping[str, FactValue]) -> None:
-    """Let some systems hold another value from the start; the first source of the configuration gives the merged one."""
+    """Let some systems hold another value from the start; the first source configured gives the merged one."""
     for source, value in values.items():
         record.held[source][name] = value
     record.merged[name] = record.held[record.holders(name)[0]][name]

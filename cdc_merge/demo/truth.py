@@ -1,9 +1,9 @@
 """What the demo's people did, and what therefore must come out: expected records and planned conflicts. No I/O.
 
-Rules: one act at a time has a record (`World.pick`), so every act knows what each system held when somebody edited, and who
-had seen what. A field with an open question is frozen: nobody touches it until an act answers it. A record is `joint` once
-some system has not seen everything that another wrote into it (an unshared counter booking): only then could a delete be
-opposed, so acts that end records or rename them choose others.
+Rules: one act at a time has a record (`World.pick`), so every act knows what each system held when somebody edited,
+and who had seen what. A field with an open question is frozen: nobody touches it until an act answers it. A record is
+`joint` once some system has not seen everything that another wrote into it (an unshared counter booking): only then
+could a delete be opposed, so acts that end records or rename them choose others.
 """
 
 from __future__ import annotations
@@ -113,6 +113,21 @@ class World:
             record.lock.release()
         return None
 
+    @contextmanager
+    def pick_open(self, kind: str, dice: random.Random) -> Iterator[tuple[Record, str] | None]:
+        """A random record and field with an open planned question of this kind, for the length of the block."""
+        waiting = [planned for planned in self.open_questions(kind) if planned.field is not None]
+        found = dice.choice(waiting) if waiting else None
+        record = self.records[found.entity][found.key] if found else None
+        if found is None or found.field is None or record is None or not record.lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            still = self.planned.get(found) == OPEN
+            yield (record, found.field) if still else None
+        finally:
+            record.lock.release()
+
     def plan(self, record: Record, name: str | None, kind: str) -> None:
         """A question of this kind must be open from here on."""
         self._note(record, name, kind, OPEN)
@@ -127,11 +142,7 @@ class World:
         with self._lock:
             self.planned[Planned(record.entity.name, record.key, name, kind)] = state
 
-    def count_open(self, kind: str) -> int:
-        with self._lock:
-            return sum(1 for planned, state in self.planned.items() if state == OPEN and planned.kind == kind)
-
-    def open_fields(self, kind: str) -> list[Planned]:
+    def open_questions(self, kind: str) -> list[Planned]:
         with self._lock:
             return [planned for planned, state in self.planned.items() if state == OPEN and planned.kind == kind]
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from cdc_merge.demo.acts.stage import Stage
+from cdc_merge.demo.desk import Desk, Journal, SyncJob
+from cdc_merge.demo.people import ACTS
 from cdc_merge.demo.servers import Server, new_directory
+from cdc_merge.demo.stock import fill, prepare
+from cdc_merge.demo.tables import rows
+from cdc_merge.demo.truth import World
+from cdc_merge.demo.verify import readable
+from tests.conftest import fresh_database
 
 
 def test_a_fresh_server_decodes_logically_and_answers_on_its_socket(database: str) -> None:
@@ -66,3 +76,37 @@ def test_no_server_outlives_the_process_that_started_it(how: signal.Signals) -> 
         process.wait(30)
     subprocess.run(["timeout", "30", "tail", f"--pid={pid}", "-f", "/dev/null"], check=True)
     assert not Path(f"/proc/{pid}").exists()
+
+
+# ---------------------------------------------------------------- the workload, without a sidecar
+
+
+def test_after_every_act_the_truth_knows_what_each_table_holds(three_servers: Mapping[str, Server]) -> None:
+    with ExitStack() as stack:
+        dsns = {name: stack.enter_context(fresh_database(server)) for name, server in three_servers.items()}
+        world = World()
+        fill(world, random.Random(7))
+        prepare(dsns, world)
+        sync = SyncJob(dsns)
+        desk = Desk(dsns, sync, Journal())
+        stack.callback(sync.close)
+        stack.callback(desk.close)
+        stage = Stage(world, desk, random.Random(7), lambda _: None)
+        played = {act for act in [*ACTS] * 16 if act(stage)}
+        found = rows(dsns)
+    assert played == set(ACTS)
+    assert {place: read(world, place, row) for place, row in found.items()} == held_rows(world)
+
+
+def held_rows(world: World) -> dict[tuple[str, str, str], dict[str, object]]:
+    return {
+        (source, entity, key): {name: readable(record, name, value) for name, value in held.items()}
+        for entity, records in world.records.items()
+        for key, record in records.items()
+        for source, held in record.held.items()
+    }
+
+
+def read(world: World, place: tuple[str, str, str], row: Mapping[str, object]) -> dict[str, object]:
+    record = world.records[place[1]][place[2]]
+    return {name: readable(record, name, value) for name, value in row.items()}

@@ -21,4 +21,5 @@ create table fin.agreement (
 );
 
 create publication cdc_merge for table fin.debtor, fin.agreement;
-select pg_replication_origin_create('etl');
+-- Origins belong to the server, not to the database: it may be there already.
+select pg_replication_origin_create('etl') where not exists (select from pg_replication_origin where roname = 'etl');
