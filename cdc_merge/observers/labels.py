@@ -1,0 +1,145 @@
+"""Which label values there may be: from the plan and from the closed lists of the semantics, nothing else.
+
+Everything outside of them is `other`. A question about a whole record has the field "": to Prometheus, no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from cdc_merge.model import DECISION, DECISION_SOURCE, DELETE, INSERT, SNAPSHOT, TRUNCATE, UPDATE, Conflict
+from cdc_merge.plan import EntityPlan, FieldPlan, Plan
+
+OTHER: Final = "other"
+WHOLE_RECORD: Final = ""
+
+OPERATIONS: Final = (INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT)
+OUTCOMES: Final = ("applied", "merged", "conflict", "copy", "copy_unmatched", "agreement", "repeat", "late")
+SEVERITIES: Final = ("critical", "high", "medium", "low")
+RESOLUTIONS: Final = ("auto", "decided", "converged", "dismissed", "superseded")
+WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")
+
+ROW_KINDS: Final = ("update_delete", "key_change")
+FIELD_KINDS: Final = ("concurrent_update", "concurrent_insert")
+COUNTER_KINDS: Final = ("concurrent_update", "bound", "unknown_base")
+# Merge types that settle every concurrent write; what still asks (writers, rules) is made when it first happens.
+AUTOMATIC: Final = frozenset({"lww", "priority", "max", "min", "set", "flag"})
+KINDS: Final = frozenset(
+    {
+        *ROW_KINDS,
+        *FIELD_KINDS,
+        *COUNTER_KINDS,
+        "duplicate",
+        "divergence",
+        "unauthorized",
+        "business_rule",
+        "invariant",
+        "anomaly",
+        "schema_drift",
+    }
+)
+DEFAULT_SEVERITY: Final = "medium"
+
+
+class Labels:
+    """The label values of one plan: what to start with, and what to call the rest."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._entities = plan.entities
+        self._units = {name: {**entity.fields, **entity.groups} for name, entity in plan.entities.items()}
+        self._tables = {(table.source, table.table) for table in plan.tables}
+        mapped = {source for entity in plan.entities.values() for source in entity.sources}
+        self.sources = tuple(sorted(mapped | {table.source for table in plan.tables}))
+
+    # ---------------------------------------------------------------- what to start with
+
+    def changes(self) -> Iterator[tuple[str, str, str]]:
+        for source, entity in self.mapped():
+            yield from ((source, entity, operation) for operation in OPERATIONS)
+
+    def mapped(self) -> Iterator[tuple[str, str]]:
+        """(source, entity)"""
+        for name, entity in self._entities.items():
+            yield from ((source, name) for source in entity.sources)
+
+    def merges(self) -> Iterator[tuple[str, str, str, str]]:
+        for entity, units in self._units.items():
+            for unit in units.values():
+                yield from ((entity, unit.name, unit.merge, outcome) for outcome in OUTCOMES)
+
+    def conflicts(self) -> Iterator[tuple[str, str, str, str]]:
+        """(entity, field, kind, severity)"""
+        for name, entity in self._entities.items():
+            yield from ((name, *row) for row in _of_rows(entity))
+            for unit in self._units[name].values():
+                yield from ((name, unit.name, kind, unit.severity) for kind in _kinds_of(unit))
+
+    def resolutions(self) -> Iterator[tuple[str, str, str]]:
+        """(entity, kind, resolution)"""
+        for entity, kind in sorted({(entity, kind) for entity, _, kind, _ in self.conflicts()}):
+            yield from ((entity, kind, resolution) for resolution in RESOLUTIONS)
+
+    def tables(self) -> Iterator[tuple[str, str]]:
+        """(source, table)"""
+        yield from sorted(self._tables)
+
+    # ---------------------------------------------------------------- what to call what comes
+
+    def change(self, source: str, entity: str, operation: str) -> tuple[str, str, str]:
+        known = operation if operation in OPERATIONS or operation == DECISION else OTHER
+        return self.source(source), self.entity(entity), known
+
+    def merge(self, labels: tuple[str, str, str, str]) -> tuple[str, str, str, str]:
+        entity, field, merge, outcome = labels
+        unit = self._unit(entity, field)
+        known_merge = unit.merge if unit is not None and "." not in field else merge
+        return self.entity(entity), self.field(entity, field), known_merge, _listed(outcome, OUTCOMES)
+
+    def conflict(self, conflict: Conflict) -> tuple[str, str, str, str]:
+        """(entity, field, kind, severity)"""
+        question = conflict.question
+        field = question.group or question.field
+        return (
+            self.entity(question.entity),
+            WHOLE_RECORD if field is None else self.field(question.entity, field),
+            _listed(question.kind, KINDS),
+            _listed(question.severity, SEVERITIES),
+        )
+
+    def resolution(self, resolution: str | None) -> str:
+        return _listed(resolution or "", RESOLUTIONS)
+
+    def source(self, name: str) -> str:
+        return name if name in self.sources or name == DECISION_SOURCE else OTHER
+
+    def entity(self, name: str) -> str:
+        return name if name in self._entities else OTHER
+
+    def field(self, entity: str, name: str) -> str:
+        """A key inside a map (`prefs.city`) counts as its map: keys come from rows."""
+        unit = self._unit(entity, name)
+        return OTHER if unit is None else unit.name
+
+    def table(self, source: str, table: str) -> tuple[str, str]:
+        return (source, table) if (source, table) in self._tables else (self.source(source), OTHER)
+
+    def _unit(self, entity: str, name: str) -> FieldPlan | None:
+        units: Mapping[str, FieldPlan] = self._units.get(entity, {})
+        return units.get(name) or units.get(name.partition(".")[0])
+
+
+def _of_rows(entity: EntityPlan) -> Iterator[tuple[str, str, str]]:
+    yield from ((WHOLE_RECORD, kind, DEFAULT_SEVERITY) for kind in ROW_KINDS)
+    yield from ((WHOLE_RECORD, "duplicate", unique.severity) for unique in entity.unique)
+    yield from ((WHOLE_RECORD, "invariant", check.severity) for check in entity.checks)
+
+
+def _kinds_of(unit: FieldPlan) -> tuple[str, ...]:
+    if unit.merge == "counter":
+        return COUNTER_KINDS
+    return () if unit.merge in AUTOMATIC else FIELD_KINDS
+
+
+def _listed(value: str, known: tuple[str, ...] | frozenset[str]) -> str:
+    return value if value in known else OTHER

@@ -1,0 +1,149 @@
+"""Metrics that mirror a state: read when somebody scrapes, so a slot nobody watches costs nothing and never lies.
+
+A figure that is unknown has no sample. One source of figures that fails loses its own families, is counted and logged,
+and leaves the rest of the scrape alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cdc_merge.model import Figures, SourceStatus
+from cdc_merge.observers.labels import WAL_STATUSES, Labels
+
+LOG: Final = logging.getLogger("cdc_merge.metrics")
+
+
+def _no_lsns() -> Mapping[str, int]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrors:
+    """Where the state is read. Each is called from the scraper's thread.
+
+    `durable_lsns` says per source up to where everything is on disk; a source that it leaves out is measured by what
+    its reader has received.
+    """
+
+    figures: Callable[[], Figures]
+    statuses: Callable[[], Sequence[SourceStatus]]
+    durable_lsns: Callable[[], Mapping[str, int]] = _no_lsns
+
+
+class Lagging(dict[str, int]):
+    """Up to where each source is on disk, by source."""
+
+    def of(self, status: SourceStatus) -> float | None:
+        if not status.server_lsn:
+            return None
+        return max(0, status.server_lsn - self.get(status.name, status.received_lsn))
+
+
+def _seconds(us: int | None) -> float | None:
+    return None if us is None else us / 1e6
+
+
+# name, help, the figure of one source
+SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None]], ...]] = (
+    ("source_up", "1 while the source is connected and delivers.", lambda status: status.up),
+    (
+        "source_last_commit_timestamp_seconds",
+        "Commit time of the source's newest change that was read.",
+        lambda status: _seconds(status.last_commit_us),
+    ),
+    (
+        "slot_retained_bytes",
+        "WAL that the source keeps for our slot.",
+        lambda status: status.retained_bytes,
+    ),
+    (
+        "slot_safe_bytes",
+        "WAL that the source may still write before our slot is lost; no sample when it sets no limit.",
+        lambda status: status.safe_bytes,
+    ),
+    ("slot_active", "1 while somebody reads our slot.", lambda status: status.slot_active),
+)
+
+
+class MirrorCollector(Collector):
+    """The families of `Mirrors`, in the registry's own protocol."""
+
+    def __init__(self, prefix: str, labels: Labels, mirrors: Mirrors) -> None:
+        self._prefix = prefix
+        self._labels = labels
+        self._mirrors = mirrors
+        self._failures = 0
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._read(self._of_sources)
+        yield from self._read(self._of_figures)
+        failures = self._counter("scrape_failures", "Reads of a mirrored state that failed.", ())
+        failures.add_metric((), self._failures)
+        yield failures
+
+    def _read(self, families: Callable[[], Iterable[Metric]]) -> Sequence[Metric]:
+        try:
+            return [*families()]
+        except Exception as error:  # noqa: BLE001 the edge of a scrape: one failing reader must not take the others along
+            self._failures += 1
+            event = {"event": "scrape_failed"}
+            # Not `exception`: a traceback ends in the message, which may hold values.
+            LOG.warning("Reading figures for /metrics failed with %s.", type(error).__name__, extra=event)
+            return []
+
+    def _of_sources(self) -> Iterator[Metric]:
+        absent = dict.fromkeys(self._labels.sources)
+        known = {status.name: status for status in self._mirrors.statuses()}
+        statuses = [known.get(name) or SourceStatus(name, "") for name in absent | dict.fromkeys(known)]
+        for name, text, figure in SOURCE_GAUGES:
+            yield self._gauge(name, text, ("source",), (((each.name,), figure(each)) for each in statuses))
+        durable = Lagging(self._mirrors.durable_lsns())
+        lag = "Bytes of the source's log that are not yet merged and on disk."
+        yield self._gauge("source_lag_bytes", lag, ("source",), (((each.name,), durable.of(each)) for each in statuses))
+        yield self._wal_statuses(statuses)
+        reconnects = self._counter("source_reconnects", "Connections to the source that were made anew.", ("source",))
+        for each in statuses:
+            reconnects.add_metric((each.name,), each.reconnects)
+        yield reconnects
+
+    def _wal_statuses(self, statuses: Iterable[SourceStatus]) -> Metric:
+        known = [each for each in statuses if each.wal_status is not None]
+        samples = (((each.name, name), each.wal_status == name) for each in known for name in WAL_STATUSES)
+        text = "1 at the wal_status of our slot (pg_replication_slots), 0 at the others."
+        return self._gauge("slot_wal_status", text, ("source", "status"), samples)
+
+    def _of_figures(self) -> Iterator[Metric]:
+        figures = self._mirrors.figures()
+        yield self._gauge("history_changes", "Changes in the history.", (), [((), figures.history_changes)])
+        yield self._gauge("records_cached", "Records held in memory.", (), [((), figures.records_cached)])
+        watermark = figures.watermark_us / 1e6 if figures.watermark_us else None
+        text = "The stamp that every live source has passed."
+        yield self._gauge("watermark_timestamp_seconds", text, (), [((), watermark)])
+        yield self._open(figures)
+        oldest = ((labels, _seconds(us)) for labels, us in figures.oldest_open_us.items())
+        text = "When the oldest open conflict was raised; no sample when none is open."
+        yield self._gauge("conflict_oldest_open_timestamp_seconds", text, ("entity", "severity"), oldest)
+
+    def _open(self, figures: Figures) -> Metric:
+        expected = {(entity, kind, severity): 0 for entity, _, kind, severity in self._labels.conflicts()}
+        counts = {**expected, **figures.conflicts_open}
+        return self._gauge("conflicts_open", "Open conflicts.", ("entity", "kind", "severity"), counts.items())
+
+    def _gauge(
+        self, name: str, text: str, labels: Sequence[str], samples: Iterable[tuple[tuple[str, ...], float | None]]
+    ) -> Metric:
+        family = GaugeMetricFamily(self._prefix + name, text, labels=labels)
+        for values, figure in samples:
+            if figure is not None:
+                family.add_metric(values, figure)
+        return family
+
+    def _counter(self, name: str, text: str, labels: Sequence[str]) -> CounterMetricFamily:
+        return CounterMetricFamily(self._prefix + name, text, labels=labels)

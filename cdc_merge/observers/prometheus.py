@@ -1,0 +1,237 @@
+"""Facts → metrics (contract §5): what is counted when it happens stands here, what mirrors a state in `mirrors`.
+
+Labels come from the plan and from closed lists, never from keys or values (`labels`). Every series that the plan lets
+us foresee exists from the start: a counter that is born with its first event has no rate to alert on.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from cdc_merge.model import BatchMerged, ClockCut, Conflict, ConflictMoved, Fact, Parked, SnapshotProgress
+from cdc_merge.observers.labels import Labels
+from cdc_merge.observers.mirrors import MirrorCollector, Mirrors
+from cdc_merge.plan import Plan
+
+PREFIX: Final = "cdc_merge_"
+# Edges where objectives are set, so that "within 1 s" is a bucket and not an interpolation.
+DETECTION_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+BATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# From a copy that was in flight to a week on somebody's desk.
+RESOLUTION_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0, 259_200.0, 604_800.0)
+# A cut says that a clock was ahead, no fact says that it went right again: skew is told for as long as a scrape or an
+# alert needs to see it.
+SKEW_SHOWN_S: Final = 300.0
+# A conflict may be told in its batch and again when it moves; repeats come soon after each other.
+REMEMBERED: Final = 10_000
+
+
+class Metrics:
+    """An observer that owns the registry of every metric. `version` is the project's; `monotonic` reads seconds."""
+
+    def __init__(
+        self, plan: Plan, mirrors: Mirrors, version: str, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        # A `_created` series beside each counter doubles the scrape and answers no question of ours.
+        disable_created_metrics()  # type: ignore[no-untyped-call] # the package leaves it untyped
+        self.registry = CollectorRegistry()
+        self._labels = Labels(plan)
+        self._monotonic = monotonic
+        self._make_counters()
+        self._make_conflict_metrics()
+        self._make_gauges(version)
+        self._raised = _FirstTime()
+        self._closed = _FirstTime()
+        self._skew: dict[str, tuple[float, float]] = {}
+        self._snapshot_rows: dict[tuple[str, str], int] = {}
+        self._foresee()
+        self.registry.register(MirrorCollector(PREFIX, self._labels, mirrors))
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def __call__(self, fact: Fact) -> None:
+        """Count a fact. Never raises, never waits."""
+        match fact:
+            case BatchMerged():
+                self._batch_merged(fact)
+            case ConflictMoved():
+                self._conflict_moved(fact)
+            case Parked():
+                self._parked.labels(*self._labels.table(fact.source, fact.table)).inc()
+            case ClockCut():
+                self._clock_cut(fact)
+            case SnapshotProgress():
+                self._snapshot_progress(fact)
+            case _:
+                return
+
+    def reload_succeeded(self) -> None:
+        self._reload.set(1)
+
+    def reload_failed(self) -> None:
+        self._reload.set(0)
+
+    # ---------------------------------------------------------------- the metrics
+
+    def _make_counters(self) -> None:
+        self._changes = self._counter(
+            "changes", "Changes of records that were merged.", ("source", "entity", "operation")
+        )
+        self._merges = self._counter(
+            "merges",
+            "Fields that a change touched, by what the merge made of it.",
+            ("entity", "field", "merge", "outcome"),
+        )
+        self._late = self._counter("late_changes", "Changes that came after a later stamp of their record.", ())
+        self._parked = self._counter(
+            "parked", "Rows that were set aside because they cannot be read.", ("source", "table")
+        )
+        self._cuts = self._counter("clock_cut", "Commits whose time lay too far ahead of our clock.", ("source",))
+        self._rows = self._counter("snapshot_rows", "Rows of first copies that were merged.", ("source", "entity"))
+
+    def _make_conflict_metrics(self) -> None:
+        self._conflicts = self._counter(
+            "conflicts", "Conflicts that were raised.", ("entity", "field", "kind", "severity")
+        )
+        self._resolutions = self._counter(
+            "resolutions", "Conflicts that were closed.", ("entity", "kind", "resolution")
+        )
+        self._resolution_seconds = self._histogram(
+            "resolution_seconds", "From raising a conflict to closing it.", ("entity", "resolution"), RESOLUTION_BUCKETS
+        )
+        self._detection_seconds = self._histogram(
+            "detection_seconds", "From the commit at the source to merged and on disk.", ("source",), DETECTION_BUCKETS
+        )
+        self._batch_seconds = self._histogram("batch_seconds", "Time of a batch by stage.", ("stage",), BATCH_BUCKETS)
+
+    def _make_gauges(self, version: str) -> None:
+        self._rows_expected = self._gauge(
+            "snapshot_rows_expected", "Rows that the source estimates for its first copy.", ("source", "entity")
+        )
+        self._clock_skew = self._gauge(
+            "clock_skew_seconds",
+            "How far a source's clock was ahead of ours when last cut; 0 after five minutes.",
+            ("source",),
+        )
+        self._reload = self._gauge("config_last_reload_successful", "1 if the configuration file could be used.", ())
+        self._reload.set(1)
+        build = self._gauge("build_info", "1, with the version that runs.", ("version", "python"))
+        build.labels(version, platform.python_version()).set(1)
+
+    def _foresee(self) -> None:
+        """Make every series that the plan lets us foresee, at zero."""
+        labels = self._labels
+        _touch(self._changes, labels.changes())
+        _touch(self._merges, labels.merges())
+        _touch(self._conflicts, labels.conflicts())
+        _touch(self._resolutions, labels.resolutions())
+        _touch(self._resolution_seconds, {(entity, resolution) for entity, _, resolution in labels.resolutions()})
+        _touch(self._parked, labels.tables())
+        _touch(self._rows, labels.mapped())
+        _touch(self._rows_expected, labels.mapped())
+        for source in labels.sources:
+            self._detection_seconds.labels(source)
+            self._cuts.labels(source)
+            self._clock_skew.labels(source).set_function(partial(self._skew_of, source))
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
+
+    # ---------------------------------------------------------------- the facts
+
+    def _batch_merged(self, fact: BatchMerged) -> None:
+        for change, count in fact.changes.items():
+            self._changes.labels(*self._labels.change(*change)).inc(count)
+        for merge, count in fact.merges.items():
+            self._merges.labels(*self._labels.merge(merge)).inc(count)
+        for stage, seconds in fact.seconds.items():
+            self._batch_seconds.labels(stage).observe(seconds)
+        for source, waits in fact.detection_seconds.items():
+            observe = self._detection_seconds.labels(self._labels.source(source)).observe
+            for wait in waits:
+                observe(max(0.0, wait))
+        self._late.inc(fact.late_changes)
+        for conflict in fact.raised:
+            self._count_raised(conflict)
+        for conflict in fact.closed:
+            self._count_closed(conflict)
+
+    def _conflict_moved(self, fact: ConflictMoved) -> None:
+        if fact.what == "raised":
+            self._count_raised(fact.conflict)
+        elif fact.what == "closed":
+            self._count_closed(fact.conflict)
+
+    def _count_raised(self, conflict: Conflict) -> None:
+        if self._raised(conflict.id):
+            self._conflicts.labels(*self._labels.conflict(conflict)).inc()
+
+    def _count_closed(self, conflict: Conflict) -> None:
+        if not self._closed(conflict.id):
+            return
+        entity, _, kind, _ = self._labels.conflict(conflict)
+        resolution = self._labels.resolution(conflict.resolution)
+        self._resolutions.labels(entity, kind, resolution).inc()
+        if conflict.closed_us is not None:
+            took_s = max(0, conflict.closed_us - conflict.raised_us) / 1e6
+            self._resolution_seconds.labels(entity, resolution).observe(took_s)
+
+    def _clock_cut(self, fact: ClockCut) -> None:
+        source = self._labels.source(fact.source)
+        self._cuts.labels(source).inc()
+        self._skew[source] = (fact.ahead_us / 1e6, self._monotonic())
+
+    def _skew_of(self, source: str) -> float:
+        ahead_s, at_s = self._skew.get(source, (0.0, 0.0))
+        return ahead_s if self._monotonic() - at_s < SKEW_SHOWN_S else 0.0
+
+    def _snapshot_progress(self, fact: SnapshotProgress) -> None:
+        labels = (self._labels.source(fact.source), self._labels.entity(fact.entity))
+        before = self._snapshot_rows.get(labels, 0)
+        self._snapshot_rows[labels] = fact.rows
+        # Fewer rows than before: the copy began again.
+        self._rows.labels(*labels).inc(fact.rows - before if fact.rows >= before else fact.rows)
+        self._rows_expected.labels(*labels).set(fact.expected)
+
+
+class _FirstTime:
+    """True for an id that was not met lately."""
+
+    def __init__(self) -> None:
+        self._met: OrderedDict[str, None] = OrderedDict()
+
+    def __call__(self, identity: str) -> bool:
+        if identity in self._met:
+            return False
+        self._met[identity] = None
+        if len(self._met) > REMEMBERED:
+            self._met.popitem(last=False)
+        return True
+
+
+def _touch(metric: Counter | Gauge | Histogram, series: Iterable[tuple[str, ...]]) -> None:
+    for labels in series:
+        metric.labels(*labels)
