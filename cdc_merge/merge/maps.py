@@ -47,15 +47,15 @@ def parsed(value: MaybeValue) -> Held:
 
 def _leaf(item: Any) -> Value:
     if isinstance(item, dict | list):
-        return Json(_text(item))
+        return Json(text_of(item))
     return item  # type: ignore[no-any-return]  # json gives str, int, Decimal, bool or None here
 
 
-def _text(item: Any) -> str:
+def text_of(item: Any) -> str:
     if isinstance(item, dict):
-        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_text(item[k])}" for k in sorted(item)) + "}"
+        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{text_of(item[k])}" for k in sorted(item)) + "}"
     if isinstance(item, list):
-        return "[" + ",".join(_text(i) for i in item) + "]"
+        return "[" + ",".join(text_of(i) for i in item) + "]"
     if isinstance(item, Json):
         return item
     return str(item) if isinstance(item, Decimal) else json.dumps(item, ensure_ascii=False)
@@ -126,7 +126,7 @@ def assembled(plan: FieldPlan, values: Mapping[str, Any]) -> Value:
     for path, value in values.items():
         if value is not ABSENT and value is not UNKNOWN:
             _plant(tree, plan, path[len(plan.name) + 1 :], value)
-    return Json(_text(tree))
+    return Json(text_of(tree))
 
 
 def _plant(tree: dict[str, Any], plan: FieldPlan, path: str, value: Any) -> None:

@@ -1,0 +1,244 @@
+"""Composition: Settings → running objects. The only place that sees all of the settings and every adapter."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from cdc_merge import __version__
+from cdc_merge.config.settings import PostgresSource as PostgresSourceSettings
+from cdc_merge.config.settings import PostgresStore, Settings, SourceSettings
+from cdc_merge.console.access import Access, access_from_text
+from cdc_merge.console.reading import Reading
+from cdc_merge.console.server import HttpServer
+from cdc_merge.documents import SourceReading
+from cdc_merge.errors import CdcMergeError, ConfigError, NotFound
+from cdc_merge.intake import Intake
+from cdc_merge.lookup import Lookup
+from cdc_merge.mapping.changes import Mapper
+from cdc_merge.model import Fact, Figures, SourceStatus
+from cdc_merge.observers.mirrors import Mirrors
+from cdc_merge.observers.prometheus import Metrics
+from cdc_merge.pipeline import Pipeline
+from cdc_merge.ports import Observer, Source, Store
+from cdc_merge.sources.postgres import PostgresSource
+from cdc_merge.stores.sqlite import SqliteStore
+
+# How long the merging thread sleeps when nothing wakes it: bounds how late a settled conflict is announced.
+IDLE_WAIT_S = 0.1
+STOP_LIMIT_S = 30.0
+
+
+def now_us() -> int:
+    """Our own clock, microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class Sidecar:
+    """The whole sidecar in this process: readers, the merging thread, the HTTP side. `start`, `stop`; nothing starts by itself."""
+
+    def __init__(self, settings: Settings, observers: Sequence[Observer] = ()) -> None:
+        self._settings = settings
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self.store = open_settings_store(settings)
+        mirrors = Mirrors(self.figures, self.statuses, self._durable_lsns)
+        self.metrics = Metrics(settings.plan, mirrors, __version__)
+        self._observers = (self.metrics, *observers)
+        self._sources = [self._source(source) for source in settings.sources.values()]
+        world = (now_us, lambda: secrets.token_hex(8))
+        self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, world)
+        self.reading: Reading = Lookup(self.store, settings.plan, self._readings, self._ready)
+        listen = f"{settings.listen.host}:{settings.listen.port}"
+        self._http = HttpServer(self.reading, listen, self.metrics.registry, _access(settings))
+
+    @property
+    def address(self) -> str:
+        """Where the HTTP side listens, `host:port`."""
+        return self._http.address
+
+    def start(self) -> None:
+        """Claim the store, listen, read. CdcMergeError if the store or the address cannot be had; nothing is left running."""
+        self.store.claim(f"{os.uname().nodename}:{os.getpid()}")
+        self.pipeline.resume()
+        self._http.start()
+        positions = self.store.positions()
+        for source, _ in self._sources:
+            source.start(positions[source.name][0] if source.name in positions else None)
+        self._thread = threading.Thread(target=self._work, name="merge", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End in order: merging, reading, listening. What was read and not merged comes again."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(STOP_LIMIT_S)
+        stopping = [threading.Thread(target=source.stop, daemon=True) for source, _ in self._sources]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join(STOP_LIMIT_S)
+        self._http.stop()
+        self.store.close()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the sidecar was asked to stop. Raises what ended the merging thread, if something did."""
+        ended = self._stopping.wait(timeout_s)
+        if self._failure is not None:
+            raise self._failure
+        return ended
+
+    def ask_to_stop(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+
+    def statuses(self) -> list[SourceStatus]:
+        return [source.status() for source, _ in self._sources]
+
+    def settled(self, lsns: Mapping[str, int], timeout_s: float) -> bool:
+        """Whether, within the time, every source was durable up to its LSN and no conflict was settling."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self._failure is None:
+            durable = self._durable_lsns()
+            if all(durable.get(source, 0) >= lsn for source, lsn in lsns.items()):
+                if not self.store.conflicts({"status": "settling"}, None, 1):
+                    return True
+            self._stopping.wait(0.05)
+        return False
+
+    def figures(self) -> Figures:
+        return replace(
+            self.store.figures(), records_cached=len(self.pipeline.records), watermark_us=self.pipeline.watermark_us
+        )
+
+    # ------------------------------------------------------------ the merging thread
+
+    def _work(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                if not self.pipeline.step():
+                    self._wake.wait(IDLE_WAIT_S)
+                    self._wake.clear()
+        except BaseException as failure:  # noqa: BLE001 - the edge of the thread: kept, and raised by `wait`
+            self._failure = failure
+            self._stopping.set()
+
+    def _observe(self, fact: Fact) -> None:
+        for observer in self._observers:
+            observer(fact)
+
+    # ------------------------------------------------------------ what readers know
+
+    def _durable_lsns(self) -> dict[str, int]:
+        positions = self.store.positions()
+        return {name: position.lsn for name, (position, _) in positions.items() if position.snapshot != "running"}
+
+    def _readings(self) -> list[SourceReading]:
+        positions = self.store.positions()
+        return [
+            SourceReading(
+                status=source.status(),
+                position=positions[source.name][0] if source.name in positions else None,
+                watermark_us=intake.passed_us or None,
+                snapshot_rows=intake.snapshot_rows,
+                snapshot_expected=intake.snapshot_expected,
+            )
+            for source, intake in self._sources
+        ]
+
+    def _ready(self) -> tuple[bool, str]:
+        waiting = [s for s in self.statuses() if s.state in ("connecting", "snapshot") and s.problem is None]
+        if waiting:
+            return False, "Still beginning: " + ", ".join(f"{s.name} ({s.state})" for s in waiting)
+        return True, "Every source that can be reached streams."
+
+    def _source(self, settings: SourceSettings) -> tuple[Source, Intake]:
+        if not isinstance(settings, PostgresSourceSettings):
+            raise ConfigError(
+                f"Source {settings.name} is of type {settings.type}, which this version cannot read.",
+                hint="Use type: postgres.",
+            )
+        plan = self._settings.plan
+        tables = [table for table in plan.tables if table.source == settings.name]
+        columns: dict[str, tuple[str, ...]] = {}
+        for table in tables:
+            wanted = (*columns.get(table.table, ()), *table.key, *table.fields.values())
+            actor = (table.actor_column,) if table.actor_column else ()
+            columns[table.table] = tuple(dict.fromkeys((*wanted, *actor)))
+        source = PostgresSource(
+            name=settings.name,
+            dsn=settings.dsn.reveal(),
+            slot=settings.slot,
+            publication=settings.publication,
+            snapshot=settings.snapshot,
+            tables=columns,
+            wake=self._wake.set,
+            observe=self._observe,
+            now_us=now_us,
+        )
+        mapper = Mapper(settings.name, tables, plan, whole_rows=settings.snapshot == "never")
+        return source, Intake(settings.name, mapper, settings.slot)
+
+
+def open_settings_store(settings: Settings) -> Store:
+    if isinstance(settings.store, PostgresStore):
+        raise ConfigError("A store in PostgreSQL is not part of this version.", hint="Use store: sqlite:///….")
+    return SqliteStore(settings.store.path)
+
+
+def _access(settings: Settings) -> Access:
+    file = settings.access.tokens_file
+    return Access() if file is None else access_from_text(_tokens(file))
+
+
+def _tokens(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError as error:
+        raise ConfigError(f"The tokens file {file} cannot be read: {error.strerror}.", hint="Mend access.tokens_file.") from error
+
+
+def open_reading(settings: Settings) -> Reading:
+    """The read side over the store alone, for commands. NotFound when there is no store yet."""
+    store = settings.store
+    if not isinstance(store, PostgresStore) and not store.path.exists():
+        raise NotFound(f"There is no store at {store.path} yet.", hint="cdc-merge run creates it.")
+    return Lookup(open_settings_store(settings), settings.plan)
+
+
+def run(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> int:
+    """Run the sidecar until SIGTERM or SIGINT. The exit code."""
+    sidecar = Sidecar(settings)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sidecar.ask_to_stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        sidecar.start()
+        if on_ready is not None:
+            on_ready(sidecar.address)
+        while not sidecar.wait(0.5):
+            _stop_if_every_source_refuses(sidecar)
+    finally:
+        sidecar.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _stop_if_every_source_refuses(sidecar: Sidecar) -> None:
+    """A sidecar that no source will ever speak to again says why and ends, so that whoever watches it learns of it."""
+    problems = [status for status in sidecar.statuses() if status.state == "stopped" and status.problem]
+    if problems and len(problems) == len(sidecar.statuses()):
+        raise CdcMergeError("Every source refuses: " + " ".join(f"{s.name}: {s.problem}" for s in problems))

@@ -1,0 +1,178 @@
+"""What the queue adds to questions: an id while a question stays open, revisions, settling, and how it ended (semantics §5).
+
+Pure: time, ids and what is already open are arguments. The questions themselves are the merge's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cdc_merge.merge.cell import Cell, Write
+from cdc_merge.merge.questions import candidate, shown
+from cdc_merge.merge.reading import value_of
+from cdc_merge.merge.record import Record
+from cdc_merge.merge.units import Unit
+from cdc_merge.model import DECISION_SOURCE, Candidate, Conflict, Question
+
+Asked = tuple[str | None, str, str | None]
+
+# concurrent_insert and concurrent_update are one question; a change of kind raises its revision.
+ONE_QUESTION = {"concurrent_insert": "concurrent", "concurrent_update": "concurrent"}
+
+
+def asked(question: Question) -> Asked:
+    """At most one conflict of a record is open for each of these."""
+    return (question.group or question.field, ONE_QUESTION.get(question.kind, question.kind), question.rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the queue needs of the world: our clock, how ids are made, and the policy in force."""
+
+    now_us: int
+    new_id: Callable[[], str]
+    policy: str
+
+
+def review(record: Record, questions: Sequence[Question], known: Mapping[Asked, Conflict], moment: Moment) -> list[Conflict]:
+    """The conflicts of one record that change: new ones settling, open ones revised or closed."""
+    moved: list[Conflict] = []
+    found = {asked(question): question for question in questions}
+    for identity, question in found.items():
+        conflict = known.get(identity)
+        if conflict is None:
+            moved.append(_raised(question, moment))
+        elif conflict.question != question:
+            moved.append(replace(conflict, question=question, revision=conflict.revision + 1))
+    for identity, conflict in known.items():
+        if identity not in found:
+            moved.append(_closed(record, conflict, moment))
+    return moved
+
+
+def _raised(question: Question, moment: Moment) -> Conflict:
+    return Conflict(
+        id=moment.new_id(),
+        question=question,
+        status="settling",
+        revision=1,
+        raised_us=moment.now_us,
+        labels=question.labels,
+        policy=moment.policy,
+    )
+
+
+def _closed(record: Record, conflict: Conflict, moment: Moment) -> Conflict:
+    resolution = _resolution(record, conflict.question)
+    labels = conflict.labels
+    if resolution == "converged" and _overwrote(record, conflict.question):
+        labels = (*labels, "overwrote")
+    return replace(conflict, status="closed", resolution=resolution, closed_us=moment.now_us, labels=labels)
+
+
+def _resolution(record: Record, question: Question) -> str:
+    """decided by people, converged by the sources themselves, or superseded by what somebody wrote who had seen it all."""
+    cell = record.cells.get(question.group or question.field or "")
+    if cell is None:
+        return "decided" if _decided_row(record) else "superseded"
+    front = cell.front()
+    if any(w.source == DECISION_SOURCE for w in front):
+        return "decided"
+    if question.kind == "divergence":
+        return "converged"
+    return "converged" if _agrees(record, cell, question) else "superseded"
+
+
+def _decided_row(record: Record) -> bool:
+    return any(d.source == DECISION_SOURCE for d in record.deletes) or DECISION_SOURCE in record.known
+
+
+def _agrees(record: Record, cell: Cell, question: Question) -> bool:
+    """The frontier holds one value, and it is one that a candidate had: the sources came to agree by themselves."""
+    stamps = {c.stamp for c in question.candidates}
+    keys = {w.key for w in cell.of(cell.frontier)}
+    held = {cell.held[s] for s in cell.held if s in record.present}
+    return len(held) == 1 or (len(keys) == 1 and any(w.stamp in stamps for w in cell.of(cell.frontier)))
+
+
+def _overwrote(record: Record, question: Question) -> bool:
+    """A genuine edit vanished, and what replaced it was a copy or another actor's (unknown is different)."""
+    unit = record.unit_of.get(question.group or question.field or "")
+    if unit is None or question.kind == "divergence":
+        return False
+    cell = record.cells[unit.name]
+    value = shown(unit, value_of(record, unit, cell))
+    return any(_replaced(cell, c) for c in question.candidates if c.value != value and c.source != DECISION_SOURCE)
+
+
+def _replaced(cell: Cell, lost: Candidate) -> bool:
+    by = cell.by.get(lost.source)
+    if by is None or by.stamp <= lost.stamp:
+        return True
+    return by.copy is not None or by.actor is None or by.actor != lost.actor
+
+
+# ---------------------------------------------------------------- traces
+
+
+def traces(record: Record, known: Mapping[Asked, Conflict], moment: Moment) -> Iterator[Conflict]:
+    """Genuine writes that a copy, or what everybody holds, took away while no question was open: recorded as closed."""
+    for name, cell in record.cells.items():
+        taken, cell.traces = cell.traces, []
+        if taken and (name, "concurrent", None) not in known:
+            for write in taken:
+                yield _trace(record, record.unit_of[name], write, moment)
+
+
+def _trace(record: Record, unit: Unit, write: Write, moment: Moment) -> Conflict:
+    cell = record.cells[unit.name]
+    lost = candidate(cell, unit, write)
+    question = Question(
+        entity=record.units.entity.name,
+        key=record.key,
+        field=None if unit.plan.members else unit.name,
+        group=unit.name if unit.plan.members else None,
+        kind="concurrent_update",
+        severity=unit.plan.severity,
+        candidates=tuple(_parties(cell, unit, lost)),
+        base=shown(unit, write.before),  # type: ignore[arg-type]  # a group's base is an object too
+        provisional=shown(unit, value_of(record, unit, cell)),
+    )
+    return Conflict(
+        id=trace_id(question, lost),
+        question=question,
+        status="closed",
+        revision=1,
+        raised_us=moment.now_us,
+        closed_us=moment.now_us,
+        resolution="converged",
+        labels=("overwrote",),
+        policy=moment.policy,
+    )
+
+
+def _parties(cell: Cell, unit: Unit, lost: Candidate) -> Iterable[Candidate]:
+    yield lost
+    change = cell.by.get(lost.source)
+    if change is not None and change.stamp != lost.stamp and lost.source in cell.views:
+        value = shown(unit, cell.views[lost.source])
+        yield Candidate(lost.source, value, change.stamp, change.committed_us, change.actor, change.place)
+
+
+def trace_id(question: Question, lost: Candidate) -> str:
+    """The same write leaves the same trace, however often its history is folded."""
+    text = "\x1f".join((question.entity, question.key, question.group or question.field or "", *map(str, lost.place)))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+# ---------------------------------------------------------------- announcing
+
+
+def announced(conflict: Conflict, watermark_us: int, now_us: int, settle_us: int) -> Conflict | None:
+    """The conflict, open, once the watermark has passed it and `settle` is over; None while it settles."""
+    latest = max(c.stamp.wall_us for c in conflict.question.candidates)
+    if conflict.status != "settling" or watermark_us <= latest or now_us < conflict.raised_us + settle_us:
+        return None
+    return replace(conflict, status="open", announced_us=now_us)

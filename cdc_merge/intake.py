@@ -1,0 +1,131 @@
+"""One source's deliveries become changes of records: its clock, its position, its first copy.
+
+An intake belongs to the worker that reads the source. Everything it remembers is saved with the batch, and given back to it
+when a worker starts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from cdc_merge.mapping.changes import Mapper, Truncated
+from cdc_merge.model import (
+    UNKNOWN,
+    Change,
+    Delivery,
+    Idle,
+    Parked,
+    Position,
+    RecordKey,
+    SnapshotBegan,
+    SnapshotDone,
+    SnapshotRows,
+    Stamp,
+    Transaction,
+)
+from cdc_merge.ports import StoreTransaction
+
+
+class Taken(NamedTuple):
+    """What one delivery says: changes, tables emptied, rows set aside, records whose history was taken back."""
+
+    changes: tuple[Change, ...] = ()
+    truncated: tuple[Truncated, ...] = ()
+    parked: tuple[Parked, ...] = ()
+    void: tuple[RecordKey, ...] = ()
+    cut_us: int = 0
+
+
+class Intake:
+    """`passed_us` is the stamp time up to which the source has said everything (semantics §2, Stability)."""
+
+    def __init__(self, source: str, mapper: Mapper, slot: str) -> None:
+        self.source = source
+        self.mapper = mapper
+        self.slot = slot
+        self.clock = Stamp(0, 0, source)
+        self.position: Position | None = None
+        self.passed_us = 0
+        self.snapshot_rows = 0
+        self.snapshot_expected = 0
+        self._began: SnapshotBegan | None = None
+
+    def resume(self, position: Position, clock: Stamp) -> None:
+        self.position, self.clock = position, clock
+        if position.snapshot != "running":
+            self.passed_us = clock.wall_us
+
+    def take(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> Taken:
+        """Map one delivery; what it needs from the store is read, and what the store must remember is saved."""
+        if isinstance(delivery, Transaction):
+            return self._transaction(delivery, tx, now_us)
+        if isinstance(delivery, SnapshotRows):
+            return self._snapshot_rows(delivery, tx)
+        if isinstance(delivery, Idle):
+            return self.idle(delivery, now_us)
+        if isinstance(delivery, SnapshotBegan):
+            return self._snapshot_began(delivery, tx)
+        return self._snapshot_done(delivery)
+
+    def _transaction(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Taken:
+        known: dict[tuple[str, str], str] = {}
+        if delivery.changes:
+            for table, identities in self.mapper.identities(delivery.changes).items():
+                found = tx.keys_of(self.source, table, identities)
+                known.update({(table, identity): key for identity, key in found.items()})
+        mapped = self.mapper.transaction(delivery, self.clock, now_us, known)
+        for table, moved in mapped.identities.items():
+            tx.save_identities(self.source, table, moved)
+        self.clock = mapped.clock
+        self.passed_us = max(self.passed_us, min(delivery.commit_us - mapped.cut_us, now_us), self.clock.wall_us)
+        self._reached(delivery.system, delivery.timeline, delivery.end_lsn)
+        return Taken(mapped.changes, mapped.truncated, mapped.parked, (), mapped.cut_us)
+
+    def idle(self, delivery: Idle, now_us: int) -> Taken:
+        """The source is idle: everything up to here was said, and there is nothing to save yet."""
+        self.passed_us = max(self.passed_us, min(delivery.at_us, now_us))
+        self._reached(delivery.system, delivery.timeline, delivery.lsn)
+        return Taken()
+
+    def _snapshot_began(self, delivery: SnapshotBegan, tx: StoreTransaction) -> Taken:
+        void = tx.forget_source(self.source)
+        self._began = delivery
+        self.snapshot_rows, self.snapshot_expected = 0, sum(delivery.expected_rows.values())
+        self.position = Position(delivery.system, delivery.timeline, delivery.lsn, "running", self.slot)
+        return Taken(void=tuple(void))
+
+    def _snapshot_rows(self, delivery: SnapshotRows, tx: StoreTransaction) -> Taken:
+        assert self._began is not None, "rows of a first copy before it began"
+        mapped = self.mapper.snapshot(delivery, self._began, self.clock)
+        for table, identities in mapped.identities.items():
+            tx.save_identities(self.source, table, identities)
+        self.clock = mapped.clock
+        self.snapshot_rows += len(delivery.changes)
+        return Taken(mapped.changes, (), mapped.parked)
+
+    def _snapshot_done(self, delivery: SnapshotDone) -> Taken:
+        assert self.position is not None, "a first copy ended before it began"
+        self.position = self.position._replace(lsn=delivery.lsn, snapshot="done")
+        if self._began is not None:
+            self.passed_us = max(self.passed_us, self._began.at_us)
+        return Taken()
+
+    def _reached(self, system: str, timeline: int, lsn: int) -> None:
+        snapshot = self.position.snapshot if self.position else "none"
+        lsn = max(lsn, self.position.lsn) if self.position else lsn
+        self.position = Position(system, timeline, lsn, snapshot, self.slot)
+
+
+def carried(change: Change, held: Callable[[str], object], fields: frozenset[str]) -> Change:
+    """A row that moved to a new key keeps the columns the stream did not send: what the source held of the old record."""
+    missing = {f: (UNKNOWN, held(f)) for f in sorted(fields) if f not in change.fields and held(f) is not UNKNOWN}
+    return change._replace(fields={**change.fields, **missing}) if missing else change  # type: ignore[arg-type]
+
+
+def truncations(truncated: Truncated, keys: Iterator[str]) -> list[Change]:
+    """The one event of an emptied table as a change of each record that the source held."""
+    return [
+        Change(truncated.entity, key, truncated.stamp, truncated.place, "truncate", {}, committed_us=truncated.stamp.wall_us)
+        for key in keys
+    ]

@@ -1,0 +1,108 @@
+"""Answers what the console and the command line ask, from what is durable: a full fold of the record's history.
+
+Thread-safe: it keeps nothing but the compiled plan. The console's `Reading` is this, plus what a running sidecar knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from cdc_merge.console.reading import Page
+from cdc_merge.documents import SourceReading
+from cdc_merge.errors import ConfigError, NotFound
+from cdc_merge.merge.explain import explain
+from cdc_merge.merge.fold import fold
+from cdc_merge.merge.reading import merged
+from cdc_merge.merge.record import Record
+from cdc_merge.merge.units import Units
+from cdc_merge.model import Change, Conflict, Explanation, MergedRecord, RecordKey, SourceStatus, Stamp
+from cdc_merge.plan import Plan, Rule
+from cdc_merge.ports import Store
+
+NOT_RUNNING = "no sidecar was asked; this is what the store remembers"
+
+
+class Lookup:
+    """The read side over a store. `live` tells what readers know now; without it only positions are known."""
+
+    def __init__(
+        self,
+        store: Store,
+        plan: Plan,
+        live: Callable[[], Sequence[SourceReading]] | None = None,
+        ready: Callable[[], tuple[bool, str]] | None = None,
+    ) -> None:
+        self._store = store
+        self._plan = plan
+        self._units = {name: Units(entity) for name, entity in plan.entities.items()}
+        self._live = live
+        self._ready = ready
+
+    def conflicts(self, where: Mapping[str, str], cursor: str | None, limit: int) -> Page[Conflict]:
+        return _page(self._store.conflicts(where, cursor, limit + 1), limit, lambda conflict: conflict.id)
+
+    def conflict(self, conflict_id: str) -> Conflict | None:
+        return self._store.conflict(conflict_id)
+
+    def record(self, record: RecordKey, as_of: Stamp | None) -> MergedRecord | None:
+        history = self._history(record)
+        if as_of is not None:
+            history = [change for change in history if change.stamp <= as_of]
+        return merged(self._folded(record, history)) if history else None
+
+    def records(self, entity: str, cursor: str | None, limit: int) -> Page[MergedRecord]:
+        self._entity(entity)
+        keys = _page(self._store.records(entity, cursor, limit + 1), limit, str)
+        found = [self.record(RecordKey(entity, key), None) for key in keys.items]
+        return Page([record for record in found if record is not None], keys.next_cursor)
+
+    def history(self, record: RecordKey) -> Sequence[Change]:
+        return self._history(record)
+
+    def explain(self, record: RecordKey, field: str) -> Explanation | None:
+        history = self._history(record)
+        return explain(self._folded(record, history), field) if history else None
+
+    def sources(self) -> Sequence[SourceReading]:
+        if self._live is not None:
+            return self._live()
+        positions = self._store.positions()
+        names = sorted({table.source for table in self._plan.tables})
+        return [
+            SourceReading(
+                SourceStatus(name, "postgres", state="unknown", problem=NOT_RUNNING),
+                positions[name][0] if name in positions else None,
+                positions[name][1].wall_us if name in positions else None,
+            )
+            for name in names
+        ]
+
+    def rules(self) -> Sequence[Rule]:
+        return self._plan.rules
+
+    def ready(self) -> tuple[bool, str]:
+        return (False, "No sidecar is running here.") if self._ready is None else self._ready()
+
+    def reload(self) -> None:
+        raise ConfigError("Reloading is not possible while running.", hint="Restart the sidecar to use the new file.")
+
+    def _history(self, record: RecordKey) -> list[Change]:
+        self._entity(record.entity)
+        return self._store.history(record)
+
+    def _folded(self, record: RecordKey, history: Sequence[Change]) -> Record:
+        return fold(self._units[record.entity], history, max_ahead_us=self._plan.max_ahead_us)
+
+    def _entity(self, entity: str) -> None:
+        if entity not in self._units:
+            known = ", ".join(sorted(self._units))
+            raise NotFound(f"There is no entity {entity}.", hint=f"The configuration has: {known}.")
+
+
+Item = TypeVar("Item")
+
+
+def _page(found: list[Item], limit: int, name: Callable[[Item], str]) -> Page[Item]:
+    """At most `limit` of what was found, and the name of the last as the cursor when there is more."""
+    return Page(found[:limit], name(found[limit - 1]) if len(found) > limit else None)

@@ -1,0 +1,104 @@
+"""Why a field has its value: every write, what its writer had seen, and what became of it (contract §7, `explain`).
+
+Reads a full fold: one whose cells have forgotten nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cdc_merge.errors import NotFound
+from cdc_merge.merge import maps
+from cdc_merge.merge.cell import BASELINE, DECIDED, Cell, Write
+from cdc_merge.merge.questions import shown
+from cdc_merge.merge.reading import effective, value_of
+from cdc_merge.merge.record import Record
+from cdc_merge.merge.units import Unit
+from cdc_merge.model import UNKNOWN, Explained, Explanation, Json, MaybeValue
+
+
+def explain(record: Record, field: str) -> Explanation:
+    """The explanation of one field, group member's group or map key. NotFound when the entity has no such field."""
+    unit = _unit(record, field)
+    cell = record.cells.get(unit.name)
+    if cell is None:
+        return _explained(record, unit, UNKNOWN, (), ())
+    front = effective(record, unit, cell)
+    asked = unit.type.asks(cell, unit.plan, front) if front else []
+    writes = sorted((w for w in cell.writes.values() if w.kind != BASELINE), key=lambda w: w.stamp)
+    told = tuple(_write(cell, unit, w, (front, asked)) for w in writes)
+    return _explained(record, unit, value_of(record, unit, cell), tuple(w.stamp for w in front), told)
+
+
+def _explained(record: Record, unit: Unit, value: MaybeValue, frontier: tuple, writes: tuple[Explained, ...]) -> Explanation:  # type: ignore[type-arg]
+    return Explanation(
+        entity=record.units.entity.name,
+        key=record.key,
+        field=unit.name,
+        merge=unit.plan.merge,
+        value=_plain(unit, value),
+        frontier=frontier,
+        writes=writes,
+    )
+
+
+def _unit(record: Record, field: str) -> Unit:
+    units = record.units
+    group = units.group_of.get(field)
+    known = record.unit_of.get(field) or units.by_name.get(group.name if group else field)
+    if known is None:
+        raise NotFound(
+            f"Entity {units.entity.name} has no field {field}.",
+            hint="Its fields: " + ", ".join(sorted({*units.by_name, *units.group_of, *units.entity.fields})),
+        )
+    return known
+
+
+def _write(cell: Cell, unit: Unit, write: Write, standing: tuple[list[Write], list[Write]]) -> Explained:
+    outcome, because = _fate(cell, unit, write, standing)
+    return Explained(
+        stamp=write.stamp,
+        source=write.source,
+        kind="decision" if write.kind == DECIDED else "write",
+        before=_plain(unit, write.before),
+        after=_plain(unit, write.value),
+        saw=tuple(sorted(w.stamp for w in cell.of(write.seen) if w.kind != BASELINE)),
+        outcome=outcome,
+        because=because,
+    )
+
+
+def _fate(cell: Cell, unit: Unit, write: Write, standing: tuple[list[Write], list[Write]]) -> tuple[str, str]:
+    front, asked = standing
+    if write.bit & cell.overwritten:
+        return "overwritten", "A copy of a concurrent write replaced it before anybody had seen it."
+    if write in front:
+        return _standing(unit, write, front, asked)
+    if unit.plan.merge in ("counter", "set", "append"):
+        return "merged", "Later writes build on it; its part is in the value."
+    by = [w for w in cell.writes.values() if w.seen & write.bit and w.kind != BASELINE]
+    if by:
+        first = min(by, key=lambda w: w.stamp)
+        return "lost", f"{first.source} had seen it and wrote again at {first.stamp}."
+    return "lost", "A delete that had seen it, or the record's next life, ended it."
+
+
+def _standing(unit: Unit, write: Write, front: list[Write], asked: list[Write]) -> tuple[str, str]:
+    if write in asked:
+        others = ", ".join(str(w.stamp) for w in front if w is not write)
+        return "candidate", f"Concurrent with {others}: neither had seen the other."
+    if len(front) == 1:
+        return "won", "No other write of this field is concurrent with it."
+    if unit.plan.merge in ("counter", "set", "append"):
+        return "merged", "Its part was merged with concurrent writes."
+    same = all(w.key == write.key for w in front)
+    if same:
+        return "won", "Concurrent writes say the same."
+    winner = unit.plan.merge
+    return "merged", f"Concurrent with others; {winner} settles them."
+
+
+def _plain(unit: Unit, value: MaybeValue) -> MaybeValue:
+    """A unit's value as one value: a group as a JSON object of its members."""
+    plain = shown(unit, value)
+    return Json(maps.text_of(plain)) if isinstance(plain, Mapping) else plain

@@ -1,0 +1,292 @@
+"""The way of the data: deliveries → changes → history → merged records → conflicts, one durable batch after the other.
+
+Histories, conflicts and positions commit together; only then is a source told that it may forget (semantics §9). The pipeline
+knows neither what a source is nor where the store is, and it owns no thread: whoever composes it calls `step`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+
+from cdc_merge.decision.queue import Asked, Moment, announced, asked, review, traces
+from cdc_merge.intake import Intake, Taken, carried, truncations
+from cdc_merge.merge.questions import questions
+from cdc_merge.merge.record import PRESENT
+from cdc_merge.model import (
+    UNKNOWN,
+    BatchMerged,
+    Change,
+    ClockCut,
+    Conflict,
+    ConflictMoved,
+    Delivery,
+    Fact,
+    Idle,
+    RecordKey,
+    Transaction,
+)
+from cdc_merge.plan import Plan
+from cdc_merge.ports import Observer, Source, Store, StoreTransaction
+from cdc_merge.records import Entry, Records
+
+# Row changes per batch and source. Large enough to share one fsync, small enough that a batch takes well under a second.
+BATCH_ROWS = 4_000
+# An idle source's position is saved at most this often; its commits are saved at once.
+IDLE_SAVE_US = 500_000
+# Records read at a time when a whole table was emptied.
+PAGE = 1_000
+
+
+class Pipeline:
+    """One worker. `now_us` and `new_id` are the world; everything else follows from deliveries and the store."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        sources: Sequence[tuple[Source, Intake]],
+        store: Store,
+        observe: Observer,
+        world: tuple[Callable[[], int], Callable[[], str]],
+    ) -> None:
+        self._plan = plan
+        self._sources = sources
+        self._store = store
+        self._observe = observe
+        self._now_us, self._new_id = world
+        self.records = Records(plan)
+        self._settling: dict[str, Conflict] = {}
+        self._saved_us = 0
+
+    def resume(self) -> None:
+        """Take up where the store left off: clocks, positions, conflicts that were settling."""
+        positions = self._store.positions()
+        for _, intake in self._sources:
+            if intake.source in positions:
+                intake.resume(*positions[intake.source])
+        for conflict in self._store.unfinished_conflicts():
+            if conflict.status == "settling":
+                self._settling[conflict.id] = conflict
+
+    @property
+    def watermark_us(self) -> int:
+        """The stamp time that every source has passed; 0 while one has passed nothing."""
+        return min((intake.passed_us for _, intake in self._sources), default=0)
+
+    def step(self) -> bool:
+        """Take what has arrived and make it durable. False when there was nothing to do."""
+        taken = [(source, intake, source.take(BATCH_ROWS)) for source, intake in self._sources]
+        now_us = self._now_us()
+        if not any(deliveries for _, _, deliveries in taken) and not self._due(now_us):
+            return False
+        only_idle = all(isinstance(d, Idle) for _, _, deliveries in taken for d in deliveries)
+        if only_idle and not self._due(now_us) and now_us - self._saved_us < IDLE_SAVE_US:
+            self._pass_idle(taken, now_us)
+            return True
+        self._batch(taken, now_us)
+        return True
+
+    def _pass_idle(self, taken: Sequence[tuple[Source, Intake, Sequence[Delivery]]], now_us: int) -> None:
+        """Idle marks move the watermark at once; their positions are saved and confirmed with a later batch."""
+        for _, intake, deliveries in taken:
+            for delivery in deliveries:
+                if isinstance(delivery, Idle):
+                    intake.idle(delivery, now_us)
+
+    def _batch(self, taken: Sequence[tuple[Source, Intake, Sequence[Delivery]]], now_us: int) -> None:
+        started = perf_counter()
+        batch = Batch(self, now_us)
+        self.records.begin()
+        try:
+            with self._store.transaction() as tx:
+                for _, intake, deliveries in taken:
+                    batch.take(intake, deliveries, tx)                     # 1, 2
+                batch.fold(tx)                                              # 3, 4
+                moved = [*batch.review(tx), *self._announce(now_us)]        # 5
+                tx.save_conflicts(moved)                                    # 6
+                for _, intake, _ in taken:
+                    if intake.position is not None:
+                        tx.save_position(intake.source, intake.position, intake.clock)
+        except BaseException:
+            self.records.clear()
+            raise
+        self._saved_us = now_us
+        self._remember(moved)
+        for source, intake, _ in taken:
+            if intake.position is not None and intake.position.snapshot != "running":
+                source.confirm(intake.position.lsn)
+        self.records.shrink()
+        self._tell(batch, moved, perf_counter() - started)
+
+    # ------------------------------------------------------------ conflicts
+
+    def moment(self, now_us: int) -> Moment:
+        return Moment(now_us, self._new_id, self._plan.policy)
+
+    def _due(self, now_us: int) -> bool:
+        watermark_us = self.watermark_us
+        return any(announced(c, watermark_us, now_us, self._plan.settle_us) for c in self._settling.values())
+
+    def _announce(self, now_us: int) -> Iterator[Conflict]:
+        """Settling conflicts that a person may be told of now; those of this batch's records speak for themselves."""
+        watermark_us = self.watermark_us
+        for conflict in list(self._settling.values()):
+            key = RecordKey(conflict.question.entity, conflict.question.key)
+            if key in self.records.touched:
+                continue
+            opened = announced(conflict, watermark_us, now_us, self._plan.settle_us)
+            if opened is not None:
+                yield opened
+
+    def _remember(self, moved: Sequence[Conflict]) -> None:
+        for conflict in moved:
+            if conflict.status == "settling":
+                self._settling[conflict.id] = conflict
+            else:
+                self._settling.pop(conflict.id, None)
+            entry = self.records.cached(RecordKey(conflict.question.entity, conflict.question.key))
+            if entry is not None:
+                keep(entry.known, conflict)
+
+    def trace_is_told(self, trace: Conflict) -> bool:
+        """Whether a conflict that is already recorded names the write that the trace is about."""
+        question = trace.question
+        where = {"entity": question.entity, "key": question.key, "field": question.group or question.field or ""}
+        place = question.candidates[0].place
+        told = self._store.conflicts(where, None, PAGE)
+        return any(c.place == place for conflict in told for c in conflict.question.candidates)
+
+    # ------------------------------------------------------------ what the store must be asked
+
+    def held_keys(self, entity: str, source: str, tx: StoreTransaction) -> Iterator[str]:
+        """The keys of all records of which the source holds a row."""
+        after: str | None = None
+        while keys := self._store.records(entity, after, PAGE):
+            wanted = [RecordKey(entity, key) for key in keys]
+            self.records.load(wanted, tx)
+            for key in wanted:
+                row = self.records.get(key).record.rows.get(source)
+                if row is not None and row.presence == PRESENT:
+                    yield key.key
+            self.records.shrink()
+            after = keys[-1]
+
+    # ------------------------------------------------------------ facts
+
+    def _tell(self, batch: Batch, moved: Sequence[Conflict], seconds: float) -> None:
+        for fact in batch.facts:
+            self._observe(fact)
+        now_us = self._now_us()
+        self._observe(
+            BatchMerged(
+                seconds={**batch.seconds, "all": seconds},
+                changes=dict(batch.changes),
+                merges=dict(self.records.merges),
+                detection_seconds={s: tuple((now_us - t) / 1e6 for t in times) for s, times in batch.commits.items()},
+                late_changes=self.records.late,
+                raised=tuple(c for c in moved if c.status == "settling" and c.revision == 1),
+                closed=tuple(c for c in moved if c.status == "closed"),
+            )
+        )
+        for conflict in moved:
+            self._observe(ConflictMoved(_what(conflict), conflict))
+
+
+def _what(conflict: Conflict) -> str:
+    if conflict.status == "closed":
+        return "closed"
+    if conflict.status == "open" and conflict.announced_us is not None:
+        return "announced"
+    return "raised" if conflict.revision == 1 else "revised"
+
+
+def keep(known: dict[Asked, Conflict], conflict: Conflict) -> None:
+    """Remember an unfinished conflict by its question, forget a closed one."""
+    identity = asked(conflict.question)
+    if conflict.status != "closed":
+        known[identity] = conflict
+    elif identity in known and known[identity].id == conflict.id:
+        del known[identity]
+
+
+class Batch:
+    """What one batch has taken so far, and what will be told about it."""
+
+    def __init__(self, pipeline: Pipeline, now_us: int) -> None:
+        self._pipeline = pipeline
+        self._now_us = now_us
+        self._pending: list[Change] = []
+        self._moment = pipeline.moment(now_us)
+        self.facts: list[Fact] = []
+        self.changes: Counter[tuple[str, str, str]] = Counter()
+        self.commits: dict[str, list[int]] = {}
+        self.seconds: dict[str, float] = {}
+
+    def take(self, intake: Intake, deliveries: Sequence[Delivery], tx: StoreTransaction) -> None:
+        """Steps 1 and 2 for one source's deliveries."""
+        started = perf_counter()
+        for delivery in deliveries:
+            taken = intake.take(delivery, tx, self._now_us)
+            if taken.void:
+                self._pipeline.records.forget(taken.void, tx)
+            self._add(intake, taken, tx)
+            if isinstance(delivery, Transaction) and taken.changes:
+                self.commits.setdefault(intake.source, []).append(delivery.commit_us)
+        self.seconds["map"] = self.seconds.get("map", 0.0) + perf_counter() - started
+
+    def _add(self, intake: Intake, taken: Taken, tx: StoreTransaction) -> None:
+        self.facts.extend(taken.parked)
+        if taken.cut_us:
+            self.facts.append(ClockCut(intake.source, taken.cut_us))
+        changes = taken.changes
+        if any(change.moved_from is not None for change in changes):
+            self.fold(tx)
+            changes = tuple(self._carried(intake.source, change, tx) for change in changes)
+        self._pending.extend(changes)
+        self.changes.update([(intake.source, change.entity, change.row) for change in changes])
+        for truncated in taken.truncated:
+            self.fold(tx)
+            keys = self._pipeline.held_keys(truncated.entity, intake.source, tx)
+            self._pending.extend(truncations(truncated, keys))
+            self.changes[(intake.source, truncated.entity, "truncate")] += 1
+
+    def _carried(self, source: str, change: Change, tx: StoreTransaction) -> Change:
+        if change.moved_from is None:
+            return change
+        records = self._pipeline.records
+        old = RecordKey(change.entity, change.moved_from)
+        records.load([old], tx)
+        record = records.get(old).record
+        entity = record.units.entity
+
+        def held(field: str) -> object:
+            cell = record.cells.get(field)
+            return cell.views.get(source, UNKNOWN) if cell is not None else UNKNOWN
+
+        return carried(change, held, entity.mapped.get(source, frozenset()))
+
+    def fold(self, tx: StoreTransaction) -> None:
+        """Steps 3 and 4 for what was taken so far."""
+        started = perf_counter()
+        pending, self._pending = self._pending, []
+        records = self._pipeline.records
+        if pending:
+            records.apply(pending, tx)
+        records.refold(tx)
+        self.seconds["merge"] = self.seconds.get("merge", 0.0) + perf_counter() - started
+
+    def review(self, tx: StoreTransaction) -> Iterator[Conflict]:
+        """Step 5: the conflicts of every touched record that are new, moved or over."""
+        started = perf_counter()
+        for entry in self._pipeline.records.touched.values():
+            yield from self._review(entry)
+        self.seconds["questions"] = perf_counter() - started
+
+    def _review(self, entry: Entry) -> Iterator[Conflict]:
+        record, known = entry.record, entry.known
+        if any(cell.traces for cell in record.cells.values()):
+            yield from [t for t in traces(record, known, self._moment) if not self._pipeline.trace_is_told(t)]
+        found = questions(record)
+        if found or known:
+            yield from review(record, found, known, self._moment)

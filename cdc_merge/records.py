@@ -1,0 +1,145 @@
+"""Record states between batches: a bounded cache over the log. What is not in it comes back by folding the history.
+
+Nothing here is truth. A batch that fails clears the cache, and every answer can be had again from the log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+
+from cdc_merge.decision.queue import Asked, asked
+from cdc_merge.merge.fold import advance, fold
+from cdc_merge.merge.record import Outcomes, Record
+from cdc_merge.merge.units import Units
+from cdc_merge.model import Change, Conflict, RecordKey
+from cdc_merge.plan import Plan
+from cdc_merge.ports import StoreTransaction
+
+# About 5 kB a record of ten fields: 250 MB. A record beyond it costs one read of its history when it changes again.
+CAPACITY = 50_000
+
+
+class Entry:
+    """A record's state and its unfinished conflicts. `late`: changes came out of order, so it must be folded again."""
+
+    __slots__ = ("known", "late", "record")
+
+    def __init__(self, record: Record, known: dict[Asked, Conflict]) -> None:
+        self.record = record
+        self.known = known
+        self.late = False
+
+
+class Records:
+    def __init__(self, plan: Plan, capacity: int = CAPACITY) -> None:
+        self._units = {name: Units(entity) for name, entity in plan.entities.items()}
+        self._max_ahead_us = plan.max_ahead_us
+        self._capacity = capacity
+        self._entries: OrderedDict[RecordKey, Entry] = OrderedDict()
+        self.touched: dict[RecordKey, Entry] = {}
+        self.merges: Counter[tuple[str, str, str, str]] = Counter()
+        self.late = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def begin(self) -> None:
+        """A batch begins: nothing is touched, nothing counted."""
+        self.touched = {}
+        self.merges = Counter()
+        self.late = 0
+
+    def clear(self) -> None:
+        """A batch failed: what was folded in memory may be ahead of the log."""
+        self._entries.clear()
+        self.begin()
+
+    def load(self, keys: Iterable[RecordKey], tx: StoreTransaction) -> None:
+        """Bring records into the cache; those with no history yet begin empty."""
+        entries = self._entries
+        wanted = dict.fromkeys(keys)
+        missing = []
+        for key in wanted:
+            if key in entries:
+                entries.move_to_end(key)
+            else:
+                missing.append(key)
+        if not missing:
+            return
+        histories = tx.histories(missing)
+        conflicts = tx.open_conflicts(missing)
+        for key in missing:
+            entries[key] = self._entry(key, histories.get(key, ()), conflicts.get(key, ()))
+
+    def _entry(self, key: RecordKey, history: Sequence[Change], conflicts: Sequence[Conflict]) -> Entry:
+        record = self._folded(key, history)
+        for cell in record.cells.values():
+            cell.traces = []
+        return Entry(record, {asked(c.question): c for c in conflicts})
+
+    def _folded(self, key: RecordKey, history: Sequence[Change]) -> Record:
+        record = fold(self._units[key.entity], history, max_ahead_us=self._max_ahead_us, compacts=True)
+        record.key = key.key
+        return record
+
+    def get(self, key: RecordKey) -> Entry:
+        return self._entries[key]
+
+    def cached(self, key: RecordKey) -> Entry | None:
+        return self._entries.get(key)
+
+    def apply(self, changes: Sequence[Change], tx: StoreTransaction) -> None:
+        """Append changes to the log and fold them in, each record in stamp order."""
+        keyed = [(RecordKey(change.entity, change.key), change) for change in changes]
+        self.load((key for key, _ in keyed), tx)
+        tx.append(changes)
+        keyed.sort(key=lambda pair: pair[1].stamp)
+        outcomes: Outcomes = []
+        entries, touched, merges = self._entries, self.touched, self.merges
+        for key, change in keyed:
+            entry = entries[key]
+            touched[key] = entry
+            if not advance(entry.record, change, outcomes):
+                entry.late = True
+                self._count_late(change)
+            elif outcomes:
+                for owner, merge, outcome in outcomes:
+                    merges[(key.entity, owner, merge, outcome)] += 1
+                outcomes.clear()
+
+    def _count_late(self, change: Change) -> None:
+        self.late += 1
+        units = self._units[change.entity]
+        for field in change.fields:
+            plan = units.entity.fields.get(field) or units.group_of.get(field)
+            if plan is not None:
+                self.merges[(change.entity, plan.name, plan.merge, "late")] += 1
+
+    def refold(self, tx: StoreTransaction) -> None:
+        """Fold again every touched record that received a late change."""
+        late = [key for key, entry in self.touched.items() if entry.late]
+        if not late:
+            return
+        histories = tx.histories(late)
+        for key in late:
+            entry = self.touched[key]
+            entry.record = self._folded(key, histories[key])
+            entry.late = False
+
+    def forget(self, keys: Iterable[RecordKey], tx: StoreTransaction) -> None:
+        """The log lost part of these records' histories (an unfinished first copy): fold them from what is left."""
+        wanted = list(keys)
+        for key in wanted:
+            self._entries.pop(key, None)
+        self.load(wanted, tx)
+        for key in wanted:
+            self.touched[key] = self._entries[key]
+
+    def shrink(self) -> None:
+        """Forget the records that were used longest ago, down to the capacity."""
+        while len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+    def entities(self) -> Mapping[str, Units]:
+        return self._units
