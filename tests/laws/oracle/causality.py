@@ -1,0 +1,162 @@
+"""§2, "How `seen(s)` grows, in stamp order", for one field or group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, Copy
+from tests.laws.oracle import counters, elements
+from tests.laws.oracle.frontiers import frontier, unseen
+from tests.laws.oracle.words import AGREES, OVERWRITES, Record, Unit, Waiting, Write
+
+
+def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any], kind: str) -> Write:
+    """Rule 1: `{w} ∪ seen(s)`; a new write "dominates exactly the writes in seen(s) before it"."""
+    source = change.stamp.source
+    before, after = pair
+    write = Write(change.stamp, source, after, kind, change.place, set(unit.seen[source]), before)
+    unit.writes[write.id] = write
+    unit.seen[source] = {write.id} | unit.seen[source]
+    unit.view[source], unit.own[source] = after, write.id
+    unit.snapshot_only.pop(source, None)
+    counters.measure(unit, write)
+    elements.note(unit, write)
+    bind(unit, write)
+    _settle(record, unit, write)
+    return write
+
+
+def decision(record: Record, unit: Unit, change: Change, value: Any) -> None:
+    """§1: "enters the history as a write of the source cdc_merge that has seen all candidates"; §6: "it agrees like an
+    edit (rule 3): a source that holds the decided value has seen it"."""
+    seen = {id_ for write in frontier(unit) for id_ in (write.id, *write.seen)}
+    write = Write(change.stamp, DECISION_SOURCE, value, "decision", change.place, seen)
+    elements.decide(unit, write)
+    unit.writes[write.id] = write
+    counters.measure(unit, write)
+    bind(unit, write)
+    _settle(record, unit, write)
+
+
+def bind(unit: Unit, write: Write) -> None:
+    """§3 immutable: "bound to the latest decision, else to the first value that is not NULL"."""
+    if write.kind == "decision" or (unit.bound is UNKNOWN and not unit.is_null(write.value)):
+        unit.bound, unit.bound_by = write.value, None
+
+
+def _settle(record: Record, unit: Unit, write: Write) -> None:
+    agree(record, unit, write.value, write)
+    everybody(record, unit)
+    write.taught = frozenset(unit.seen[write.source] | write.seen | {write.id})
+    _late_matches(record, unit, write)
+    everybody(record, unit)
+
+
+def agree(record: Record, unit: Unit, value: Any, write: Write | None = None) -> None:
+    """Rule 3: "makes s hold what other sources hold at that stamp, all of them have seen from then on what any of them
+    had seen"."""
+    if unit.plan.merge not in AGREES or unit.plan.agreement == "off":
+        return
+    holding = [t for t in record.holders(unit) if t in unit.view and unit.same(unit.view[t], value)]
+    together = {id_ for source in holding for id_ in unit.seen[source]}
+    if write is not None and write.kind == "decision":
+        together |= {write.id} | write.seen
+    for source in holding:
+        unit.seen[source] = set(together)
+    unit.differed -= {frozenset((one, other)) for one in holding for other in holding if one != other}
+
+
+def everybody(record: Record, unit: Unit) -> None:
+    """Rule 4: "as soon as every source that holds the record and maps the field holds one value, that is the merged
+    value, each has seen every write, and writes of other values are overwritten (for immutable only where it is the
+    bound value). A decision in the frontier counts as a holder"."""
+    if unit.plan.merge not in OVERWRITES or unit.plan.agreement == "off":
+        return
+    holding = record.holders(unit)
+    values = [unit.view.get(source, UNKNOWN) for source in holding]
+    if not holding or UNKNOWN in values or not all(unit.same(value, values[0]) for value in values):
+        return
+    value, standing = values[0], frontier(unit)
+    if not all(unit.same(write.value, value) for write in standing if write.source == DECISION_SOURCE):
+        return
+    if unit.plan.merge == "immutable" and not (unit.bound is UNKNOWN or unit.same(unit.bound, value)):
+        return
+    for source in holding:
+        unit.seen[source] |= set(unit.writes) | set(unit.baselines) | unit.null_inserts
+        unit.resting[source] = value
+    unit.overwritten |= {write.id for write in standing if not unit.same(write.value, value)}
+
+
+def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
+    """Rule 2: "Copy of a write v: seen(s) ∪= {v} ∪ seen(v)"."""
+    source, copy = change.stamp.source, change.copy
+    assert copy is not None
+    unchanged = source in unit.view and unit.same(unit.view[source], value)
+    replaced = None if unchanged else unit.own.get(source)
+    if unit.plan.merge == "set":
+        elements.copied(unit, change, value)
+    matches = _repeated(unit, copy, value)
+    if copy.from_source is not None:
+        unit.seen[source] |= unit.seen[copy.from_source]
+    for write in matches:
+        _learn(unit, source, write, replaced)
+    missing = tuple(place for place in copy.of if place not in {w.place for w in unit.writes.values()})
+    if missing or not matches:
+        unit.waiting.append(Waiting(source, value, change.stamp, replaced, missing))
+    unit.view[source] = value
+    if not unchanged:
+        unit.own.pop(source, None)
+        unit.snapshot_only.pop(source, None)
+    _note_equal_views(record, unit, source)
+    everybody(record, unit)
+
+
+def _repeated(unit: Unit, copy: Copy, value: Any) -> list[Write]:
+    """The writes that a copy repeats. "A copy that names no write repeats every frontier write of its value", or else
+    the overwritten ones of its value, which it puts back."""
+    named = [write for write in unit.writes.values() if write.place in copy.of]
+    if named:
+        return named
+    alike = [write for write in unseen(unit) if unit.same(write.value, value) and write.id not in unit.ended]
+    if copy.from_source is not None:
+        alike = [write for write in alike if write.id in unit.seen[copy.from_source]]
+    return [write for write in alike if write.id not in unit.overwritten] or alike
+
+
+def _learn(unit: Unit, source: str, write: Write, replaced: Any) -> None:
+    """Rule 2: "A copy of v that replaces the source's own write w, neither having seen the other, overwrites w"; "a
+    copy of a write that is itself seen or overwritten overwrites nothing; an overwritten one it puts back"."""
+    unit.seen[source] |= {write.id} | write.taught
+    unit.seen_dots[source] |= {dot for dot in unit.dots if dot[0] in write.taught}
+    if unit.plan.merge not in OVERWRITES:
+        return
+    current = frontier(unit)
+    unit.overwritten.discard(write.id)
+    own = unit.writes.get(replaced)
+    if own not in current or write not in current or own is write or own is None:
+        return
+    if not unit.same(own.value, write.value) and own.id not in write.seen and write.id not in own.seen:
+        unit.overwritten.add(own.id)
+
+
+def _late_matches(record: Record, unit: Unit, write: Write) -> None:
+    """Rule 2: a copy that matched nothing "waits max_ahead of stamp time for one; when it comes, the source has seen it
+    since the copy: what it wrote in between dominates it"."""
+    for wait in list(unit.waiting):
+        if wait.source == write.source or write.id.wall_us - wait.stamp.wall_us > record.max_ahead_us:
+            continue
+        between = [w for w in unit.writes.values() if w.source == wait.source and w.id > wait.stamp]
+        named = write.place in wait.places
+        by_value = not wait.places and unit.same(write.value, wait.value)
+        if not (named or by_value) or any(later.id in write.seen for later in between):
+            continue
+        unit.waiting.remove(wait)
+        _learn(unit, wait.source, write, wait.replaced)
+        for later in between:
+            later.seen |= ({write.id} | write.taught) - {later.id}
+            later.taught |= {write.id} | write.taught
+
+
+def _note_equal_views(record: Record, unit: Unit, source: str) -> None:
+    alike = [t for t in record.holders(unit) if t in unit.view and unit.same(unit.view[t], unit.view[source])]
+    unit.differed -= {frozenset((source, other)) for other in alike if other != source}

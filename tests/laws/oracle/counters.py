@@ -1,0 +1,117 @@
+"""§3 Counters: base + exact deltas; sets; bounds. NULL→n, n→NULL and an insert are sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cdc_merge.model import DECISION_SOURCE, UNKNOWN
+from tests.laws.oracle.frontiers import frontier
+from tests.laws.oracle.words import Record, Unit, Write
+
+
+def measure(unit: Unit, write: Write) -> None:
+    """Is this write a set or a delta? "`before` comes from the old tuple or else from the source's view; with neither,
+    the delta is unknown: conflict unknown_base, never a guess"."""
+    if unit.plan.merge != "counter":
+        return
+    if write.kind in ("insert", "decision") or write.value is None or write.before is None:
+        write.is_set = True
+        _equal_sets_agree(unit, write)
+    elif write.before is UNKNOWN:
+        write.base_unknown = True
+    else:
+        write.delta = write.value - write.before
+
+
+def _equal_sets_agree(unit: Unit, write: Write) -> None:
+    """§3: "equal concurrent sets agree": their sources have each seen both."""
+    for twin in unit.writes.values():
+        if twin is not write and twin.is_set and _concurrent(twin, write) and unit.same(twin.value, write.value):
+            unit.seen[write.source].add(twin.id)
+            unit.seen[twin.source].add(write.id)
+
+
+def _concurrent(one: Write, other: Write) -> bool:
+    return one.id not in other.seen and other.id not in one.seen
+
+
+def _active(unit: Unit) -> list[Write]:
+    return [write for write in unit.writes.values() if write.id not in unit.ended]
+
+
+def _sets(unit: Unit) -> list[Write]:
+    """Sets that no other set has seen."""
+    sets = [write for write in _active(unit) if write.is_set]
+    return [write for write in sets if not any(write.id in other.seen for other in sets)]
+
+
+def _deltas(unit: Unit) -> list[Write]:
+    return [write for write in _active(unit) if write.delta is not None]
+
+
+def value(record: Record, unit: Unit) -> Any:
+    """§3: "provisional = latest set + the deltas it had not seen"; without a set: base + the sum of the deltas."""
+    sets = _sets(unit)
+    if sets:
+        latest = max(sets, key=lambda write: write.id)
+        return _sum(latest.value, [w.delta for w in _deltas(unit) if w.id not in latest.seen and w is not latest])
+    return _sum(_base(record, unit), [write.delta for write in _deltas(unit)])
+
+
+def _base(record: Record, unit: Unit) -> Any:
+    """§4: "a counter's base likewise (its NULL is absent)": the first source in `from:` that has one."""
+    for source in record.entity.sources:
+        if unit.resting.get(source) is not None:
+            return unit.resting[source]
+    if unit.resting:
+        return None
+    known = [write.before for write in sorted(_deltas(unit), key=lambda write: write.id)]
+    return known[0] if known else UNKNOWN
+
+
+def _sum(start: Any, deltas: Iterable[Any]) -> Any:
+    total = start
+    for delta in deltas:
+        total = delta if total is None or total is UNKNOWN else total + delta
+    return total
+
+
+def contested(unit: Unit) -> list[Write]:
+    """Writes of the question concurrent_update: "a set concurrent with a delta or another set". "Decisions on a counter
+    are sets; deltas that a decision had not seen add to it without a question, another set asks"."""
+    involved: list[Write] = []
+    for one in _sets(unit):
+        for other in _sets(unit):
+            if other is not one and not unit.same(one.value, other.value):
+                involved.append(one)
+        for delta in _deltas(unit):
+            if one.source != DECISION_SOURCE and _concurrent(one, delta) and not _saw_twin(unit, one, delta):
+                involved += [one, delta]
+    return [write for write in unit.writes.values() if any(write is other for other in involved)]
+
+
+def _saw_twin(unit: Unit, one: Write, delta: Write) -> bool:
+    """Equal concurrent sets are one: who has seen one of them has seen it."""
+    return any(
+        twin.is_set and twin.id in delta.seen and _concurrent(twin, one) and unit.same(twin.value, one.value)
+        for twin in unit.writes.values()
+    )
+
+
+def out_of_bounds(record: Record, unit: Unit) -> bool:
+    total, options = value(record, unit), unit.plan.options
+    if total is None or total is UNKNOWN:
+        return False
+    low, high = options.get("min"), options.get("max")
+    return (low is not None and total < low) or (high is not None and total > high)
+
+
+def base_unknown(unit: Unit) -> list[Write]:
+    """Open until a later set or decision has seen the write."""
+    sets = [write for write in _active(unit) if write.is_set]
+    return [w for w in _active(unit) if w.base_unknown and not any(w.id in other.seen for other in sets)]
+
+
+def candidates_of_bound(unit: Unit) -> list[Write]:
+    return frontier(unit)

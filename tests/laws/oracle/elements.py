@@ -1,0 +1,94 @@
+"""§3 Sets: an observed-remove set. A dot is (write that added it, element); a removal removes the dots it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cdc_merge.model import UNKNOWN, Change
+from tests.laws.oracle.words import Record, Unit, Waiting, Write, is_plain_copy
+
+BASELINE = "first snapshot"
+
+
+def of(unit: Unit, value: Any) -> frozenset[Any]:
+    """The elements of a value; NULL and unknown hold none."""
+    if value is None or value is UNKNOWN:
+        return frozenset()
+    separator = unit.plan.options.get("separator")
+    if isinstance(value, str) and separator:
+        return frozenset(part for part in value.split(separator) if part)
+    return frozenset(value)
+
+
+def note(unit: Unit, write: Write) -> None:
+    if unit.plan.merge != "set":
+        return
+    _difference(unit, write, unit.seen_dots[write.source], of(unit, write.before))
+    unit.seen_dots[write.source] |= {dot for dot in unit.dots if dot[0] == write.id}
+    _late(unit, write)
+
+
+def decide(unit: Unit, write: Write) -> None:
+    """§3: "Decisions … on sets and maps the difference to the provisional value"."""
+    if unit.plan.merge == "set":
+        _difference(unit, write, set(unit.dots), members(unit))
+
+
+def _difference(unit: Unit, write: Write, seen: Iterable[Any], before: frozenset[Any]) -> None:
+    after = of(unit, write.value)
+    known = frozenset(seen)
+    for element in before - after:
+        unit.removals[element].append((write.id, frozenset(dot for dot in known if dot[1] == element)))
+    unit.dots |= {(write.id, element) for element in after - before}
+
+
+def baseline(unit: Unit, source: str, value: Any) -> None:
+    """The first snapshots are joined; an element that several of them hold is one dot that all of these have seen."""
+    if unit.plan.merge == "set":
+        dots = {(BASELINE, element) for element in of(unit, value)}
+        unit.dots |= dots
+        unit.seen_dots[source] |= dots
+
+
+def copied(unit: Unit, change: Change, value: Any) -> None:
+    """§3: "Copies in sets that add x have seen the dots of x; copies remove nothing"."""
+    source, copy = change.stamp.source, change.copy
+    assert copy is not None
+    added = of(unit, value) - of(unit, unit.view.get(source))
+    if copy.from_source is not None:
+        unit.seen_dots[source] |= unit.seen_dots[copy.from_source]
+    for element in added:
+        dots = {dot for dot in unit.dots if dot[1] == element and dot not in unit.ended_dots}
+        unit.seen_dots[source] |= dots
+        unit.seen[source] |= {dot[0] for dot in dots if dot[0] in unit.writes}
+        if not dots and is_plain_copy(copy):
+            unit.waiting.append(Waiting(source, (element,), change.stamp, None, ()))
+
+
+def _late(unit: Unit, write: Write) -> None:
+    """A copied element that nobody had added yet: its source has seen the dot since the copy."""
+
+
+def members(unit: Unit) -> frozenset[Any]:
+    """Add wins: in, when some dot of it is unseen by every removal. `wins: remove`: "in, if some add has seen every
+    removal of it"."""
+    live = {dot for dot in unit.dots if dot not in unit.ended_dots}
+    keeps = _outlives_all if unit.plan.options.get("wins") == "remove" else _outlives
+    return frozenset(dot[1] for dot in live if keeps(unit, dot))
+
+
+def _outlives(unit: Unit, dot: tuple[Any, Any]) -> bool:
+    return not any(dot in seen for _, seen in unit.removals[dot[1]])
+
+
+def _outlives_all(unit: Unit, dot: tuple[Any, Any]) -> bool:
+    add = unit.writes.get(dot[0])
+    seen = add.seen if add is not None else set()
+    return all(removal in seen for removal, _ in unit.removals[dot[1]])
+
+
+def value(record: Record, unit: Unit) -> Any:
+    if not unit.dots and not unit.writes and not unit.resting:
+        return UNKNOWN
+    return members(unit)
