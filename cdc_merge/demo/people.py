@@ -55,7 +55,7 @@ class People:
     def __init__(self, dsns: Mapping[str, str], world: World, journal: Journal, seed: int) -> None:
         self._dsns = dsns
         self._world = world
-        self._journal = journal
+        self.journal = journal
         self._seed = seed
         self._home = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -82,7 +82,7 @@ class People:
         assert self._sync is not None
         dice = random.Random(f"{self._seed}/{number}")
         try:
-            desk = Desk(self._dsns, self._sync, self._journal)
+            desk = Desk(self._dsns, self._sync, self.journal)
             self._play(Stage(self._world, desk, dice, lambda seconds: void(self._home.wait(seconds))))
             desk.close()
         except psycopg.Error as error:
