@@ -107,10 +107,11 @@ def play(wish: Wish, screen: Screen) -> Summary:
         sidecar = Sidecar(load(config, os.environ), observers=[tally])
         stack.callback(sidecar.stop)
         sidecar.start()
-        inquiry = Inquiry(sidecar.address)
+        address = f"http://{sidecar.address}"
+        inquiry = Inquiry(address)
         _await_first_copies(inquiry)
         people = People(dsns, world, Journal(), wish.seed)
-        scene = Scene(sidecar.address, config, dsns, people.journal, tally, world, {}, time.monotonic(), wish.seconds)
+        scene = Scene(address, config, dsns, people.journal, tally, world, {}, time.monotonic(), wish.seconds)
         _watch(scene, people, inquiry, wish.enough, screen)
         return _compared(scene, people, inquiry)
 
