@@ -192,6 +192,9 @@ class Metrics:
     def _count_closed(self, conflict: Conflict) -> None:
         if not self._closed(conflict.id):
             return
+        if conflict.announced_us is None:
+            # Settled by itself at once: closing is the first that is told of it.
+            self._count_raised(conflict)
         entity, _, kind, _ = self._labels.conflict(conflict)
         resolution = self._labels.resolution(conflict.resolution)
         self._resolutions.labels(entity, kind, resolution).inc()

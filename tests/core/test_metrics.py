@@ -232,6 +232,16 @@ def test_a_conflict_that_is_told_twice_is_counted_once() -> None:
     assert value(metrics, "resolutions_total", entity="customer", kind="concurrent_update", resolution="converged") == 1
 
 
+@pytest.mark.parametrize(("announced_us", "times"), [(None, 1), (2_000_000, 0)])
+def test_a_conflict_first_told_when_closed_was_raised_unless_it_was_announced_before(
+    announced_us: int | None, times: int
+) -> None:
+    metrics = made()
+    metrics(ConflictMoved("closed", replace(CLOSED, announced_us=announced_us)))
+    labels = {"entity": "customer", "field": "phone", "kind": "concurrent_update", "severity": "high"}
+    assert value(metrics, "conflicts_total", **labels) == times
+
+
 @pytest.mark.parametrize("what", ["revised", "announced"])
 def test_a_conflict_that_only_moves_is_not_counted(what: str) -> None:
     metrics = made()
