@@ -9,11 +9,11 @@ Tokens are kept as digests, so neither a dump of the process nor a comparison's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,70 +27,80 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="cdc-merge"'}
 
 
+class Caller(NamedTuple):
+    """Who a token stands for, and the roles that the configuration gives them."""
+
+    name: str
+    roles: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """`roles` maps a token's SHA-256, in hex, to the role that it stands for."""
+    """`callers` maps a token's SHA-256, in hex, to its owner."""
 
-    roles: Mapping[str, str] = field(default_factory=dict)
+    callers: Mapping[str, Caller] = field(default_factory=dict)
 
-    def role(self, authorization: str | None) -> str | None:
-        """The role of an Authorization header; None without one. ProblemRaised (401) if its token is not known."""
+    def caller(self, authorization: str | None) -> Caller | None:
+        """The owner of an Authorization header's token; None without one. ProblemRaised (401) if it is not known."""
         if not authorization:
             return None
         scheme, _, token = authorization.partition(" ")
-        role = self.roles.get(digest(token.strip())) if scheme.lower() == "bearer" else None
-        if role is None:
-            raise ProblemRaised(
-                401, "The token is not known here.", hint="Send Authorization: Bearer TOKEN.", headers=CHALLENGE
-            )
-        return role
+        caller = self.callers.get(digest(token.strip())) if scheme.lower() == "bearer" else None
+        if caller is None:
+            hint = "Send Authorization: Bearer TOKEN."
+            raise ProblemRaised(401, "The token is not known here.", hint=hint, headers=CHALLENGE)
+        return caller
 
-    def permit_change(self, authorization: str | None) -> str:
-        """The role that makes the change; ProblemRaised if there is none or it may only read."""
-        role = self.role(authorization)
-        if role is None:
+    def permit_change(self, authorization: str | None) -> Caller:
+        """Who makes the change; ProblemRaised (403) if that is nobody or somebody who may only read."""
+        caller = self.caller(authorization)
+        if caller is None:
             raise ProblemRaised(403, "A change needs a token with a role.", hint=self._how_to_get_one())
-        if role == READ_ONLY:
-            raise ProblemRaised(
-                403, f"The role {role} may read and change nothing.", hint="Use a token with another role."
-            )
-        return role
+        if not caller.roles - {READ_ONLY}:
+            hint = "Name its owner under a role in access.roles."
+            raise ProblemRaised(403, "The owner of this token has no role that changes anything.", hint=hint)
+        return caller
 
     def permit_read(self, client: str | None, headers: Headers) -> None:
         """ProblemRaised (401) unless the request comes from this machine or brings a known token."""
-        if self.role(headers.get("authorization")) is None and not (
-            is_loopback(client) and names_this_machine(headers)
-        ):
-            raise ProblemRaised(
-                401, "Reading from another machine needs a token.", hint=self._how_to_get_one(), headers=CHALLENGE
-            )
+        is_known = self.caller(headers.get("authorization")) is not None
+        if not is_known and not (is_loopback(client) and names_this_machine(headers)):
+            sentence = "Reading from another machine needs a token."
+            raise ProblemRaised(401, sentence, hint=self._how_to_get_one(), headers=CHALLENGE)
 
     def _how_to_get_one(self) -> str:
-        if self.roles:
+        if self.callers:
             return "Send Authorization: Bearer TOKEN, with a token of access.tokens_file."
-        return "Name a file of tokens in access.tokens_file; each line reads: TOKEN ROLE."
+        return "Name a file of tokens in access.tokens_file; each line reads: TOKEN NAME."
 
 
 def digest(token: str) -> str:
     return sha256(token.encode()).hexdigest()
 
 
-def access_from_text(text: str) -> Access:
-    """Read a tokens file: one `TOKEN ROLE` a line, `#` begins a comment. ConfigError counts the bad lines, unread."""
-    roles: dict[str, str] = {}
+def access_from_text(text: str, roles: Mapping[str, Collection[str]]) -> Access:
+    """Read a tokens file: one `TOKEN NAME` a line, `#` begins a comment. ConfigError counts the bad lines, unread.
+
+    `roles` maps a role to the names that have it. While no roles are configured, each name is its owner's role.
+    """
+    callers: dict[str, Caller] = {}
     problems: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         match line.partition("#")[0].split():
             case []:
                 continue
-            case [token, role]:
-                roles[digest(token)] = role
+            case [token, name]:
+                callers[digest(token)] = Caller(name, _roles_of(name, roles))
             case words:
-                problems.append(f"line {number}: {len(words)} words where TOKEN ROLE is expected")
+                problems.append(f"line {number}: {len(words)} words where TOKEN NAME is expected")
     if problems:
-        hint = "Write one token and its role on each line, separated by a space."
+        hint = "Write one token and its owner's name on each line, separated by a space."
         raise ConfigError("The tokens file cannot be used.", hint=hint, problems=tuple(problems))
-    return Access(roles)
+    return Access(callers)
+
+
+def _roles_of(name: str, roles: Mapping[str, Collection[str]]) -> frozenset[str]:
+    return frozenset(role for role, names in roles.items() if name in names) if roles else frozenset({name})
 
 
 def is_loopback(client: str | None) -> bool:

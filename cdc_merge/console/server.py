@@ -32,20 +32,19 @@ GRACE_S: Final = 0.5
 FORCED_S: Final = 0.4
 # Requests wait here while all handler threads are busy; more than that is refused with 503.
 MAX_CONNECTIONS: Final = 256
-MAX_PORT: Final = 65_535
 
 
 class HttpServer:
-    """Console, API, metrics and health over a `Reading`. `listen` is `host:port`; port 0 takes a free one."""
+    """Console, API, metrics and health over a `Reading`. `listen` is host and port; port 0 takes a free one."""
 
     def __init__(
-        self, reading: Reading, listen: str, registry: CollectorRegistry, access: Access | None = None
+        self, reading: Reading, listen: tuple[str, int], registry: CollectorRegistry, access: Access | None = None
     ) -> None:
         self._listen = listen
         self._application = application(reading, registry, access or Access())
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
-        self.address = listen
+        self.address = address_text(listen)
 
     @property
     def url(self) -> str:
@@ -53,7 +52,7 @@ class HttpServer:
 
     def start(self) -> None:
         """Listen. `address` is then the bound `host:port`. AddressUnavailable if it cannot be had."""
-        bound = bind(self._listen)
+        bound = bind(*self._listen)
         self.address = address_text(bound.getsockname())
         # What is named here would otherwise depend on which packages happen to be installed.
         configuration = uvicorn.Config(
@@ -128,35 +127,27 @@ class PathAsSent:
         await self._app(scope, receive, send)
 
 
-def bind(listen: str) -> socket.socket:
-    """A socket bound to `host:port` (`[::1]:8787` for IPv6). AddressUnavailable names the address and why not."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound there. AddressUnavailable names the address and why not."""
     try:
-        found = socket.getaddrinfo(*_host_and_port(listen), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         bound = socket.socket(family, kind, protocol)
-    except (OSError, ValueError) as error:
-        raise _unavailable(listen, error) from error
+    except OSError as error:
+        raise _unavailable(host, port, error) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise _unavailable(listen, error) from error
+        raise _unavailable(host, port, error) from error
     return bound
 
 
-def _host_and_port(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    # getaddrinfo takes 99999 for 34463, and no host for every interface.
-    if not host or not 0 <= int(port) <= MAX_PORT:
-        raise ValueError("not host:port")
-    return host.strip("[]"), int(port)
-
-
-def _unavailable(listen: str, error: Exception) -> AddressUnavailable:
-    reason = error.strerror if isinstance(error, OSError) else "it does not read host:port"
+def _unavailable(host: str, port: int, error: OSError) -> AddressUnavailable:
     hint = "Set http.listen to a free address of this machine, such as 127.0.0.1:8787; port 0 takes any free one."
-    return AddressUnavailable(f"The HTTP listener cannot have {listen}: {reason}.", hint=hint)
+    where = address_text((host, port))
+    return AddressUnavailable(f"The HTTP listener cannot have {where}: {error.strerror}.", hint=hint)
 
 
 def address_text(address: tuple[str, int]) -> str:
