@@ -1,0 +1,217 @@
+"""A store in memory: for tests, rehearsals and pure replays. What it forgets on exit is everything.
+
+Rules: the same contract as the stores on disk. A transaction works on a copy of what it touches and publishes it in one
+step. `Disk` is what outlives a worker: a second store on the same disk sees what the first one committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import itemgetter
+from threading import Lock
+from typing import Final, TypeVar
+
+from cdc_merge.errors import NotFound, StoreUnavailable
+from cdc_merge.model import Change, Conflict, Figures, Place, Position, RecordKey, Stamp
+from cdc_merge.stores.queue import CLOSED, FILTERS, OPEN, matches
+
+K = TypeVar("K")
+V = TypeVar("V")
+_Trail = dict[Place, Change]
+
+_in_order: Final = itemgetter(2, 3)
+
+
+@dataclass(slots=True)
+class Disk:
+    """What is committed, who may write, and the lock under which both change hands."""
+
+    trails: dict[RecordKey, _Trail] = field(default_factory=dict)
+    conflicts: dict[str, Conflict] = field(default_factory=dict)
+    positions: dict[str, tuple[Position, Stamp]] = field(default_factory=dict)
+    identities: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    claimed: tuple[object, str] | None = None
+    lock: Lock = field(default_factory=Lock)
+    writing: Lock = field(default_factory=Lock)
+
+
+class MemoryTransaction:
+    """ports.StoreTransaction over a disk: `changed` parts lie on top of the committed ones until `publish`."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._trails: dict[RecordKey, _Trail] = {}
+        self._conflicts: dict[str, Conflict] = {}
+        self._positions: dict[str, tuple[Position, Stamp]] = {}
+        self._identities: dict[tuple[str, str, str], str | None] = {}
+
+    def histories(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Change]]:
+        return {RecordKey(*key): _ordered(self._trail(RecordKey(*key))) for key in keys}
+
+    def append(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            record = RecordKey(change.entity, change.key)
+            trail = self._trails.get(record)
+            if trail is None:
+                trail = self._trails[record] = dict(self._disk.trails.get(record, {}))
+            stored = trail.get(change.place)
+            if stored is None or change.stamp < stored.stamp:
+                trail[change.place] = change
+
+    def open_conflicts(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Conflict]]:
+        found: dict[RecordKey, list[Conflict]] = {RecordKey(*key): [] for key in keys}
+        for conflict in (self._disk.conflicts | self._conflicts).values():
+            record = RecordKey(conflict.question.entity, conflict.question.key)
+            if record in found and conflict.status != CLOSED:
+                found[record].append(conflict)
+        return found
+
+    def save_conflicts(self, conflicts: Iterable[Conflict]) -> None:
+        self._conflicts.update((conflict.id, conflict) for conflict in conflicts)
+
+    def save_position(self, source: str, position: Position, clock: Stamp) -> None:
+        self._positions[source] = (position, clock)
+
+    def keys_of(self, source: str, table: str, identities: Iterable[str]) -> Mapping[str, str]:
+        found = {identity: self._key_of((source, table, identity)) for identity in identities}
+        return {identity: key for identity, key in found.items() if key is not None}
+
+    def save_identities(self, source: str, table: str, changes: Mapping[str, str | None]) -> None:
+        self._identities.update({(source, table, identity): key for identity, key in changes.items()})
+
+    def forget_source(self, source: str) -> list[RecordKey]:
+        touched = []
+        for record in sorted(self._disk.trails.keys() | self._trails.keys()):
+            trail = self._trail(record)
+            kept = {place: change for place, change in trail.items() if not _clock_of(source, change.stamp)}
+            if len(kept) < len(trail):
+                self._trails[record] = kept
+                touched.append(record)
+        known = self._disk.identities.keys() | self._identities.keys()
+        self._identities.update({name: None for name in known if name[0] == source})
+        return touched
+
+    def publish(self) -> None:
+        disk = self._disk
+        with disk.lock:
+            _lay_over(disk.trails, {record: trail or None for record, trail in self._trails.items()})
+            _lay_over(disk.identities, self._identities)
+            disk.conflicts.update(self._conflicts)
+            disk.positions.update(self._positions)
+
+    def _trail(self, record: RecordKey) -> _Trail:
+        return self._trails.get(record) or ({} if record in self._trails else self._disk.trails.get(record, {}))
+
+    def _key_of(self, name: tuple[str, str, str]) -> str | None:
+        return self._identities[name] if name in self._identities else self._disk.identities.get(name)
+
+
+class MemoryStore:
+    """ports.Store over a `Disk`, its own unless one is given."""
+
+    def __init__(self, disk: Disk | None = None) -> None:
+        self._disk = Disk() if disk is None else disk
+        self._closed = False
+
+    def claim(self, owner: str) -> None:
+        with self._disk.lock:
+            self._refuse_when_closed()
+            if self._disk.claimed not in (None, (self, owner)):
+                raise StoreUnavailable(
+                    f"the store is held by {self._disk.claimed[1]}",
+                    hint="One worker writes to a store; close it before another one claims it.",
+                )
+            self._disk.claimed = (self, owner)
+
+    @contextmanager
+    def transaction(self) -> Iterator[MemoryTransaction]:
+        with self._disk.writing:
+            if self._disk.claimed is None or self._disk.claimed[0] is not self:
+                self.claim("no name given")
+            batch = MemoryTransaction(self._disk)
+            yield batch
+            batch.publish()
+
+    def positions(self) -> Mapping[str, tuple[Position, Stamp]]:
+        with self._reading() as disk:
+            return dict(disk.positions)
+
+    def history(self, record: RecordKey) -> list[Change]:
+        with self._reading() as disk:
+            return _ordered(disk.trails.get(record, {}))
+
+    def records(self, entity: str, after: str | None, limit: int) -> list[str]:
+        with self._reading() as disk:
+            keys = (key for name, key in disk.trails if name == entity and (after is None or key > after))
+            return sorted(keys)[:limit]
+
+    def conflict(self, conflict_id: str) -> Conflict | None:
+        with self._reading() as disk:
+            return disk.conflicts.get(conflict_id)
+
+    def conflicts(self, where: Mapping[str, str], after: str | None, limit: int) -> list[Conflict]:
+        """As ports.Store says; NotFound when `after` is no conflict's id."""
+        assert where.keys() <= FILTERS.keys(), f"no such filters: {sorted(where.keys() - FILTERS.keys())}"
+        with self._reading() as disk:
+            ids = list(disk.conflicts)
+            if after is not None and after not in disk.conflicts:
+                raise NotFound(
+                    "the list cannot go on after a conflict that is not in it", hint="Start again without a cursor."
+                )
+            begin = 0 if after is None else ids.index(after) + 1
+            found = (disk.conflicts[each] for each in ids[begin:])
+            return [conflict for conflict in found if matches(conflict, where)][:limit]
+
+    def unfinished_conflicts(self) -> Iterator[Conflict]:
+        with self._reading() as disk:
+            unfinished = [conflict for conflict in disk.conflicts.values() if conflict.status != CLOSED]
+        yield from unfinished
+
+    def figures(self) -> Figures:
+        with self._reading() as disk:
+            history_changes = sum(map(len, disk.trails.values()))
+            open_ones = [conflict for conflict in disk.conflicts.values() if conflict.status == OPEN]
+        count: dict[tuple[str, str, str], int] = {}
+        oldest: dict[tuple[str, str], int] = {}
+        for conflict in open_ones:
+            question = conflict.question
+            kind, since = (question.entity, question.kind, question.severity), (question.entity, question.severity)
+            count[kind] = count.get(kind, 0) + 1
+            oldest[since] = min(conflict.raised_us, oldest.get(since, conflict.raised_us))
+        return Figures(history_changes=history_changes, conflicts_open=count, oldest_open_us=oldest)
+
+    def close(self) -> None:
+        """Let go of the claim; the disk stays for the next store on it."""
+        with self._disk.writing, self._disk.lock:
+            self._closed = True
+            if self._disk.claimed and self._disk.claimed[0] is self:
+                self._disk.claimed = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Disk]:
+        with self._disk.lock:
+            self._refuse_when_closed()
+            yield self._disk
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the store is closed", hint="Ask again when the sidecar is running.")
+
+
+def _ordered(trail: _Trail) -> list[Change]:
+    return sorted(trail.values(), key=_in_order)
+
+
+def _clock_of(source: str, stamp: Stamp) -> bool:
+    """A source's clocks are its name, or its name and a partition (semantics §2)."""
+    return stamp.source == source or stamp.source.startswith(f"{source}/")
+
+
+def _lay_over(committed: dict[K, V], changed: Mapping[K, V | None]) -> None:
+    for name, value in changed.items():
+        if value is None:
+            committed.pop(name, None)
+        else:
+            committed[name] = value

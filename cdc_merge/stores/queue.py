@@ -1,0 +1,27 @@
+"""What a list of conflicts can be filtered by: one table for every store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from cdc_merge.model import Conflict
+
+# Each filter names the values that a conflict answers to. A group's conflict is found by the group's name as field.
+FILTERS: Final[Mapping[str, Callable[[Conflict], Collection[str | None]]]] = {
+    "status": lambda conflict: (conflict.status,),
+    "entity": lambda conflict: (conflict.question.entity,),
+    "key": lambda conflict: (conflict.question.key,),
+    "field": lambda conflict: (conflict.question.field, conflict.question.group),
+    "kind": lambda conflict: (conflict.question.kind,),
+    "severity": lambda conflict: (conflict.question.severity,),
+    "source": lambda conflict: {candidate.source for candidate in conflict.question.candidates},
+}
+
+CLOSED: Final = "closed"
+OPEN: Final = "open"
+
+
+def matches(conflict: Conflict, where: Mapping[str, str]) -> bool:
+    """Whether the conflict passes every filter of `where`; KeyError for a filter that does not exist."""
+    return all(wanted in FILTERS[name](conflict) for name, wanted in where.items())

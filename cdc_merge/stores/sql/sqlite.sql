@@ -1,0 +1,210 @@
+-- Every statement of the SQLite store. `-- name:` begins one; the comment under it says why it is so.
+
+-- name: tables
+-- An empty file, a store, or somebody else's database?
+SELECT name FROM sqlite_master WHERE type = 'table'
+
+-- name: schema_version
+-- Which migrations this file has seen.
+SELECT version FROM schema_version
+
+-- name: set_schema_version
+-- In the same transaction as the migration itself.
+UPDATE schema_version SET version = ?
+
+-- name: last_numbers
+-- Numbers are given by the one writer; both maxima are the ends of a B-tree.
+SELECT (SELECT coalesce(max(seq), 0) FROM history), (SELECT coalesce(max(record_id), 0) FROM head)
+
+-- name: scopes
+-- There are few (tables × timelines), so they are read at once.
+SELECT id, system, timeline, table_name, lsn, ordinal FROM scope
+
+-- name: add_scope
+-- A table seen for the first time; nothing of it is stored yet.
+INSERT INTO scope (system, timeline, table_name, lsn, ordinal) VALUES (?, ?, ?, -1, -1)
+
+-- name: raise_scope
+-- Once per batch and table, not once per change.
+UPDATE scope SET lsn = ?, ordinal = ? WHERE id = ?
+
+-- name: record
+-- A point query stays inside the process (about 2 µs), so keys are asked one by one and any text is safe.
+SELECT record.id, head.seq FROM record CROSS JOIN head ON head.record_id = record.id
+WHERE record.entity = ? AND record.key = ?
+
+-- name: add_record
+-- The writer knows that the record is new.
+INSERT INTO record (entity, key, id) VALUES (?, ?, ?)
+
+-- name: add_change
+-- The writer has made sure that the place is new.
+INSERT INTO history (seq, record_id, previous, scope_id, lsn, ordinal, source, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: set_head
+-- REPLACE on a table without further indexes is one B-tree visit.
+REPLACE INTO head (record_id, seq) VALUES (?, ?)
+
+-- name: trail
+-- From the heads back to the first entry of each record. A missing `previous` ends the trail.
+WITH RECURSIVE trail (previous, record_id, scope_id, lsn, ordinal, source, body) AS (
+    SELECT entry.previous, entry.record_id, entry.scope_id, entry.lsn, entry.ordinal, entry.source, entry.body
+    FROM json_each(?) AS wanted CROSS JOIN history AS entry ON entry.seq = wanted.value
+    UNION ALL
+    SELECT entry.previous, entry.record_id, entry.scope_id, entry.lsn, entry.ordinal, entry.source, entry.body
+    FROM trail CROSS JOIN history AS entry ON entry.seq = trail.previous
+)
+SELECT trail.record_id, scope.system, scope.timeline, scope.table_name, trail.lsn, trail.ordinal, trail.source, trail.body
+FROM trail CROSS JOIN scope ON scope.id = trail.scope_id
+
+-- name: find_place
+-- Only for places that are not beyond the highest of their scope: re-delivery, and sources without one order.
+WITH RECURSIVE trail (seq, previous, scope_id, lsn, ordinal) AS (
+    SELECT seq, previous, scope_id, lsn, ordinal FROM history WHERE seq = :head
+    UNION ALL
+    SELECT entry.seq, entry.previous, entry.scope_id, entry.lsn, entry.ordinal
+    FROM trail CROSS JOIN history AS entry ON entry.seq = trail.previous
+)
+SELECT history.seq, history.source, history.body
+FROM trail CROSS JOIN history ON history.seq = trail.seq
+WHERE trail.scope_id = :scope AND trail.lsn = :lsn AND trail.ordinal = :ordinal
+
+-- name: replace_change
+-- The smaller of two stamps for one place stays.
+UPDATE history SET source = ?, body = ? WHERE seq = ?
+
+-- name: count_changes
+-- The running count that `figures` reads.
+UPDATE figure SET history_changes = history_changes + ?
+
+-- name: records_of_source
+-- What forgetting a source touches; its clocks are its name, or its name and a partition.
+SELECT entity, key FROM record
+WHERE id IN (SELECT record_id FROM history
+             WHERE source = :source OR substr(source, 1, length(:source) + 1) = :source || '/')
+ORDER BY entity, key
+
+-- name: forget_changes
+-- Rare (a first copy that did not finish), so it may walk the whole log.
+DELETE FROM history WHERE source = :source OR substr(source, 1, length(:source) + 1) = :source || '/'
+
+-- name: relink
+-- Entries were removed from the middle of trails.
+UPDATE history SET previous = linked.previous
+FROM (SELECT seq, lag(seq, 1, 0) OVER (PARTITION BY record_id ORDER BY seq) AS previous FROM history) AS linked
+WHERE linked.seq = history.seq AND linked.previous <> history.previous
+
+-- name: forget_heads
+-- All heads are made again from the log that is left.
+DELETE FROM head
+
+-- name: make_heads
+-- The newest entry of each record.
+INSERT INTO head (record_id, seq) SELECT record_id, max(seq) FROM history GROUP BY record_id
+
+-- name: forget_records
+-- A record is there as long as something is known about it.
+DELETE FROM record WHERE id NOT IN (SELECT record_id FROM head)
+
+-- name: forget_scopes
+-- The next first copy may stand at lower places.
+DELETE FROM scope WHERE id NOT IN (SELECT scope_id FROM history)
+
+-- name: forget_identities
+-- Filled again by the next first copy.
+DELETE FROM identity WHERE source = ?
+
+-- name: records
+-- The primary key's own order; keys are unique within an entity, so the last one is the cursor.
+SELECT key FROM record WHERE entity = :entity AND (:after IS NULL OR key > :after) ORDER BY key LIMIT :limit
+
+-- name: save_conflict
+-- Replacing keeps the place in the queue.
+INSERT INTO conflict (id, status, entity, key, field, field_group, kind, severity, sources, raised_us, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    status = excluded.status, entity = excluded.entity, key = excluded.key, field = excluded.field,
+    field_group = excluded.field_group, kind = excluded.kind, severity = excluded.severity,
+    sources = excluded.sources, raised_us = excluded.raised_us, body = excluded.body
+
+-- name: conflict
+-- One conflict, by its public name.
+SELECT body FROM conflict WHERE id = ?
+
+-- name: conflict_seq
+-- A cursor is a conflict's id; its place in the queue never changes.
+SELECT seq FROM conflict WHERE id = ?
+
+-- name: unfinished_of_record
+-- The partial index holds open and settling conflicts only.
+SELECT body FROM conflict WHERE entity = ? AND key = ? AND status <> 'closed' ORDER BY seq
+
+-- name: unfinished
+-- Read from the partial index alone; the bodies follow in pages.
+SELECT seq FROM conflict WHERE status <> 'closed' ORDER BY seq
+
+-- name: conflicts_at
+-- One page of the above; a conflict that was closed in between is left out.
+SELECT conflict.body FROM json_each(?) AS wanted CROSS JOIN conflict ON conflict.seq = wanted.value
+WHERE conflict.status <> 'closed' ORDER BY conflict.seq
+
+-- name: conflicts_of_record
+-- Three ways in, one set of filters: a record's conflicts are few.
+SELECT body FROM conflict
+WHERE entity = :entity AND key = :key AND seq > :after
+  AND (:status IS NULL OR status = :status)
+  AND (:field IS NULL OR field = :field OR field_group = :field)
+  AND (:kind IS NULL OR kind = :kind) AND (:severity IS NULL OR severity = :severity)
+  AND (:source IS NULL OR EXISTS (SELECT 1 FROM json_each(sources) AS each WHERE each.value = :source))
+ORDER BY seq LIMIT :limit
+
+-- name: conflicts_by_status
+-- The open ones are a small part of all that ever were, and already in the order of the queue.
+SELECT body FROM conflict
+WHERE status = :status AND seq > :after
+  AND (:entity IS NULL OR entity = :entity) AND (:key IS NULL OR key = :key)
+  AND (:field IS NULL OR field = :field OR field_group = :field)
+  AND (:kind IS NULL OR kind = :kind) AND (:severity IS NULL OR severity = :severity)
+  AND (:source IS NULL OR EXISTS (SELECT 1 FROM json_each(sources) AS each WHERE each.value = :source))
+ORDER BY seq LIMIT :limit
+
+-- name: conflicts_in_order
+-- No index helps: walk the queue.
+SELECT body FROM conflict
+WHERE seq > :after
+  AND (:status IS NULL OR status = :status)
+  AND (:entity IS NULL OR entity = :entity) AND (:key IS NULL OR key = :key)
+  AND (:field IS NULL OR field = :field OR field_group = :field)
+  AND (:kind IS NULL OR kind = :kind) AND (:severity IS NULL OR severity = :severity)
+  AND (:source IS NULL OR EXISTS (SELECT 1 FROM json_each(sources) AS each WHERE each.value = :source))
+ORDER BY seq LIMIT :limit
+
+-- name: save_position
+-- Together with the clock: a restart never stamps backwards.
+REPLACE INTO source (name, system, timeline, lsn, snapshot, slot, clock_wall_us, clock_counter, clock_source)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: positions
+-- All sources at once; there are few.
+SELECT name, system, timeline, lsn, snapshot, slot, clock_wall_us, clock_counter, clock_source FROM source
+
+-- name: key_of
+-- Asked one by one, like `record`.
+SELECT key FROM identity WHERE source = ? AND table_name = ? AND identity = ?
+
+-- name: save_identity
+-- A row may take another business key.
+REPLACE INTO identity (source, table_name, identity, key) VALUES (?, ?, ?, ?)
+
+-- name: forget_identity
+-- The row is gone.
+DELETE FROM identity WHERE source = ? AND table_name = ? AND identity = ?
+
+-- name: history_changes
+-- The running count.
+SELECT history_changes FROM figure
+
+-- name: open_conflicts
+-- Answered from the partial index over open conflicts alone.
+SELECT entity, kind, severity, count(*), min(raised_us) FROM conflict WHERE status = 'open'
+GROUP BY entity, kind, severity

@@ -1,0 +1,213 @@
+"""A store in one SQLite file, for one worker.
+
+Rules: one connection writes, others read what is committed; the claim is a lock file beside the database, taken by the
+first transaction at the latest; whatever fails leaves nothing behind and is StoreUnavailable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from cdc_merge.errors import NotFound, StoreUnavailable
+from cdc_merge.model import Change, Conflict, Figures, Position, RecordKey, Stamp
+from cdc_merge.stores.encoding import decode_conflict, encode_conflict
+from cdc_merge.stores.lock import LockFile
+from cdc_merge.stores.queue import FILTERS
+from cdc_merge.stores.sqlite_file import SQL, Readers, open_for_writing, translated
+from cdc_merge.stores.sqlite_log import HistoryLog, Known, signed, trails, unsigned
+
+_CONFLICTS_PER_PAGE: Final = 500  # of `unfinished_conflicts`: no read stays open while the caller works on them
+
+# The filters that an index answers, the best first, and the statement that begins there.
+_WAYS_IN: Final = (
+    (frozenset({"entity", "key"}), "conflicts_of_record"),
+    (frozenset({"status"}), "conflicts_by_status"),
+    (frozenset[str](), "conflicts_in_order"),
+)
+
+_NO_FILTER: Final = dict.fromkeys(FILTERS)
+
+
+class SqliteTransaction:
+    """ports.StoreTransaction on the writer's connection. Useless once its `with` block has ended."""
+
+    def __init__(self, cursor: sqlite3.Cursor, known: Known) -> None:
+        self._cursor = cursor
+        self._log = HistoryLog(cursor, known)
+        self.histories = self._log.histories
+        self.append = self._log.append
+        self.forget_history = self._log.forget_source
+        self.finish = self._log.finish
+
+    def open_conflicts(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Conflict]]:
+        return {
+            RecordKey(*key): [
+                decode_conflict(body) for (body,) in self._cursor.execute(SQL["unfinished_of_record"], key)
+            ]
+            for key in keys
+        }
+
+    def save_conflicts(self, conflicts: Iterable[Conflict]) -> None:
+        self._cursor.executemany(SQL["save_conflict"], map(_conflict_row, conflicts))
+
+    def save_position(self, source: str, position: Position, clock: Stamp) -> None:
+        system, timeline, lsn, snapshot, slot = position
+        row = (source, system, timeline, signed(lsn), snapshot, slot, *clock)
+        self._cursor.execute(SQL["save_position"], row)
+
+    def keys_of(self, source: str, table: str, identities: Iterable[str]) -> Mapping[str, str]:
+        found = {
+            identity: self._cursor.execute(SQL["key_of"], (source, table, identity)).fetchone()
+            for identity in identities
+        }
+        return {identity: row[0] for identity, row in found.items() if row}
+
+    def save_identities(self, source: str, table: str, changes: Mapping[str, str | None]) -> None:
+        kept = [(source, table, identity, key) for identity, key in changes.items() if key is not None]
+        gone = [(source, table, identity) for identity, key in changes.items() if key is None]
+        self._cursor.executemany(SQL["save_identity"], kept)
+        self._cursor.executemany(SQL["forget_identity"], gone)
+
+    def forget_source(self, source: str) -> list[RecordKey]:
+        self._cursor.execute(SQL["forget_identities"], (source,))
+        return self.forget_history(source)
+
+
+class SqliteStore:
+    """ports.Store in the file `path`; StoreUnavailable when it cannot be opened, is newer, or is not ours."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: LockFile | None = None
+        self._writing = Lock()
+        self._known = Known()
+        self._readers = Readers(path)
+        with translated(path):
+            self._writer = open_for_writing(path, lambda: self._lock_file("opening the store"))
+
+    def claim(self, owner: str) -> None:
+        self._readers.refuse_when_closed()
+        if self._lock is None:
+            self._lock = self._lock_file(owner)
+        elif self._lock.owner != owner:
+            raise StoreUnavailable(
+                f"the store is held by process {os.getpid()} ({self._lock.owner})",
+                hint="One worker writes to a store; close it before another one claims it.",
+            )
+
+    @contextmanager
+    def transaction(self) -> Iterator[SqliteTransaction]:
+        with self._writing, translated(self._path):
+            self._readers.refuse_when_closed()
+            if self._lock is None:
+                self.claim("no name given")
+            cursor = self._writer.cursor()
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                batch = SqliteTransaction(cursor, self._known)
+                yield batch
+                batch.finish()
+                cursor.execute("COMMIT")
+            except BaseException:
+                self._known.forget()
+                self._writer.rollback()
+                raise
+            finally:
+                cursor.close()
+
+    def positions(self) -> Mapping[str, tuple[Position, Stamp]]:
+        with self._readers.reading() as cursor:
+            return {
+                name: (Position(system, timeline, unsigned(lsn), snapshot, slot), Stamp(*clock))
+                for name, system, timeline, lsn, snapshot, slot, *clock in cursor.execute(SQL["positions"])
+            }
+
+    def history(self, record: RecordKey) -> list[Change]:
+        with self._readers.reading() as cursor:
+            found = cursor.execute(SQL["record"], record).fetchone()
+            return trails(cursor, {found[0]: (record, found[1])})[record] if found else []
+
+    def records(self, entity: str, after: str | None, limit: int) -> list[str]:
+        with self._readers.reading() as cursor:
+            page = {"entity": entity, "after": after, "limit": limit}
+            return [key for (key,) in cursor.execute(SQL["records"], page)]
+
+    def conflict(self, conflict_id: str) -> Conflict | None:
+        with self._readers.reading() as cursor:
+            found = cursor.execute(SQL["conflict"], (conflict_id,)).fetchone()
+            return decode_conflict(found[0]) if found else None
+
+    def conflicts(self, where: Mapping[str, str], after: str | None, limit: int) -> list[Conflict]:
+        """As ports.Store says; NotFound when `after` is no conflict's id."""
+        assert where.keys() <= FILTERS.keys(), f"no such filters: {sorted(where.keys() - FILTERS.keys())}"
+        way_in = next(statement for needed, statement in _WAYS_IN if needed <= where.keys())
+        with self._readers.reading() as cursor:
+            page = _NO_FILTER | dict(where) | {"after": _seq(cursor, after), "limit": limit}
+            return [decode_conflict(body) for (body,) in cursor.execute(SQL[way_in], page)]
+
+    def unfinished_conflicts(self) -> Iterator[Conflict]:
+        with self._readers.reading() as cursor:
+            places = [seq for (seq,) in cursor.execute(SQL["unfinished"])]
+        for start in range(0, len(places), _CONFLICTS_PER_PAGE):
+            page = json.dumps(places[start : start + _CONFLICTS_PER_PAGE])
+            with self._readers.reading() as cursor:
+                bodies = cursor.execute(SQL["conflicts_at"], (page,)).fetchall()
+            yield from (decode_conflict(body) for (body,) in bodies)
+
+    def figures(self) -> Figures:
+        with self._readers.reading() as cursor:
+            (history_changes,) = cursor.execute(SQL["history_changes"]).fetchone()
+            groups = cursor.execute(SQL["open_conflicts"]).fetchall()
+        oldest: dict[tuple[str, str], int] = {}
+        for entity, _, severity, _, raised_us in groups:
+            oldest[entity, severity] = min(raised_us, oldest.get((entity, severity), raised_us))
+        return Figures(
+            history_changes=history_changes,
+            conflicts_open={(entity, kind, severity): count for entity, kind, severity, count, _ in groups},
+            oldest_open_us=oldest,
+        )
+
+    def close(self) -> None:
+        """Let go of the file and of the claim; a batch in progress is waited for."""
+        with self._writing:
+            self._readers.close()
+            self._writer.close()
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def _lock_file(self, owner: str) -> LockFile:
+        return LockFile(self._path.with_name(self._path.name + ".lock"), owner)
+
+
+def _seq(cursor: sqlite3.Cursor, conflict_id: str | None) -> int:
+    if conflict_id is None:
+        return 0
+    found = cursor.execute(SQL["conflict_seq"], (conflict_id,)).fetchone()
+    if found is None:
+        raise NotFound("the list cannot go on after a conflict that is not in it", hint="Start again without a cursor.")
+    return int(found[0])
+
+
+def _conflict_row(conflict: Conflict) -> tuple[object, ...]:
+    question = conflict.question
+    return (
+        conflict.id,
+        conflict.status,
+        question.entity,
+        question.key,
+        question.field,
+        question.group,
+        question.kind,
+        question.severity,
+        json.dumps(sorted({candidate.source for candidate in question.candidates})),
+        conflict.raised_us,
+        encode_conflict(conflict),
+    )

@@ -1,0 +1,197 @@
+"""The history inside SQLite: one log in order of arrival, and per record the trail of its entries, newest first.
+
+Rules: one writer, so numbers and heads live in memory between batches and are made again from the file after anything
+went wrong. A place beyond the highest stored one of its scope (system, timeline, table) cannot be in the log; only the
+others are looked for, along the record's trail.
+
+Why so (100,000 records × 5 changes, batches of 1,000 random records, µs of CPU per change: insert + commit / µs to read
+one record): trail 2.9 + 1.3 / 25 · log with an index on the record 4.0 + 4.2 / 20 · log with a unique index on (record,
+place) 3.5 + 5.1 / 22 · table clustered by (record, place) 5.5 + 12 / 14. The others dirty about one page per change.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
+from typing import Final
+
+from cdc_merge.model import Change, Place, RecordKey
+from cdc_merge.stores.encoding import decode_change, encode_change
+from cdc_merge.stores.sqlite_file import SQL
+
+_KNOWN_RECORDS: Final = 150_000  # about 50 MB; when more are known they are all forgotten and asked for again
+
+_ScopeName = tuple[str, int, str]
+_LogRow = tuple[int, int, int, int, int, int, str, bytes]
+_NewRecord = tuple[str, str, int]
+
+_NOTHING_STORED: Final = (-1, -1)
+_SIGN: Final = 1 << 63
+
+_in_order: Final = itemgetter(2, 3)  # by stamp; places only make ties of foreign histories come out the same everywhere
+
+
+def signed(lsn: int) -> int:
+    """An unsigned number of 64 bit as SQLite's signed one."""
+    return lsn if lsn < _SIGN else lsn - 2 * _SIGN
+
+
+def unsigned(lsn: int) -> int:
+    return lsn if lsn >= 0 else lsn + 2 * _SIGN
+
+
+def trails(cursor: sqlite3.Cursor, heads: Mapping[int, tuple[RecordKey, int]]) -> dict[RecordKey, list[Change]]:
+    """The histories of records, in stamp order. `heads`: record id → (record, newest entry)."""
+    found: dict[RecordKey, list[Change]] = {record: [] for record, _ in heads.values()}
+    wanted = json.dumps([head for _, head in heads.values()])
+    for record_id, system, timeline, table, lsn, ordinal, source, body in cursor.execute(SQL["trail"], (wanted,)):
+        record = heads[record_id][0]
+        place = Place(sys.intern(system), timeline, unsigned(lsn), sys.intern(table), ordinal)
+        found[record].append(decode_change(body, record, sys.intern(source), place))
+    for changes in found.values():
+        changes.sort(key=_in_order)
+    return found
+
+
+class _Scope:
+    """What the places of one table have in common, and the highest (LSN, ordinal) stored of it."""
+
+    __slots__ = ("highest", "id", "stored")
+
+    def __init__(self, scope_id: int, highest: tuple[int, int]) -> None:
+        self.id = scope_id
+        self.highest = highest
+        self.stored = highest
+
+
+class Known:
+    """What the writer remembers of the file between batches."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Believe nothing: the next batch asks the file."""
+        self.fresh = False
+        self.records: dict[tuple[str, str], tuple[int, int]] = {}  # (entity, key) → id, newest entry
+        self.scopes: dict[_ScopeName, _Scope] = {}
+        self.last_seq = 0
+        self.last_record = 0
+
+    def begin(self, cursor: sqlite3.Cursor) -> None:
+        if len(self.records) > _KNOWN_RECORDS:
+            self.records.clear()
+        if self.fresh:
+            return
+        self.last_seq, self.last_record = cursor.execute(SQL["last_numbers"]).fetchone()
+        for scope_id, system, timeline, table, lsn, ordinal in cursor.execute(SQL["scopes"]):
+            highest = _NOTHING_STORED if (lsn, ordinal) == _NOTHING_STORED else (unsigned(lsn), ordinal)
+            self.scopes[system, timeline, table] = _Scope(scope_id, highest)
+        self.fresh = True
+
+
+class HistoryLog:
+    """The log as one transaction sees and extends it. `finish` belongs before the commit."""
+
+    def __init__(self, cursor: sqlite3.Cursor, known: Known) -> None:
+        known.begin(cursor)
+        self._cursor = cursor
+        self._known = known
+        self._added = 0
+        self._whole = True
+
+    def append(self, changes: Iterable[Change]) -> None:
+        """Hot path: a place beyond the highest of its scope is new; the others wait for `_append_checked`."""
+        scopes, records, seq = self._known.scopes, self._known.records, self._known.last_seq
+        rows: list[_LogRow] = []
+        late: list[tuple[Change, _Scope]] = []
+        new_records: list[_NewRecord] = []
+        self._whole = False
+        for change in changes:
+            record = change[:2]
+            system, timeline, lsn, table, ordinal = change.place
+            scope = scopes.get((system, timeline, table)) or self._add_scope(system, timeline, table)
+            if (lsn, ordinal) <= scope.highest:
+                late.append((change, scope))
+                continue
+            scope.highest = (lsn, ordinal)
+            record_id, head = records.get(record) or self._find(record) or self._number(record, new_records)
+            seq += 1
+            records[record] = (record_id, seq)
+            column_lsn = lsn if lsn < _SIGN else signed(lsn)
+            body = encode_change(change)
+            rows.append((seq, record_id, head, scope.id, column_lsn, ordinal, change.stamp.source, body))
+        self._write(rows, new_records)
+        for change, scope in late:
+            self._append_checked(change, scope)
+        self._whole = True
+
+    def histories(self, keys: Iterable[RecordKey]) -> dict[RecordKey, list[Change]]:
+        wanted = {RecordKey(*key): self._known.records.get(key) or self._find(key) for key in keys}
+        heads = {found[0]: (record, found[1]) for record, found in wanted.items() if found}
+        return {record: [] for record in wanted} | trails(self._cursor, heads)
+
+    def forget_source(self, source: str) -> list[RecordKey]:
+        self.finish()
+        touched = [RecordKey(*row) for row in self._cursor.execute(SQL["records_of_source"], {"source": source})]
+        self._cursor.execute(SQL["forget_changes"], {"source": source})
+        self._added = -self._cursor.rowcount
+        for statement in ("relink", "forget_heads", "make_heads", "forget_records", "forget_scopes"):
+            self._cursor.execute(SQL[statement])
+        self.finish()
+        self._known.forget()
+        self._known.begin(self._cursor)
+        return touched
+
+    def finish(self) -> None:
+        """Write down what is kept once per batch: the highest places and the count."""
+        assert self._whole, "an append of this transaction failed half-way: it must not be committed"
+        for scope in self._known.scopes.values():
+            if scope.highest != scope.stored:
+                lsn, ordinal = scope.highest
+                self._cursor.execute(SQL["raise_scope"], (signed(lsn), ordinal, scope.id))
+                scope.stored = scope.highest
+        self._cursor.execute(SQL["count_changes"], (self._added,))
+        self._added = 0
+
+    def _write(self, rows: list[_LogRow], new_records: list[_NewRecord]) -> None:
+        self._cursor.executemany(SQL["add_record"], new_records)
+        self._cursor.executemany(SQL["add_change"], rows)
+        self._cursor.executemany(SQL["set_head"], {row[1]: row[0] for row in rows}.items())
+        self._known.last_seq += len(rows)
+        self._added += len(rows)
+
+    def _append_checked(self, change: Change, scope: _Scope) -> None:
+        """The place may be there already: then the smaller stamp stays, with its change."""
+        known, record, source = self._known, change[:2], change.stamp.source
+        new_records: list[_NewRecord] = []
+        record_id, head = known.records.get(record) or self._find(record) or self._number(record, new_records)
+        lsn, ordinal = signed(change.place.lsn), change.place.ordinal
+        place = {"head": head, "scope": scope.id, "lsn": lsn, "ordinal": ordinal}
+        stored = self._cursor.execute(SQL["find_place"], place).fetchone()
+        if stored is None:
+            seq = known.last_seq + 1
+            known.records[record] = (record_id, seq)
+            self._write([(seq, record_id, head, scope.id, lsn, ordinal, source, encode_change(change))], new_records)
+        elif change.stamp < decode_change(stored[2], record, stored[1], change.place).stamp:
+            self._cursor.execute(SQL["replace_change"], (source, encode_change(change), stored[0]))
+
+    def _find(self, record: tuple[str, str]) -> tuple[int, int] | None:
+        found: tuple[int, int] | None = self._cursor.execute(SQL["record"], record).fetchone()
+        if found:
+            self._known.records[record] = found
+        return found
+
+    def _number(self, record: tuple[str, str], new_records: list[_NewRecord]) -> tuple[int, int]:
+        self._known.last_record += 1
+        new_records.append((*record, self._known.last_record))
+        return self._known.last_record, 0
+
+    def _add_scope(self, system: str, timeline: int, table: str) -> _Scope:
+        scope_id = self._cursor.execute(SQL["add_scope"], (system, timeline, table)).lastrowid
+        assert scope_id is not None
+        scope = self._known.scopes[system, timeline, table] = _Scope(scope_id, _NOTHING_STORED)
+        return scope

@@ -1,0 +1,27 @@
+"""The stores that must keep the contract: one line each in SUBJECTS. `open` may be called again: it is the same store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cdc_merge.ports import Store
+from cdc_merge.stores.memory import Disk, MemoryStore
+from cdc_merge.stores.sqlite import SqliteStore
+
+Opening = Callable[[], Store]
+
+
+def _memory(_folder: Path) -> Opening:
+    disk = Disk()
+    return lambda: MemoryStore(disk)
+
+
+def _sqlite(folder: Path) -> Opening:
+    return lambda: SqliteStore(folder / "state.db")
+
+
+SUBJECTS: Mapping[str, Callable[[Path], Opening]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+}
