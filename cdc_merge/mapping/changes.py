@@ -242,9 +242,8 @@ class _Taken:
 
     def _locate(self, how: Reading, change: RowChange) -> Located | None:
         """Where a change was and is, its identity noted; None, and parked, when it concerns no record."""
-        label = how.label
         try:
-            at = locate(how, change, lambda identity: self._key_of(label, identity))
+            at = locate(how, change, self._key_of)
         except UnreadableValue as error:
             self._park(how, str(error))
             return None

@@ -32,13 +32,15 @@ def value_text(value: Value) -> str:
     """The canonical text of a value that is not NULL."""
     if isinstance(value, str):
         return value
+    if type(value) is int:
+        return str(value)
     if isinstance(value, bytes):
         return f"\\x{value.hex()}"
     if isinstance(value, tuple):
         return "{" + ",".join(_NULL if part is None else encoded(value_text(part)) for part in value) + "}"
     if isinstance(value, Decimal | float):
         return plain(Decimal(str(value)))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "true" if value else "false"
 
 
 def key_text(parts: Sequence[Value]) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.columns import Reading
-from cdc_merge.mapping.locating import Located
+from cdc_merge.mapping.locating import Cells, Located, current
 from cdc_merge.model import UNCHANGED, RowChange, Stamp, Value
 
 
@@ -41,7 +41,7 @@ class Row:
     identity, then and now; `left` is the touch by which it left its first key, `last` its last one.
     """
 
-    __slots__ = ("after", "before", "born", "first_name", "key", "last", "left", "name", "unreadable")
+    __slots__ = ("after", "before", "born", "cells", "first_name", "key", "last", "left", "name", "unreadable")
 
     def __init__(self, touch: Touch) -> None:
         self.born = self.key = touch.at.before
@@ -50,6 +50,7 @@ class Row:
         self.before: dict[str, Value] = {}
         self.after: dict[str, Value] = {}
         self.last = self.left = touch
+        self.cells: Cells = ()
         self.unreadable: str | None = None
 
     def apply(self, touch: Touch) -> None:
@@ -57,6 +58,8 @@ class Row:
         if self.key == self.born != touch.at.after:
             self.left = touch
         self.key, self.last = touch.at.after, touch
+        if touch.change.new is not None:
+            self.cells = current(touch.change.old if touch.change.old_is_full else None, touch.change.new)
         self.name = touch.at.row_after or self.name
         if touch.at.after is None:
             self.unreadable = None
@@ -78,7 +81,10 @@ class Row:
                     self.after[field] = None if cell is None else read(cell)
 
     def holds(self, touch: Touch) -> bool:
-        """Whether this is the row that a full old row shows, as far as the mapping sees it."""
+        """Whether this is the row that a whole old row shows."""
+        if self.last.change.relation == touch.change.relation:
+            return self.cells == touch.change.old
+        # The table was altered in between: what the mapping sees of both must do.
         shown = Row(touch)
         shown.apply(touch._replace(change=touch.change._replace(new=None)))
         return all(self.after.get(field, value) == value for field, value in shown.before.items())
