@@ -1,4 +1,4 @@
-"""The stores that must keep the contract: one line each in SUBJECTS. `open` may be called again: it is the same store."""
+"""The stores that must keep the contract: one line each in SUBJECTS. Each opening opens the same store again."""
 
 from __future__ import annotations
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def change(record: RecordKey, wall_us: int, source: str = "crm", *, lsn: int | N
     return Change(*record, stamp, place, UPDATE, {"phone": ("1", str(wall_us))}, "wang", committed_us=wall_us)
 
 
-def conflict(conflict_id: str, record: RecordKey = A, **differences: object) -> Conflict:
+def conflict(conflict_id: str, record: RecordKey = A, **differences: Any) -> Conflict:
     place = Place("7", 1, 100, "public.customer", 0)
     candidates = tuple(Candidate(source, source, Stamp(5, 0, source), 5, None, place) for source in ("crm", "erp"))
     question = Question(*record, "phone", None, "concurrent_update", "high", candidates)
@@ -81,6 +82,12 @@ def histories(store: Store, *records: RecordKey) -> dict[RecordKey, list[Change]
 
 class Interrupted(Exception):
     """The batch does not reach its end."""
+
+
+def interrupted(store: Store, work: Callable[[StoreTransaction], object]) -> None:
+    with store.transaction() as batch:
+        work(batch)
+        raise Interrupted
 
 
 # ---------------------------------------------------------------- history
@@ -158,7 +165,7 @@ def test_one_place_in_two_records_is_two_changes(store: Store) -> None:
 @pytest.mark.parametrize("part", ["system", "timeline", "lsn", "table", "ordinal"])
 def test_places_that_differ_in_one_part_are_two_changes(store: Store, part: str) -> None:
     first = change(A, 1)
-    smaller = {"system": "", "timeline": 0, "lsn": 0, "table": "", "ordinal": -1}[part]
+    smaller: Any = {"system": "", "timeline": 0, "lsn": 0, "table": "", "ordinal": -1}[part]
     append(store, first)
     append(store, first._replace(stamp=Stamp(2, 0, "crm"), place=first.place._replace(**{part: smaller})))
     assert len(store.history(A)) == 2
@@ -220,17 +227,15 @@ def contents(store: Store) -> tuple[object, ...]:
 
 def test_a_batch_that_fails_leaves_nothing(store: Store) -> None:
     before = contents(store)
-    with pytest.raises(Interrupted), store.transaction() as batch:
-        everything(batch)
-        raise Interrupted
+    with pytest.raises(Interrupted):
+        interrupted(store, everything)
     assert contents(store) == before
 
 
 def test_after_a_failed_batch_the_same_batch_can_be_kept(store: Store) -> None:
     append(store, change(A, 0))
-    with pytest.raises(Interrupted), store.transaction() as batch:
-        everything(batch)
-        raise Interrupted
+    with pytest.raises(Interrupted):
+        interrupted(store, everything)
     with store.transaction() as batch:
         everything(batch)
     assert [each.stamp.wall_us for each in store.history(A)] == [0, 1]
@@ -242,13 +247,16 @@ def test_a_failed_batch_leaves_what_was_there_before(store: Store) -> None:
     with store.transaction() as batch:
         everything(batch)
     before = contents(store)
-    with pytest.raises(Interrupted), store.transaction() as batch:
+
+    def much(batch: StoreTransaction) -> None:
         batch.append([change(A, 50), change(A, -1, lsn=1)])
         batch.save_conflicts([conflict("1", status="closed"), conflict("2")])
         batch.save_position("crm", Position("7", 1, 999, "done", "slot"), Stamp(9, 0, "crm"))
         batch.save_identities("crm", "t", {"(1)": None})
         batch.forget_source("crm")
-        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        interrupted(store, much)
     assert contents(store) == before
 
 

@@ -141,7 +141,7 @@ SELECT body FROM conflict WHERE entity = ? AND key = ? AND status <> 'closed' OR
 
 -- name: unfinished
 -- Read from the partial index alone; the bodies follow in pages.
-SELECT seq FROM conflict WHERE status <> 'closed' ORDER BY seq
+SELECT seq FROM conflict INDEXED BY conflict_unfinished WHERE status <> 'closed' ORDER BY seq
 
 -- name: conflicts_at
 -- One page of the above; a conflict that was closed in between is left out.
@@ -206,5 +206,5 @@ SELECT history_changes FROM figure
 
 -- name: open_conflicts
 -- Answered from the partial index over open conflicts alone.
-SELECT entity, kind, severity, count(*), min(raised_us) FROM conflict WHERE status = 'open'
+SELECT entity, kind, severity, count(*), min(raised_us) FROM conflict INDEXED BY conflict_open WHERE status = 'open'
 GROUP BY entity, kind, severity
