@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
+
+from cdc_merge.documents import Document, json_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +22,6 @@ class Invocation:
         return self.output == "json"
 
 
-def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document on stdout, as `--output json` promises."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+def print_json(document: Document) -> None:
+    """One JSON document on one line of stdout, as `--output json` promises."""
+    click.echo(json_text(document))

@@ -55,7 +55,7 @@ def check_connection(subject: Subject) -> Iterator[Problem]:
         given = [key for key in ("dsn", "dsn_file") if key in subject.names("sources", name)]
         if not given:
             yield Problem(
-                ("sources", name), "the key 'dsn' is missing", "dsn: ${NAME}, or dsn_file: a file that holds it"
+                ("sources", name, "dsn"), "this key is missing", "dsn: ${NAME}, or dsn_file: a file that holds it"
             )
         if len(given) > 1:
             yield Problem(("sources", name, "dsn_file"), "dsn and dsn_file are both given", "keep one of them")

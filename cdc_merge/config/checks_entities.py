@@ -69,7 +69,7 @@ def check_groups(subject: Subject, name: str, entity: EntityShape) -> Iterator[F
                 yield here, f"no source maps the field {field!r}", did_you_mean(field, mapped)
             if owner.setdefault(field, group) != group:
                 yield here, f"{field!r} belongs to the group {owner[field]} already", "a field is in one group at most"
-        yield from _mapped_together(path, shape.fields, entity)
+        yield from _mapped_together(path, [field for field in shape.fields if field in mapped], entity)
         yield from check_merge(path, shape, subject.names("entities", name, "from"))
         yield from _writers(subject, name, path, shape.writers)
 

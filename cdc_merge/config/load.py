@@ -88,7 +88,7 @@ def _connection_strings(shape: ConfigShape, directory: Path) -> tuple[dict[str, 
     secrets: dict[str, Secret] = {}
     problems: list[Problem] = []
     for name, source in shape.sources.items():
-        if not isinstance(source, PostgresShape) or source.dsn_file is None:
+        if not isinstance(source, PostgresShape) or source.dsn is not None or source.dsn_file is None:
             secrets[name] = Secret((source.dsn or "") if isinstance(source, PostgresShape) else "")
             continue
         try:

@@ -13,7 +13,7 @@ from cdc_merge.config.quantities import Listen, listen_address
 from cdc_merge.config.settings import PostgresStore, SqliteStore, store_of
 from cdc_merge.config.shape_entities import EntityShape
 from cdc_merge.config.shape_rules import RuleShape
-from cdc_merge.config.shape_types import Duration, Number, OneOrMany, Shape
+from cdc_merge.config.shape_types import Duration, Number, OneOrMany, Shape, lasting
 
 ListenAddress: TypeAlias = Annotated[
     Listen,
@@ -69,9 +69,9 @@ class WriteBackShape(Shape):
 class SourceShape(Shape):
     """What every kind of source has."""
 
-    copies: CopiesShape = Field(default=CopiesShape(), description="How copies are told from genuine writes.")
+    copies: CopiesShape = Field(default_factory=CopiesShape, description="How copies are told from genuine writes.")
     actor: ActorShape | None = Field(default=None, description="Who changed a row.")
-    write_back: WriteBackShape = Field(default=WriteBackShape(), description="Off by default.")
+    write_back: WriteBackShape = Field(default_factory=WriteBackShape, description="Off by default.")
 
 
 class PostgresShape(SourceShape):
@@ -100,9 +100,7 @@ class DebeziumShape(SourceShape):
     type: Literal["debezium"] = Field(description="The kind of source.")
     bootstrap_servers: list[str] = Field(min_length=1, description="Kafka brokers, host:port.")
     topics: list[str] = Field(min_length=1, description="The topics of the mapped tables.")
-    grace: Duration = Field(
-        default=5_000_000, description="How long after its end was read an idle partition passes a time."
-    )
+    grace: Duration = lasting("5s", "How long after its end was read an idle partition passes a time.")
 
 
 class HttpShape(SourceShape):
@@ -118,28 +116,21 @@ class HttpSideShape(Shape):
     """Console, API, metrics and health."""
 
     listen: ListenAddress = Field(
-        default=Listen("127.0.0.1", 8787), description="host:port; 127.0.0.1:8787 when absent."
+        default_factory=lambda: Listen("127.0.0.1", 8787), description="host:port; 127.0.0.1:8787 when absent."
     )
 
 
 class ClockShape(Shape):
     """How far a source's clock is believed."""
 
-    max_ahead: Duration = Field(
-        default=5_000_000,
-        description="A commit time further ahead of our own clock is cut down to this bound. Default 5s.",
-    )
+    max_ahead: Duration = lasting("5s", "A commit time further ahead of our own clock is cut down to this bound.")
 
 
 class HistoryShape(Shape):
     """How long histories are kept."""
 
-    keep_folded: Duration = Field(
-        default=600_000_000, description="Younger history is never folded into a base. Default 10m."
-    )
-    retention: Duration = Field(
-        default=90 * 86_400_000_000, description="How long the log itself is kept. Default 90d."
-    )
+    keep_folded: Duration = lasting("10m", "Younger history is never folded into a base.")
+    retention: Duration = lasting("90d", "How long the log itself is kept.")
 
 
 class AccessShape(Shape):
@@ -163,10 +154,10 @@ class ConfigShape(Shape):
         description="Where histories, conflicts and positions rest: sqlite:///ABSOLUTE/PATH or postgresql://…."
         " Default: state.db in the state directory.",
     )
-    http: HttpSideShape = Field(default=HttpSideShape(), description="Console, API, metrics and health.")
-    settle: Duration = Field(default=2_000_000, description="How long a question waits for its own answer. Default 2s.")
-    clock: ClockShape = Field(default=ClockShape(), description="How far a source's clock is believed.")
-    history: HistoryShape = Field(default=HistoryShape(), description="How long histories are kept.")
+    http: HttpSideShape = Field(default_factory=HttpSideShape, description="Console, API, metrics and health.")
+    settle: Duration = lasting("2s", "How long a question waits for its own answer.")
+    clock: ClockShape = Field(default_factory=ClockShape, description="How far a source's clock is believed.")
+    history: HistoryShape = Field(default_factory=HistoryShape, description="How long histories are kept.")
     sources: dict[str, AnySource] = Field(min_length=1, description="The business systems whose changes are read.")
     entities: dict[str, EntityShape] = Field(
         min_length=1, description="The kinds of business objects that sources keep copies of."
@@ -175,4 +166,4 @@ class ConfigShape(Shape):
         default=[], description="What to do about which conflicts; the first that matches decides."
     )
     notify: list[NotifyShape] = Field(default=[], description="Who is told about conflicts.")
-    access: AccessShape = Field(default=AccessShape(), description="Who may do what over HTTP.")
+    access: AccessShape = Field(default_factory=AccessShape, description="Who may do what over HTTP.")

@@ -98,6 +98,7 @@ class MergeShape(Shape):
     agreement: Agreement = Field(
         default="on",
         description="Whether equal values count as having seen each other; past: also values held earlier.",
+        json_schema_extra={"default": True},
     )
     min: Number | None = Field(default=None, description="counter: the least value; less is a conflict `bound`.")
     max: Number | None = Field(default=None, description="counter: the greatest value; more is a conflict `bound`.")
@@ -126,7 +127,11 @@ class GroupShape(Shape):
         json_schema_extra={"enum": ["mv", "lww", "priority", "immutable"]},
     )
     severity: Severity = Field(default="medium", description="How grave a conflict on it is.")
-    agreement: Agreement = Field(default="on", description="Whether equal values count as having seen each other.")
+    agreement: Agreement = Field(
+        default="on",
+        description="Whether equal values count as having seen each other.",
+        json_schema_extra={"default": True},
+    )
     order: Order | None = Field(default=None, description="priority: sources, highest first.")
     writers: WritersShape | None = Field(default=None, description="Who may write it; everybody when absent.")
 

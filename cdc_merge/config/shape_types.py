@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from cdc_merge.config.quantities import DURATION_PATTERN, duration_us
 
@@ -34,6 +34,12 @@ Duration: TypeAlias = Annotated[
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["2s", "10m", "90d"]}),
 ]
 """Whole microseconds; written `2s`, `10m`, `1h30m`."""
+
+
+def lasting(text: str, description: str) -> Any:
+    """A duration's field whose default is written as in the file; typed as pydantic's own Field is."""
+    return Field(default=duration_us(text), description=description, json_schema_extra={"default": text})
+
 
 OneOrMany: TypeAlias = Annotated[
     list[str],
