@@ -7,11 +7,14 @@ sources can do in a few steps; `scripts` samples longer stories.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from cdc_merge.clock import tick
+from hypothesis import strategies as st
+
+from cdc_merge.clock import received, tick
 from cdc_merge.model import (
     DECISION,
     DECISION_SOURCE,
@@ -27,6 +30,7 @@ from cdc_merge.model import (
     Stamp,
 )
 from cdc_merge.plan import EntityPlan, FieldPlan
+from tests.laws.oracle import answer
 
 ENTITY, KEY = "customer", "C001"
 START_US = 1_790_000_000_000_000
@@ -141,3 +145,286 @@ class World:
     def _append(self, change: Change) -> Change:
         self.changes.append(change._replace(committed_us=change.stamp.wall_us))
         return self.changes[-1]
+
+
+# ---------------------------------------------------------------- steps
+
+
+Step = tuple[str, str, Any]
+"""(what, source, argument): see STEPS."""
+
+
+def _edit(world: World, source: str, values: Any) -> bool:
+    row = world.rows.get(source)
+    if row is None or all(row[name] == value for name, value in values.items()):
+        return False
+    world.update(source, **values)
+    return True
+
+
+def _insert(world: World, source: str, values: Any) -> bool:
+    if source in world.rows:
+        return False
+    world.insert(source, **values)
+    return True
+
+
+def _marked(world: World, source: str, argument: Any) -> bool:
+    """A sync job repeats what the source `argument` holds, row or absence of it."""
+    return _job(world, source, argument, MARKED)
+
+
+def _marked_from(world: World, source: str, argument: Any) -> bool:
+    return _job(world, source, argument, Copy(from_source=argument))
+
+
+def _unmarked(world: World, source: str, argument: Any) -> bool:
+    return _job(world, source, argument, None)
+
+
+def _job(world: World, source: str, origin: str, copy: Copy | None) -> bool:
+    row, mine = world.rows.get(origin), world.rows.get(source)
+    mapped = world.plan.mapped[source]
+    if row is None:
+        if mine is None or origin not in world.clocks:
+            return False
+        world.delete(source, copy)
+        return True
+    wanted = {name: value for name, value in row.items() if name in mapped}
+    if mine is not None and all(mine[name] == value for name, value in wanted.items()):
+        return False
+    world.write(source, copy, **wanted)
+    return True
+
+
+def _late_copy(world: World, source: str, values: Any) -> bool:
+    """A marked copy of a value that need not be anybody's any more."""
+    row = world.rows.get(source)
+    if row is None or all(row[name] == value for name, value in values.items()):
+        return False
+    world.update(source, MARKED, **values)
+    return True
+
+
+def _named_copy(world: World, source: str, origin: str) -> bool:
+    """Our own write-back of the last change of `origin`, which the apply message names."""
+    own = [change for change in world.changes if change.stamp.source == origin and change.copy is None]
+    written = [change for change in own if change.row in (INSERT, UPDATE, DECISION)]
+    if not written or source not in world.rows:
+        return False
+    mapped = world.plan.mapped[source]
+    values = {name: after for name, (_, after) in written[-1].fields.items() if name in mapped and after is not UNKNOWN}
+    if all(world.rows[source][name] == value for name, value in values.items()):
+        return False
+    world.clocks[source] = received(world.clocks[source], written[-1].stamp)
+    world.update(source, Copy(of=(written[-1].place,)), **values)
+    return True
+
+
+def _delete(world: World, source: str, _: Any) -> bool:
+    if source not in world.rows:
+        return False
+    world.delete(source)
+    return True
+
+
+def _truncate(world: World, source: str, _: Any) -> bool:
+    if source not in world.rows:
+        return False
+    world.truncate(source)
+    return True
+
+
+def _snapshot(world: World, source: str, values: Any) -> bool:
+    """A first snapshot of a source that was not read before."""
+    if any(change.stamp.source == source for change in world.changes):
+        return False
+    world.snapshot(source, **values)
+    return True
+
+
+def _decide(world: World, _: str, values: Any) -> bool:
+    """People answer a question that is open, or revise what they decided."""
+    asked = {question.field or question.group for question in answer(world.plan, world.changes).questions}
+    units = {unit.name for unit in world.plan.groups.values() if set(unit.members) <= set(values)} or set(values)
+    decided = any(change.row == DECISION and set(change.fields) == set(values) for change in world.changes)
+    if not decided and not units & asked:
+        return False
+    world.decide(**values)
+    return True
+
+
+def _decide_delete(world: World, _: str, __: Any) -> bool:
+    if all(question.kind != "update_delete" for question in answer(world.plan, world.changes).questions):
+        return False
+    world.decide_delete()
+    return True
+
+
+STEPS: Mapping[str, Callable[[World, str, Any], bool]] = {
+    "edit": _edit,
+    "insert": _insert,
+    "marked": _marked,
+    "marked_from": _marked_from,
+    "unmarked": _unmarked,
+    "late_copy": _late_copy,
+    "named_copy": _named_copy,
+    "delete": _delete,
+    "truncate": _truncate,
+    "snapshot": _snapshot,
+    "decide": _decide,
+    "decide_delete": _decide_delete,
+}
+"""Each returns False, and does nothing, where the world makes the step impossible or empty."""
+
+
+def perform(world: World, steps: Iterable[Step]) -> bool:
+    return all(STEPS[what](world, source, argument) for what, source, argument in steps)
+
+
+# ---------------------------------------------------------------- small worlds
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """What may happen in the small worlds of one merge type: `values` that people type, `start` a first snapshot."""
+
+    plan: FieldPlan
+    start: Any
+    values: tuple[Any, ...]
+
+
+TAGS = (("a",), (), ("a", "b"), ("b",))
+
+ALPHABETS: Mapping[str, Alphabet] = {
+    "mv": Alphabet(FieldPlan("f"), "0", ("1", "2")),
+    "lww": Alphabet(FieldPlan("f", merge="lww"), "0", ("1", "2")),
+    "priority": Alphabet(FieldPlan("f", merge="priority", options={"order": ("B", "A", "C")}), "0", ("1", "2")),
+    "max": Alphabet(FieldPlan("f", merge="max"), 5, (4, 9)),
+    "min": Alphabet(FieldPlan("f", merge="min"), 5, (4, 9)),
+    "flag": Alphabet(FieldPlan("f", merge="flag", options={"wins": True}), False, (True, False)),
+    "lattice": Alphabet(
+        FieldPlan("f", merge="lattice", options={"order": {"draft": ("sent", "void"), "sent": ("paid",)}}),
+        "draft",
+        ("sent", "void", "paid"),
+    ),
+    "immutable": Alphabet(FieldPlan("f", merge="immutable"), None, ("1", "2")),
+    "counter": Alphabet(FieldPlan("f", merge="counter", options={"min": 0}, value_type="integer"), 10, (9, 7, None)),
+    "set": Alphabet(FieldPlan("f", merge="set", value_type="array"), ("a",), TAGS[1:]),
+    "set_remove": Alphabet(
+        FieldPlan("f", merge="set", options={"wins": "remove"}, value_type="array"), ("a",), TAGS[1:] + TAGS[:1]
+    ),
+}
+
+SKEWS: tuple[int, ...] = (0, 5 * SECOND // 2, -SECOND)
+"""How far B's clock is ahead: not at all; beyond A's next steps; such that B's stamps tie with A's."""
+
+
+def starts(alphabet: Alphabet, sources: Sequence[str]) -> list[tuple[Step, ...]]:
+    """Ways in which a record is known at first: to nobody, to one, to all alike, differing."""
+    first, second = {"f": alphabet.start}, {"f": alphabet.values[0]}
+    alike = tuple(("snapshot", source, first) for source in sources)
+    return [(), alike[:1], alike, (*alike[:1], ("snapshot", sources[1], second), *alike[2:])]
+
+
+def alphabet_steps(alphabet: Alphabet, sources: Sequence[str], kinds: Iterable[str]) -> list[Step]:
+    steps: list[Step] = []
+    wanted = set(kinds)
+    for source, value in product(sources, alphabet.values):
+        steps += [(what, source, {"f": value}) for what in ("edit", "insert") if what in wanted]
+    for source in sources:
+        steps += [(what, source, None) for what in ("delete", "truncate") if what in wanted]
+        steps += [("late_copy", source, {"f": alphabet.start})] if "late_copy" in wanted else []
+    for source, origin in product(sources, sources):
+        jobs = ("marked", "marked_from", "unmarked", "named_copy")
+        steps += [(what, source, origin) for what in jobs if what in wanted and source != origin]
+    steps += [("decide", DECISION_SOURCE, {"f": alphabet.values[0]})] if "decide" in wanted else []
+    steps += [("decide_delete", DECISION_SOURCE, None)] if "decide_delete" in wanted else []
+    return steps
+
+
+USUAL = ("edit", "insert", "marked", "unmarked", "delete")
+"""The steps of every merge type's exhaustive search; tests add rarer ones in smaller depths."""
+
+
+def small_worlds(
+    merge_type: str,
+    *,
+    sources: Sequence[str] = ("A", "B"),
+    depth: int = 3,
+    kinds: Iterable[str] = USUAL,
+    deletes: str = "review",
+    skews: Iterable[int] = SKEWS,
+) -> Iterator[tuple[EntityPlan, list[Change]]]:
+    """Every world of at most `depth` steps after every start, for every skew of B's clock."""
+    alphabet = ALPHABETS[merge_type]
+    plan = entity(alphabet.plan, sources=sources, deletes=deletes)
+    steps = alphabet_steps(alphabet, sources, kinds)
+    for start, skew, length in product(starts(alphabet, sources), skews, range(1, depth + 1)):
+        for script in product(steps, repeat=length):
+            world = World(plan, skew={"B": skew})
+            if perform(world, start) and perform(world, script):
+                yield plan, world.changes
+
+
+# ---------------------------------------------------------------- larger scripts
+
+
+@st.composite
+def scripts(draw: st.DrawFn, merge_type: str = "mv", max_steps: int = 15) -> tuple[EntityPlan, list[Change]]:
+    """A longer story: three sources, several fields, delayed copies, skewed clocks, deletes, re-inserts, decisions."""
+    alphabet = ALPHABETS[merge_type]
+    sources = ("A", "B", "C")
+    plan = entity(
+        alphabet.plan,
+        FieldPlan("g"),
+        sources=sources,
+        groups=[FieldPlan("place", members=("city", "street"))],
+        deletes=draw(st.sampled_from(("review", "review", "delete_wins", "update_wins", "local"))),
+        mapped={"C": ["f", "city", "street"]} if draw(st.booleans()) else None,
+    )
+    skew = {source: draw(st.integers(-4, 4)) * SECOND for source in sources}
+    world = World(plan, skew, full_old=draw(st.booleans()))
+    values = _row_values(alphabet)
+    for source in sources:
+        if draw(st.booleans()):
+            mapped = {name: value for name, value in draw(values).items() if name in plan.mapped[source]}
+            perform(world, [("snapshot", source, mapped)])
+    for _ in range(draw(st.integers(1, max_steps))):
+        world.now_us += draw(st.sampled_from((0, 0, 1, 7))) * SECOND
+        perform(world, [draw(_step(sources, values, plan))])
+    return plan, world.changes
+
+
+def _row_values(alphabet: Alphabet) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {
+            "f": st.sampled_from((alphabet.start, *alphabet.values, None)),
+            "g": st.sampled_from(("g0", "g1", None)),
+            "city": st.sampled_from(("c0", "c1")),
+            "street": st.sampled_from(("s0", "s1")),
+        }
+    )
+
+
+OFTEN = ("edit",) * 5 + ("marked", "unmarked") * 2
+RARELY = ("insert", "insert", "late_copy", "named_copy", "marked_from", "delete", "truncate", "decide")
+
+
+@st.composite
+def _step(draw: st.DrawFn, sources: Sequence[str], values: st.SearchStrategy[dict[str, Any]], plan: EntityPlan) -> Step:
+    what = draw(st.sampled_from(OFTEN + RARELY))
+    source = draw(st.sampled_from(sources))
+    if what in ("marked", "marked_from", "unmarked", "named_copy"):
+        return what, source, draw(st.sampled_from([origin for origin in sources if origin != source]))
+    if what in ("delete", "truncate"):
+        return what, source, None
+    row = draw(values)
+    if what == "decide":
+        unit = draw(st.sampled_from((("f",), ("g",), ("city", "street"))))
+        return what, DECISION_SOURCE, {name: row[name] for name in unit}
+    row = {name: value for name, value in row.items() if name in plan.mapped[source]}
+    if what == "insert":
+        return what, source, row
+    changed = draw(st.sets(st.sampled_from(sorted(row)), min_size=1, max_size=2))
+    return what, source, {name: row[name] for name in changed}

@@ -29,9 +29,10 @@ def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any],
 def decision(record: Record, unit: Unit, change: Change, value: Any) -> None:
     """§1: "enters the history as a write of the source cdc_merge that has seen all candidates"; §6: "it agrees like an
     edit (rule 3): a source that holds the decided value has seen it"."""
-    seen = {id_ for write in frontier(unit) for id_ in (write.id, *write.seen)}
+    seen = {id_ for write in frontier(unit) for id_ in (write.id, *write.seen)} | set(unit.baselines)
     write = Write(change.stamp, DECISION_SOURCE, value, "decision", change.place, seen)
     elements.decide(unit, write)
+    unit.differed.clear()  # it answers a `divergence` too
     unit.writes[write.id] = write
     counters.measure(unit, write)
     bind(unit, write)
@@ -104,6 +105,7 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     if missing or not matches:
         unit.waiting.append(Waiting(source, value, change.stamp, replaced, missing))
     unit.view[source] = value
+    unit.rest(source, value, is_first=False)
     if not unchanged:
         unit.own.pop(source, None)
         unit.snapshot_only.pop(source, None)

@@ -88,7 +88,7 @@ def contested(unit: Unit) -> list[Write]:
         for delta in _deltas(unit):
             if one.source != DECISION_SOURCE and _concurrent(one, delta) and not _saw_twin(unit, one, delta):
                 involved += [one, delta]
-    return [write for write in unit.writes.values() if any(write is other for other in involved)]
+    return [w for w in unit.writes.values() if w in involved and not any(w.id in other.seen for other in involved)]
 
 
 def _saw_twin(unit: Unit, one: Write, delta: Write) -> bool:

@@ -25,8 +25,8 @@ def frontier(unit: Unit) -> list[Write]:
 
 
 def live_deletes(record: Record) -> list[Delete]:
-    """Deletes that nothing has seen: no write of any field, no other delete."""
-    standing = [delete for delete in record.deletes.values() if not delete.overwritten]
+    """Deletes that nothing has seen: no new life of the record, no write of any field, no other delete."""
+    standing = [delete for delete in record.deletes.values() if not delete.overwritten and not delete.outlived]
     return [delete for delete in standing if not _is_seen(record, delete, standing)]
 
 

@@ -86,6 +86,7 @@ def _new_life(record: Record, change: Change, *, is_first: bool, is_row: bool) -
     for delete in record.deletes.values():
         if delete.overwritten or (delete.source != DECISION_SOURCE and record.holds(delete.source)):
             continue
+        delete.outlived |= is_row
         for unit in record.units:
             if delete in alive and is_row and _maps(unit, delete.source):
                 _end_old_values(record, unit, delete)
@@ -108,6 +109,7 @@ def _end_old_values(record: Record, unit: Unit, delete: Delete) -> None:
         unit.ended |= late
         unit.ended_dots |= {dot for dot in unit.dots if dot[0] in late}
     unit.resting.clear()
+    unit.differed.clear()
     unit.bound = UNKNOWN
 
 
@@ -170,8 +172,9 @@ def _gone(record: Record, change: Change) -> None:
     record.kept.discard(source)
     record.reborn_by_copy.discard(source)
     for unit in record.units:
-        for held in (unit.view, unit.own, unit.snapshot_only):
+        for held in (unit.view, unit.own, unit.snapshot_only, unit.resting):
             held.pop(source, None)
+        unit.differed = {pair for pair in unit.differed if source not in pair}
 
 
 def _delete(record: Record, change: Change) -> None:
@@ -241,6 +244,7 @@ def _snapshot(record: Record, change: Change) -> None:
         is_first = is_first and not any(write.source == source for write in unit.writes.values())
         moved = source in unit.view and not unit.same(unit.view[source], value)
         unit.view[source] = value
+        unit.rest(source, value, is_first=is_first)
         if is_first:
             _first_snapshot(record, unit, change, value)
         elif moved:
@@ -255,7 +259,6 @@ def _first_snapshot(record: Record, unit: Unit, change: Change, value: Any) -> N
     nothing and gives way to any value"."""
     source = change.stamp.source
     unit.first_snapshot[source] = value
-    unit.resting[source] = value
     if unit.is_null(value):
         return
     base = Write(change.stamp, source, value, "baseline", change.place, set(), is_set=True)
@@ -264,7 +267,7 @@ def _first_snapshot(record: Record, unit: Unit, change: Change, value: Any) -> N
     unit.seen[source].add(base.id)
     elements.baseline(unit, source, value)
     for other in record.holders(unit):
-        held = unit.view.get(other, UNKNOWN)
+        held = unit.first_snapshot.get(other, unit.view.get(other, UNKNOWN))
         if other != source and held is not UNKNOWN and not unit.is_null(held) and not unit.same(held, value):
             unit.differed.add(frozenset((source, other)))
     _equal_first_snapshots(unit, source, value, base)

@@ -45,6 +45,7 @@ class Delete:
     seen: dict[str, set[Stamp]]
     moved_to: str | None
     overwritten: bool = False
+    outlived: bool = False
 
 
 @dataclass(eq=False)
@@ -96,6 +97,11 @@ class Unit:
     def same(self, one: Any, other: Any) -> bool:
         """§3: values are compared after normalisation."""
         return bool(self.same_form(one) == self.same_form(other))
+
+    def rest(self, source: str, value: Any, *, is_first: bool) -> None:
+        """What counts "until somebody writes": a counter's base is the first snapshot's, other types' what is held."""
+        if is_first or self.plan.merge != "counter":
+            self.resting[source] = value
 
     def is_null(self, value: Any) -> bool:
         return value is None or (bool(self.members) and all(part is None for part in value))
