@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -34,6 +35,9 @@ from cdc_merge.stores.sqlite import SqliteStore
 # How long the merging thread sleeps when nothing wakes it: bounds how late a settled conflict is announced.
 IDLE_WAIT_S = 0.1
 STOP_LIMIT_S = 30.0
+# Record states are a million small objects without cycles: with the default thresholds half of the time of a backlog went into
+# looking for garbage among them (measured, 500,000 updates). Young garbage is still collected; the old rarely.
+GC_THRESHOLDS = (50_000, 20, 1_000)
 
 
 def now_us() -> int:
@@ -58,8 +62,7 @@ class Sidecar:
         world = (now_us, lambda: secrets.token_hex(8))
         self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, world)
         self.reading: Reading = Lookup(self.store, settings.plan, self._readings, self._ready)
-        listen = f"{settings.listen.host}:{settings.listen.port}"
-        self._http = HttpServer(self.reading, listen, self.metrics.registry, _access(settings))
+        self._http = HttpServer(self.reading, settings.listen, self.metrics.registry, _access(settings))
 
     @property
     def address(self) -> str:
@@ -74,6 +77,7 @@ class Sidecar:
         positions = self.store.positions()
         for source, _ in self._sources:
             source.start(positions[source.name][0] if source.name in positions else None)
+        gc.set_threshold(*GC_THRESHOLDS)
         self._thread = threading.Thread(target=self._work, name="merge", daemon=True)
         self._thread.start()
 

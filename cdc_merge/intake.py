@@ -15,6 +15,7 @@ from cdc_merge.model import (
     Change,
     Delivery,
     Idle,
+    MaybeValue,
     Parked,
     Position,
     RecordKey,
@@ -117,10 +118,11 @@ class Intake:
         self.position = Position(system, timeline, lsn, snapshot, self.slot)
 
 
-def carried(change: Change, held: Callable[[str], object], fields: frozenset[str]) -> Change:
+def carried(change: Change, held: Callable[[str], MaybeValue], fields: frozenset[str]) -> Change:
     """A row that moved to a new key keeps the columns the stream did not send: what the source held of the old record."""
-    missing = {f: (UNKNOWN, held(f)) for f in sorted(fields) if f not in change.fields and held(f) is not UNKNOWN}
-    return change._replace(fields={**change.fields, **missing}) if missing else change  # type: ignore[arg-type]
+    absent = {field: held(field) for field in sorted(fields) if field not in change.fields}
+    missing: dict[str, tuple[MaybeValue, MaybeValue]] = {f: (UNKNOWN, v) for f, v in absent.items() if v is not UNKNOWN}
+    return change._replace(fields={**change.fields, **missing}) if missing else change
 
 
 def truncations(truncated: Truncated, keys: Iterator[str]) -> list[Change]:

@@ -24,6 +24,7 @@ from cdc_merge.model import (
     Delivery,
     Fact,
     Idle,
+    MaybeValue,
     RecordKey,
     Transaction,
 )
@@ -260,9 +261,9 @@ class Batch:
         record = records.get(old).record
         entity = record.units.entity
 
-        def held(field: str) -> object:
+        def held(field: str) -> MaybeValue:
             cell = record.cells.get(field)
-            return cell.views.get(source, UNKNOWN) if cell is not None else UNKNOWN
+            return UNKNOWN if cell is None else cell.view(source)
 
         return carried(change, held, entity.mapped.get(source, frozenset()))
 

@@ -5,8 +5,9 @@ Nothing here is truth. A batch that fails clears the cache, and every answer can
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from cdc_merge.decision.queue import Asked, asked
 from cdc_merge.merge.fold import advance, fold
@@ -16,8 +17,11 @@ from cdc_merge.model import Change, Conflict, RecordKey
 from cdc_merge.plan import Plan
 from cdc_merge.ports import StoreTransaction
 
-# About 5 kB a record of ten fields: 250 MB. A record beyond it costs one read of its history when it changes again.
-CAPACITY = 50_000
+# About 10 kB a record of ten fields: 200 MB. A record beyond it costs one read of its history when it changes again.
+CAPACITY = 20_000
+
+
+_stamp = attrgetter("stamp")
 
 
 class Entry:
@@ -38,7 +42,7 @@ class Records:
         self._capacity = capacity
         self._entries: OrderedDict[RecordKey, Entry] = OrderedDict()
         self.touched: dict[RecordKey, Entry] = {}
-        self.merges: Counter[tuple[str, str, str, str]] = Counter()
+        self._outcomes: dict[str, Outcomes] = {}
         self.late = 0
 
     def __len__(self) -> int:
@@ -47,7 +51,7 @@ class Records:
     def begin(self) -> None:
         """A batch begins: nothing is touched, nothing counted."""
         self.touched = {}
-        self.merges = Counter()
+        self._outcomes = {}
         self.late = 0
 
     def clear(self) -> None:
@@ -75,7 +79,7 @@ class Records:
     def _entry(self, key: RecordKey, history: Sequence[Change], conflicts: Sequence[Conflict]) -> Entry:
         record = self._folded(key, history)
         for cell in record.cells.values():
-            cell.traces = []
+            cell.traces = ()
         return Entry(record, {asked(c.question): c for c in conflicts})
 
     def _folded(self, key: RecordKey, history: Sequence[Change]) -> Record:
@@ -91,22 +95,21 @@ class Records:
 
     def apply(self, changes: Sequence[Change], tx: StoreTransaction) -> None:
         """Append changes to the log and fold them in, each record in stamp order."""
-        keyed = [(RecordKey(change.entity, change.key), change) for change in changes]
-        self.load((key for key, _ in keyed), tx)
+        self.load([RecordKey(change.entity, change.key) for change in changes], tx)
         tx.append(changes)
-        keyed.sort(key=lambda pair: pair[1].stamp)
-        outcomes: Outcomes = []
-        entries, touched, merges = self._entries, self.touched, self.merges
-        for key, change in keyed:
+        entries, touched, outcomes = self._entries, self.touched, self._outcomes
+        for change in sorted(changes, key=_stamp):
+            key = RecordKey(change.entity, change.key)
             entry = entries[key]
             touched[key] = entry
-            if not advance(entry.record, change, outcomes):
+            if not advance(entry.record, change, outcomes.setdefault(change.entity, {})):
                 entry.late = True
                 self._count_late(change)
-            elif outcomes:
-                for owner, merge, outcome in outcomes:
-                    merges[(key.entity, owner, merge, outcome)] += 1
-                outcomes.clear()
+
+    @property
+    def merges(self) -> dict[tuple[str, str, str, str], int]:
+        """How often (entity, field, merge, outcome) happened in this batch."""
+        return {(entity, *what): count for entity, counted in self._outcomes.items() for what, count in counted.items()}
 
     def _count_late(self, change: Change) -> None:
         self.late += 1
@@ -114,7 +117,8 @@ class Records:
         for field in change.fields:
             plan = units.entity.fields.get(field) or units.group_of.get(field)
             if plan is not None:
-                self.merges[(change.entity, plan.name, plan.merge, "late")] += 1
+                counted = self._outcomes.setdefault(change.entity, {})
+                counted[(plan.name, plan.merge, "late")] = counted.get((plan.name, plan.merge, "late"), 0) + 1
 
     def refold(self, tx: StoreTransaction) -> None:
         """Fold again every touched record that received a late change."""

@@ -13,7 +13,7 @@ ANY: Final = "*"
 NOT_YET: Final = (
     ("rules",),
     ("notify",),
-    ("access",),
+    ("history",),
     ("sources", ANY, "write_back", "enabled"),
     ("entities", ANY, "checks"),
     ("entities", ANY, "unique"),
@@ -32,7 +32,11 @@ def warn_unmapped_sources(subject: Subject) -> Iterator[Problem]:
     mapped = {source for entity in subject.shape.entities.values() for source in entity.from_}
     for source in subject.shape.sources:
         if source not in mapped:
-            yield Problem(("sources", source), "no entity maps this source, so it is not read", "map it, or remove it")
+            yield Problem(
+                ("sources", source),
+                "no entity maps this source: its slot would be read for nothing",
+                "map or remove it",
+            )
 
 
 def warn_unmarked_copies(subject: Subject) -> Iterator[Problem]:

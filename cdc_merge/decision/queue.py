@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cdc_merge.merge.cell import Cell, Write
+from cdc_merge.merge.cell import MISSING, Cell, Write
 from cdc_merge.merge.questions import candidate, shown
 from cdc_merge.merge.reading import value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Unit
-from cdc_merge.model import DECISION_SOURCE, Candidate, Conflict, Question
+from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Candidate, Conflict, Question
 
 Asked = tuple[str | None, str, str | None]
 
@@ -93,7 +93,7 @@ def _agrees(record: Record, cell: Cell, question: Question) -> bool:
     """The frontier holds one value, and it is one that a candidate had: the sources came to agree by themselves."""
     stamps = {c.stamp for c in question.candidates}
     keys = {w.key for w in cell.of(cell.frontier)}
-    held = {cell.held[s] for s in cell.held if s in record.present}
+    held = {cell.held(s) for s in record.present} - {MISSING}
     return len(held) == 1 or (len(keys) == 1 and any(w.stamp in stamps for w in cell.of(cell.frontier)))
 
 
@@ -108,7 +108,8 @@ def _overwrote(record: Record, question: Question) -> bool:
 
 
 def _replaced(cell: Cell, lost: Candidate) -> bool:
-    by = cell.by.get(lost.source)
+    side = cell.sides.get(lost.source)
+    by = side.by if side is not None else None
     if by is None or by.stamp <= lost.stamp:
         return True
     return by.copy is not None or by.actor is None or by.actor != lost.actor
@@ -120,7 +121,7 @@ def _replaced(cell: Cell, lost: Candidate) -> bool:
 def traces(record: Record, known: Mapping[Asked, Conflict], moment: Moment) -> Iterator[Conflict]:
     """Genuine writes that a copy, or what everybody holds, took away while no question was open: recorded as closed."""
     for name, cell in record.cells.items():
-        taken, cell.traces = cell.traces, []
+        taken, cell.traces = cell.traces, ()
         if taken and (name, "concurrent", None) not in known:
             for write in taken:
                 yield _trace(record, record.unit_of[name], write, moment)
@@ -155,9 +156,10 @@ def _trace(record: Record, unit: Unit, write: Write, moment: Moment) -> Conflict
 
 def _parties(cell: Cell, unit: Unit, lost: Candidate) -> Iterable[Candidate]:
     yield lost
-    change = cell.by.get(lost.source)
-    if change is not None and change.stamp != lost.stamp and lost.source in cell.views:
-        value = shown(unit, cell.views[lost.source])
+    side = cell.sides.get(lost.source)
+    change = side.by if side is not None else None
+    if side is not None and change is not None and change.stamp != lost.stamp and side.value is not UNKNOWN:
+        value = shown(unit, side.value)
         yield Candidate(lost.source, value, change.stamp, change.committed_us, change.actor, change.place)
 
 

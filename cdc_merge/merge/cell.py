@@ -11,7 +11,7 @@ the law suite compares the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, MaybeValue, Stamp
@@ -33,6 +33,19 @@ class Root(NamedTuple):
 
 
 NO_DELETES: frozenset[Stamp] = frozenset()
+# Shared by the many cells that no delete has witnessed; never written to.
+NOTHING: dict[Stamp, int] = {}
+
+
+# More digits than any numeric column may have (131072 before the point, 16383 after), so that sums never round.
+EXACT = Context(prec=150_000)
+
+
+def plus(left: Decimal | int, right: Decimal | int) -> Decimal | int:
+    """The exact sum."""
+    if isinstance(left, int) and isinstance(right, int):
+        return left + right
+    return EXACT.add(Decimal(left), Decimal(right))
 
 
 class Write:
@@ -90,6 +103,22 @@ class Waiting:
         self.written = 0
 
 
+class Side:
+    """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects; `root`: the
+    insert it goes back to; `by`: the change that brought the value; `first`: its first snapshot value."""
+
+    __slots__ = ("by", "first", "first_key", "key", "root", "seen", "value")
+
+    def __init__(self) -> None:
+        self.value: MaybeValue = UNKNOWN
+        self.key: object = MISSING
+        self.by: Change | None = None
+        self.seen = 0
+        self.root: Root | None = None
+        self.first: MaybeValue = UNKNOWN
+        self.first_key: object = MISSING
+
+
 class Traits(NamedTuple):
     """How a merge type takes part in the rules of §2. `agrees`: rule 3. `settles`: rule 4. `overwrites`: copies overwrite."""
 
@@ -99,27 +128,27 @@ class Traits(NamedTuple):
 
 
 class Cell:
+    """The state of one unit. `sides`: per source; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
+    values nobody has replaced; `sets`: a counter's sets that no other set has seen; `watched`: may ask although nothing is concurrent;
+    `void`: a new life ended the values that nobody wrote; `extra`: a type's own state."""
+
     __slots__ = (
         "baselines",
-        "by",
+        "deletes",
         "diverged",
         "extra",
-        "first",
-        "first_by",
         "frontier",
-        "held",
         "keyed",
         "next",
         "order",
         "overwritten",
-        "roots",
-        "seen",
         "sets",
+        "sides",
         "traces",
         "traits",
-        "views",
         "void",
         "waiting",
+        "watched",
         "writes",
     )
 
@@ -133,16 +162,12 @@ class Cell:
         self.overwritten = 0
         self.baselines = 0
         self.sets = 0
-        self.seen: dict[object, int] = {}
-        self.views: dict[str, MaybeValue] = {}
-        self.held: dict[str, object] = {}
-        self.by: dict[str, Change] = {}
-        self.roots: dict[str, Root | None] = {}
-        self.first: dict[str, object] = {}
-        self.first_by: dict[str, MaybeValue] = {}
-        self.waiting: list[Waiting] = []
-        self.traces: list[Write] = []
+        self.sides: dict[str, Side] = {}
+        self.deletes: dict[Stamp, int] = NOTHING
+        self.waiting: tuple[Waiting, ...] = ()
+        self.traces: tuple[Write, ...] = ()
         self.diverged = False
+        self.watched = False
         self.void = False
         self.extra: Any = None
 
@@ -167,27 +192,57 @@ class Cell:
 
     # ------------------------------------------------------------ what a source holds
 
-    def hold(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
-        self.views[source] = value
-        self.held[source] = key
-        self.by[source] = change
+    def side(self, source: str) -> Side:
+        side = self.sides.get(source)
+        if side is None:
+            side = self.sides[source] = Side()
+        return side
+
+    def held(self, source: str) -> object:
+        """The key of what a source holds, MISSING when that is not known."""
+        side = self.sides.get(source)
+        return MISSING if side is None else side.key
+
+    def view(self, source: str) -> MaybeValue:
+        side = self.sides.get(source)
+        return UNKNOWN if side is None else side.value
+
+    def seen(self, source: str) -> int:
+        side = self.sides.get(source)
+        return 0 if side is None else side.seen
+
+    def hold(self, source: str, change: Change, value: MaybeValue, key: object) -> Side:
+        side = self.side(source)
+        side.value, side.key, side.by = value, key, change
+        return side
+
+    def drop(self, source: str) -> None:
+        """The source's row is gone: it holds nothing. What it has seen stays."""
+        side = self.sides.get(source)
+        if side is not None:
+            side.value, side.key = UNKNOWN, MISSING
+
+    def witness(self, delete: Stamp, seen: int) -> None:
+        if self.deletes is NOTHING:
+            self.deletes = {}
+        self.deletes[delete] = seen
 
     # ------------------------------------------------------------ rule 1: own write
 
     def write(self, source: str, change: Change, value: MaybeValue, key: object) -> Write:
         """A genuine edit: dominates exactly what its source had seen."""
-        seen = self.seen.get(source, 0)
+        side = self.sides.get(source) or self.side(source)
+        seen = side.seen
         bit = self.next
         self.next = bit << 1
         write = Write(bit, source, change, value, key, seen)
         self.writes[bit] = write
         self.frontier = (self.frontier & ~seen) | bit
-        self.overwritten &= ~seen
-        self.baselines &= ~seen
-        self.seen[source] = seen | bit
-        self.views[source] = value
-        self.held[source] = key
-        self.by[source] = change
+        if self.overwritten or self.baselines:
+            self.overwritten &= ~seen
+            self.baselines &= ~seen
+        side.seen = seen | bit
+        side.value, side.key, side.by = value, key, change
         if self.waiting:
             self._answer(write)
         return write
@@ -211,18 +266,17 @@ class Cell:
         mark = change.copy
         assert mark is not None
         matched = self._named(change) if mark.of else self._matching(key)
-        learned = self.seen.get(mark.from_source, 0) if mark.from_source else 0
+        learned = self.seen(mark.from_source) if mark.from_source else 0
         replaced = self._own(source, key)
+        side = self.hold(source, change, value, key)
         for write in matched:
             learned |= write.bit | write.after
-            self.roots[source] = write.root
+            side.root = write.root
             self._overwrite(replaced, write)
             self._put_back(write)
-        self.hold(source, change, value, key)
-        self.seen[source] = self.seen.get(source, 0) | learned
+        side.seen |= learned
         if not matched:
-            self.roots.setdefault(source, None)
-            self.waiting.append(Waiting(source, change, key, replaced.bit if replaced else 0))
+            self.waiting = (*self.waiting, Waiting(source, change, key, replaced.bit if replaced else 0))
         return bool(matched) or bool(learned)
 
     def _named(self, change: Change) -> list[Write]:
@@ -237,7 +291,7 @@ class Cell:
 
     def _own(self, source: str, key: object) -> Write | None:
         """The source's own frontier write that a copy of another value is about to replace."""
-        held = self.held.get(source, MISSING)
+        held = self.held(source)
         if not self.traits.overwrites or held == key:
             return None
         for write in self.of(self.frontier):
@@ -256,7 +310,7 @@ class Cell:
         """A genuine write leaves the frontier without having been seen by a later one; this leaves a trace."""
         self.frontier &= ~write.bit
         self.overwritten |= write.bit
-        self.traces.append(write)
+        self.traces = (*self.traces, write)
 
     def _put_back(self, write: Write) -> None:
         if write.bit & self.overwritten:
@@ -265,109 +319,102 @@ class Cell:
 
     def _answer(self, write: Write) -> None:
         """A write that copies were waiting for: each has seen it since the copy, and so has all that rests on it."""
-        for waiting in list(self.waiting):
+        for waiting in self.waiting:
             if waiting.source == write.source:
                 waiting.written |= write.bit
             elif waiting.key == write.key:
-                self.waiting.remove(waiting)
+                self.waiting = tuple(w for w in self.waiting if w is not waiting)
                 self._seen_since(waiting, write)
 
     def _seen_since(self, waiting: Waiting, write: Write) -> None:
         learned = write.bit | write.after
-        replaced = self.writes.get(waiting.replaced)
-        self._overwrite(replaced, write)
-        self.seen[waiting.source] = self.seen.get(waiting.source, 0) | learned
+        self._overwrite(self.writes.get(waiting.replaced), write)
+        self.side(waiting.source).seen |= learned
         if not waiting.written:
             return
-        for later in list(self.writes.values()):
+        for later in self.writes.values():
             if later is not write and later.after & waiting.written:
                 later.after |= learned
                 if later.bit & waiting.written or later.seen & waiting.written:
                     later.seen |= learned
-        for source, seen in list(self.seen.items()):
-            if seen & waiting.written:
-                self.seen[source] = seen | learned
+        for side in self.sides.values():
+            if side.seen & waiting.written:
+                side.seen |= learned
         self.frontier &= ~write.bit
 
-    def expire(self, now: Stamp, max_ahead_us: int) -> int:
-        """Copies that waited long enough teach nothing. How many gave up."""
-        if not self.waiting:
-            return 0
-        kept = [w for w in self.waiting if now.wall_us - w.change.stamp.wall_us <= max_ahead_us]
-        gone = len(self.waiting) - len(kept)
-        self.waiting = kept
-        return gone
+    def expire(self, now: Stamp, max_ahead_us: int) -> None:
+        """Copies that waited long enough teach nothing."""
+        self.waiting = tuple(w for w in self.waiting if now.wall_us - w.change.stamp.wall_us <= max_ahead_us)
 
     # ------------------------------------------------------------ rules 3 and 4
 
     def agree(self, source: str, holders: Iterable[str]) -> bool:
         """Whoever holds the same value has seen from now on what any of them had seen."""
-        key = self.held[source]
-        group = [t for t in holders if t != source and self.held.get(t, MISSING) == key]
+        mine = self.sides[source]
+        key, sides = mine.key, self.sides
+        group = [side for t in holders if (side := sides.get(t)) is not None and side.key == key and side is not mine]
         if not group:
             return False
-        self._share([source, *group])
+        union = mine.seen
+        for side in group:
+            union |= side.seen
+        mine.seen = union
+        for side in group:
+            side.seen = union
         return True
 
-    def _share(self, group: list[str]) -> None:
-        union = 0
-        for source in group:
-            union |= self.seen.get(source, 0)
-        for source in group:
-            self.seen[source] = union
-
     def agree_with_decision(self, decision: Write, holders: Iterable[str]) -> None:
-        group = [t for t in holders if self.held.get(t, MISSING) == decision.key]
-        for source in group:
-            self.seen[source] = decision.after
-        decision.after = decision.seen | decision.bit
+        for source in holders:
+            side = self.sides.get(source)
+            if side is not None and side.key == decision.key:
+                side.seen = decision.after
 
     def everybody(self, holders: tuple[str, ...], *, bound: object = MISSING) -> None:
         """Rule 4: the one value that every holder holds is the value; writes of other values are overwritten."""
-        key = self.held.get(holders[0], MISSING)
+        key = self.held(holders[0])
         if key is MISSING:
             return
         for source in holders:
-            if self.held.get(source, MISSING) != key:
+            if self.held(source) != key:
                 return
-        front = self.frontier
-        losers = [w for w in self.of(front) if w.key != key]
+        losers = [w for w in self.of(self.frontier) if w.key != key]
         if any(w.kind == DECIDED for w in losers):
             return
         everything = self.everything
         for source in holders:
-            self.seen[source] = everything
+            self.sides[source].seen = everything
         if bound is MISSING or bound == key:
             for write in losers:
                 self.take_out(write)
 
     # ------------------------------------------------------------ snapshots
 
-    def read_first(self, source: str, change: Change, value: MaybeValue, *, candidate: bool) -> None:
-        """A first snapshot value. `candidate`: it may stand against a first insert elsewhere (§4)."""
+    def read_first(self, source: str, change: Change, value: MaybeValue, *, candidate: bool) -> bool:
+        """A snapshot value. `candidate`: it may stand against a first insert elsewhere (§4). False when it is not the first."""
         key = self.keyed(value)
-        self.hold(source, change, value, key)
-        if source in self.first:
-            return
-        self.roots[source] = None
-        self.first[source] = key
-        self.first_by[source] = value
+        side = self.hold(source, change, value, key)
+        if side.first_key is not MISSING:
+            return False
+        side.root = None
+        side.first, side.first_key = value, key
         if candidate and value is not None and value is not UNKNOWN:
             self._baseline(source, change, value, key)
+        return True
 
     def _baseline(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
+        side = self.sides[source]
         bit = self.next
         self.next = bit << 1
-        write = Write(bit, source, change, value, key, self.seen.get(source, 0))
+        write = Write(bit, source, change, value, key, side.seen)
         write.kind = BASELINE
         self.writes[bit] = write
-        self.baselines |= bit
         mine = bit
         for other in self.of(self.baselines):
-            if other.key == key and other.source != source:
+            if other.key == key:
                 mine |= other.bit
-                self.seen[other.source] = self.seen.get(other.source, 0) | bit
-        self.seen[source] = self.seen.get(source, 0) | mine
+                self.sides[other.source].seen |= bit
+        self.baselines |= bit
+        side.seen |= mine
 
     # ------------------------------------------------------------ keeping it small
 
@@ -376,12 +423,12 @@ class Cell:
         keep = self.frontier | self.overwritten | self.baselines | self.sets
         for waiting in self.waiting:
             keep |= waiting.replaced | waiting.written
-        masks = [*self.seen.values()]
+        masks = [side.seen for side in self.sides.values()]
+        masks.extend(self.deletes.values())
         for write in self.of(keep):
             masks.append(write.seen)
             masks.append(write.after)
-        survivors = self._representatives(keep, masks)
-        self._renumber(survivors)
+        self._renumber(self._representatives(keep, masks))
 
     def _representatives(self, keep: int, masks: list[int]) -> list[Write]:
         classes: dict[tuple[bool, ...], Write] = {}
@@ -398,7 +445,7 @@ class Cell:
                 classes[signature] = write
             else:
                 later, older = (write, earlier) if write.stamp > earlier.stamp else (earlier, write)
-                later.total += older.total
+                later.total = plus(later.total, older.total)
                 classes[signature] = later
         survivors.extend(classes.values())
         return sorted(survivors, key=lambda w: w.bit)
@@ -415,7 +462,10 @@ class Cell:
 
         self.frontier, self.overwritten = moved(self.frontier), moved(self.overwritten)
         self.baselines, self.sets = moved(self.baselines), moved(self.sets)
-        self.seen = {source: moved(mask) for source, mask in self.seen.items()}
+        for side in self.sides.values():
+            side.seen = moved(side.seen)
+        for delete, seen in self.deletes.items():
+            self.deletes[delete] = moved(seen)
         for waiting in self.waiting:
             waiting.replaced, waiting.written = moved(waiting.replaced), moved(waiting.written)
         for write in survivors:

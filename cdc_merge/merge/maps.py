@@ -115,8 +115,8 @@ def _unit(record: Record, plan: FieldPlan, owner: str) -> Unit:
     cell = record.cell(unit)
     for source in record.present:
         if record.map_keys.get((parent, source)) is not None:
-            cell.views[source] = ABSENT
-            cell.held[source] = ABSENT
+            side = cell.side(source)
+            side.value = side.key = ABSENT
     return unit
 
 

@@ -10,26 +10,29 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cdc_merge.merge.cell import Cell, Root, Traits, Write
-from cdc_merge.model import Change, MaybeValue, Stamp
+from cdc_merge.model import UNKNOWN, Change, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 
 
-class Event(NamedTuple):
-    """One change as far as one unit (field, group or map key) is concerned.
+class Event:
+    """One change as far as one unit (field, group or map key) is concerned. Reused from unit to unit: nobody keeps it.
 
     `holders` are the sources that hold the record and map the unit, after the change's effect on presence.
     `root` is set when the source's row begins with this change (a genuine insert). `deletes`: those its writer had seen.
     `rivals`: another source maps the entity too, so that first-snapshot values may become candidates.
     """
 
-    source: str
-    change: Change
-    before: MaybeValue
-    after: MaybeValue
-    holders: tuple[str, ...]
-    root: Root | None
-    deletes: frozenset[Stamp]
-    rivals: bool
+    __slots__ = ("after", "before", "change", "deletes", "holders", "rivals", "root", "source")
+
+    def __init__(self, source: str, change: Change, root: Root | None, deletes: frozenset[Stamp]) -> None:
+        self.source = source
+        self.change = change
+        self.root = root
+        self.deletes = deletes
+        self.rivals = False
+        self.before: MaybeValue = UNKNOWN
+        self.after: MaybeValue = UNKNOWN
+        self.holders: tuple[str, ...] = ()
 
 
 Views = Sequence[tuple[str, MaybeValue]]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from cdc_merge.merge import maps
-from cdc_merge.merge.cell import BASELINE, DECIDED, Cell, Write
+from cdc_merge.merge.cell import BASELINE, DECIDED, MISSING, Cell, Side, Write
 from cdc_merge.merge.reading import effective, ended, opposing, value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.types import counter
@@ -23,29 +23,15 @@ Answer: TypeAlias = "MaybeValue | Mapping[str, Value]"
 
 def questions(record: Record) -> tuple[Question, ...]:
     """Every question that the record raises at present, in a stable order."""
-    if not _might_ask(record) or ended(record):
+    if not (record.unsettled or record.deletes) or ended(record):
         return ()
     found = [*_row_questions(record)]
-    for name in sorted(record.cells):
+    for name in sorted(record.unsettled):
         cell, unit = record.cells[name], record.unit_of[name]
         for ask in KINDS:
             found.extend(ask(record, unit, cell))
     return tuple(found)
 
-
-def _might_ask(record: Record) -> bool:
-    """Almost every record asks nothing; this says so without building anything."""
-    if record.deletes:
-        return True
-    for name, cell in record.cells.items():
-        front = cell.frontier
-        if front & (front - 1) or cell.diverged or cell.baselines or record.unit_of[name].plan.merge in WATCHED:
-            return True
-    return False
-
-
-# Types that may ask although a single write stands.
-WATCHED: Final = frozenset(("counter", "immutable", "lattice"))
 
 # ---------------------------------------------------------------- concurrent_update, concurrent_insert
 
@@ -122,7 +108,7 @@ def _base(cell: Cell, candidates: list[Write]) -> MaybeValue:
     if seen:
         return max(seen, key=lambda w: w.stamp).value
     sources = {w.source for w in candidates if w.source != DECISION_SOURCE}
-    shared = [cell.first_by.get(s, UNKNOWN) for s in sorted(sources)]
+    shared = [cell.sides[s].first if s in cell.sides else UNKNOWN for s in sorted(sources)]
     if shared and UNKNOWN not in shared and len({cell.keyed(v) for v in shared}) == 1:
         return shared[0]
     return UNKNOWN
@@ -154,22 +140,22 @@ def _diverged(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     """Sources that differed at their first snapshot and still do; not beside an open concurrent question."""
     if not cell.diverged or any(_concurrent(record, unit, cell)):
         return
-    holders = [s for s in record.units.holders(record.present, unit) if s in cell.held]
-    if not any(cell.held[s] == cell.first.get(s) for s in holders):
+    sides = [(s, cell.sides[s]) for s in record.holders(unit) if cell.held(s) is not MISSING]
+    if not any(side.key == side.first_key for _, side in sides):
         return
-    candidates = [
-        _held(cell, unit, s) for s in holders if not (cell.held[s] is None and cell.first.get(s, 0) is None)
-    ]
-    if len({cell.held[c.source] for c in candidates}) < 2:
+    differing = [(s, side) for s, side in sides if not (side.key is None and side.first_key is None)]
+    if len({side.key for _, side in differing}) < 2:
         return
+    candidates = [_held(unit, source, side) for source, side in differing]
     yield _made(record, unit, cell, tuple(candidates), kind="divergence", labels=("baseline",))
 
 
-def _held(cell: Cell, unit: Unit, source: str) -> Candidate:
-    change = cell.by[source]
+def _held(unit: Unit, source: str, side: Side) -> Candidate:
+    change = side.by
+    assert change is not None
     return Candidate(
         source=source,
-        value=shown(unit, cell.views[source]),
+        value=shown(unit, side.value),
         stamp=change.stamp,
         committed_us=change.committed_us,
         actor=change.actor,

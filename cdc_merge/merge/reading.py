@@ -61,8 +61,7 @@ def value_of(record: Record, unit: Unit, cell: Cell) -> MaybeValue:
         return unit.type.read(cell, unit.plan, front)
     if cell.void:
         return UNKNOWN
-    holders = record.units.holders(record.present, unit)
-    views = [(s, cell.views.get(s, UNKNOWN)) for s in holders]
+    views = [(s, cell.view(s)) for s in record.holders(unit)]
     there = [(s, v) for s, v in views if v is not maps.ABSENT]
     if not there and views:
         return maps.ABSENT  # type: ignore[no-any-return]
@@ -77,7 +76,7 @@ def effective(record: Record, unit: Unit, cell: Cell) -> list[Write]:
     over = 0
     for delete in record.deletes:
         if delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit):
-            over |= cell.seen.get(delete.stamp, 0)
+            over |= cell.deletes.get(delete.stamp, 0)
     left = [w for w in front if not w.bit & over]
     return left or front
 
@@ -108,8 +107,9 @@ def view(record: Record, source: str) -> SourceView:
     if row.presence == PRESENT:
         for name, cell in record.cells.items():
             plan = record.unit_of[name].plan
-            if source in cell.views and name == record.unit_of[name].owner:
-                held.update(members_of(plan, cell.views[source]) if plan.members else {name: cell.views[source]})
+            value = cell.view(source)
+            if value is not UNKNOWN and name == record.unit_of[name].owner:
+                held.update(members_of(plan, value) if plan.members else {name: value})
         held.update(_held_maps(record, source))
     return SourceView(row.presence, {f: v for f, v in held.items() if v is not UNKNOWN}, row.last)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from cdc_merge.merge import maps, steps
-from cdc_merge.merge.cell import Cell, Root, Write
+from cdc_merge.merge import maps
+from cdc_merge.merge.cell import COMPACT_AT, Cell, Root, Write
 from cdc_merge.merge.merge_type import Event
+from cdc_merge.merge.steps import MERGED
 from cdc_merge.merge.units import Unit, Units, group_values
 from cdc_merge.model import (
     DECISION,
@@ -30,8 +31,8 @@ from cdc_merge.model import (
 PRESENT, DELETED = "present", "deleted"
 NONE: Final[frozenset[Stamp]] = frozenset()
 
-Outcomes = list[tuple[str, str, str]]
-"""(unit owner, merge type, outcome) of every unit that a change touched, for `merges_total`."""
+Outcomes = dict[tuple[str, str, str], int]
+"""How often (unit owner, merge type, outcome) happened, for `merges_total`."""
 
 
 class Row:
@@ -49,7 +50,7 @@ class Row:
 
 
 class Delete(NamedTuple):
-    """A delete that no new life has seen. What it had seen of a cell is `cell.seen[delete.stamp]`."""
+    """A delete that no new life has seen. What it had seen of a cell is `cell.deletes[stamp]`."""
 
     change: Change
     source: str
@@ -61,7 +62,22 @@ class Delete(NamedTuple):
 
 
 class Record:
-    __slots__ = ("cells", "compacts", "deletes", "key", "known", "last", "map_keys", "max_ahead_us", "present", "rows", "units", "unit_of")
+    __slots__ = (
+        "cells",
+        "compacts",
+        "deletes",
+        "holding",
+        "key",
+        "known",
+        "last",
+        "map_keys",
+        "max_ahead_us",
+        "present",
+        "rows",
+        "unit_of",
+        "units",
+        "unsettled",
+    )
 
     def __init__(self, units: Units, key: str, *, max_ahead_us: int, compacts: bool) -> None:
         self.units = units
@@ -73,6 +89,8 @@ class Record:
         self.present: tuple[str, ...] = ()
         self.cells: dict[str, Cell] = {}
         self.unit_of: dict[str, Unit] = {}
+        self.holding: dict[str, tuple[str, ...]] = {}
+        self.unsettled: dict[str, None] = {}
         self.deletes: list[Delete] = []
         self.known: dict[str, frozenset[Stamp]] = {}
         self.map_keys: dict[tuple[str, str], maps.Held] = {}
@@ -80,7 +98,7 @@ class Record:
     def cell(self, unit: Unit) -> Cell:
         cell = self.cells.get(unit.name)
         if cell is None:
-            cell = self.cells[unit.name] = Cell(unit.type.traits, unit.type.keyed(unit.plan), unit.order)
+            cell = self.cells[unit.name] = Cell(unit.type.traits, unit.keyed, unit.order)
             self.unit_of[unit.name] = unit
             unit.type.zero(cell, unit.plan)
             for delete in self.deletes:
@@ -101,9 +119,16 @@ class Record:
     def refresh(self) -> None:
         """Who counts as holding the record, in the order of `from:`."""
         rows = self.rows
-        self.present = tuple(
-            s for s in self.units.entity.sources if s in rows and (rows[s].presence == PRESENT or rows[s].kept)
-        )
+        present = tuple(s for s in self.units.entity.sources if s in rows and (rows[s].presence == PRESENT or rows[s].kept))
+        self.present = present
+        self.holding = self.units.holding(present)
+
+    def holders(self, unit: Unit) -> tuple[str, ...]:
+        """The sources that hold the record and map the unit, in the order of `from:`."""
+        known = self.holding.get(unit.owner)
+        if known is None:
+            known = self.holding[unit.owner] = tuple(s for s in unit.order if s in self.present)
+        return known
 
     def absent(self, source: str) -> bool:
         row = self.rows.get(source)
@@ -172,7 +197,8 @@ def _new_life(record: Record, source: str) -> None:
 
 def _forget(record: Record, delete: Delete) -> None:
     for cell in record.cells.values():
-        cell.seen.pop(delete.stamp, None)
+        if delete.stamp in cell.deletes:
+            del cell.deletes[delete.stamp]
 
 
 def _update(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
@@ -211,8 +237,7 @@ def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | No
         _new_delete(record, change, source)
     if not local:
         for cell in record.cells.values():
-            cell.views.pop(source, None)
-            cell.held.pop(source, None)
+            cell.drop(source)
 
 
 def _new_delete(record: Record, change: Change, source: str) -> None:
@@ -242,12 +267,12 @@ def _copied_delete(record: Record, source: str) -> None:
             for write in list(cell.of(cell.frontier)):
                 if write.source == source and opposes(cell, write, delete):
                     cell.take_out(write)
-            cell.seen[source] = cell.seen.get(source, 0) | cell.seen.get(delete.stamp, 0)
+            cell.side(source).seen |= cell.deletes.get(delete.stamp, 0)
 
 
 def opposes(cell: Cell, write: Write, delete: Delete) -> bool:
     """Neither had seen the other."""
-    return not cell.seen.get(delete.stamp, 0) & write.bit and delete.stamp not in write.deletes
+    return not cell.deletes.get(delete.stamp, 0) & write.bit and delete.stamp not in write.deletes
 
 
 def _snapshot(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
@@ -278,50 +303,63 @@ STEPS: Final[dict[str, Callable[[Record, Change, str, Outcomes | None], None]]] 
 # ---------------------------------------------------------------- cells
 
 
-def _events(record: Record, change: Change, source: str) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
+def _others(record: Record, change: Change, source: str) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
+    """The groups and maps that a change touches."""
     units = record.units
-    grouped = False
-    for field, (before, after) in change.fields.items():
-        unit = units.by_name.get(field)
-        if unit is not None:
-            yield unit, before, after
-        elif field in units.group_of:
-            grouped = True
-        elif field in units.entity.fields:
+    for field in change.fields:
+        if field not in units.by_name and field not in units.group_of and field in units.entity.fields:
             yield from maps.events(record, units.entity.fields[field], change, source)
-    if grouped:
+    if units.group_of:
         for plan, fields in units.grouped(change.fields):
             unit = units.by_name[plan.name]
-            yield unit, *group_values(plan, fields, record.cell(unit).views.get(source, UNKNOWN))
+            yield unit, *group_values(plan, fields, record.cell(unit).view(source))
+
+
+def _events(record: Record, change: Change, source: str) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
+    by_name = record.units.by_name
+    for field, (before, after) in change.fields.items():
+        unit = by_name.get(field)
+        if unit is not None:
+            yield unit, before, after
+    if not record.units.plain:
+        yield from _others(record, change, source)
 
 
 def _feed(record: Record, change: Change, source: str, root: Root | None, outcomes: Outcomes | None) -> None:
-    known = record.known.get(source, NONE)
+    """Give every unit that the change touches its event. The hot path: one pass, one event object, no look-up twice."""
+    event = Event(source, change, root, record.known.get(source, NONE))
     rivals = len(record.units.entity.sources) > 1
+    step = _step(change)
+    cells, holding = record.cells, record.holding
     for unit, before, after in _events(record, change, source):
         if after is UNKNOWN:
             continue
-        cell = record.cell(unit)
-        holders = record.units.holders(record.present, unit)
-        event = Event(source, change, before, after, holders, root, known, rivals)
+        cell = cells.get(unit.name) or record.cell(unit)
+        event.before, event.after = before, after
+        event.holders = holding.get(unit.owner) or record.holders(unit)
+        event.rivals = rivals and not unit.type.automatic
         if cell.waiting:
             cell.expire(change.stamp, record.max_ahead_us)
-        outcome = _step(unit, change)(cell, unit.plan, event)
-        if record.compacts:
-            steps.compact_if_long(cell)
+        outcome = unit.steps[step](cell, unit.plan, event)
+        front = cell.frontier
+        if front & (front - 1) or cell.watched or cell.diverged or cell.baselines:
+            record.unsettled[unit.name] = None
+        elif record.unsettled:
+            record.unsettled.pop(unit.name, None)
+        if record.compacts and len(cell.writes) > COMPACT_AT:
+            cell.compact()
         if outcomes is not None:
-            outcomes.append((unit.owner, unit.plan.merge, _judged(cell, unit, outcome)))
+            judged = outcome if outcome != MERGED else _judged(cell, unit)
+            outcomes[(unit.owner, unit.plan.merge, judged)] = outcomes.get((unit.owner, unit.plan.merge, judged), 0) + 1
 
 
-def _step(unit: Unit, change: Change) -> Callable[..., str]:
+def _step(change: Change) -> int:
     if change.row == SNAPSHOT:
-        return unit.type.snapshot
+        return 2
     if change.row == DECISION:
-        return unit.type.decide
-    return unit.type.apply if change.copy is None else unit.type.copy
+        return 3
+    return 0 if change.copy is None else 1
 
 
-def _judged(cell: Cell, unit: Unit, outcome: str) -> str:
-    if outcome == steps.MERGED and unit.type.asks(cell, unit.plan, cell.front()):
-        return "conflict"
-    return outcome
+def _judged(cell: Cell, unit: Unit) -> str:
+    return "conflict" if unit.type.asks(cell, unit.plan, cell.front()) else MERGED

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc_merge.mapping.normal import normalizer
-from cdc_merge.merge.cell import COMPACT_AT, MISSING, Cell, Write
+from cdc_merge.merge.cell import MISSING, Cell, Write
 from cdc_merge.merge.merge_type import Event, Views
-from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
+from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 
 APPLIED, MERGED, COPIED, UNMATCHED = "applied", "merged", "copy", "copy_unmatched"
@@ -52,16 +52,17 @@ def no_questions(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]
 
 
 def edit(cell: Cell, plan: FieldPlan, event: Event) -> str:
-    key = cell.keyed(event.after)
-    source = event.source
-    before = event.before if event.before is not UNKNOWN else cell.views.get(source, UNKNOWN)
-    if event.root is None:
-        if before is not UNKNOWN and cell.keyed(before) == key:
-            cell.hold(source, event.change, event.after, key)
+    keyed = cell.keyed
+    key = keyed(event.after)
+    before = event.before if event.before is not UNKNOWN else cell.view(event.source)
+    root = event.root
+    if root is None or event.change.row != INSERT:
+        if before is not UNKNOWN and keyed(before) == key:
+            cell.hold(event.source, event.change, event.after, key)
             return REPEATED
-    elif event.after is None and event.root.first:
+    elif event.after is None and root.first:
         return _first_null(cell, plan, event, key)
-    write = cell.write(source, event.change, event.after, key)
+    write = cell.write(event.source, event.change, event.after, key)
     write.before = before
     describe(cell, write, event)
     return settle(cell, plan, event, write)
@@ -69,9 +70,10 @@ def edit(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 def describe(cell: Cell, write: Write, event: Event) -> None:
     """What later questions ask about a write: the insert it goes back to, the deletes its writer had seen."""
+    side = cell.sides[event.source]
     if event.root is not None:
-        cell.roots[event.source] = event.root._replace(seen=_inserts_seen(cell, write.seen))
-    write.root = cell.roots.get(event.source)
+        side.root = event.root._replace(seen=_inserts_seen(cell, write.seen))
+    write.root = side.root
     if event.deletes:
         write.deletes = event.deletes
 
@@ -86,20 +88,23 @@ def _inserts_seen(cell: Cell, seen: int) -> frozenset[Stamp]:
 
 
 def _first_null(cell: Cell, plan: FieldPlan, event: Event, key: object) -> str:
-    cell.hold(event.source, event.change, None, key)
+    side = cell.hold(event.source, event.change, None, key)
     assert event.root is not None
-    cell.roots[event.source] = event.root._replace(seen=_inserts_seen(cell, cell.seen.get(event.source, 0)))
+    side.root = event.root._replace(seen=_inserts_seen(cell, side.seen))
     agreement(cell, plan, event)
     return REPEATED
 
 
 def settle(cell: Cell, plan: FieldPlan, event: Event, write: Write) -> str:
-    """Agreement, then what everybody holds, then what the cell may forget."""
-    agreed = len(event.holders) > 1 and agreement(cell, plan, event)
-    write.after = cell.seen[event.source]
-    everybody(cell, plan, event)
-    outcome = AGREED if agreed else APPLIED if cell.frontier == write.bit else MERGED
-    return outcome
+    """Agreement, then what everybody holds."""
+    several = len(event.holders) > 1
+    agreed = several and agreement(cell, plan, event)
+    write.after = cell.sides[event.source].seen
+    if several or cell.frontier != write.bit:
+        everybody(cell, plan, event)
+    if agreed:
+        return AGREED
+    return APPLIED if cell.frontier == write.bit else MERGED
 
 
 def agreement(cell: Cell, plan: FieldPlan, event: Event) -> bool:
@@ -109,9 +114,7 @@ def agreement(cell: Cell, plan: FieldPlan, event: Event) -> bool:
 
 
 def everybody(cell: Cell, plan: FieldPlan, event: Event) -> None:
-    if not cell.traits.settles or plan.agreement == "off" or not event.holders:
-        return
-    if len(event.holders) > 1 or cell.frontier & (cell.frontier - 1):
+    if cell.traits.settles and plan.agreement != "off" and event.holders:
         cell.everybody(event.holders, bound=bound_of(cell))
     if cell.diverged:
         cell.diverged = still_diverged(cell, event.holders)
@@ -122,21 +125,14 @@ def bound_of(cell: Cell) -> object:
     return cell.extra[0] if type(cell.extra) is tuple else MISSING
 
 
-def compact_if_long(cell: Cell) -> None:
-    if len(cell.writes) > COMPACT_AT:
-        cell.compact()
-
-
 # ---------------------------------------------------------------- copies
 
 
 def repeat(cell: Cell, plan: FieldPlan, event: Event) -> str:
     key = cell.keyed(event.after)
-    source = event.source
-    before = event.before if event.before is not UNKNOWN else cell.views.get(source, UNKNOWN)
-    if before is not UNKNOWN and cell.held.get(source, MISSING) == key == cell.keyed(before):
+    if cell.held(event.source) == key and (event.before is UNKNOWN or cell.keyed(event.before) == key):
         return REPEATED
-    matched = cell.copy(source, event.change, event.after, key)
+    matched = cell.copy(event.source, event.change, event.after, key)
     everybody(cell, plan, event)
     return COPIED if matched else UNMATCHED
 
@@ -145,31 +141,25 @@ def repeat(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 
 def observe(cell: Cell, plan: FieldPlan, event: Event) -> str:
-    source = event.source
-    newly = source not in cell.first
-    known = {s: k for s, k in cell.first.items() if s != source}
-    cell.read_first(source, event.change, event.after, candidate=event.rivals)
-    agreement(cell, plan, event)
-    if newly and _differs(cell.first[source], known):
-        cell.diverged = True
-    everybody(cell, plan, event)
-    if cell.diverged:
-        cell.diverged = still_diverged(cell, event.holders)
+    first = cell.read_first(event.source, event.change, event.after, candidate=event.rivals)
+    if len(event.holders) > 1:
+        agreement(cell, plan, event)
+        if first and _differs(cell, event.source):
+            cell.diverged = True
+        everybody(cell, plan, event)
     return REPEATED
 
 
-def _differs(key: object, others: dict[str, object]) -> bool:
-    return key is not None and any(other is not None and other != key for other in others.values())
+def _differs(cell: Cell, source: str) -> bool:
+    mine = cell.sides[source].first_key
+    others = [side.first_key for name, side in cell.sides.items() if name != source]
+    return mine is not None and any(key is not None and key is not MISSING and key != mine for key in others)
 
 
 def still_diverged(cell: Cell, holders: tuple[str, ...]) -> bool:
     """Sources that differed at their first snapshot differ still; a first NULL differs from nothing."""
-    held = {
-        cell.held[s]
-        for s in holders
-        if s in cell.held and not (cell.held[s] is None and cell.first.get(s, MISSING) is None)
-    }
-    return len(held) > 1
+    sides = [cell.sides[s] for s in holders if s in cell.sides]
+    return len({s.key for s in sides if s.key is not MISSING and not (s.key is None and s.first_key is None)}) > 1
 
 
 # ---------------------------------------------------------------- decisions, deletes, new lives
@@ -186,20 +176,21 @@ def settle_question(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 def witness(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
     """What a delete had seen of this cell: what its source had seen, or everything where the source does not map it."""
-    cell.seen[delete] = cell.everything if everything else cell.seen.get(source, 0)
+    cell.witness(delete, cell.everything if everything else cell.seen(source))
 
 
 def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
     """A new life that has seen the delete: the old values that the delete had seen (or all of them) are over."""
-    ended = cell.everything if everything else cell.seen.get(delete, 0)
+    ended = cell.everything if everything else cell.deletes.get(delete, 0)
     cell.frontier &= ~ended
     cell.overwritten &= ~ended
     cell.sets &= ~ended
     cell.baselines = 0
-    cell.first_by = {}
+    for side in cell.sides.values():
+        side.first = UNKNOWN
     cell.diverged = False
     cell.void = True
-    cell.seen[source] = cell.seen.get(source, 0) | ended
+    cell.side(source).seen |= ended
 
 
 def first_in_order(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:

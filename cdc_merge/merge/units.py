@@ -5,23 +5,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from cdc_merge.merge.merge_type import MergeType
+from cdc_merge.merge.cell import Cell
+from cdc_merge.merge.merge_type import Event, MergeType
 from cdc_merge.merge.types import TYPES
 from cdc_merge.model import UNKNOWN, MaybeValue
 from cdc_merge.plan import EntityPlan, FieldPlan
 
 
 class Unit(NamedTuple):
-    """One unit of an entity. `owner` is the mapped field or group it belongs to (a map's keys belong to the map's field)."""
+    """One unit of an entity. `owner` is the mapped field or group it belongs to (a map's keys belong to the map's field).
+    `order`: the sources that map it, as in `from:`. `steps`: the type's apply, copy, snapshot, decide."""
 
     name: str
     owner: str
     plan: FieldPlan
     type: MergeType
     order: tuple[str, ...]
+    keyed: Callable[[Any], object]
+    steps: tuple[Callable[[Cell, FieldPlan, Event], str], ...]
 
 
 Fields = Mapping[str, tuple[MaybeValue, MaybeValue]]
@@ -34,31 +38,30 @@ class Units:
         self.entity = entity
         self.by_name: dict[str, Unit] = {}
         self.group_of: dict[str, FieldPlan] = {}
-        self._holders: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {}
+        self._holding: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
         for plan in entity.groups.values():
             self._add(plan, plan.members[0])
             self.group_of.update(dict.fromkeys(plan.members, plan))
         for plan in entity.fields.values():
             if plan.merge != "map":
                 self._add(plan, plan.name)
+        self.plain = not entity.groups and all(plan.merge != "map" for plan in entity.fields.values())
 
     def _add(self, plan: FieldPlan, field: str) -> None:
         self.by_name[plan.name] = self.unit(plan, plan.name, field)
 
     def unit(self, plan: FieldPlan, owner: str, field: str) -> Unit:
         order = tuple(s for s in self.entity.sources if field in self.entity.mapped.get(s, ()))
-        return Unit(plan.name, owner, plan, TYPES[plan.merge], order)
+        kind = TYPES[plan.merge]
+        steps = (kind.apply, kind.copy, kind.snapshot, kind.decide)
+        return Unit(plan.name, owner, plan, kind, order, kind.keyed(plan), steps)
 
     def maps(self, source: str, unit: Unit) -> bool:
         return source in unit.order
 
-    def holders(self, present: tuple[str, ...], unit: Unit) -> tuple[str, ...]:
-        """The sources that hold the record and map the unit, in the order of `from:`."""
-        wanted = (present, unit.owner)
-        known = self._holders.get(wanted)
-        if known is None:
-            known = self._holders[wanted] = tuple(s for s in unit.order if s in present)
-        return known
+    def holding(self, present: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """For these present sources: unit owner → its holders. Shared by all records in the same situation."""
+        return self._holding.setdefault(present, {})
 
     def grouped(self, fields: Fields) -> Iterator[tuple[FieldPlan, Fields]]:
         """The groups that a change touches, each with its members' values."""

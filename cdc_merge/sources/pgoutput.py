@@ -161,6 +161,37 @@ def _cells(body: bytes, at: int) -> tuple[Cells, int, bool]:
     return tuple(cells), at, has_unchanged
 
 
+def _cells_beside(body: bytes, at: int, old: Cells) -> tuple[Cells, int, bool]:
+    """As `_cells`, where a cell that equals the old one is the old one: half the memory of an update with a full old
+    row, and whoever compares the two finds most of them identical. Costs no more time than a slice kept."""
+    (count,) = _read_count(body, at)
+    if count != len(old):
+        return _cells(body, at)
+    at += 2
+    cells: list[Cell] = []
+    append = cells.append
+    read_cell = _read_cell
+    has_unchanged = False
+    for before in old:
+        kind, size = read_cell(body, at)
+        if kind == 116:  # as in _cells
+            at += 5
+            end = at + size
+            cell = body[at:end]
+            append(before if cell == before else cell)
+            at = end
+        elif kind == _NULL:
+            append(None)
+            at += 1
+        elif kind == _TOAST:
+            append(UNCHANGED)
+            has_unchanged = True
+            at += 1
+        else:
+            raise _wrong_cell(kind, body, at)
+    return tuple(cells), at, has_unchanged
+
+
 def _wrong_cell(kind: int, body: bytes, at: int) -> ProtocolError:
     what = "in binary form, which was not asked for" if kind == _BINARY else f"of unknown kind {chr(kind)!r}"
     return ProtocolError(f"A column came {what}.", offset=at, length=len(body) - len(_PADDING))
@@ -231,7 +262,7 @@ def _update(body: bytes, at: int) -> tuple[Update, int]:
         at += 1
     if kind != _NEW:
         raise ValueError(kind)
-    new, at, has_unchanged = _cells(body, at)
+    new, at, has_unchanged = _cells(body, at) if old is None else _cells_beside(body, at, old)
     return Update(oid, old, old_is_full, new, has_unchanged), at
 
 

@@ -19,8 +19,9 @@ from typing import Final, NamedTuple
 from cdc_merge.errors import SourceRefused, SourceUnavailable
 from cdc_merge.model import Idle, Position, Transaction
 from cdc_merge.sources.exchange import Exchange
+from cdc_merge.sources.frames import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, read_keepalive
 from cdc_merge.sources.rows import Assembler
-from cdc_merge.sources.walsender import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, WalSender, read_keepalive
+from cdc_merge.sources.walsender import WalSender
 from cdc_merge.sources.watch import ClockReading, Health, Watch
 
 STATUS_EVERY_S: Final = 0.5  # well below any sensible wal_sender_timeout (its default is 60 s)
@@ -163,9 +164,11 @@ class Stream:
             return False
         self._heard_s = time.monotonic()
         self._exchange.last_message_us = self._now_us()
+        before = self._idle_sent, self._delivered
         self._take(frames)
-        self._exchange.delivered = self._delivered
-        self._exchange.wake()
+        if (self._idle_sent, self._delivered) != before:
+            self._exchange.delivered = self._delivered
+            self._exchange.wake()
         return True
 
     def _take(self, frames: Sequence[memoryview]) -> None:

@@ -9,7 +9,6 @@ Rules
 from __future__ import annotations
 
 import select
-import struct
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -20,37 +19,13 @@ from psycopg import pq, sql
 from cdc_merge.errors import CdcMergeError, SourceUnavailable
 from cdc_merge.model import lsn_from_text, lsn_text
 from cdc_merge.sources.connecting import connect
-from cdc_merge.sources.pgoutput import POSTGRES_EPOCH_US
+from cdc_merge.sources.frames import status_update
 from cdc_merge.sources.positions import Server
 from cdc_merge.sources.refusals import refusal, server_errors
 from cdc_merge.sources.timelines import Timelines, read_history
 
-XLOG_DATA: Final = ord("w")
-KEEPALIVE: Final = ord("k")
-XLOG_DATA_HEADER_BYTES: Final = 25
-
-_KEEPALIVE: Final = struct.Struct("!QqB")
-_STATUS: Final = struct.Struct("!cQQQqB")
 _MAX_FRAMES: Final = 20_000  # taken in one go, so that status replies and stopping never wait for long
 _ANSWER_STEP_S: Final = 0.2
-
-
-class Keepalive(NamedTuple):
-    """`wal_lsn`: how far the server has sent. Inside a transaction it is not progress."""
-
-    wal_lsn: int
-    server_us: int
-    wants_reply: bool
-
-
-def read_keepalive(frame: bytes | memoryview) -> Keepalive:
-    lsn, time_us, reply = _KEEPALIVE.unpack_from(frame, 1)
-    return Keepalive(lsn, time_us + POSTGRES_EPOCH_US, bool(reply))
-
-
-def status_update(received: int, durable: int, now_us: int, *, asks_reply: bool) -> bytes:
-    """Standby status update. Only `durable` moves the slot: it is both flushed and applied."""
-    return _STATUS.pack(b"r", received, durable, durable, now_us - POSTGRES_EPOCH_US, asks_reply)
 
 
 class CreatedSlot(NamedTuple):

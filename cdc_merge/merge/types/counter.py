@@ -7,10 +7,10 @@ about; equal concurrent sets agree. A delta whose base is unknown counts as noth
 
 from __future__ import annotations
 
-from decimal import Context, Decimal
+from decimal import Decimal
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import DECIDED, Cell, Traits, Write
+from cdc_merge.merge.cell import DECIDED, Cell, Traits, Write, plus
 from cdc_merge.merge.merge_type import Event, MergeType, Views
 from cdc_merge.merge.types import mv
 from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
@@ -18,17 +18,18 @@ from cdc_merge.plan import FieldPlan
 
 Number = Decimal | int
 
-# More digits than any numeric column may have (131072 before the point, 16383 after), so that sums never round.
-EXACT = Context(prec=150_000)
-
 
 def number(value: MaybeValue) -> Number | None:
     return value if isinstance(value, int | Decimal) and not isinstance(value, bool) else None
 
 
+def zero(cell: Cell, plan: FieldPlan) -> None:
+    cell.watched = plan.options.get("min") is not None or plan.options.get("max") is not None
+
+
 def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     source, after = event.source, event.after
-    before = event.before if event.before is not UNKNOWN else cell.views.get(source, UNKNOWN)
+    before = event.before if event.before is not UNKNOWN else cell.view(source)
     if event.root is None and before == after and before is not UNKNOWN:
         cell.hold(source, event.change, after, after)
         return steps.REPEATED
@@ -42,8 +43,8 @@ def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     if is_set:
         _set(cell, write, event)
     else:
-        _delta(write, before, after)
-    write.after = cell.seen[source]
+        _delta(cell, write, before, after)
+    write.after = cell.sides[source].seen
     return steps.APPLIED if cell.frontier == write.bit else steps.MERGED
 
 
@@ -52,23 +53,17 @@ def _set(cell: Cell, write: Write, event: Event) -> None:
     cell.sets = (cell.sets & ~write.seen) | write.bit
     for other in list(cell.of(cell.sets)):
         if other is not write and other.key == write.key and other.bit & cell.frontier:
-            if cell.held.get(other.source) == write.key and other.source in event.holders:
-                union = cell.seen.get(other.source, 0) | cell.seen[write.source]
-                cell.seen[other.source] = cell.seen[write.source] = union
+            if cell.held(other.source) == write.key and other.source in event.holders:
+                mine, theirs = cell.sides[write.source], cell.sides[other.source]
+                mine.seen = theirs.seen = mine.seen | theirs.seen
 
 
-def _delta(write: Write, before: MaybeValue, after: MaybeValue) -> None:
+def _delta(cell: Cell, write: Write, before: MaybeValue, after: MaybeValue) -> None:
     old, new = number(before), number(after)
     if old is None or new is None:
-        write.is_gap = True
+        write.is_gap = cell.watched = True
     else:
         write.total = plus(new, -old)
-
-
-def plus(left: Number, right: Number) -> Number:
-    if isinstance(left, int) and isinstance(right, int):
-        return left + right
-    return EXACT.add(Decimal(left), Decimal(right))
 
 
 def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
@@ -80,19 +75,15 @@ def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 
 def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
-    ended = cell.everything if everything else cell.seen.get(delete, 0)
+    ended = cell.everything if everything else cell.deletes.get(delete, 0)
     for write in cell.of(ended & sum(cell.writes)):
         write.total = 0
     steps.end(cell, delete, source, everything)
 
 
-def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
-    return steps.observe(cell, plan, event._replace(rivals=False))
-
-
 def base(cell: Cell) -> Number | None:
     """The first snapshot value of the first source of `from:` that has one; NULL counts as absent."""
-    found = (number(cell.first_by.get(source, UNKNOWN)) for source in cell.order)
+    found = (number(cell.sides[source].first) for source in cell.order if source in cell.sides)
     return next((value for value in found if value is not None), None)
 
 
@@ -141,8 +132,8 @@ TYPE = mv.TYPE._replace(
     name="counter",
     traits=Traits(agrees=False, settles=False, overwrites=False),
     automatic=True,
+    zero=zero,
     apply=apply,
-    snapshot=snapshot,
     decide=decide,
     end=end,
     read=read,

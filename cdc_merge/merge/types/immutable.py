@@ -7,7 +7,7 @@ even from a writer who had seen the bound one. `cell.extra` is the binding: (key
 from __future__ import annotations
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell, Write
+from cdc_merge.merge.cell import MISSING, Cell, Write
 from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.merge.types import mv
 from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
@@ -22,6 +22,10 @@ def _bind(cell: Cell, value: MaybeValue, rank: int) -> None:
         cell.extra = (cell.keyed(value), value, rank)
 
 
+def zero(cell: Cell, plan: FieldPlan) -> None:
+    cell.watched = True
+
+
 def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     if cell.extra is None:
         _bind(cell, event.after, WRITTEN)
@@ -30,7 +34,7 @@ def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
     rank = cell.order.index(event.source) if event.source in cell.order else len(cell.order)
-    if event.source not in cell.first and (cell.extra is None or rank < cell.extra[2]):
+    if cell.side(event.source).first_key is MISSING and (cell.extra is None or rank < cell.extra[2]):
         _bind(cell, event.after, rank)
     return steps.observe(cell, plan, event)
 
@@ -59,5 +63,5 @@ def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
 
 
 TYPE = mv.TYPE._replace(
-    name="immutable", apply=apply, snapshot=snapshot, decide=decide, end=end, read=read, start=start, asks=asks
+    name="immutable", zero=zero, apply=apply, snapshot=snapshot, decide=decide, end=end, read=read, start=start, asks=asks
 )

@@ -14,7 +14,7 @@ from typing import Any
 from cdc_merge.mapping.normal import normalizer
 from cdc_merge.mapping.values import order_key
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell, Traits, Write
+from cdc_merge.merge.cell import MISSING, Cell, Traits, Write
 from cdc_merge.merge.merge_type import Event, MergeType, Views
 from cdc_merge.merge.types import mv
 from cdc_merge.model import UNKNOWN, Json, MaybeValue, Place, Stamp, Value
@@ -87,7 +87,7 @@ def _named(cell: Cell, plan: FieldPlan, value: MaybeValue) -> set[object]:
     """The element keys of a value; remembers how each is spelled and how the field writes a set."""
     elements: Elements = cell.extra
     normal = normalizer(plan.normalize)
-    keys = set()
+    keys: set[object] = set()
     for item in _split(plan, value):
         key = normal(item)
         elements.names.setdefault(key, item)
@@ -102,7 +102,7 @@ def _named(cell: Cell, plan: FieldPlan, value: MaybeValue) -> set[object]:
 
 def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     source = event.source
-    before = event.before if event.before is not UNKNOWN else cell.views.get(source, UNKNOWN)
+    before = event.before if event.before is not UNKNOWN else cell.view(source)
     inserted = event.root is not None
     had = set() if inserted else _named(cell, plan, before)
     has = _named(cell, plan, event.after)
@@ -119,7 +119,7 @@ def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
         _remove(cell, plan, element, source)
     for element in has - had:
         _add(cell, plan, element, event)
-    write.after = cell.seen[source]
+    write.after = cell.sides[source].seen
     return steps.APPLIED if cell.frontier == write.bit else steps.MERGED
 
 
@@ -163,7 +163,7 @@ def copy(cell: Cell, plan: FieldPlan, event: Event) -> str:
     elements: Elements = cell.extra
     source, mark = event.source, event.change.copy
     assert mark is not None
-    had = _named(cell, plan, cell.views.get(source, UNKNOWN))
+    had = _named(cell, plan, cell.view(source))
     has = _named(cell, plan, event.after)
     unmatched = False
     for element in has - had:
@@ -178,7 +178,7 @@ def copy(cell: Cell, plan: FieldPlan, event: Event) -> str:
     if mark.from_source or mark.of:
         _learn(elements, source, mark.from_source, set(mark.of))
     cell.copy(source, event.change, event.after, cell.keyed(event.after))
-    cell.waiting.clear()
+    cell.waiting = ()
     return steps.UNMATCHED if unmatched else steps.COPIED
 
 
@@ -194,8 +194,8 @@ def _learn(elements: Elements, source: str, teacher: str | None, places: set[Pla
 
 def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
     elements: Elements = cell.extra
-    first = event.source not in cell.first
-    outcome = steps.observe(cell, plan, event._replace(rivals=False))
+    first = cell.side(event.source).first_key is MISSING
+    outcome = steps.observe(cell, plan, event)
     for element in _named(cell, plan, event.after):
         shared = next((dot for dot in elements.dots.get(element, ()) if dot.place is None), None)
         if shared is not None:
