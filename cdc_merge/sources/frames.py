@@ -1,0 +1,40 @@
+"""The frames of a replication connection: what is inside CopyData, in both directions (Postgres docs, "Streaming
+Replication Protocol"). Pure.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from cdc_merge.errors import ProtocolError
+from cdc_merge.sources.pgoutput import POSTGRES_EPOCH_US
+
+XLOG_DATA: Final = ord("w")
+KEEPALIVE: Final = ord("k")
+XLOG_DATA_HEADER_BYTES: Final = 25
+
+_KEEPALIVE: Final = struct.Struct("!QqB")
+_STATUS: Final = struct.Struct("!cQQQqB")
+
+
+class Keepalive(NamedTuple):
+    """`wal_lsn`: how far the server has sent. Inside a transaction it is not progress."""
+
+    wal_lsn: int
+    server_us: int
+    wants_reply: bool
+
+
+def read_keepalive(frame: bytes | memoryview) -> Keepalive:
+    """ProtocolError when the frame is too short to be one."""
+    try:
+        lsn, time_us, reply = _KEEPALIVE.unpack_from(frame, 1)
+    except struct.error:
+        raise ProtocolError("A keepalive is cut short.", length=len(frame)) from None
+    return Keepalive(lsn, time_us + POSTGRES_EPOCH_US, bool(reply))
+
+
+def status_update(received: int, durable: int, now_us: int, *, asks_reply: bool) -> bytes:
+    """Standby status update. Only `durable` moves the slot: it is both flushed and applied."""
+    return _STATUS.pack(b"r", received, durable, durable, now_us - POSTGRES_EPOCH_US, asks_reply)
