@@ -149,6 +149,12 @@ def test_of_two_stamps_for_one_place_the_smaller_stays(store: Store, arrival: tu
     assert store.figures().history_changes == 1
 
 
+def test_a_place_delivered_again_with_the_same_stamp_keeps_what_was_stored_first(store: Store) -> None:
+    append(store, change(A, 1))
+    append(store, change(A, 1)._replace(actor="etl"))
+    assert [each.actor for each in store.history(A)] == ["wang"]
+
+
 def test_of_equal_clocks_for_one_place_the_smaller_source_stays(store: Store) -> None:
     place = Place("7", 1, 5, "t", 0)
     append(store, change(A, 1, "erp")._replace(place=place))
