@@ -1,0 +1,141 @@
+"""`cdc-merge record`: one record: what it means, what happened to it, and why a field has its value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import click
+
+from cdc_merge.cli.asking import reading_of
+from cdc_merge.cli.invocation import Invocation, print_json
+from cdc_merge.cli.tables import ABSENT, cell_of, output_option, print_table, say, shown, word_of
+from cdc_merge.console.answers import (
+    AsOf,
+    as_of_from_text,
+    explain_document,
+    history_document,
+    record_document,
+)
+from cdc_merge.documents import Document, Fields
+from cdc_merge.model import RecordKey
+
+HISTORY_HEADINGS = ("STAMP", "COMMITTED", "SOURCE", "KIND", "ACTOR", "CHANGES")
+EXPLAIN_HEADINGS = ("STAMP", "SOURCE", "KIND", "BEFORE", "AFTER", "SAW", "OUTCOME", "BECAUSE")
+
+
+@click.group("record")
+def command() -> None:
+    """One record. A composite KEY is its parts in mapping order, percent-encoded, joined by commas."""
+
+
+def _moment(_: click.Context, __: click.Parameter, text: str | None) -> AsOf | None:
+    try:
+        return as_of_from_text(text or "")
+    except ValueError as error:
+        raise click.BadParameter("neither a stamp (WALL_US.COUNTER@SOURCE) nor a time in ISO 8601.") from error
+
+
+@command.command("show")
+@click.argument("entity")
+@click.argument("key")
+@click.option("--as-of", callback=_moment, help="A stamp, or a time in ISO 8601: what the record meant then.")
+@output_option
+@click.pass_obj
+def show_record(invocation: Invocation, entity: str, key: str, as_of: AsOf | None) -> None:
+    """The merged value, every source's view, and the conflicts that stand."""
+    document = record_document(reading_of(invocation), RecordKey(entity, key), as_of)
+    if invocation.as_json:
+        print_json(document)
+        return
+    when = f" as of {document['as_of']}" if document["as_of"] is not None else ""
+    say(f"{entity} {key}{when}{' (ended)' if document['deleted'] else ''}")
+    views = _objects(document, "sources")
+    print_table(("FIELD", "MERGED", *(name.upper() for name in views)), [*_rows(document, views)])
+    conflicts = document["conflicts"]
+    for conflict in conflicts if isinstance(conflicts, list) else []:
+        assert isinstance(conflict, dict)
+        subject = conflict["group"] or conflict["field"] or "the whole record"
+        what = f"{shown(conflict['kind'])} of {shown(subject)}, {shown(conflict['status'])}"
+        say(f"conflict {shown(conflict['id'])}: {what}")
+
+
+def _rows(document: Fields, views: Mapping[str, Fields]) -> Iterator[tuple[str, ...]]:
+    merged = document["merged"]
+    assert isinstance(merged, dict)
+    held = {name: values for name, view in views.items() if isinstance(values := view["values"], dict)}
+    for field in dict.fromkeys((*merged, *(field for values in held.values() for field in values))):
+        yield (field, word_of(merged, field), *(word_of(held[name], field) for name in views))
+    yield (
+        "(presence)",
+        "ended" if document["deleted"] else "present",
+        *(cell_of(view, "presence") for view in views.values()),
+    )
+    yield ("(last stamp)", ABSENT, *(cell_of(view, "last_stamp") for view in views.values()))
+
+
+@command.command("history")
+@click.argument("entity")
+@click.argument("key")
+@click.option("--field", help="Only changes that say something about this field.")
+@output_option
+@click.pass_obj
+def show_history(invocation: Invocation, entity: str, key: str, field: str | None) -> None:
+    """Every change of the record, in stamp order."""
+    document = history_document(reading_of(invocation), RecordKey(entity, key))
+    items = document["items"]
+    assert isinstance(items, list)
+    wanted = [item for item in items if isinstance(item, dict) and (field is None or field in _objects(item, "fields"))]
+    if invocation.as_json:
+        print_json({**document, "items": [*wanted]})
+    else:
+        print_table(HISTORY_HEADINGS, [_change(item) for item in wanted])
+
+
+def _change(item: Fields) -> tuple[str, ...]:
+    changes = [
+        f"{name}: {word_of(of, 'before')} → {word_of(of, 'after')}" for name, of in _objects(item, "fields").items()
+    ]
+    moves = [f"{name} {shown(item[name])}" for name in ("moved_to", "moved_from") if name in item]
+    told = (cell_of(item, name) for name in ("stamp", "committed_at", "source", "kind", "actor"))
+    return (*told, "\n".join((*changes, *moves)))
+
+
+@command.command("explain")
+@click.argument("entity")
+@click.argument("key")
+@click.option("--field", required=True, help="The field (or group) to explain; a map's key is written prefs.city.")
+@output_option
+@click.pass_obj
+def explain_field(invocation: Invocation, entity: str, key: str, field: str) -> None:
+    """Why a field has its value: every write, what its writer had seen, and what became of it."""
+    document = explain_document(reading_of(invocation), RecordKey(entity, key), field)
+    if invocation.as_json:
+        print_json(document)
+        return
+    say(f"{entity} {key}, {field} ({shown(document['merge'])}): {word_of(document, 'value')}")
+    writes = document["writes"]
+    assert isinstance(writes, list)
+    print_table(EXPLAIN_HEADINGS, [_write(write) for write in writes if isinstance(write, dict)])
+
+
+def _write(write: Fields) -> tuple[str, ...]:
+    return (
+        *(cell_of(write, name) for name in ("stamp", "source", "kind")),
+        word_of(write, "before"),
+        word_of(write, "after"),
+        _lines(write["saw"]),
+        *(cell_of(write, name) for name in ("outcome", "because")),
+    )
+
+
+def _lines(stamps: Document) -> str:
+    return "\n".join(map(shown, stamps)) if isinstance(stamps, list) and stamps else ABSENT
+
+
+def _objects(document: Fields, name: str) -> dict[str, Fields]:
+    members = document[name]
+    return (
+        {key: member for key, member in members.items() if isinstance(member, dict)}
+        if isinstance(members, dict)
+        else {}
+    )

@@ -1,0 +1,66 @@
+"""`cdc-merge source`: the sources and how far each of them is merged."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from cdc_merge.cli.asking import reading_of, running_sources, settings_of
+from cdc_merge.cli.invocation import Invocation, print_json
+from cdc_merge.cli.tables import cell_of, output_option, print_table
+from cdc_merge.console.answers import sources_document
+from cdc_merge.documents import Document, Fields
+
+HEADINGS = ("SOURCE", "STATE", "MERGED UP TO", "LAG", "LAST COMMIT", "SNAPSHOT", "SLOT", "PROBLEM")
+
+
+@click.group("source")
+def command() -> None:
+    """The sources and their slots."""
+
+
+@command.command("list")
+@output_option
+@click.pass_obj
+def list_sources(invocation: Invocation) -> None:
+    """Each source: connected or not, how far it is merged and on disk, its slot, what is wrong.
+
+    A running sidecar is asked first; without one this is what the store remembers.
+    """
+    document = running_sources(settings_of(invocation))
+    if document is None:
+        document = sources_document(reading_of(invocation), time.time_ns() // 1000)
+    if invocation.as_json:
+        print_json(document)
+    else:
+        items = document["items"]
+        assert isinstance(items, list)
+        print_table(HEADINGS, [_row(item) for item in items if isinstance(item, dict)])
+
+
+def _row(source: Fields) -> tuple[str, ...]:
+    return (
+        cell_of(source, "name"),
+        "paused" if source.get("paused") else cell_of(source, "state"),
+        cell_of(source, "durable_lsn"),
+        f"{cell_of(source, 'lag_bytes')} bytes, {cell_of(source, 'lag_seconds')} s",
+        cell_of(source, "last_commit_at"),
+        _snapshot(source.get("snapshot")),
+        _slot(source.get("slot")),
+        cell_of(source, "problem"),
+    )
+
+
+def _snapshot(snapshot: Document) -> str:
+    if not isinstance(snapshot, dict):
+        return "–"
+    if snapshot["state"] != "running":
+        return cell_of(snapshot, "state")
+    return f"running, {cell_of(snapshot, 'rows')} of about {cell_of(snapshot, 'expected')} rows"
+
+
+def _slot(slot: Document) -> str:
+    if not isinstance(slot, dict):
+        return "–"
+    return f"{cell_of(slot, 'name')} ({slot['wal_status']})" if slot["wal_status"] else cell_of(slot, "name")

@@ -1,0 +1,90 @@
+"""Tables on stdout: drawn on a terminal, plain aligned columns everywhere else. Strangers' text stays harmless."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cdc_merge.documents import Document, Fields, json_text
+
+GAP: Final = "  "
+ABSENT: Final = "–"
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def output_option(command: Command) -> Command:
+    """`--output` after the command means the same as before it."""
+    return click.option(
+        "--output",
+        type=click.Choice(["table", "json"]),
+        expose_value=False,
+        callback=_choose_output,
+        help="How data is printed on stdout; the same as before the command.",
+    )(command)
+
+
+def _choose_output(context: click.Context, _: click.Parameter, output: str | None) -> None:
+    if output is not None:
+        context.obj = replace(context.obj, output=output)
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """One row a line; a cell of several lines keeps them on a terminal and is joined by `; ` in plain text."""
+    if sys.stdout.isatty():
+        Console(highlight=False).print(_drawn(headings, rows))
+    else:
+        for line in plain_lines(headings, rows):
+            click.echo(line)
+
+
+def _drawn(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
+    return table
+
+
+def plain_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns aligned by what a terminal shows: a Chinese character is two cells wide."""
+    cells = [[*headings], *([printable(cell.replace("\n", "; ")) for cell in row] for row in rows)]
+    widths = [max(cell_len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    return [
+        GAP.join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def printable(text: str) -> str:
+    """Without characters that steer a terminal: a value could otherwise rewrite the line that shows it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def say(text: str) -> None:
+    """One line on stdout."""
+    click.echo(printable(text))
+
+
+def word_of(document: Fields, name: str) -> str:
+    """A member as a word in a table: a dash where it is absent, NULL for null."""
+    return shown(document[name]) if name in document else ABSENT
+
+
+def cell_of(document: Fields, name: str) -> str:
+    """A member that is no value of a record: a dash where there is none."""
+    return ABSENT if document.get(name) is None else shown(document[name])
+
+
+def shown(value: Document) -> str:
+    """A value as people read it: text as it is, NULL, and JSON for everything else."""
+    if value is None:
+        return "NULL"
+    return value if isinstance(value, str) else json_text(value)
