@@ -330,7 +330,8 @@ def source_json(source: SourceReading, now_us: int) -> Fields:
     """`now_us` is our clock: `lag_seconds` is how long ago the watermark was passed, 0.0 when nothing is missing."""
     status, position = source.status, source.position
     durable_lsn = durable_lsn_of(position)
-    lag_bytes = max(0, status.server_lsn - durable_lsn)
+    # Before the server has said how far it is, nobody knows what is missing.
+    lag_bytes = max(0, status.server_lsn - durable_lsn) if status.server_lsn else None
     return {
         "name": status.name,
         "type": status.type,

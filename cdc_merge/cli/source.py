@@ -8,7 +8,7 @@ import click
 
 from cdc_merge.cli.asking import reading_of, running_sources, settings_of
 from cdc_merge.cli.invocation import Invocation, print_json
-from cdc_merge.cli.tables import cell_of, output_option, print_table
+from cdc_merge.cli.tables import ABSENT, cell_of, output_option, print_table
 from cdc_merge.console.answers import sources_document
 from cdc_merge.documents import Document, Fields
 
@@ -44,7 +44,7 @@ def _row(source: Fields) -> tuple[str, ...]:
         cell_of(source, "name"),
         "paused" if source.get("paused") else cell_of(source, "state"),
         cell_of(source, "durable_lsn"),
-        f"{cell_of(source, 'lag_bytes')} bytes, {cell_of(source, 'lag_seconds')} s",
+        _lag(source),
         cell_of(source, "last_commit_at"),
         _snapshot(source.get("snapshot")),
         _slot(source.get("slot")),
@@ -52,9 +52,16 @@ def _row(source: Fields) -> tuple[str, ...]:
     )
 
 
+def _lag(source: Fields) -> str:
+    units = (("lag_bytes", "bytes"), ("lag_seconds", "s"))
+    return (
+        ", ".join(f"{cell_of(source, name)} {unit}" for name, unit in units if source.get(name) is not None) or ABSENT
+    )
+
+
 def _snapshot(snapshot: Document) -> str:
     if not isinstance(snapshot, dict):
-        return "–"
+        return ABSENT
     if snapshot["state"] != "running":
         return cell_of(snapshot, "state")
     return f"running, {cell_of(snapshot, 'rows')} of about {cell_of(snapshot, 'expected')} rows"
@@ -62,5 +69,5 @@ def _snapshot(snapshot: Document) -> str:
 
 def _slot(slot: Document) -> str:
     if not isinstance(slot, dict):
-        return "–"
+        return ABSENT
     return f"{cell_of(slot, 'name')} ({slot['wal_status']})" if slot["wal_status"] else cell_of(slot, "name")

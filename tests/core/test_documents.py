@@ -329,7 +329,7 @@ def test_a_source_that_has_sent_nothing_is_at_the_beginning_and_not_null() -> No
         "0/0",
         {"state": "none", "rows": 0, "expected": 0},
     )
-    assert document["lag_seconds"] is None
+    assert (document["lag_bytes"], document["lag_seconds"]) == (None, None)
     assert document["slot"] is None
 
 
