@@ -213,7 +213,9 @@ def _named_copy(world: World, source: str, origin: str) -> bool:
     if not written or source not in world.rows:
         return False
     mapped = world.plan.mapped[source]
-    values = {name: after for name, (_, after) in written[-1].fields.items() if name in mapped and after is not UNKNOWN}
+    values: dict[str, Any] = {
+        name: after for name, (_, after) in written[-1].fields.items() if name in mapped and after is not UNKNOWN
+    }
     if all(world.rows[source][name] == value for name, value in values.items()):
         return False
     world.clocks[source] = received(world.clocks[source], written[-1].stamp)

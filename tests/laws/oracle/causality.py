@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, Copy
-from tests.laws.oracle import counters, elements
+from tests.laws.oracle import counters, elements, immutables
 from tests.laws.oracle.frontiers import frontier, unseen
 from tests.laws.oracle.words import AGREES, OVERWRITES, Record, Unit, Waiting, Write
 
@@ -21,7 +21,6 @@ def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any],
     unit.snapshot_only.pop(source, None)
     counters.measure(unit, write)
     elements.note(unit, write)
-    bind(unit, write)
     _settle(record, unit, write)
     return write
 
@@ -35,18 +34,13 @@ def decision(record: Record, unit: Unit, change: Change, value: Any) -> None:
     unit.differed.clear()  # it answers a `divergence` too
     unit.writes[write.id] = write
     counters.measure(unit, write)
-    bind(unit, write)
     _settle(record, unit, write)
-
-
-def bind(unit: Unit, write: Write) -> None:
-    """§3 immutable: "bound to the latest decision, else to the first value that is not NULL"."""
-    if write.kind == "decision" or (unit.bound is UNKNOWN and not unit.is_null(write.value)):
-        unit.bound, unit.bound_by = write.value, None
 
 
 def _settle(record: Record, unit: Unit, write: Write) -> None:
     agree(record, unit, write.value, write)
+    if write.source in unit.view:
+        note_equal_views(record, unit, write.source)
     everybody(record, unit)
     write.taught = frozenset(unit.seen[write.source] | write.seen | {write.id})
     _late_matches(record, unit, write)
@@ -64,7 +58,6 @@ def agree(record: Record, unit: Unit, value: Any, write: Write | None = None) ->
         together |= {write.id} | write.seen
     for source in holding:
         unit.seen[source] = set(together)
-    unit.differed -= {frozenset((one, other)) for one in holding for other in holding if one != other}
 
 
 def everybody(record: Record, unit: Unit) -> None:
@@ -80,11 +73,12 @@ def everybody(record: Record, unit: Unit) -> None:
     value, standing = values[0], frontier(unit)
     if not all(unit.same(write.value, value) for write in standing if write.source == DECISION_SOURCE):
         return
-    if unit.plan.merge == "immutable" and not (unit.bound is UNKNOWN or unit.same(unit.bound, value)):
-        return
     for source in holding:
         unit.seen[source] |= set(unit.writes) | set(unit.baselines) | unit.null_inserts
         unit.resting[source] = value
+    bound = immutables.bound(record, unit)
+    if unit.plan.merge == "immutable" and bound is not UNKNOWN and not unit.same(bound, value):
+        return
     unit.overwritten |= {write.id for write in standing if not unit.same(write.value, value)}
 
 
@@ -109,7 +103,7 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     if not unchanged:
         unit.own.pop(source, None)
         unit.snapshot_only.pop(source, None)
-    _note_equal_views(record, unit, source)
+    note_equal_views(record, unit, source)
     everybody(record, unit)
 
 
@@ -159,6 +153,7 @@ def _late_matches(record: Record, unit: Unit, write: Write) -> None:
             later.taught |= {write.id} | write.taught
 
 
-def _note_equal_views(record: Record, unit: Unit, source: str) -> None:
+def note_equal_views(record: Record, unit: Unit, source: str) -> None:
+    """Sources that hold one value no longer differ "since their first snapshot"."""
     alike = [t for t in record.holders(unit) if t in unit.view and unit.same(unit.view[t], unit.view[source])]
     unit.differed -= {frozenset((source, other)) for other in alike if other != source}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
-from tests.laws.oracle.frontiers import frontier
+from tests.laws.oracle.frontiers import frontier, live_deletes
 from tests.laws.oracle.words import Record, Unit, Write
 
 
@@ -25,9 +25,11 @@ def measure(unit: Unit, write: Write) -> None:
 
 
 def _equal_sets_agree(unit: Unit, write: Write) -> None:
-    """§3: "equal concurrent sets agree": their sources have each seen both."""
+    """§3: "equal concurrent sets agree": sources that hold what they set have each seen both."""
     for twin in unit.writes.values():
-        if twin is not write and twin.is_set and _concurrent(twin, write) and unit.same(twin.value, write.value):
+        if twin is write or not twin.is_set or not unit.same(unit.view.get(twin.source, UNKNOWN), write.value):
+            continue
+        if _concurrent(twin, write) and unit.same(twin.value, write.value):
             unit.seen[write.source].add(twin.id)
             unit.seen[twin.source].add(write.id)
 
@@ -77,26 +79,20 @@ def _sum(start: Any, deltas: Iterable[Any]) -> Any:
     return total
 
 
-def contested(unit: Unit) -> list[Write]:
-    """Writes of the question concurrent_update: "a set concurrent with a delta or another set". "Decisions on a counter
-    are sets; deltas that a decision had not seen add to it without a question, another set asks"."""
-    involved: list[Write] = []
-    for one in _sets(unit):
-        for other in _sets(unit):
-            if other is not one and not unit.same(one.value, other.value):
-                involved.append(one)
-        for delta in _deltas(unit):
-            if one.source != DECISION_SOURCE and _concurrent(one, delta) and not _saw_twin(unit, one, delta):
-                involved += [one, delta]
-    return [w for w in unit.writes.values() if w in involved and not any(w.id in other.seen for other in involved)]
-
-
-def _saw_twin(unit: Unit, one: Write, delta: Write) -> bool:
-    """Equal concurrent sets are one: who has seen one of them has seen it."""
+def contested(record: Record, unit: Unit) -> bool:
+    """concurrent_update: "a set concurrent with a delta or another set". "Decisions on a counter are sets; deltas that
+    a decision had not seen add to it without a question, another set asks"."""
+    sets, deltas = ([w for w in writes if not _is_gone(record, unit, w)] for writes in (_sets(unit), _deltas(unit)))
     return any(
-        twin.is_set and twin.id in delta.seen and _concurrent(twin, one) and unit.same(twin.value, one.value)
-        for twin in unit.writes.values()
+        any(not unit.same(one.value, other.value) for other in sets)
+        or (one.source != DECISION_SOURCE and any(_concurrent(one, delta) for delta in deltas))
+        for one in sets
     )
+
+
+def _is_gone(record: Record, unit: Unit, write: Write) -> bool:
+    """A live delete has seen it."""
+    return any(write.id in delete.seen[unit.name] for delete in live_deletes(record))
 
 
 def out_of_bounds(record: Record, unit: Unit) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cdc_merge.mapping.values import order_key
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
-from tests.laws.oracle import counters, elements
+from tests.laws.oracle import counters, elements, immutables
 from tests.laws.oracle.frontiers import contested, differing, readable, standing
 from tests.laws.oracle.words import Record, Unit, Write
 
@@ -21,8 +21,8 @@ def value(record: Record, unit: Unit) -> Any:
     whole = {"counter": counters.value, "set": elements.value}.get(unit.plan.merge)
     if whole is not None:
         return whole(record, unit)
-    if unit.plan.merge == "immutable" and unit.bound is not UNKNOWN:
-        return unit.bound
+    if unit.plan.merge == "immutable" and immutables.bound(record, unit) is not UNKNOWN:
+        return immutables.bound(record, unit)
     writes = readable(record, unit)
     return READ[unit.plan.merge](record, unit, writes) if writes else _resting(record, unit)
 
@@ -143,14 +143,14 @@ READ: dict[str, Callable[[Record, Unit, list[Write]], Any]] = {
 def candidates(record: Record, unit: Unit) -> list[Write]:
     """The writes of this field's open concurrent_* question, [] when there is none."""
     if unit.plan.merge == "counter":
-        return counters.contested(unit)
+        return standing(record, unit) if counters.contested(record, unit) else []
     if unit.plan.merge == "set":
         return []
     writes = standing(record, unit)
     if unit.plan.merge == "lattice" and not _lattice_asks(unit, writes):
         return []
     if unit.plan.merge == "immutable":
-        return _unbound(unit, writes)
+        return _unbound(record, unit, writes)
     return writes if contested(record, unit) else []
 
 
@@ -160,9 +160,10 @@ def _lattice_asks(unit: Unit, writes: list[Write]) -> bool:
     return differing(unit, writes) and (asks or any(write.source == DECISION_SOURCE for write in writes))
 
 
-def _unbound(unit: Unit, writes: list[Write]) -> list[Write]:
+def _unbound(record: Record, unit: Unit, writes: list[Write]) -> list[Write]:
     """§3 immutable: "any other value in the frontier is a conflict, even from a writer who had seen it"."""
-    others = [write for write in writes if unit.bound is not UNKNOWN and not unit.same(write.value, unit.bound)]
+    bound = immutables.bound(record, unit)
+    others = [write for write in writes if bound is not UNKNOWN and not unit.same(write.value, bound)]
     return writes if others else []
 
 
@@ -219,7 +220,7 @@ def diverging(record: Record, unit: Unit) -> list[str]:
     apart = [
         pair
         for pair in unit.differed
-        if all(source in holders and not unit.is_null(unit.view.get(source)) for source in pair)
+        if all(source in holders and source in unit.view for source in pair)
         and any(source in unit.snapshot_only for source in pair)
         and not _equal_views(unit, pair)
     ]

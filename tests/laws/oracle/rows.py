@@ -6,7 +6,7 @@ from typing import Any
 
 from cdc_merge.model import DECISION, DECISION_SOURCE, DELETE, INSERT, SNAPSHOT, TRUNCATE, UNKNOWN, Change
 from tests.laws.oracle import elements
-from tests.laws.oracle.causality import agree, copied, decision, everybody, own_write
+from tests.laws.oracle.causality import agree, copied, decision, everybody, note_equal_views, own_write
 from tests.laws.oracle.frontiers import contested, frontier, live_deletes
 from tests.laws.oracle.words import DELETED, OVERWRITES, PRESENT, Delete, Record, Unit, Waiting, Write, said
 
@@ -40,7 +40,8 @@ def _step(record: Record, change: Change) -> None:
 def _decided(record: Record, change: Change) -> None:
     if change.row == DELETE:
         everything = {unit.name: set(unit.writes) | set(unit.baselines) | set(record.deletes) for unit in record.units}
-        record.deletes[change.stamp] = Delete(change.stamp, DECISION_SOURCE, change.place, everything, None)
+        dots = {unit.name: set(unit.dots) for unit in record.units}
+        record.deletes[change.stamp] = Delete(change.stamp, DECISION_SOURCE, change.place, everything, None, dots)
         return
     assert change.row == DECISION
     for unit in record.units:
@@ -103,14 +104,14 @@ def _maps(unit: Unit, source: str) -> bool:
 def _end_old_values(record: Record, unit: Unit, delete: Delete) -> None:
     """`delete_wins`: "it dominates what it had not seen, also what is older than a later re-insert"."""
     unit.ended |= delete.seen[unit.name] & set(unit.writes)
-    unit.ended_dots |= {dot for dot in unit.dots if dot[0] in delete.seen[unit.name] or dot[0] == elements.BASELINE}
+    unit.ended |= set(unit.baselines)
+    unit.ended_dots |= delete.dots[unit.name]
     if record.entity.deletes == "delete_wins":
         late = {write.id for write in unit.writes.values() if delete.id not in write.seen}
         unit.ended |= late
         unit.ended_dots |= {dot for dot in unit.dots if dot[0] in late}
     unit.resting.clear()
     unit.differed.clear()
-    unit.bound = UNKNOWN
 
 
 def _inserted(record: Record, unit: Unit, change: Change, value: Any, *, is_first: bool) -> None:
@@ -185,7 +186,8 @@ def _delete(record: Record, change: Change) -> None:
         if source not in unit.sources:
             unit.seen[source] |= set(unit.writes)
     seen = {unit.name: set(unit.seen[source]) for unit in record.units}
-    delete = Delete(change.stamp, source, change.place, seen, change.moved_to)
+    dots = {unit.name: set(unit.seen_dots[source]) for unit in record.units}
+    delete = Delete(change.stamp, source, change.place, seen, change.moved_to, dots)
     record.deletes[delete.id] = delete
     for unit in record.units:
         unit.seen[source].add(delete.id)
@@ -250,6 +252,7 @@ def _snapshot(record: Record, change: Change) -> None:
         elif moved:
             unit.own.pop(source, None)
             unit.snapshot_only.pop(source, None)
+        note_equal_views(record, unit, source)
         agree(record, unit, value)
         everybody(record, unit)
 
@@ -271,15 +274,6 @@ def _first_snapshot(record: Record, unit: Unit, change: Change, value: Any) -> N
         if other != source and held is not UNKNOWN and not unit.is_null(held) and not unit.same(held, value):
             unit.differed.add(frozenset((source, other)))
     _equal_first_snapshots(unit, source, value, base)
-    _bind_snapshot(record, unit, source, value)
-
-
-def _bind_snapshot(record: Record, unit: Unit, source: str, value: Any) -> None:
-    """§3 immutable: "a snapshot's included (of several first snapshots: the first source in `from:` that has one)"."""
-    order = record.entity.sources
-    earlier = unit.bound_by is not None and order.index(source) < order.index(unit.bound_by)
-    if unit.bound is UNKNOWN or earlier:
-        unit.bound, unit.bound_by = value, source
 
 
 def _equal_first_snapshots(unit: Unit, source: str, value: Any, base: Write) -> None:

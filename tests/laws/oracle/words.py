@@ -44,6 +44,7 @@ class Delete:
     place: Place
     seen: dict[str, set[Stamp]]
     moved_to: str | None
+    dots: dict[str, set[Any]] = field(default_factory=dict)
     overwritten: bool = False
     outlived: bool = False
 
@@ -83,8 +84,6 @@ class Unit:
     removals: dict[Any, list[tuple[Stamp, frozenset[Any]]]] = field(default_factory=lambda: defaultdict(list))
     seen_dots: dict[str, set[Any]] = field(default_factory=lambda: defaultdict(set))
     ended_dots: set[Any] = field(default_factory=set)
-    bound: Any = UNKNOWN
-    bound_by: str | None = None
 
     @property
     def name(self) -> str:
