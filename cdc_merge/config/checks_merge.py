@@ -11,6 +11,9 @@ from cdc_merge.merge.types import TYPES
 
 Found = tuple[Path, str, str]
 
+# A map has no line in TYPES: the fold takes it apart (merge/maps.py) and its keys merge by types of their own.
+AVAILABLE = frozenset(TYPES) | {"map"}
+
 
 def check_merge(path: Path, shape: MergeShape | GroupShape, sources: list[str]) -> Iterator[Found]:
     """Everything about one `merge:` and the keys beside it. `sources` are the entity's, for `order:`."""
@@ -18,8 +21,8 @@ def check_merge(path: Path, shape: MergeShape | GroupShape, sources: list[str]) 
     if options is None:
         yield (*path, "merge"), f"there is no merge type {shape.merge!r}", did_you_mean(shape.merge, OPTIONS)
         return
-    if shape.merge not in TYPES:
-        known = ", ".join(sorted(TYPES))
+    if shape.merge not in AVAILABLE:
+        known = ", ".join(sorted(AVAILABLE))
         yield (*path, "merge"), f"the merge type {shape.merge} is not part of this version", f"one of: {known}"
     if isinstance(shape, GroupShape) and not options.groups:
         groups = [name for name, other in OPTIONS.items() if other.groups]

@@ -143,6 +143,21 @@ def test_fields_and_groups_carry_their_merge_types_own_settings(tmp_path: Path) 
     assert (level.agreement, level.writer_sources, level.writer_actors) == ("off", ("crm",), ("manager",))
 
 
+def test_the_keys_of_a_map_say_only_what_differs_from_the_map(tmp_path: Path) -> None:
+    keys = "{ visits: { merge: counter, min: 0 }, home: { merge: map, keys: { city: { severity: low } } } }"
+    text = SMALL + f"    fields: {{ name: {{ merge: map, severity: high, keys: {keys} }} }}\n"
+    assert loaded(tmp_path, text).plan.entities["customer"].fields["name"].options == {
+        "keys": {
+            "visits": {"merge": "counter", "normalize": (), "min": 0},
+            "home": {
+                "merge": "map",
+                "normalize": (),
+                "keys": {"city": {"merge": "mv", "normalize": (), "severity": "low"}},
+            },
+        }
+    }
+
+
 def test_a_groups_members_are_no_fields_of_their_own_and_keep_their_normalize(tmp_path: Path) -> None:
     entity = loaded(tmp_path, LARGE).plan.entities["customer"]
     assert entity.fields.keys() & {"province", "city"} == set()
