@@ -218,7 +218,7 @@ class _Taken:
         return Mapped(
             tuple(self._changes),
             clock,
-            self._identities,
+            {label: noted for label, noted in self._identities.items() if noted},
             tuple(self._truncated),
             (*reported, *self._parked),
             carried=carried,

@@ -61,8 +61,6 @@ class Row:
         if touch.change.new is not None:
             self.cells = current(touch.change.old if touch.change.old_is_full else None, touch.change.new)
         self.name = touch.at.row_after or self.name
-        if touch.at.after is None:
-            self.unreadable = None
         try:
             self._read(touch.reading, touch.change)
         except UnreadableValue as error:
@@ -111,18 +109,15 @@ class Lineages:
 
     def __init__(self) -> None:
         self._touched: dict[RecordName, Touch | None] = {}  # None: followed as rows
-        self._record_of: dict[RowName, RecordName] = {}
         self._rows: dict[RowName, list[Row]] = {}
         self._all: list[tuple[str, str, Row]] = []
 
     def add(self, touch: Touch) -> None:
         reading, _, _, (before, after, row_before, row_after) = touch
-        if before == after or before is None or after is None:
+        if before is None or after is None or (before == after and row_before == row_after):
             record = (reading.table.entity, after if after is not None else before or "")
-            if record not in self._touched and self._is_first_of_row(reading, row_before, row_after):
+            if record not in self._touched:
                 self._touched[record] = touch
-                if reading.distinct:
-                    self._record_of[reading.label, row_after or row_before or ""] = record
                 return
         self._follow(touch)
 
@@ -152,23 +147,14 @@ class Lineages:
             for told in _told(record, held.get(record, ()), holding.get(record, ()))
         ]
 
-    def _is_first_of_row(self, reading: Reading, row_before: str | None, row_after: str | None) -> bool:
-        if not reading.distinct:
-            return True
-        if row_before is not None and row_after is not None and row_before != row_after:
-            return False
-        return (reading.label, row_after or row_before or "") not in self._record_of
-
     def _follow(self, touch: Touch) -> None:
-        reading, at = touch.reading, touch.at
-        records = [(reading.table.entity, key) for key in (at.before, at.after) if key is not None]
-        names = [(reading.label, row) for row in (at.row_before, at.row_after) if row is not None and reading.distinct]
-        for record in (*records, *(self._record_of[name] for name in names if name in self._record_of)):
-            single = self._touched.get(record)
-            self._touched[record] = None
-            if single is not None:
-                self._step(single)
-        self._record_of.update((name, records[-1]) for name in names)
+        for key in (touch.at.before, touch.at.after):
+            if key is not None:
+                record = (touch.reading.table.entity, key)
+                single = self._touched.get(record)
+                self._touched[record] = None
+                if single is not None:
+                    self._step(single)
         self._step(touch)
 
     def _step(self, touch: Touch) -> None:

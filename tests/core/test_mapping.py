@@ -167,6 +167,12 @@ def test_an_old_key_tuple_knows_the_identity_columns() -> None:
     assert change.fields["phone"] == (UNKNOWN, "1")
 
 
+def test_an_old_key_tuple_that_differs_only_in_form_is_no_change() -> None:
+    of = relation("no points")
+    told = mapped(Statements(of).update({"no": "C1", "points": "5.0"}, row("C1", points="5.00")))
+    assert "points" not in only(told).fields
+
+
 def test_an_insert_tells_every_field_null_included() -> None:
     change = only(mapped(Statements().insert(row("C1", None))))
     assert change.row == "insert"
@@ -349,6 +355,7 @@ def test_keys_swapped_through_a_deferred_constraint_are_two_updates(of: Relation
     told = mapped(statements, known={"1": "1", "2": "2"})
     assert told_as(told) == {"1": "update", "2": "update"}
     assert {change.key: change.fields["phone"][1] for change in told.changes} == {"1": "b", "2": "a"}
+    assert {change.stamp.counter for change in told.changes} == {1}, "the last row change of both"
 
 
 def test_scenario_25_a_re_key_carries_an_unchanged_toasted_value() -> None:
@@ -379,6 +386,12 @@ def test_a_numeric_key_written_in_another_form_is_the_same_key() -> None:
     table = table_map(key=("points",), fields={"phone": "phone"})
     told = mapped(Statements().update(row("C1", "1", "7.0"), row("C1", "2", "7.00")), mapper(table))
     assert told_as(told) == {"7": "update"}
+
+
+def test_a_re_key_keeps_the_part_of_the_key_that_was_not_sent() -> None:
+    by = mapper(table_map(key=("no", "bio"), fields={"phone": "phone"}))
+    told = mapped(Statements().update(row("1", bio="long"), row("2", bio="<toast>")), by)
+    assert told_as(told) == {"1,long": "delete to 2,long", "2,long": "insert from 1,long"}
 
 
 def test_a_composite_key_is_its_parts_percent_encoded() -> None:
@@ -419,11 +432,23 @@ def test_an_update_that_does_not_send_the_key_belongs_to_the_key_that_is_known()
     assert told_as(told) == {"C1": "update"}
 
 
+def test_an_identity_that_is_known_already_is_not_remembered_again() -> None:
+    assert mapped(Statements(BY_ID).update(None, row("C1", id="9")), known={"9": "C1"}).identities == {}
+    assert mapped(Statements(BY_ID).update(None, row("C1", id="9"))).identities == {TABLE: {"9": "C1"}}
+
+
 def test_a_changed_surrogate_identity_keeps_its_record() -> None:
     told = mapped(Statements(BY_ID).update({"id": "9"}, row("C1", id="10")), known={"9": "C1"})
     assert told_as(told) == {"C1": "update"}
     assert only(told).identity == "10"
     assert told.identities == {TABLE: {"9": None, "10": "C1"}}
+
+
+def test_a_row_that_only_changes_its_identity_says_so() -> None:
+    columns = tuple(column._replace(is_identity=column.name == "id") for column in FULL.columns)
+    statements = Statements(FULL._replace(columns=columns)).update(row("C1", id="9"), row("C1", id="10"))
+    change = only(mapped(statements))
+    assert (change.row, change.fields, change.identity) == ("update", {}, "10")
 
 
 def test_later_rows_of_a_transaction_see_the_identities_of_earlier_ones() -> None:
@@ -645,6 +670,8 @@ def test_in_a_record_touched_twice_the_column_names_whom_the_transaction_wrote_t
     back = Statements().update(row("C1", "1"), row("C1", "2", updated_by="li"))
     assert actor_of(back.update(row("C1", "2", updated_by="li"), row("C1", "3")))[0] is None
     assert actor_of(Statements().update(row("C1"), row("C2", updated_by="li")))[0] == "li"
+    gone = Statements().update(row("C1"), row("C1", updated_by="li")).delete(row("C1", updated_by="li"))
+    assert actor_of(gone)[0] is None
 
 
 # ---------------------------------------------------------------- copies
