@@ -17,6 +17,9 @@ from cdc_merge.model import UNCHANGED, Cell, RowChange, Unknown
 Known: TypeAlias = Callable[[str, str], "str | None"]
 Cells: TypeAlias = "tuple[Cell, ...]"
 
+# Once per row: tuple.__new__ makes the same value as the class in half the time.
+_new_tuple = tuple.__new__
+
 
 def current(old: Cells | None, new: Cells) -> Cells:
     """A row's cells after a change, unchanged TOASTed ones taken from the old row where there is one."""
@@ -61,7 +64,7 @@ def _update(reading: Reading, change: RowChange, known: Known) -> Located:
     if old is None or _stays(reading, old, new):
         after = _certain(reading.key, new)
         row = _row(reading, new) if reading.distinct else after
-        return Located(after, after, row, row)
+        return _new_tuple(Located, (after, after, row, row))
     new = current(old, new)
     before, after = _certain(reading.key, old), _certain(reading.key, new)
     if not reading.distinct:
