@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 from urllib.request import urlopen
@@ -24,10 +24,14 @@ class NotQuiet(CdcMergeError):
 
 
 class Inquiry:
-    """The API of one sidecar. Network errors are OSError."""
+    """The API of one sidecar. Network errors are OSError.
 
-    def __init__(self, address: str) -> None:
+    `still_works` raises what has ended the sidecar, if something has: nobody waits for a picture that will never come.
+    """
+
+    def __init__(self, address: str, still_works: Callable[[], object]) -> None:
         self._address = address.rstrip("/")
+        self._still_works = still_works
 
     def get(self, path: str, **query: str) -> Parsed:
         url = f"{self._address}{path}" + (f"?{urlencode(query)}" if query else "")
@@ -44,10 +48,8 @@ class Inquiry:
             yield from page["items"]
 
     def sources(self) -> list[Parsed]:
-        return list(self.items_of_one_page("/api/v1/sources"))
-
-    def items_of_one_page(self, path: str) -> list[Parsed]:
-        items: list[Parsed] = self.get(path)["items"]
+        self._still_works()
+        items: list[Parsed] = self.get("/api/v1/sources")["items"]
         return items
 
     def records(self, entity: str) -> Iterator[Parsed]:

@@ -108,7 +108,7 @@ def play(wish: Wish, screen: Screen) -> Summary:
         stack.callback(sidecar.stop)
         sidecar.start()
         address = f"http://{sidecar.address}"
-        inquiry = Inquiry(address)
+        inquiry = Inquiry(address, lambda: sidecar.wait(0))
         _await_first_copies(inquiry)
         people = People(dsns, world, Journal(), wish.seed)
         scene = Scene(address, config, dsns, people.journal, tally, world, {}, time.monotonic(), wish.seconds)
