@@ -41,6 +41,7 @@ class Record:
     held: dict[str, dict[str, FactValue]]
     merged: dict[str, FactValue]
     deleted: bool = False
+    ended_by: str = ""
     joint: bool = False
     frozen: set[str] = field(default_factory=set)
     spread: set[str] = field(default_factory=set)
@@ -61,12 +62,23 @@ class Record:
             self.entity.tables
         )
 
+    @property
+    def returnable(self) -> bool:
+        """Whether a new life starts from nothing: it ends old values only of fields that the deleting system maps."""
+        return (
+            self.deleted
+            and not self.frozen
+            and len(self.entity.tables[self.ended_by].columns) == len(self.entity.merges)
+        )
+
     def freeze(self) -> None:
         """No field of this record is touched again."""
         self.frozen.update(self.entity.merges)
 
-    def ended(self) -> None:
+    def ended(self, by: str) -> None:
+        """Nobody holds it any more; `by` deleted it first."""
         self.deleted = True
+        self.ended_by = by
         self.merged = {}
         self.held = {}
 

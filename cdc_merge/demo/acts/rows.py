@@ -51,14 +51,14 @@ def a_record_ends(stage: Stage) -> bool:
         for source in list(record.held):
             with stage.desk.copying(source, deleting=True) as hand:
                 hand.delete(record)
-        record.ended()
+        record.ended(first)
         return True
 
 
 def a_record_returns(stage: Stage) -> bool:
     """A deleted record is entered again with other values: a new life, in which the old values do not come back."""
     entity = stage.dice.choice(("customer", "order", "contract"))
-    with stage.world.pick(entity, lambda record: record.deleted and not record.frozen, stage.dice) as record:
+    with stage.world.pick(entity, lambda record: record.returnable, stage.dice) as record:
         if record is None:
             return False
         record.merged = stock.MAKERS[entity](stage.dice)
@@ -105,7 +105,7 @@ def an_order_is_renumbered(stage: Stage) -> bool:
             hand.rename(tables["crm"], record.key, after.key)
         with stage.desk.copying("erp") as hand:
             hand.rename(tables["erp"], record.key, after.key)
-        record.ended()
+        record.ended("crm")
         record.freeze()
         after.joint = True
         stage.world.add(after)
