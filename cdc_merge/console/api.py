@@ -133,11 +133,7 @@ def _of_spelling(raw_key: str, document: Callable[[str], Fields]) -> Fields:
     except NotFound:
         if unquote(raw_key) == raw_key:
             raise
-        try:
-            return document(raw_key)
-        except NotFound:
-            pass
-        raise
+        return document(raw_key)
 
 
 def _moment(text: str) -> AsOf | None:

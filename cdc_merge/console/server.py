@@ -27,9 +27,9 @@ from cdc_merge.errors import AddressUnavailable
 
 # Binding is done, so only loading the application can take time; far above what it needs on a busy machine.
 START_LIMIT_S: Final = 30.0
-# Together below the second within which a stop must be over.
-GRACE_S: Final = 0.5
-FORCED_S: Final = 0.4
+# Below the second within which a stop must be over; answers that take longer are cut off after it.
+STOP_LIMIT_S: Final = 0.9
+CUT_OFF_S: Final = 1
 # Requests wait here while all handler threads are busy; more than that is refused with 503.
 MAX_CONNECTIONS: Final = 256
 
@@ -65,6 +65,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=CUT_OFF_S,
             forwarded_allow_ips="127.0.0.1,::1",
         )
         self._server = _Server(configuration)
@@ -78,9 +79,7 @@ class HttpServer:
         if self._server is None or self._thread is None:
             return
         self._server.should_exit = True
-        self._thread.join(GRACE_S)
-        self._server.force_exit = True
-        self._thread.join(FORCED_S)
+        self._thread.join(STOP_LIMIT_S)
 
 
 class _Server(uvicorn.Server):

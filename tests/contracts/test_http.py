@@ -375,6 +375,21 @@ def test_a_mistake_of_ours_is_a_problem_500_that_tells_no_values(client: httpx.C
     assert "13800138000" not in str(document)
 
 
+def test_a_mistake_of_ours_is_logged_without_values_and_the_connection_goes_on(
+    client: httpx.Client, reading: MemoryReading, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading.broken = RuntimeError("phone 13800138000")
+    connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port)
+    connection.request("GET", "/api/v1/sources")
+    connection.getresponse().read()
+    connection.request("GET", "/-/healthy")
+    assert connection.getresponse().read() == b'{"healthy": true}'
+    connection.close()
+    assert [record.__dict__["event"] for record in caplog.records] == ["request_failed"]
+    assert "memory_reading.py" in caplog.text
+    assert "13800138000" not in caplog.text
+
+
 def test_a_store_that_is_away_is_a_problem_503_with_its_hint(client: httpx.Client, reading: MemoryReading) -> None:
     reading.broken = StoreUnavailable("The store is locked.", hint="Wait.")
     assert assert_problem(client.get("/api/v1/sources"), 503)["hint"] == "Wait."
