@@ -385,7 +385,7 @@ def test_a_mistake_of_ours_is_logged_without_values_and_the_connection_goes_on(
     connection.request("GET", "/-/healthy")
     assert connection.getresponse().read() == b'{"healthy": true}'
     connection.close()
-    assert [record.__dict__["event"] for record in caplog.records] == ["request_failed"]
+    assert {record.__dict__.get("event") for record in caplog.records} == {"request_failed"}
     assert "memory_reading.py" in caplog.text
     assert "13800138000" not in caplog.text
 
