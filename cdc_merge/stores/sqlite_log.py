@@ -4,10 +4,11 @@ Rules: one writer, so numbers and heads live in memory between batches and are m
 went wrong. A place beyond the highest stored one of its scope (system, timeline, table) cannot be in the log; only the
 others are looked for, along the record's trail.
 
-Why so (100,000 records × 5 changes, 100 batches of 1,000 random records, layouts interleaved, medians in µs: CPU of
-insert and commit per change / time to read one record, without encoding): trail 5 / 35 · log with an index on the record 10 / 29
-· log with a unique index on (record, place) 11 / 28 · clustered by (record, place) 18 / 15 · clustered by stamp with a
-unique index on the place 46 / 15. The trail writes cheapest and reads slowest; the others dirty about one page per change.
+Why so (100,000 records × 5 changes, 100 batches of 1,000 random records, layouts interleaved; medians in µs without
+encoding: CPU of insert and commit per change / time to read one record):
+trail 5 / 35; log with an index on the record 10 / 29; log with a unique index on (record, place) 11 / 28;
+clustered by (record, place) 18 / 15; clustered by stamp with a unique index on the place 46 / 15.
+The trail writes cheapest and reads slowest; the others dirty about one page per change.
 """
 
 from __future__ import annotations
