@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.questions import questions
 from cdc_merge.merge.reading import merged
-from cdc_merge.model import Change, Question
+from cdc_merge.model import UNKNOWN, Change, Question
 from cdc_merge.plan import EntityPlan
 from tests.laws.oracle import Answer, answer
 from tests.laws.oracle.answers import Asked
@@ -83,7 +83,8 @@ def _asked(entity: EntityPlan, question: Question) -> Asked:
 def _hashable(entity: EntityPlan, question: Question, value: Any) -> Any:
     """A group's value as the tuple of its members; an update's changed fields as a set of pairs."""
     if isinstance(value, Mapping) and question.group is not None:
-        return tuple(value.get(member) for member in entity.groups[question.group].members)
+        parts = tuple(value.get(member, UNKNOWN) for member in entity.groups[question.group].members)
+        return parts if value else UNKNOWN
     return frozenset(value.items()) if isinstance(value, Mapping) else value
 
 

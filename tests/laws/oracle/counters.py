@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
-from tests.laws.oracle.frontiers import frontier, live_deletes
+from tests.laws.oracle.frontiers import frontier, live_deletes, maps
 from tests.laws.oracle.words import Record, Unit, Write
 
 
@@ -92,7 +92,8 @@ def contested(record: Record, unit: Unit) -> bool:
 
 def _is_gone(record: Record, unit: Unit, write: Write) -> bool:
     """A live delete has seen it."""
-    return any(write.id in delete.seen[unit.name] for delete in live_deletes(record))
+    live = [delete for delete in live_deletes(record) if maps(unit, delete.source)]
+    return any(write.id in delete.seen[unit.name] for delete in live)
 
 
 def out_of_bounds(record: Record, unit: Unit) -> bool:

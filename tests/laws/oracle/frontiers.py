@@ -35,10 +35,14 @@ def _is_seen(record: Record, delete: Delete, standing: Iterable[Delete]) -> bool
     return by_delete or any(delete.id in write.seen for unit in record.units for write in unit.writes.values())
 
 
+def maps(unit: Unit, source: str) -> bool:
+    return source == DECISION_SOURCE or source in unit.sources
+
+
 def standing(record: Record, unit: Unit) -> list[Write]:
-    """The frontier without what a live delete has seen (§4: "a delete is an edit with `seen` like any other");
+    """The frontier without what a live delete of a source that maps the field has seen (§4: "a delete is an edit with `seen` like any other");
     `delete_wins`: "it dominates what it had not seen" too."""
-    live = live_deletes(record)
+    live = [delete for delete in live_deletes(record) if maps(unit, delete.source)]
     wins = record.entity.deletes == "delete_wins"
     return [
         write

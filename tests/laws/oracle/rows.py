@@ -7,7 +7,7 @@ from typing import Any
 from cdc_merge.model import DECISION, DECISION_SOURCE, DELETE, INSERT, SNAPSHOT, TRUNCATE, UNKNOWN, Change
 from tests.laws.oracle import elements
 from tests.laws.oracle.causality import agree, copied, decision, everybody, note_equal_views, own_write
-from tests.laws.oracle.frontiers import contested, frontier, live_deletes
+from tests.laws.oracle.frontiers import contested, frontier, live_deletes, maps
 from tests.laws.oracle.words import DELETED, OVERWRITES, PRESENT, Delete, Record, Unit, Waiting, Write, said
 
 
@@ -89,16 +89,12 @@ def _new_life(record: Record, change: Change, *, is_first: bool, is_row: bool) -
             continue
         delete.outlived |= is_row
         for unit in record.units:
-            if delete in alive and is_row and _maps(unit, delete.source):
+            if delete in alive and is_row and maps(unit, delete.source):
                 _end_old_values(record, unit, delete)
             unit.seen[source] |= {delete.id} | delete.seen[unit.name]
     if is_row and not is_first:
         for unit in record.units:
             unit.seen[source] |= set(unit.baselines)  # "re-inserts … have seen it"
-
-
-def _maps(unit: Unit, source: str) -> bool:
-    return source == DECISION_SOURCE or source in unit.sources
 
 
 def _end_old_values(record: Record, unit: Unit, delete: Delete) -> None:
