@@ -8,6 +8,7 @@ from typing import Final
 from cdc_merge.demo.desk import brief
 from cdc_merge.model import Candidate, Conflict, Question, Unknown
 
+PAIR: Final = 2
 TITLES: Final[Mapping[str, str]] = {"crm": "CRM", "erp": "ERP", "finance": "finance"}
 
 
@@ -30,7 +31,8 @@ def _each(question: Question) -> str:
 
 
 def _concurrent(question: Question) -> str:
-    return f"{_each(question)}; neither had seen the other"
+    blind = "neither had seen the other" if len(question.candidates) <= PAIR else "none had seen the others"
+    return f"{_each(question)}; {blind}"
 
 
 def _inserted(question: Question) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,3 +112,71 @@ def held_rows(world: World) -> dict[tuple[str, str, str], dict[str, object]]:
 def read(world: World, place: tuple[str, str, str], row: Mapping[str, object]) -> dict[str, object]:
     record = world.records[place[1]][place[2]]
     return {name: readable(record, name, value) for name, value in row.items()}
+
+
+# ---------------------------------------------------------------- the whole demo
+
+
+DEMO = [sys.executable, "-c", "from cdc_merge.cli.main import main; main()", "demo"]
+LONG_ENOUGH_S = 120  # for a machine that does other things besides
+
+
+def test_a_short_demo_is_verified_and_prints_nothing_but_its_summary_on_stdout() -> None:
+    with new_process("--seconds", "6", "--output", "json") as process:
+        out, err = process.communicate(timeout=LONG_ENOUGH_S)
+        summary = json.loads(out)
+        assert process.returncode == 0, (summary["deviations"], summary["problem"], err)
+    assert summary["verified"]["records_checked"] == summary["records"] > 400
+    assert {summary["verified"][name] for name in ("mismatches", "conflicts_missed", "conflicts_unplanned")} == {0}
+    assert {name for name, told in summary["sources"].items() if told["changes"] > 0} == {"crm", "erp", "finance"}
+    assert summary["merged_automatically"] > 0
+    assert summary["conflicts"]["concurrent_update"] > 0
+    assert 0 < summary["detection_seconds"]["p50"] <= summary["detection_seconds"]["p99"]
+    assert "metrics" in err
+    assert "neither had seen the other" in err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_told_to_stop_ends_with_its_summary_and_leaves_no_process(how: signal.Signals) -> None:
+    with new_process() as process:
+        children = wait_for_conflict(process)
+        process.send_signal(how)
+        out, _ = process.communicate(timeout=LONG_ENOUGH_S)
+        assert process.returncode == 0, out
+    assert "compared with the truth" in out
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_killed_demo_leaves_no_process() -> None:
+    with new_process() as process:
+        children = wait_for_conflict(process)
+        assert len(children) == 3
+        process.kill()
+        process.communicate(timeout=LONG_ENOUGH_S)
+    for pid in children:
+        subprocess.run(["timeout", "30", "tail", f"--pid={pid}", "-f", "/dev/null"], check=True)
+
+
+def test_what_is_kept_can_be_read_with_the_configuration_that_is_kept_too() -> None:
+    keep = new_directory("cdcm-test-") / "kept"
+    with new_process("--seconds", "1", "--keep", str(keep), "--output", "json") as process:
+        process.communicate(timeout=LONG_ENOUGH_S)
+    assert {"cdc-merge.yaml", "state.db", "crm", "erp", "finance"} <= {path.name for path in keep.iterdir()}
+    with new_process("--seconds", "1", "--keep", str(keep)) as again:
+        _, err = again.communicate(timeout=LONG_ENOUGH_S)
+        assert again.returncode == 1
+    assert "is not empty" in err
+    shutil.rmtree(keep.parent)
+
+
+def new_process(*arguments: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*DEMO, *arguments], stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_for_conflict(process: subprocess.Popen[str]) -> list[int]:
+    """Read until people disagree; the process ids of the servers."""
+    assert process.stdout is not None
+    assert any("neither had seen the other" in line for line in iter(process.stdout.readline, ""))
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    return [int(pid) for pid in found.stdout.split()]
