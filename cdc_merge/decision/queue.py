@@ -86,7 +86,7 @@ def _resolution(record: Record, question: Question) -> str:
 
 
 def _decided_row(record: Record) -> bool:
-    return any(d.source == DECISION_SOURCE for d in record.deletes) or DECISION_SOURCE in record.known
+    return any(d.source == DECISION_SOURCE for d in record.deletes) 
 
 
 def _agrees(record: Record, cell: Cell, question: Question) -> bool:

@@ -24,14 +24,15 @@ COMPACT_AT = 16
 WRITE, BASELINE, DECIDED = 0, 1, 2
 
 
-class Root(NamedTuple):
-    """The insert that a value goes back to: its stamp, whether it was a first insert, and the inserts it had seen."""
+class Insert(NamedTuple):
+    """An insert that values go back to. `baseline`: a first-snapshot value, which counts as one against a first insert (§4)."""
 
     stamp: Stamp
     first: bool
-    seen: frozenset[Stamp]
+    baseline: bool
 
 
+NO_INSERTS: frozenset[Insert] = frozenset()
 NO_DELETES: frozenset[Stamp] = frozenset()
 # Shared by the many cells that no delete has witnessed; never written to.
 NOTHING: dict[Stamp, int] = {}
@@ -58,11 +59,11 @@ class Write:
         "bit",
         "change",
         "deletes",
+        "inserts",
         "is_gap",
         "is_set",
         "key",
         "kind",
-        "root",
         "seen",
         "source",
         "total",
@@ -78,7 +79,7 @@ class Write:
         self.seen = seen
         self.after = seen | bit
         self.kind = WRITE
-        self.root: Root | None = None
+        self.inserts = NO_INSERTS
         self.deletes = NO_DELETES
         self.before: MaybeValue = UNKNOWN
         self.total: Decimal | int = 0
@@ -104,17 +105,17 @@ class Waiting:
 
 
 class Side:
-    """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects; `root`: the
-    insert it goes back to; `by`: the change that brought the value; `first`: its first snapshot value."""
+    """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
+    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value."""
 
-    __slots__ = ("by", "first", "first_key", "key", "root", "seen", "value")
+    __slots__ = ("by", "first", "first_key", "inserts", "key", "seen", "value")
 
     def __init__(self) -> None:
         self.value: MaybeValue = UNKNOWN
         self.key: object = MISSING
         self.by: Change | None = None
         self.seen = 0
-        self.root: Root | None = None
+        self.inserts = NO_INSERTS
         self.first: MaybeValue = UNKNOWN
         self.first_key: object = MISSING
 
@@ -221,6 +222,7 @@ class Cell:
         side = self.sides.get(source)
         if side is not None:
             side.value, side.key = UNKNOWN, MISSING
+            self._replace_first(source, MISSING)
 
     def witness(self, delete: Stamp, seen: int) -> None:
         if self.deletes is NOTHING:
@@ -236,6 +238,7 @@ class Cell:
         bit = self.next
         self.next = bit << 1
         write = Write(bit, source, change, value, key, seen)
+        write.inserts = side.inserts
         self.writes[bit] = write
         self.frontier = (self.frontier & ~seen) | bit
         if self.overwritten or self.baselines:
@@ -253,6 +256,7 @@ class Cell:
         self.next = bit << 1
         write = Write(bit, DECISION_SOURCE, change, value, key, bit - 1)
         write.kind = DECIDED
+        write.inserts = self._all_inserts()
         self.writes[bit] = write
         self.frontier = bit
         self.overwritten = self.baselines = 0
@@ -269,15 +273,30 @@ class Cell:
         learned = self.seen(mark.from_source) if mark.from_source else 0
         replaced = self._own(source, key)
         side = self.hold(source, change, value, key)
+        self._replace_first(source, key)
+        if mark.from_source in self.sides:
+            side.inserts |= self.sides[mark.from_source].inserts
         for write in matched:
             learned |= write.bit | write.after
-            side.root = write.root
+            side.inserts |= write.inserts
             self._overwrite(replaced, write)
             self._put_back(write)
         side.seen |= learned
         if not matched:
             self.waiting = (*self.waiting, Waiting(source, change, key, replaced.bit if replaced else 0))
         return bool(matched) or bool(learned)
+
+    def learn_unchanged(self, source: str, change: Change, key: object) -> None:
+        """A copy that lists a value which its source holds already teaches like any other, and replaces nothing."""
+        assert change.copy is not None
+        side = self.side(source)
+        for write in self._named(change) if change.copy.of else self._matching(key):
+            side.seen |= write.bit | write.after
+            side.inserts |= write.inserts
+        teacher = self.sides.get(change.copy.from_source or "")
+        if teacher is not None:
+            side.seen |= teacher.seen
+            side.inserts |= teacher.inserts
 
     def _named(self, change: Change) -> list[Write]:
         assert change.copy is not None
@@ -329,7 +348,9 @@ class Cell:
     def _seen_since(self, waiting: Waiting, write: Write) -> None:
         learned = write.bit | write.after
         self._overwrite(self.writes.get(waiting.replaced), write)
-        self.side(waiting.source).seen |= learned
+        taught = self.side(waiting.source)
+        taught.seen |= learned
+        taught.inserts |= write.inserts
         if not waiting.written:
             return
         for later in self.writes.values():
@@ -355,19 +376,20 @@ class Cell:
         group = [side for t in holders if (side := sides.get(t)) is not None and side.key == key and side is not mine]
         if not group:
             return False
-        union = mine.seen
+        seen, inserts = mine.seen, mine.inserts
         for side in group:
-            union |= side.seen
-        mine.seen = union
+            seen |= side.seen
+            inserts |= side.inserts
+        mine.seen, mine.inserts = seen, inserts
         for side in group:
-            side.seen = union
+            side.seen, side.inserts = seen, inserts
         return True
 
     def agree_with_decision(self, decision: Write, holders: Iterable[str]) -> None:
         for source in holders:
             side = self.sides.get(source)
             if side is not None and side.key == decision.key:
-                side.seen = decision.after
+                side.seen, side.inserts = decision.after, decision.inserts
 
     def everybody(self, holders: tuple[str, ...], *, bound: object = MISSING) -> None:
         """Rule 4: the one value that every holder holds is the value; writes of other values are overwritten."""
@@ -380,12 +402,21 @@ class Cell:
         losers = [w for w in self.of(self.frontier) if w.key != key]
         if any(w.kind == DECIDED for w in losers):
             return
-        everything = self.everything
+        everything, inserts = self.everything, self._all_inserts()
         for source in holders:
-            self.sides[source].seen = everything
+            side = self.sides[source]
+            side.seen, side.inserts = everything, inserts
         if bound is MISSING or bound == key:
             for write in losers:
                 self.take_out(write)
+
+    def _all_inserts(self) -> frozenset[Insert]:
+        found = NO_INSERTS
+        for side in self.sides.values():
+            found |= side.inserts
+        for write in self.writes.values():
+            found |= write.inserts
+        return found
 
     # ------------------------------------------------------------ snapshots
 
@@ -394,12 +425,18 @@ class Cell:
         key = self.keyed(value)
         side = self.hold(source, change, value, key)
         if side.first_key is not MISSING:
+            self._replace_first(source, key)
             return False
-        side.root = None
         side.first, side.first_key = value, key
         if candidate and value is not None and value is not UNKNOWN:
             self._baseline(source, change, value, key)
         return True
+
+    def _replace_first(self, source: str, key: object) -> None:
+        """The source no longer holds its first-snapshot value: that stands against no insert any more."""
+        for write in self.of(self.baselines):
+            if write.source == source and write.key != key:
+                self.baselines &= ~write.bit
 
     def _baseline(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
         side = self.sides[source]
@@ -407,14 +444,16 @@ class Cell:
         self.next = bit << 1
         write = Write(bit, source, change, value, key, side.seen)
         write.kind = BASELINE
+        write.inserts = frozenset((Insert(change.stamp, True, True),))  # noqa: FBT003 (a NamedTuple's fields)
         self.writes[bit] = write
-        mine = bit
+        side.seen |= bit
+        side.inserts |= write.inserts
         for other in self.of(self.baselines):
             if other.key == key:
-                mine |= other.bit
-                self.sides[other.source].seen |= bit
+                equal = self.sides[other.source]
+                side.seen = equal.seen = side.seen | equal.seen
+                side.inserts = equal.inserts = side.inserts | equal.inserts
         self.baselines |= bit
-        side.seen |= mine
 
     # ------------------------------------------------------------ keeping it small
 

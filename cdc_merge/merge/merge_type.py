@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from cdc_merge.merge.cell import Cell, Root, Traits, Write
+from cdc_merge.merge.cell import Cell, Insert, Traits, Write
 from cdc_merge.model import UNKNOWN, Change, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 
@@ -18,16 +18,16 @@ class Event:
     """One change as far as one unit (field, group or map key) is concerned. Reused from unit to unit: nobody keeps it.
 
     `holders` are the sources that hold the record and map the unit, after the change's effect on presence.
-    `root` is set when the source's row begins with this change (a genuine insert). `deletes`: those its writer had seen.
+    `born` is set when the source's row begins with this change (a genuine insert). `deletes`: those its writer had seen.
     `rivals`: another source maps the entity too, so that first-snapshot values may become candidates.
     """
 
-    __slots__ = ("after", "before", "change", "deletes", "holders", "rivals", "root", "source")
+    __slots__ = ("after", "before", "born", "change", "deletes", "holders", "rivals", "source")
 
-    def __init__(self, source: str, change: Change, root: Root | None, deletes: frozenset[Stamp]) -> None:
+    def __init__(self, source: str, change: Change, born: Insert | None, deletes: frozenset[Stamp]) -> None:
         self.source = source
         self.change = change
-        self.root = root
+        self.born = born
         self.deletes = deletes
         self.rivals = False
         self.before: MaybeValue = UNKNOWN

@@ -66,10 +66,9 @@ def _baseline_rivals(cell: Cell, front: list[Write]) -> list[Write]:
 
 
 def _ignores(write: Write, baseline: Write) -> bool:
-    root = write.root
-    if root is None or not root.first or baseline.stamp > root.stamp:
+    if baseline.bit & write.seen or write.key == baseline.key:
         return False
-    return not baseline.bit & write.seen and write.key != baseline.key
+    return any(i.first and not i.baseline and i.stamp > baseline.stamp for i in write.inserts)
 
 
 def _overruled(front: list[Write]) -> list[Write]:
@@ -83,20 +82,14 @@ def _overruled(front: list[Write]) -> list[Write]:
 def _kind(unit: Unit, candidates: list[Write]) -> str:
     if unit.plan.merge in ("counter", "append"):
         return "concurrent_update"
-    inserts = [w for w in candidates if w.kind == BASELINE or w.root is not None]
-    apart = any(_separate(a, b) for i, a in enumerate(inserts) for b in inserts[i + 1 :] if a.key != b.key)
+    apart = any(_separate(a, b) for i, a in enumerate(candidates) for b in candidates[i + 1 :] if a.key != b.key)
     return "concurrent_insert" if apart else "concurrent_update"
 
 
 def _separate(one: Write, other: Write) -> bool:
-    """They go back to different inserts, neither of which had seen the other."""
-    if BASELINE in (one.kind, other.kind):
-        write = other if one.kind == BASELINE else one
-        return write.kind != BASELINE and write.root is not None and write.root.first
-    a, b = one.root, other.root
-    assert a is not None
-    assert b is not None
-    return a.stamp != b.stamp and a.stamp not in b.seen and b.stamp not in a.seen
+    """They go back to different inserts, neither of which had seen the other; first-snapshot values count against real ones."""
+    mine, theirs = one.inserts - other.inserts, other.inserts - one.inserts
+    return bool(mine and theirs) and not all(insert.baseline for insert in mine | theirs)
 
 
 def _base(cell: Cell, candidates: list[Write]) -> MaybeValue:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from cdc_merge.merge import maps
-from cdc_merge.merge.cell import COMPACT_AT, Cell, Root, Write
+from cdc_merge.merge.cell import COMPACT_AT, Cell, Insert, Write
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.steps import MERGED
 from cdc_merge.merge.units import Unit, Units, group_values
@@ -154,15 +154,15 @@ def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | No
     if change.copy is not None:
         _marked_insert(record, change, source, outcomes)
         return
-    root = None
+    born = None
     if earlier is None:
-        root = Root(change.stamp, True, NONE)  # noqa: FBT003 (a NamedTuple field)
+        born = Insert(change.stamp, first=True, baseline=False)
     elif earlier.presence != PRESENT and not earlier.kept:
-        root = Root(change.stamp, False, NONE)  # noqa: FBT003
-    if root is not None:
-        _new_life(record, source)
+        born = Insert(change.stamp, first=False, baseline=False)
+    if born is not None:
+        _new_life(record, source, ends_values=True)
     record.row(source).fresh = False
-    _feed(record, change, source, root, outcomes)
+    _feed(record, change, source, born, outcomes)
 
 
 def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
@@ -177,8 +177,9 @@ def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcom
     _feed(record, change, source, None, outcomes)
 
 
-def _new_life(record: Record, source: str) -> None:
-    """An insert where the source held no row has seen the deletes of all sources that hold none."""
+def _new_life(record: Record, source: str, *, ends_values: bool) -> None:
+    """An insert where the source held no row has seen the deletes of all sources that hold none; old values end with it, except
+    for the first edit of a row that a copy brought back, which says nothing of the columns it left alone."""
     over = [d for d in record.deletes if record.absent(d.source)]
     if not over:
         return
@@ -189,7 +190,7 @@ def _new_life(record: Record, source: str) -> None:
         known |= delete.known | {delete.stamp}
         for name, cell in record.cells.items():
             unit = record.unit_of[name]
-            if delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit):
+            if ends_values and (delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit)):
                 unit.type.end(cell, delete.stamp, source, wins)
         _forget(record, delete)
     record.known[source] = known
@@ -204,16 +205,16 @@ def _forget(record: Record, delete: Delete) -> None:
 def _update(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
     never_seen = source not in record.rows
     row = record.row(source)
-    root = None
+    born = None
     if row.fresh and change.copy is None:
         row.fresh = False
-        root = Root(change.stamp, False, NONE)  # noqa: FBT003
+        born = Insert(change.stamp, first=False, baseline=False)
         row.presence = DELETED
-        _new_life(record, source)
+        _new_life(record, source, ends_values=False)
         row.presence = PRESENT
     if never_seen:
         _learn_before(record, change, source)
-    _feed(record, change, source, root, outcomes)
+    _feed(record, change, source, born, outcomes)
 
 
 def _learn_before(record: Record, change: Change, source: str) -> None:
@@ -281,13 +282,13 @@ def _snapshot(record: Record, change: Change, source: str, outcomes: Outcomes | 
 
 
 def _decision(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
-    """A decision of fields; one that names no field keeps the record against its deletes."""
+    """A decision of fields has seen these fields' candidates, not the record's deletes. One that names no field keeps the record
+    against its deletes."""
     if not change.fields:
         for delete in record.deletes:
             _forget(record, delete)
         record.deletes = []
         return
-    record.known[source] = frozenset(d.stamp for d in record.deletes)
     _feed(record, change, source, None, outcomes)
 
 
@@ -325,9 +326,9 @@ def _events(record: Record, change: Change, source: str) -> Iterator[tuple[Unit,
         yield from _others(record, change, source)
 
 
-def _feed(record: Record, change: Change, source: str, root: Root | None, outcomes: Outcomes | None) -> None:
+def _feed(record: Record, change: Change, source: str, born: Insert | None, outcomes: Outcomes | None) -> None:
     """Give every unit that the change touches its event. The hot path: one pass, one event object, no look-up twice."""
-    event = Event(source, change, root, record.known.get(source, NONE))
+    event = Event(source, change, born, record.known.get(source, NONE))
     rivals = len(record.units.entity.sources) > 1
     step = _step(change)
     cells, holding = record.cells, record.holding

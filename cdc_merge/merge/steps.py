@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc_merge.mapping.normal import normalizer
-from cdc_merge.merge.cell import MISSING, Cell, Write
+from cdc_merge.merge.cell import MISSING, Cell, Insert, Write
 from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
@@ -55,12 +55,12 @@ def edit(cell: Cell, plan: FieldPlan, event: Event) -> str:
     keyed = cell.keyed
     key = keyed(event.after)
     before = event.before if event.before is not UNKNOWN else cell.view(event.source)
-    root = event.root
-    if root is None or event.change.row != INSERT:
+    born = event.born
+    if born is None or event.change.row != INSERT:
         if before is not UNKNOWN and keyed(before) == key:
             cell.hold(event.source, event.change, event.after, key)
             return REPEATED
-    elif event.after is None and root.first:
+    elif event.after is None and born.first:
         return _first_null(cell, plan, event, key)
     write = cell.write(event.source, event.change, event.after, key)
     write.before = before
@@ -70,27 +70,25 @@ def edit(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 def describe(cell: Cell, write: Write, event: Event) -> None:
     """What later questions ask about a write: the insert it goes back to, the deletes its writer had seen."""
-    side = cell.sides[event.source]
-    if event.root is not None:
-        side.root = event.root._replace(seen=_inserts_seen(cell, write.seen))
-    write.root = side.root
+    if event.born is not None:
+        _born(cell, event, event.born)
+        write.inserts = cell.sides[event.source].inserts
     if event.deletes:
         write.deletes = event.deletes
 
 
-def _inserts_seen(cell: Cell, seen: int) -> frozenset[Stamp]:
-    roots: set[Stamp] = set()
-    for write in cell.writes.values():
-        if write.bit & seen and write.root is not None:
-            roots.add(write.root.stamp)
-            roots |= write.root.seen
-    return frozenset(roots)
+def _born(cell: Cell, event: Event, born: Insert) -> None:
+    """The source's values go back to this insert from here on; a re-insert has seen every first-snapshot value."""
+    side = cell.sides[event.source]
+    side.inserts |= {born}
+    if not born.first:
+        side.inserts = side.inserts.union(*[w.inserts for w in cell.of(cell.baselines)])
 
 
 def _first_null(cell: Cell, plan: FieldPlan, event: Event, key: object) -> str:
-    side = cell.hold(event.source, event.change, None, key)
-    assert event.root is not None
-    side.root = event.root._replace(seen=_inserts_seen(cell, side.seen))
+    cell.hold(event.source, event.change, None, key)
+    assert event.born is not None
+    _born(cell, event, event.born)
     agreement(cell, plan, event)
     return REPEATED
 
@@ -130,7 +128,8 @@ def bound_of(cell: Cell) -> object:
 
 def repeat(cell: Cell, plan: FieldPlan, event: Event) -> str:
     key = cell.keyed(event.after)
-    if cell.held(event.source) == key and (event.before is UNKNOWN or cell.keyed(event.before) == key):
+    if cell.held(event.source) == key:
+        cell.learn_unchanged(event.source, event.change, key)
         return REPEATED
     matched = cell.copy(event.source, event.change, event.after, key)
     everybody(cell, plan, event)
@@ -151,8 +150,9 @@ def observe(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 
 def _differs(cell: Cell, source: str) -> bool:
+    """Compared with the other sources' first snapshots, or with what a source without one holds."""
     mine = cell.sides[source].first_key
-    others = [side.first_key for name, side in cell.sides.items() if name != source]
+    others = [s.key if s.first_key is MISSING else s.first_key for name, s in cell.sides.items() if name != source]
     return mine is not None and any(key is not None and key is not MISSING and key != mine for key in others)
 
 

@@ -59,11 +59,10 @@ class Reading:
         self.position: Position | None = None
         self.confirming = confirming
         self.woken = threading.Event()
-        self._began: SnapshotBegan | None = None
         chosen: dict[str, Any] = {
             "name": "crm",
             "dsn": dsn,
-            "slot": "cdc_" + dsn.partition("dbname=")[2].split()[0],
+            "slot": "cdc_" + (dsn.partition("dbname=")[2].partition(" ")[0] or "test"),
             "publication": "cdc_merge",
             "snapshot": "initial",
             "tables": tables,

@@ -13,7 +13,7 @@ from cdc_merge.merge import steps
 from cdc_merge.merge.cell import DECIDED, Cell, Traits, Write, plus
 from cdc_merge.merge.merge_type import Event, MergeType, Views
 from cdc_merge.merge.types import mv
-from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
+from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 
 Number = Decimal | int
@@ -30,13 +30,14 @@ def zero(cell: Cell, plan: FieldPlan) -> None:
 def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     source, after = event.source, event.after
     before = event.before if event.before is not UNKNOWN else cell.view(source)
-    if event.root is None and before == after and before is not UNKNOWN:
+    inserted = event.born is not None and event.change.row == INSERT
+    if not inserted and before == after and before is not UNKNOWN:
         cell.hold(source, event.change, after, after)
         return steps.REPEATED
-    if event.root is not None and event.root.first and after is None:
+    if event.born is not None and event.born.first and after is None:
         cell.hold(source, event.change, None, None)
         return steps.REPEATED
-    is_set = event.root is not None or before is None or number(after) is None
+    is_set = inserted or before is None or number(after) is None
     write = cell.write(source, event.change, after, after)
     write.before = before
     steps.describe(cell, write, event)

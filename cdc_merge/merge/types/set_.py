@@ -17,7 +17,7 @@ from cdc_merge.merge import steps
 from cdc_merge.merge.cell import MISSING, Cell, Traits, Write
 from cdc_merge.merge.merge_type import Event, MergeType, Views
 from cdc_merge.merge.types import mv
-from cdc_merge.model import UNKNOWN, Json, MaybeValue, Place, Stamp, Value
+from cdc_merge.model import INSERT, UNKNOWN, Json, MaybeValue, Place, Stamp, Value
 from cdc_merge.plan import FieldPlan
 
 
@@ -103,12 +103,12 @@ def _named(cell: Cell, plan: FieldPlan, value: MaybeValue) -> set[object]:
 def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     source = event.source
     before = event.before if event.before is not UNKNOWN else cell.view(source)
-    inserted = event.root is not None
+    inserted = event.born is not None and event.change.row == INSERT
     had = set() if inserted else _named(cell, plan, before)
     has = _named(cell, plan, event.after)
     key = cell.keyed(event.after)
     if (had == has and not inserted and before is not UNKNOWN and (before is None) == (event.after is None)) or (
-        event.root is not None and event.root.first and event.after is None
+        event.born is not None and event.born.first and event.after is None
     ):
         cell.hold(source, event.change, event.after, key)
         return steps.REPEATED
