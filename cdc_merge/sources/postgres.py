@@ -113,7 +113,7 @@ class PostgresSource:
             last_commit_us=exchange.last_commit_us,
             last_message_us=exchange.last_message_us,
             reconnects=max(0, exchange.streams_begun - 1),
-            slot_active=slot.active if slot else None,
+            slot_active=exchange.is_streaming and slot.active if slot else None,
             wal_status=slot.wal_status if slot else None,
             retained_bytes=slot.retained_bytes if slot else None,
             safe_bytes=slot.safe_bytes if slot else None,

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, cast
 
-from cdc_merge.errors import ProtocolError
+from cdc_merge.errors import ProtocolError, SourceRefused
 from cdc_merge.model import (
     DELETE,
     INSERT,
@@ -40,10 +40,6 @@ _COMMIT_KIND: Final = ord("C")
 
 # RowChange(...) costs a third of a row's assembly; tuple.__new__ makes the same value in half the time.
 _new_tuple = tuple.__new__
-
-
-class TransactionTooLarge(ProtocolError):
-    """A transaction has more rows than MAX_TRANSACTION_ROWS; nothing of it was delivered."""
 
 
 class Assembler:
@@ -173,8 +169,15 @@ class Assembler:
         self._ordinals[table] = ordinal + 1
         changes = self._changes
         if len(changes) >= MAX_TRANSACTION_ROWS:
-            raise TransactionTooLarge(f"A transaction has more than {MAX_TRANSACTION_ROWS} rows.")
+            raise self._too_large()
         changes.append(_new_tuple(RowChange, (operation, relation, old, full, new, ordinal)))
+
+    def _too_large(self) -> SourceRefused:
+        return SourceRefused(
+            f"Source {self._source}: a transaction has more than {MAX_TRANSACTION_ROWS} rows; nothing of it was merged.",
+            problem="transaction_too_large",
+            hint=f"Make it several transactions, or take a new first copy: `cdc-merge source resync {self._source}`.",
+        )
 
     # ---------------------------------------------------------------- what cannot be read
 

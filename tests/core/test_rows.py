@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_merge.errors import ProtocolError
+from cdc_merge.errors import ProtocolError, SourceRefused
 from cdc_merge.model import UNCHANGED, Message, Parked, Transaction
-from cdc_merge.sources.rows import Assembler, TransactionTooLarge
+from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.timelines import Timelines, read_history
 from tests.recordings import payloads as wire
 
@@ -166,7 +166,7 @@ def test_a_transaction_beyond_the_named_limit_is_refused(monkeypatch: pytest.Mon
     world = World()
     row = wire.insert(1, [b"1", b"a"])
     assert len(world.transaction(row, row).changes) == 2
-    with pytest.raises(TransactionTooLarge):
+    with pytest.raises(SourceRefused, match="more than 2 rows"):
         world.transaction(row, row, row)
 
 
