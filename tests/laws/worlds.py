@@ -312,6 +312,7 @@ ALPHABETS: Mapping[str, Alphabet] = {
     ),
     "immutable": Alphabet(FieldPlan("f", merge="immutable"), None, ("1", "2")),
     "counter": Alphabet(FieldPlan("f", merge="counter", options={"min": 0}, value_type="integer"), 10, (9, 7, None)),
+    "append": Alphabet(FieldPlan("f", merge="append"), "x", ("xy", "xyz", "q")),
     "set": Alphabet(FieldPlan("f", merge="set", value_type="array"), ("a",), TAGS[1:]),
     "set_remove": Alphabet(
         FieldPlan("f", merge="set", options={"wins": "remove"}, value_type="array"), ("a",), TAGS[1:] + TAGS[:1]

@@ -1,4 +1,8 @@
-"""§3 Counters: base + exact deltas; sets; bounds. NULL→n, n→NULL and an insert are sets."""
+"""§3 Counters: base + exact deltas; sets; bounds. NULL→n, n→NULL and an insert are sets.
+
+A log (`append`) reads the same way: its parts are the deltas, its rewrites the sets ("NULL is the empty log for an
+update, an insert is a rewrite, equal rewrites are one").
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from tests.laws.oracle.words import Record, Unit, Write
 def measure(unit: Unit, write: Write) -> None:
     """Is this write a set or a delta? "`before` comes from the old tuple or else from the source's view; with neither,
     the delta is unknown: conflict unknown_base, never a guess"."""
+    if unit.plan.merge == "append":
+        _measure_log(unit, write)
     if unit.plan.merge != "counter":
         return
     if write.kind in ("insert", "decision") or write.value is None or write.before is None:
@@ -22,6 +28,15 @@ def measure(unit: Unit, write: Write) -> None:
         write.base_unknown = True
     else:
         write.delta = write.value - write.before
+
+
+def _measure_log(unit: Unit, write: Write) -> None:
+    before, after = ("" if log is None else log for log in (write.before, write.value))
+    if write.kind in ("insert", "decision") or before is UNKNOWN or not after.startswith(before):
+        write.is_set = True
+        _equal_sets_agree(unit, write)
+    else:
+        write.delta = after[len(before) :]
 
 
 def _equal_sets_agree(unit: Unit, write: Write) -> None:
@@ -49,7 +64,8 @@ def _sets(unit: Unit) -> list[Write]:
 
 
 def _deltas(unit: Unit) -> list[Write]:
-    return [write for write in _active(unit) if write.delta is not None]
+    deltas = [write for write in _active(unit) if write.delta is not None]
+    return sorted(deltas, key=lambda write: write.id)
 
 
 def value(record: Record, unit: Unit) -> Any:
@@ -68,7 +84,7 @@ def _base(record: Record, unit: Unit) -> Any:
             return unit.resting[source]
     if unit.resting:
         return None
-    known = [write.before for write in sorted(_deltas(unit), key=lambda write: write.id)]
+    known = [write.before for write in _deltas(unit)]
     return known[0] if known else UNKNOWN
 
 
@@ -82,12 +98,27 @@ def _sum(start: Any, deltas: Iterable[Any]) -> Any:
 def contested(record: Record, unit: Unit) -> bool:
     """concurrent_update: "a set concurrent with a delta or another set". "Decisions on a counter are sets; deltas that
     a decision had not seen add to it without a question, another set asks"."""
-    sets, deltas = ([w for w in writes if not _is_gone(record, unit, w)] for writes in (_sets(unit), _deltas(unit)))
+    sets = [write for write in _sets(unit) if not _is_gone(record, unit, write)]
+    deltas = [write for write in _deltas(unit) if not _is_gone(record, unit, write) and not _absorbed(unit, write)]
     return any(
-        any(not unit.same(one.value, other.value) for other in sets)
-        or (one.source != DECISION_SOURCE and any(_concurrent(one, delta) for delta in deltas))
+        any(not unit.same(one.value, other.value) and not _answered(unit, one, other) for other in sets)
+        or (one.source != DECISION_SOURCE and any(_asks(unit, one, delta) for delta in deltas))
         for one in sets
     )
+
+
+def _asks(unit: Unit, one: Write, delta: Write) -> bool:
+    return _concurrent(one, delta) and not _answered(unit, one, delta)
+
+
+def _absorbed(unit: Unit, delta: Write) -> bool:
+    """A set has seen it; whether that set is in question is between the sets."""
+    return any(delta.id in other.seen for other in _active(unit) if other.is_set)
+
+
+def _answered(unit: Unit, one: Write, other: Write) -> bool:
+    """Somebody who had seen both went on."""
+    return any({one.id, other.id} <= later.seen for later in unit.writes.values())
 
 
 def _is_gone(record: Record, unit: Unit, write: Write) -> bool:

@@ -44,11 +44,14 @@ def _difference(unit: Unit, write: Write, seen: Iterable[Any], before: frozenset
 
 
 def baseline(unit: Unit, source: str, value: Any) -> None:
-    """The first snapshots are joined; an element that several of them hold is one dot that all of these have seen."""
-    if unit.plan.merge == "set":
-        dots = {(BASELINE, element) for element in of(unit, value)}
-        unit.dots |= dots
-        unit.seen_dots[source] |= dots
+    """The first snapshots are joined; an element that several of them hold is one dot that all of these have seen.
+    Like a copy, a first snapshot has seen the dots of what it holds, and adds only what nobody had added."""
+    if unit.plan.merge != "set":
+        return
+    for element in of(unit, value):
+        known = {dot for dot in unit.dots if dot[1] == element} or {(BASELINE, element)}
+        unit.dots |= known
+        unit.seen_dots[source] |= known
 
 
 def copied(unit: Unit, change: Change, value: Any) -> None:

@@ -40,8 +40,8 @@ def maps(unit: Unit, source: str) -> bool:
 
 
 def standing(record: Record, unit: Unit) -> list[Write]:
-    """The frontier without what a live delete of a source that maps the field has seen (§4: "a delete is an edit with `seen` like any other");
-    `delete_wins`: "it dominates what it had not seen" too."""
+    """The frontier without what a live delete of a source that maps the field has seen (§4: "a delete is an edit with
+    `seen` like any other"); `delete_wins`: "it dominates what it had not seen" too."""
     live = [delete for delete in live_deletes(record) if maps(unit, delete.source)]
     wins = record.entity.deletes == "delete_wins"
     return [

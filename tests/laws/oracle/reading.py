@@ -9,7 +9,7 @@ from cdc_merge.mapping.values import order_key
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
 from tests.laws.oracle import counters, elements, immutables
 from tests.laws.oracle.frontiers import contested, differing, readable, standing
-from tests.laws.oracle.words import Record, Unit, Write
+from tests.laws.oracle.words import ADDS, Record, Unit, Write
 
 
 def latest(writes: Iterable[Write]) -> Write:
@@ -18,7 +18,7 @@ def latest(writes: Iterable[Write]) -> Write:
 
 def value(record: Record, unit: Unit) -> Any:
     """The merged value; UNKNOWN when nothing is known. §3: "Until somebody writes …" see `_resting`."""
-    whole = {"counter": counters.value, "set": elements.value}.get(unit.plan.merge)
+    whole = {"counter": counters.value, "append": counters.value, "set": elements.value}.get(unit.plan.merge)
     if whole is not None:
         return whole(record, unit)
     if unit.plan.merge == "immutable" and immutables.bound(record, unit) is not UNKNOWN:
@@ -142,7 +142,7 @@ READ: dict[str, Callable[[Record, Unit, list[Write]], Any]] = {
 
 def candidates(record: Record, unit: Unit) -> list[Write]:
     """The writes of this field's open concurrent_* question, [] when there is none."""
-    if unit.plan.merge == "counter":
+    if unit.plan.merge in ADDS:
         return standing(record, unit) if counters.contested(record, unit) else []
     if unit.plan.merge == "set":
         return []
@@ -170,7 +170,7 @@ def _unbound(record: Record, unit: Unit, writes: list[Write]) -> list[Write]:
 def kind(unit: Unit, writes: list[Write]) -> str:
     """§4: "The kind is concurrent_insert while two candidates of different value are inserts, or edits that go back to
     inserts, neither of which had seen the other; else concurrent_update" ("counters and logs: concurrent_update")."""
-    if unit.plan.merge in ("counter", "append"):
+    if unit.plan.merge in ADDS:
         return "concurrent_update"
     for one in writes:
         for other in writes:

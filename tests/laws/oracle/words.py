@@ -15,6 +15,8 @@ OVERWRITES = frozenset({"mv", "lww", "priority", "immutable"})  # §2 rules 2 an
 AGREES = OVERWRITES | {"max", "min", "flag", "lattice"}  # §2 rule 3
 AUTOMATIC = frozenset({"lww", "priority", "max", "min", "flag"})  # §3, the table
 
+ADDS = frozenset({"counter", "append"})
+
 PRESENT, DELETED, NEVER = "present", "deleted", "unknown"
 
 
@@ -98,8 +100,9 @@ class Unit:
         return bool(self.same_form(one) == self.same_form(other))
 
     def rest(self, source: str, value: Any, *, is_first: bool) -> None:
-        """What counts "until somebody writes": a counter's base is the first snapshot's, other types' what is held."""
-        if is_first or self.plan.merge != "counter":
+        """What counts "until somebody writes": a counter's or log's base stays, other types go by what is held."""
+        has_base = self.resting.get(source) is not None or self.writes
+        if is_first or self.plan.merge not in ADDS or not has_base:
             self.resting[source] = value
 
     def is_null(self, value: Any) -> bool:
