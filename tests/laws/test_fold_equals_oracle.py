@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.questions import questions
 from cdc_merge.merge.reading import merged
-from cdc_merge.model import UNKNOWN, Change, Question
+from cdc_merge.model import UNKNOWN, Change, Json, Question
 from cdc_merge.plan import EntityPlan
 from tests.laws.oracle import Answer, answer
 from tests.laws.oracle.answers import Asked
+from tests.laws.oracle.maps import ABSENT, frozen
 from tests.laws.worlds import ALPHABETS, scripts, small_worlds
 
 Said = tuple[bool, Mapping[str, Any], Mapping[str, Any], frozenset[Asked]]
@@ -28,7 +30,7 @@ LOOSE_CANDIDATES = frozenset({"bound", "divergence"})
 def of_oracle(entity: EntityPlan, said: Answer) -> Said:
     views = {source: (presence, values) for source, (presence, values) in said.views.items() if presence != "unknown"}
     asked = frozenset(_comparable(q) for q in said.questions)
-    return said.deleted, {} if said.deleted else _plain(entity, said.merged), _present(views), asked
+    return said.deleted, {} if said.deleted else _plain(entity, said.merged), _present(entity, views), asked
 
 
 def of_merge(entity: EntityPlan, changes: Iterable[Change]) -> Said:
@@ -36,13 +38,13 @@ def of_merge(entity: EntityPlan, changes: Iterable[Change]) -> Said:
     found = merged(record)
     views = {source: (view.presence, dict(view.values)) for source, view in found.sources.items()}
     asked = frozenset(_comparable(_asked(entity, question)) for question in questions(record))
-    return found.deleted, {} if found.deleted else _plain(entity, found.values), _present(views), asked
+    return found.deleted, {} if found.deleted else _plain(entity, found.values), _present(entity, views), asked
 
 
-def _present(views: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any]:
+def _present(entity: EntityPlan, views: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any]:
     """Views of present sources; whether the kept values of a row that went are shown, the text does not say."""
     return {
-        source: (presence, dict(values) if presence == "present" else {})
+        source: (presence, _plain(entity, values) if presence == "present" else {})
         for source, (presence, values) in views.items()
         if presence != "unknown"
     }
@@ -50,7 +52,24 @@ def _present(views: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Mapping[str,
 
 def _plain(entity: EntityPlan, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """A set has no order; whether an empty one is NULL or empty, the text does not say."""
-    return {name: _plain_value(entity, name, value) for name, value in values.items()}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Json):
+            found.update(_keys(name, json.loads(value)))
+        elif value is not ABSENT and (value is not None or not _is_map(entity, name)):
+            found[name] = _plain_value(entity, name, value)
+    return found
+
+
+def _is_map(entity: EntityPlan, name: str) -> bool:
+    plan = entity.fields.get(name.partition(".")[0])
+    return plan is not None and plan.merge == "map"
+
+
+def _keys(name: str, document: Any) -> Iterator[tuple[str, Any]]:
+    """A map, key by key, as the oracle names them."""
+    for key, value in document.items() if isinstance(document, Mapping) else ():
+        yield f"{name}.{key}", frozen(value)
 
 
 def _plain_value(entity: EntityPlan, name: str | None, value: Any) -> Any:
@@ -85,7 +104,9 @@ def _hashable(entity: EntityPlan, question: Question, value: Any) -> Any:
     if isinstance(value, Mapping) and question.group is not None:
         parts = tuple(value.get(member, UNKNOWN) for member in entity.groups[question.group].members)
         return parts if value else UNKNOWN
-    return frozenset(value.items()) if isinstance(value, Mapping) else value
+    if isinstance(value, Json):
+        return frozen(json.loads(value))
+    return frozenset(_plain(entity, value).items()) if isinstance(value, Mapping) else value
 
 
 def check(entity: EntityPlan, changes: list[Change]) -> None:

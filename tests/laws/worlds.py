@@ -26,6 +26,7 @@ from cdc_merge.model import (
     UPDATE,
     Change,
     Copy,
+    Json,
     Place,
     Stamp,
 )
@@ -312,6 +313,11 @@ ALPHABETS: Mapping[str, Alphabet] = {
     ),
     "immutable": Alphabet(FieldPlan("f", merge="immutable"), None, ("1", "2")),
     "counter": Alphabet(FieldPlan("f", merge="counter", options={"min": 0}, value_type="integer"), 10, (9, 7, None)),
+    "map": Alphabet(
+        FieldPlan("f", merge="map", options={"keys": {"n": {"merge": "counter"}}}, value_type="json"),
+        Json('{"c":"x","n":1}'),
+        (Json('{"c":"y","n":1}'), Json('{"c":"x","n":3,"z":true}'), Json('{"n":1}')),
+    ),
     "append": Alphabet(FieldPlan("f", merge="append"), "x", ("xy", "xyz", "q")),
     "set": Alphabet(FieldPlan("f", merge="set", value_type="array"), ("a",), TAGS[1:]),
     "set_remove": Alphabet(

@@ -10,6 +10,7 @@ from cdc_merge.model import UNKNOWN, Change, Place, Stamp
 from cdc_merge.plan import EntityPlan
 from tests.laws.oracle import counters, reading
 from tests.laws.oracle.frontiers import frontier, has_ended, live_deletes, opposers
+from tests.laws.oracle.maps import ABSENT
 from tests.laws.oracle.rows import apply
 from tests.laws.oracle.words import PRESENT, Record, Unit, Write, record_for
 
@@ -42,8 +43,9 @@ class Answer:
 
 
 def answer(entity: EntityPlan, changes: Iterable[Change], max_ahead_us: int = 5_000_000) -> Answer:
-    record = record_for(entity, max_ahead_us)
-    for change in in_order(changes):
+    history = in_order(changes)
+    record = record_for(entity, max_ahead_us, history)
+    for change in history:
         apply(record, change)
     return Answer(
         deleted=has_ended(record),
@@ -70,7 +72,7 @@ def in_order(changes: Iterable[Change]) -> list[Change]:
 
 def _spread(unit: Unit, value: Any) -> dict[str, Any]:
     """A group appears as its member fields; what is unknown is left out."""
-    if not unit.members:
+    if unit.path or not unit.members:
         return {} if value is UNKNOWN else {unit.name: value}
     parts = value if isinstance(value, tuple) else (value,) * len(unit.members)
     return {member: part for member, part in zip(unit.members, parts, strict=True) if part is not UNKNOWN}
@@ -100,11 +102,17 @@ def _questions(record: Record) -> Iterable[Asked]:
 def _of_unit(record: Record, unit: Unit) -> Iterable[Asked]:
     writes = reading.candidates(record, unit)
     field_name, group = (None, unit.name) if unit.members else (unit.name, None)
-    value = reading.value(record, unit)
+    value = _told(reading.value(record, unit))
     if writes:
         labels = frozenset({"baseline"}) if any(write.kind == "baseline" for write in writes) else frozenset()
         yield Asked(
-            field_name, group, reading.kind(unit, writes), _pairs(writes), reading.base(unit, writes), value, labels
+            field_name,
+            group,
+            reading.kind(unit, writes),
+            _pairs(writes),
+            _told(reading.base(unit, writes)),
+            value,
+            labels,
         )
     else:
         apart = reading.diverging(record, unit)
@@ -124,7 +132,12 @@ def _of_counter(record: Record, unit: Unit, value: Any) -> Iterable[Asked]:
 
 
 def _pairs(writes: Iterable[Write]) -> frozenset[tuple[str, Any]]:
-    return frozenset((write.source, write.value) for write in writes)
+    return frozenset((write.source, _told(write.value)) for write in writes)
+
+
+def _told(value: Any) -> Any:
+    """An absent map key is left out of its candidate (contract §7)."""
+    return UNKNOWN if value is ABSENT else value
 
 
 def _update_deletes(record: Record) -> Iterable[Asked]:

@@ -11,7 +11,10 @@ from typing import Any
 
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
 from tests.laws.oracle.frontiers import frontier, live_deletes, maps
+from tests.laws.oracle.maps import ABSENT
 from tests.laws.oracle.words import Record, Unit, Write
+
+NOTHING = (None, UNKNOWN, ABSENT)
 
 
 def measure(unit: Unit, write: Write) -> None:
@@ -21,7 +24,7 @@ def measure(unit: Unit, write: Write) -> None:
         _measure_log(unit, write)
     if unit.plan.merge != "counter":
         return
-    if write.kind in ("insert", "decision") or write.value is None or write.before is None:
+    if write.kind in ("insert", "decision") or unit.is_null(write.value) or unit.is_null(write.before):
         write.is_set = True
         _equal_sets_agree(unit, write)
     elif write.before is UNKNOWN:
@@ -91,7 +94,7 @@ def _base(record: Record, unit: Unit) -> Any:
 def _sum(start: Any, deltas: Iterable[Any]) -> Any:
     total = start
     for delta in deltas:
-        total = delta if total is None or total is UNKNOWN else total + delta
+        total = delta if total in NOTHING else total + delta
     return total
 
 
@@ -129,7 +132,7 @@ def _is_gone(record: Record, unit: Unit, write: Write) -> bool:
 
 def out_of_bounds(record: Record, unit: Unit) -> bool:
     total, options = value(record, unit), unit.plan.options
-    if total is None or total is UNKNOWN:
+    if total in NOTHING:
         return False
     low, high = options.get("min"), options.get("max")
     return (low is not None and total < low) or (high is not None and total > high)

@@ -258,6 +258,10 @@ def _first_snapshot(record: Record, unit: Unit, change: Change, value: Any) -> N
     nothing and gives way to any value"."""
     source = change.stamp.source
     unit.first_snapshot[source] = value
+    for other in record.holders(unit):
+        held = unit.first_snapshot.get(other, unit.view.get(other, UNKNOWN))
+        if other != source and not unit.gives_way(held) and not unit.gives_way(value) and not unit.same(held, value):
+            unit.differed.add(frozenset((source, other)))
     if unit.is_null(value):
         return
     base = Write(change.stamp, source, value, "baseline", change.place, set(), is_set=True)
@@ -265,10 +269,6 @@ def _first_snapshot(record: Record, unit: Unit, change: Change, value: Any) -> N
     unit.snapshot_only[source] = base.id
     unit.seen[source].add(base.id)
     elements.baseline(unit, source, value)
-    for other in record.holders(unit):
-        held = unit.first_snapshot.get(other, unit.view.get(other, UNKNOWN))
-        if other != source and held is not UNKNOWN and not unit.is_null(held) and not unit.same(held, value):
-            unit.differed.add(frozenset((source, other)))
     _equal_first_snapshots(unit, source, value, base)
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cdc_merge.mapping.normal import normalizer
-from cdc_merge.model import UNKNOWN, Change, Copy, Place, Stamp
+from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Copy, Place, Stamp
 from cdc_merge.plan import EntityPlan, FieldPlan
+from tests.laws.oracle import maps
 
 OVERWRITES = frozenset({"mv", "lww", "priority", "immutable"})  # §2 rules 2 and 4
 AGREES = OVERWRITES | {"max", "min", "flag", "lattice"}  # §2 rule 3
@@ -69,6 +70,7 @@ class Unit:
     plan: FieldPlan
     sources: frozenset[str]
     same_form: Callable[[Any], Any]
+    path: tuple[str, ...] = ()
     writes: dict[Stamp, Write] = field(default_factory=dict)
     baselines: dict[Stamp, Write] = field(default_factory=dict)
     snapshot_only: dict[str, Stamp] = field(default_factory=dict)
@@ -106,7 +108,11 @@ class Unit:
             self.resting[source] = value
 
     def is_null(self, value: Any) -> bool:
-        return value is None or (bool(self.members) and all(part is None for part in value))
+        return value is maps.ABSENT or self.gives_way(value)
+
+    def gives_way(self, value: Any) -> bool:
+        """§3: NULL "at a first snapshot differs from nothing and gives way to any value"."""
+        return value is None or value is UNKNOWN or (bool(self.members) and all(part is None for part in value))
 
 
 @dataclass(eq=False)
@@ -129,9 +135,18 @@ class Record:
         return [source for source in self.entity.sources if source in unit.sources and self.holds(source)]
 
 
-def record_for(entity: EntityPlan, max_ahead_us: int) -> Record:
-    units = [_unit(entity, plan) for plan in (*entity.fields.values(), *entity.groups.values())]
+def record_for(entity: EntityPlan, max_ahead_us: int, changes: list[Change]) -> Record:
+    plain = [plan for plan in entity.fields.values() if plan.merge != "map"]
+    units = [_unit(entity, plan) for plan in (*plain, *entity.groups.values())]
+    for plan in entity.fields.values():
+        if plan.merge == "map":
+            units += [_key(entity, *found) for found in maps.leaves(plan, changes)]
     return Record(entity, max_ahead_us, units)
+
+
+def _key(entity: EntityPlan, path: maps.Path, plan: FieldPlan) -> Unit:
+    sources = frozenset(source for source, mapped in entity.mapped.items() if path[0] in mapped)
+    return Unit(plan, sources, _form(normalizer(plan.normalize), is_group=False), path)
 
 
 def _unit(entity: EntityPlan, plan: FieldPlan) -> Unit:
@@ -158,6 +173,8 @@ def said(unit: Unit, change: Change) -> tuple[Any, Any] | None:
     else from the source's view". A group's member that is not mentioned is as the source held it.
     """
     source = change.stamp.source
+    if unit.path:
+        return _said_of_key(unit, change)
     if not unit.members:
         before, after = change.fields.get(unit.name, (UNKNOWN, UNKNOWN))
         held = unit.view.get(source, UNKNOWN)
@@ -167,6 +184,14 @@ def said(unit: Unit, change: Change) -> tuple[Any, Any] | None:
     held_parts = unit.view.get(source) or (UNKNOWN,) * len(unit.members)
     pairs = [_part(change, member, held) for member, held in zip(unit.members, held_parts, strict=True)]
     return tuple(before for before, _ in pairs), tuple(after for _, after in pairs)
+
+
+def _said_of_key(unit: Unit, change: Change) -> tuple[Any, Any] | None:
+    empties = change.row not in (SNAPSHOT, INSERT)
+    pair = change.fields.get(unit.path[0], (UNKNOWN, UNKNOWN))
+    before, after = (maps.leaf(value, unit.path, null_is_empty=empties) for value in pair)
+    held = unit.view.get(change.stamp.source, UNKNOWN)
+    return None if after is UNKNOWN else (held if before is UNKNOWN else before, after)
 
 
 def _part(change: Change, member: str, held: Any) -> tuple[Any, Any]:
