@@ -1,0 +1,73 @@
+"""Sidecar processes without the wait for imports: a program that has imported everything and forks one per request.
+
+Each line on stdin is a JSON object: `{"run": CONFIG, "log": FILE}` starts `cdc-merge --config CONFIG run` with its output
+in FILE and answers its pid; `{"end": PID, "signal": NUMBER}` sends the signal, waits for the end and answers the wait
+status; `{"look": PID}` answers whether it runs. When stdin ends, as it does when the tests die, every sidecar is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from cdc_merge import app  # noqa: F401 - imported once, here, for all children
+from cdc_merge.cli.main import run
+
+_running: set[int] = set()
+
+
+def _start(request: Mapping[str, Any]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        _become(request["run"], request["log"])
+    _running.add(pid)
+    return pid
+
+
+def _become(config: str, log: str) -> NoReturn:
+    os.setsid()
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, descriptor in ((nothing, 0), (target, 1), (target, 2)):
+        os.dup2(source, descriptor)
+    code = 70
+    try:
+        code = run(["--config", config, "run", "--log-level", "warning"])
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _end(request: Mapping[str, Any]) -> int:
+    pid = request["end"]
+    if pid not in _running:
+        return 0
+    _running.discard(pid)
+    os.kill(pid, request["signal"])
+    return os.waitpid(pid, 0)[1]
+
+
+def _look(request: Mapping[str, Any]) -> bool:
+    pid = request["look"]
+    if pid in _running and os.waitpid(pid, os.WNOHANG)[0] == pid:
+        _running.discard(pid)
+    return pid in _running
+
+
+ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {"run": _start, "end": _end, "look": _look}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(ANSWERS[next(iter(request))](request)), flush=True)
+    for pid in list(_running):
+        _end({"end": pid, "signal": signal.SIGKILL})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Other orders of arrival: the deliveries that a witness took, once more, through new pipelines into stores in memory.
+
+Any order between sources is legal; the order within a source is its own. Each delivery arrives at the time (by our own
+clock) at which it arrived at the witness, because that time is part of a stamp that had to be cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+
+from cdc_merge.config.settings import Settings
+from cdc_merge.console.answers import conflicts_document, records_document
+from cdc_merge.intake import Intake
+from cdc_merge.lookup import Lookup
+from cdc_merge.mapping.changes import Mapper
+from cdc_merge.model import Delivery, Fact, Position, SnapshotDone, SourceStatus
+from cdc_merge.pipeline import Pipeline
+from cdc_merge.stores.memory import Disk, MemoryStore
+from tests.scenarios.picture import Document, Picture, picture
+from tests.scenarios.witness import Played
+
+Tapes = Mapping[str, Sequence[Played]]
+Order = Sequence[tuple[str, Played]]
+
+LATER_US = 60_000_000  # long after everything has settled
+ALL = 1_000
+
+
+class TapedSource:
+    """ports.Source: gives what it was handed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.next: list[Delivery] = []
+
+    def start(self, position: Position | None) -> None: ...
+
+    def take(self, limit: int) -> Sequence[Delivery]:
+        taken, self.next = self.next, []
+        return taken
+
+    def confirm(self, lsn: int) -> None: ...
+
+    def status(self) -> SourceStatus:
+        return SourceStatus(self.name, "postgres", up=True)
+
+    def stop(self) -> None: ...
+
+
+class Rerun:
+    """A pipeline over a store in memory that is fed by hand."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.disk = Disk()
+        self._now_us = 0
+        self._ids = itertools.count(1)
+        self._begin()
+
+    def _begin(self) -> None:
+        """A worker with nothing in its head."""
+        self._sources = {name: TapedSource(name) for name in self._settings.sources}
+        pairs = [(source, self._intake(name)) for name, source in self._sources.items()]
+        self._store = MemoryStore(self.disk)
+        world = (lambda: self._now_us, lambda: str(next(self._ids)))
+        self._pipeline = Pipeline(self._settings.plan, pairs, self._store, _deaf, world)
+        self._pipeline.resume()
+
+    def _intake(self, name: str) -> Intake:
+        plan = self._settings.plan
+        return Intake(name, Mapper(name, [table for table in plan.tables if table.source == name], plan), "slot")
+
+    def begin_anew(self) -> None:
+        self._store.close()
+        self._begin()
+
+    def deliver(self, source: str, played: Played) -> None:
+        self._now_us = played.arrived_us
+        self._sources[source].next = [played.delivery]
+        while self._pipeline.step():
+            pass
+
+    def picture(self) -> Picture:
+        """What it says once everything has had time to settle."""
+        self._now_us += LATER_US
+        while self._pipeline.step():
+            pass
+        reading = Lookup(self._store, self._settings.plan)
+        records = records_document(reading, "customer", None, ALL)["items"]
+        unfinished = [conflicts_document(reading, {"status": s}, None, ALL)["items"] for s in ("settling", "open")]
+        return picture(_documents(records), [each for found in unfinished for each in _documents(found)])
+
+
+def _documents(found: object) -> list[Document]:
+    assert isinstance(found, list)
+    return found
+
+
+def _deaf(fact: Fact) -> None:
+    """Nobody listens."""
+
+
+# ---------------------------------------------------------------- orders
+
+
+def _in_turn(tapes: Tapes, names: Sequence[str]) -> list[tuple[str, Played]]:
+    return [(name, played) for name in names for played in tapes[name]]
+
+
+def _round_robin(tapes: Tapes) -> list[tuple[str, Played]]:
+    rows = itertools.zip_longest(*([(name, played) for played in tape] for name, tape in tapes.items()))
+    return [each for row in rows for each in row if each is not None]
+
+
+def _shuffled(tapes: Tapes, seed: int) -> list[tuple[str, Played]]:
+    """Any interleaving that keeps the order of each source."""
+    chance = random.Random(seed)
+    names = [name for name, tape in tapes.items() for _ in tape]
+    chance.shuffle(names)
+    heads = {name: iter(tape) for name, tape in tapes.items()}
+    return [(name, next(heads[name])) for name in names]
+
+
+def split(tapes: Tapes) -> tuple[Tapes, Tapes]:
+    """The first copies, and all that follows them."""
+    ends = {
+        name: next((n for n, played in enumerate(tape, 1) if isinstance(played.delivery, SnapshotDone)), 0)
+        for name, tape in tapes.items()
+    }
+    first = {name: tape[: ends[name]] for name, tape in tapes.items()}
+    return first, {name: tape[ends[name] :] for name, tape in tapes.items()}
+
+
+def orders(tapes: Tapes) -> Iterator[tuple[str, Order]]:
+    """Named orders: every order of whole sources, after the first copies and with them, and mixed ones."""
+    first, rest = split(tapes)
+    copied = _round_robin(first)
+    for names in itertools.permutations(tapes):
+        yield f"{' before '.join(names)}", [*copied, *_in_turn(rest, names)]
+    for name in tapes:
+        others = [other for other in tapes if other != name]
+        yield f"even the first copy of {name} comes last", _in_turn(tapes, [*others, name])
+    yield "in turn", _round_robin(tapes)
+    yield "mixed (1)", _shuffled(tapes, 1)
+    yield "everything after the first copies twice", [*copied, *_shuffled(rest, 2), *_shuffled(rest, 3)]
+
+
+def pictures(settings: Settings, tapes: Tapes) -> Iterator[tuple[str, Picture]]:
+    """What is said in each order of arrival, and by a worker that is replaced after every delivery."""
+    for name, order in orders(tapes):
+        rerun = Rerun(settings)
+        for source, played in order:
+            rerun.deliver(source, played)
+        yield name, rerun.picture()
+    yield "a new worker after every delivery", _forgetful(settings, tapes)
+
+
+def _forgetful(settings: Settings, tapes: Tapes) -> Picture:
+    first, rest = split(tapes)
+    rerun = Rerun(settings)
+    for source, played in _round_robin(first):
+        rerun.deliver(source, played)
+    for source, played in _shuffled(rest, 4):
+        rerun.begin_anew()
+        rerun.deliver(source, played)
+    return rerun.picture()
