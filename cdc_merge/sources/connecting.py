@@ -29,7 +29,10 @@ PINNED: Final = {
 
 OLDEST_VERSION: Final = 140000  # logical messages in the stream; older ones have reached their end of life
 
-_OPTIONS: Final = " ".join(f"-c {name}={value}" for name, (value, _) in PINNED.items()) + " -c row_security=off"
+_OPTIONS: Final = (
+    " ".join(f"-c {name}={value}" for name, (value, _) in PINNED.items())
+    + " -c row_security=off -c synchronous_commit=local"
+)
 _CONNECT_LIMIT_S: Final = 10
 _TCP: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 

@@ -174,7 +174,7 @@ class Assembler:
 
     def _too_large(self) -> SourceRefused:
         return SourceRefused(
-            f"Source {self._source}: a transaction has more than {MAX_TRANSACTION_ROWS} rows; nothing of it was merged.",
+            f"Source {self._source}: a transaction has more than {MAX_TRANSACTION_ROWS} rows; none was merged.",
             problem="transaction_too_large",
             hint=f"Make it several transactions, or take a new first copy: `cdc-merge source resync {self._source}`.",
         )

@@ -22,12 +22,13 @@ from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.frames import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, read_keepalive
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.walsender import WalSender
-from cdc_merge.sources.watch import ClockReading, Health, Watch
+from cdc_merge.sources.watch import ClockReading, Flushed, Health, Watch
 
 STATUS_EVERY_S: Final = 0.5  # well below any sensible wal_sender_timeout (its default is 60 s)
 CLOCK_EVERY_S: Final = 0.25  # how fine idle marks are; each costs the server one trivial query
 HEALTH_EVERY_S: Final = 5.0
 SILENCE_LIMIT_S: Final = 60.0  # we ask for an answer four times a second: a server silent for so long is gone
+FLUSH_AFTER_US: Final = 500_000  # an open transaction's WAL is written out up to 15 s late, unless somebody commits
 CLOCK_MARGIN_US: Final = 10_000  # a commit takes its time a moment before it is written
 MAX_READINGS: Final = 1_000  # clock readings whose LSN the stream has not reached; older ones say less and go first
 
@@ -69,6 +70,7 @@ class Stream:
         self._size = 0
         self._readings: deque[ClockReading] = deque(maxlen=MAX_READINGS)
         self._at_us = 0
+        self._may_flush = True
         self._idle_sent = (0, 0)
         self._heard_s = time.monotonic()
         self._status = Timer(STATUS_EVERY_S)
@@ -124,6 +126,8 @@ class Stream:
                 self._learn_clock(answer)
             elif isinstance(answer, Health):
                 self._learn_health(answer)
+            elif isinstance(answer, Flushed):
+                self._may_flush = answer.is_permitted
 
     def _send_status(self, *, asks_reply: bool = False) -> None:
         exchange = self._exchange
@@ -141,9 +145,17 @@ class Stream:
                 f"(`cdc-merge source resync {self._source}`).",
             )
         self._readings.append(reading)
+        self._flush_if_stuck(reading)
         self._exchange.server_lsn = max(self._exchange.server_lsn, reading.lsn)
         if not self._exchange.queue.is_full:
             self._send_status(asks_reply=True)
+
+    def _flush_if_stuck(self, reading: ClockReading) -> None:
+        """WAL that is not on disk is not sent, and only its end tells whether a commit is in it: have it written."""
+        oldest = self._readings[0]
+        is_old = reading.at_us - oldest.at_us >= FLUSH_AFTER_US
+        if is_old and self._may_flush and reading.flushed_lsn is not None and oldest.lsn > reading.flushed_lsn:
+            self._watch.ask_flush()
 
     def _learn_health(self, health: Health) -> None:
         self._exchange.slot = health.slot

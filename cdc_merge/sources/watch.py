@@ -3,6 +3,8 @@
 Why a second connection: in the stream a keepalive's clock says nothing about commits that are written but not yet sent,
 and a server that shuts down waits for a replication client, but ends a plain session at once: its end is our sign to
 leave. While streaming, questions are asked without waiting: `ask_…`, then `answer` when the socket is readable.
+
+Only `ask_flush` writes anything: a logical message, which costs WAL and touches no table.
 """
 
 from __future__ import annotations
@@ -26,11 +28,21 @@ _PAGE_BYTES: Final = 8192
 
 
 class ClockReading(NamedTuple):
-    """Every commit stamped before `at_us` lies before `lsn`. `publication_oid` is None when it does not exist."""
+    """Every commit stamped before `at_us` lies before `lsn`.
+
+    `flushed_lsn` is how far the server could send by then, None on a standby; without a publication its oid is None.
+    """
 
     at_us: int
     lsn: int
+    flushed_lsn: int | None
     publication_oid: str | None
+
+
+class Flushed(NamedTuple):
+    """The server was asked to write out its WAL; `is_permitted` is False where our role may not."""
+
+    is_permitted: bool
 
 
 class Health(NamedTuple):
@@ -40,7 +52,7 @@ class Health(NamedTuple):
     missing: tuple[str, ...]
 
 
-Answer: TypeAlias = "ClockReading | Health"
+Answer: TypeAlias = "ClockReading | Health | Flushed"
 
 
 class Watched(NamedTuple):
@@ -96,6 +108,10 @@ class Watch:
         """Ask for Health; False while the last question is not answered."""
         return self._ask("health", self._health_parameters(), lambda row: _health(self._watched.slot, row))
 
+    def ask_flush(self) -> bool:
+        """Have the WAL written out, which writes one record of some hundred bytes; False as above."""
+        return self._ask("flush", [], _flushed)
+
     def _health_parameters(self) -> list[str]:
         return [self._watched.slot, self._watched.publication, json.dumps(self._watched.tables)]
 
@@ -120,6 +136,8 @@ class Watch:
         return read(row)
 
     def _row(self, result: pq.abc.PGresult) -> list[bytes | None]:
+        if result.status != pq.ExecStatus.TUPLES_OK and self._read is _flushed:
+            return []
         if result.status != pq.ExecStatus.TUPLES_OK:
             words = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
             raise SourceUnavailable(f"Source {self._source}: the server says: {words}", hint="It is tried again.")
@@ -130,10 +148,17 @@ class Watch:
 
 
 def _clock(row: Sequence[bytes | None]) -> ClockReading:
-    at_us, lsn, oid = row
+    at_us, lsn, flushed_lsn, oid = row
     return ClockReading(
-        int(at_us or b"0"), _end_of_record(lsn_from_text((lsn or b"0/0").decode())), oid.decode() if oid else None
+        int(at_us or b"0"),
+        _end_of_record(lsn_from_text((lsn or b"0/0").decode())),
+        lsn_from_text(flushed_lsn.decode()) if flushed_lsn else None,
+        oid.decode() if oid else None,
     )
+
+
+def _flushed(row: Sequence[bytes | None]) -> Flushed:
+    return Flushed(is_permitted=bool(row))
 
 
 def _end_of_record(insert_lsn: int) -> int:

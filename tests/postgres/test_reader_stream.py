@@ -110,6 +110,33 @@ def test_an_idle_source_passes_the_present_within_a_second(dsn: str) -> None:
         )
 
 
+def test_an_open_transaction_does_not_hold_up_the_idle_marks(dsn: str) -> None:
+    with Reading(dsn, TABLES).start() as reading, psycopg.connect(dsn) as open_transaction:
+        reading.until_copied()
+        open_transaction.execute("INSERT INTO customer VALUES (1, 'not committed', 0)")
+        begun_us = time.time_ns() // 1000
+        reading.until(
+            lambda: any(isinstance(each, Idle) and each.at_us > begun_us for each in reading.deliveries),
+            "an idle mark passed the open transaction's edit",
+            limit_s=4,
+        )
+        assert reading.streamed == []
+
+
+def test_a_role_that_may_not_write_messages_can_be_read_all_the_same(dsn: str) -> None:
+    run(dsn, "REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(bool, text, text, bool) FROM PUBLIC")
+    run(dsn, "DROP ROLE IF EXISTS mute", "CREATE ROLE mute LOGIN REPLICATION", "GRANT SELECT ON customer TO mute")
+    with Reading(dsn.replace("user=postgres", "user=mute"), TABLES).start() as reading, psycopg.connect(dsn) as editor:
+        reading.until_copied()
+        editor.execute("INSERT INTO customer VALUES (1, 'a', 0)")
+        log = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'mute' AND query LIKE '%cdc_merge.flush%'"
+        wait_for(lambda: run(dsn, log) == [(1,)] or reading.take() and False, "the reader asked to have WAL written")
+        editor.commit()
+        reading.until(lambda: reading.streamed, "the row came")
+        assert reading.source.status().reconnects == 0
+    run(dsn, "DROP OWNED BY mute", "DROP ROLE mute")
+
+
 def test_a_restart_goes_on_behind_its_position(dsn: str) -> None:
     with Reading(dsn, TABLES).start() as reading:
         reading.until_copied()
