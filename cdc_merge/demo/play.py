@@ -98,11 +98,11 @@ def play(wish: Wish, screen: Screen) -> Summary:
         servers = start_servers({source: home / source for source in SOURCES})
         for server in servers.values():
             stack.callback(server.stop)
-        dsns = {source: _database(server, source) for source, server in servers.items()}
+        dsns = {source: database(server, source) for source, server in servers.items()}
         world = World()
         fill(world, random.Random(wish.seed))
         prepare(dsns, world)
-        config, tally = _written(home, dsns), Tally()
+        config, tally = configured(home, dsns), Tally()
         screen.say("starting the sidecar over their replication slots")
         sidecar = Sidecar(load(config, os.environ), observers=[tally])
         stack.callback(sidecar.stop)
@@ -131,13 +131,14 @@ def _home(keep: Path | None) -> Iterator[Path]:
     yield keep.absolute()
 
 
-def _database(server: Server, name: str) -> str:
+def database(server: Server, name: str) -> str:
+    """Make a database; its connection string."""
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     return server.dsn(name)
 
 
-def _written(home: Path, dsns: Mapping[str, str]) -> Path:
+def configured(home: Path, dsns: Mapping[str, str]) -> Path:
     """The configuration file with this demo's addresses in it."""
     values = {f"{source.upper()}_DSN": dsn for source, dsn in dsns.items()}
     values |= {"CDC_MERGE_STORE": f"sqlite://{home / 'state.db'}", "CDC_MERGE_LISTEN": f"127.0.0.1:{_port()}"}

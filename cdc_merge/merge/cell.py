@@ -91,6 +91,13 @@ class Write:
         return self.change.stamp
 
 
+def ignores(write: Write, baseline: Write) -> bool:
+    """A first-snapshot value that nobody has replaced stands against a first insert elsewhere that had not seen it (§4)."""
+    if baseline.bit & write.seen or write.key == baseline.key:
+        return False
+    return any(i.first and not i.baseline and i.stamp > baseline.stamp for i in write.inserts)
+
+
 class Waiting:
     """A copy that repeated no write known at its stamp; it waits `max_ahead` of stamp time for one (§2 rule 2)."""
 
@@ -106,15 +113,20 @@ class Waiting:
 
 class Side:
     """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
-    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value."""
+    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `ended`: a new life of the
+    record began elsewhere since, so the value does not count as long as nobody writes; `untouched`: it still holds its first snapshot
+    value, `baseline` is that value as an insert."""
 
-    __slots__ = ("by", "first", "first_key", "inserts", "key", "seen", "value")
+    __slots__ = ("baseline", "by", "ended", "first", "first_key", "inserts", "key", "seen", "untouched", "value")
 
     def __init__(self) -> None:
         self.value: MaybeValue = UNKNOWN
         self.key: object = MISSING
         self.by: Change | None = None
         self.seen = 0
+        self.ended = False
+        self.untouched = False
+        self.baseline: Insert | None = None
         self.inserts = NO_INSERTS
         self.first: MaybeValue = UNKNOWN
         self.first_key: object = MISSING
@@ -131,7 +143,7 @@ class Traits(NamedTuple):
 class Cell:
     """The state of one unit. `sides`: per source; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
     values nobody has replaced; `sets`: a counter's sets that no other set has seen; `watched`: may ask although nothing is concurrent;
-    `void`: a new life ended the values that nobody wrote; `extra`: a type's own state."""
+    `extra`: a type's own state."""
 
     __slots__ = (
         "baselines",
@@ -147,7 +159,6 @@ class Cell:
         "sides",
         "traces",
         "traits",
-        "void",
         "waiting",
         "watched",
         "writes",
@@ -169,7 +180,6 @@ class Cell:
         self.traces: tuple[Write, ...] = ()
         self.diverged = False
         self.watched = False
-        self.void = False
         self.extra: Any = None
 
     # ------------------------------------------------------------ reading
@@ -215,6 +225,7 @@ class Cell:
     def hold(self, source: str, change: Change, value: MaybeValue, key: object) -> Side:
         side = self.side(source)
         side.value, side.key, side.by = value, key, change
+        side.ended = False
         return side
 
     def drop(self, source: str) -> None:
@@ -246,6 +257,7 @@ class Cell:
             self.baselines &= ~seen
         side.seen = seen | bit
         side.value, side.key, side.by = value, key, change
+        side.untouched = side.ended = False
         if self.waiting:
             self._answer(write)
         return write
@@ -305,7 +317,7 @@ class Cell:
 
     def _matching(self, key: object) -> list[Write]:
         """Every frontier write of that value, else the overwritten ones that nobody has seen since."""
-        matched = [w for w in self.of(self.frontier) if w.key == key]
+        matched = [w for w in self.of(self.frontier | self.baselines) if w.key == key]
         return matched or [w for w in self.of(self.overwritten) if w.key == key]
 
     def _own(self, source: str, key: object) -> Write | None:
@@ -319,7 +331,7 @@ class Cell:
         return None
 
     def _overwrite(self, replaced: Write | None, by: Write) -> None:
-        if replaced is None or not by.bit & self.frontier or not replaced.bit & self.frontier:
+        if replaced is None or not by.bit & (self.frontier | self.baselines) or not replaced.bit & self.frontier:
             return
         if replaced.bit & by.after or by.bit & replaced.after:
             return
@@ -341,7 +353,7 @@ class Cell:
         for waiting in self.waiting:
             if waiting.source == write.source:
                 waiting.written |= write.bit
-            elif waiting.key == write.key:
+            elif waiting.key == write.key and not write.seen & waiting.written:
                 self.waiting = tuple(w for w in self.waiting if w is not waiting)
                 self._seen_since(waiting, write)
 
@@ -427,16 +439,22 @@ class Cell:
         if side.first_key is not MISSING:
             self._replace_first(source, key)
             return False
-        side.first, side.first_key = value, key
+        side.first, side.first_key, side.untouched = value, key, True
         if candidate and value is not None and value is not UNKNOWN:
             self._baseline(source, change, value, key)
         return True
 
     def _replace_first(self, source: str, key: object) -> None:
-        """The source no longer holds its first-snapshot value: that stands against no insert any more."""
+        """The source no longer holds its first-snapshot value: that stands against no insert any more (joins keep it)."""
+        side = self.sides[source]
+        side.untouched = side.untouched and side.first_key == key
         for write in self.of(self.baselines):
-            if write.source == source and write.key != key:
+            if write.source == source and write.key != key and not self._joined(write):
                 self.baselines &= ~write.bit
+
+    def _joined(self, baseline: Write) -> bool:
+        """Types that join keep every write, and so a first-snapshot value once it stands against a first insert."""
+        return not self.traits.overwrites and any(ignores(write, baseline) for write in self.of(self.frontier))
 
     def _baseline(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
         side = self.sides[source]
@@ -444,15 +462,23 @@ class Cell:
         self.next = bit << 1
         write = Write(bit, source, change, value, key, side.seen)
         write.kind = BASELINE
-        write.inserts = frozenset((Insert(change.stamp, True, True),))  # noqa: FBT003 (a NamedTuple's fields)
+        side.baseline = Insert(change.stamp, first=True, baseline=True)
+        write.inserts = frozenset((side.baseline,))
         self.writes[bit] = write
         side.seen |= bit
         side.inserts |= write.inserts
         for other in self.of(self.baselines):
             if other.key == key:
-                equal = self.sides[other.source]
-                side.seen = equal.seen = side.seen | equal.seen
-                side.inserts = equal.inserts = side.inserts | equal.inserts
+                side.seen |= other.bit
+                self.sides[other.source].seen |= bit
+        for equal in self.sides.values():
+            if equal.first_key == key and equal.baseline is not None:
+                side.inserts |= {equal.baseline}
+                equal.inserts |= write.inserts
+        equals = {s for s, equal in self.sides.items() if equal.first_key == key}
+        for earlier in self.writes.values():
+            if earlier.source in equals:
+                earlier.inserts |= write.inserts
         self.baselines |= bit
 
     # ------------------------------------------------------------ keeping it small

@@ -40,35 +40,18 @@ def _concurrent(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     front = effective(record, unit, cell)
     if not front:
         return
-    rivals = [] if unit.type.automatic else _baseline_rivals(cell, front)
     asked = unit.type.asks(cell, unit.plan, front) or _overruled(front)
-    if rivals:
-        asked = front
     if not asked:
         return
-    candidates = sorted([*asked, *rivals], key=lambda w: w.stamp)
     yield _question(
         record,
         unit,
         cell,
-        candidates,
-        kind=_kind(unit, candidates),
-        labels=("baseline",) if rivals else (),
-        base=_base(cell, candidates),
+        asked,
+        kind=_kind(unit, asked),
+        labels=("baseline",) if any(w.kind == BASELINE for w in asked) else (),
+        base=_base(cell, asked),
     )
-
-
-def _baseline_rivals(cell: Cell, front: list[Write]) -> list[Write]:
-    """First-snapshot values that a first insert elsewhere had not seen and that nobody has replaced (§4)."""
-    if not cell.baselines:
-        return []
-    return [b for b in cell.of(cell.baselines) if any(_ignores(w, b) for w in front)]
-
-
-def _ignores(write: Write, baseline: Write) -> bool:
-    if baseline.bit & write.seen or write.key == baseline.key:
-        return False
-    return any(i.first and not i.baseline and i.stamp > baseline.stamp for i in write.inserts)
 
 
 def _overruled(front: list[Write]) -> list[Write]:
@@ -134,7 +117,7 @@ def _diverged(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     if not cell.diverged or any(_concurrent(record, unit, cell)):
         return
     sides = [(s, cell.sides[s]) for s in record.holders(unit) if cell.held(s) is not MISSING]
-    if not any(side.key == side.first_key for _, side in sides):
+    if not any(side.untouched for _, side in sides):
         return
     differing = [(s, side) for s, side in sides if not (side.key is None and side.first_key is None)]
     if len({side.key for _, side in differing}) < 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cdc_merge.merge import maps
-from cdc_merge.merge.cell import BASELINE, Cell, Write
+from cdc_merge.merge.cell import BASELINE, Cell, Write, ignores
 from cdc_merge.merge.record import PRESENT, Delete, Record, opposes
 from cdc_merge.merge.units import Unit, members_of
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, MaybeValue, MergedRecord, SourceView, Value
@@ -59,9 +59,7 @@ def value_of(record: Record, unit: Unit, cell: Cell) -> MaybeValue:
     front = effective(record, unit, cell)
     if front:
         return unit.type.read(cell, unit.plan, front)
-    if cell.void:
-        return UNKNOWN
-    views = [(s, cell.view(s)) for s in record.holders(unit)]
+    views = [(s, cell.sides[s].value) for s in record.holders(unit) if s in cell.sides and not cell.sides[s].ended]
     there = [(s, v) for s, v in views if v is not maps.ABSENT]
     if not there and views:
         return maps.ABSENT  # type: ignore[no-any-return]
@@ -69,8 +67,12 @@ def value_of(record: Record, unit: Unit, cell: Cell) -> MaybeValue:
 
 
 def effective(record: Record, unit: Unit, cell: Cell) -> list[Write]:
-    """The frontier without what a delete that still counts had seen, as long as anything else is left."""
+    """The frontier, with the first-snapshot values that stand against it, and without what a delete that still counts had seen,
+    as long as anything else is left."""
     front = cell.front()
+    if cell.baselines and front:
+        rivals = [b for b in cell.of(cell.baselines) if any(ignores(w, b) for w in front)]
+        front = sorted([*front, *rivals], key=lambda w: w.change.stamp) if rivals else front
     if not record.deletes or len(front) < 2:
         return front
     over = 0

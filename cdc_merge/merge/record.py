@@ -77,6 +77,7 @@ class Record:
         "unit_of",
         "units",
         "unsettled",
+        "waiting",
     )
 
     def __init__(self, units: Units, key: str, *, max_ahead_us: int, compacts: bool) -> None:
@@ -92,6 +93,7 @@ class Record:
         self.holding: dict[str, tuple[str, ...]] = {}
         self.unsettled: dict[str, None] = {}
         self.deletes: list[Delete] = []
+        self.waiting: list[tuple[str, Stamp]] = []
         self.known: dict[str, frozenset[Stamp]] = {}
         self.map_keys: dict[tuple[str, str], maps.Held] = {}
 
@@ -233,7 +235,7 @@ def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | No
     row.presence, row.kept, row.fresh = DELETED, local, False
     record.refresh()
     if change.copy is not None:
-        _copied_delete(record, source)
+        _copied_delete(record, change, source)
     elif not local:
         _new_delete(record, change, source)
     if not local:
@@ -243,11 +245,30 @@ def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | No
 
 def _new_delete(record: Record, change: Change, source: str) -> None:
     delete = Delete(change, source, record.known.get(source, NONE))
-    record.deletes.append(delete)
+    if not _was_awaited(record, delete):
+        record.deletes.append(delete)
     record.known[source] = delete.known | {delete.stamp}
     for name, cell in record.cells.items():
         unit = record.unit_of[name]
         unit.type.witness(cell, delete.stamp, source, not record.units.maps(source, unit))
+
+
+def _was_awaited(record: Record, delete: Delete) -> bool:
+    """A marked delete elsewhere was waiting for this one: its source has seen it since. True when that source has begun a new life
+    of the record in between, which then is the later word."""
+    answered = [(s, at) for s, at in record.waiting if s != delete.source and _within(record, at, delete.stamp)]
+    record.waiting = []
+    for source, at in answered:
+        record.known[source] = record.known.get(source, NONE) | delete.known | {delete.stamp}
+        for cell in record.cells.values():
+            for write in cell.of(cell.frontier):
+                if write.source == source and write.stamp > at:
+                    write.deletes = write.deletes | {delete.stamp}
+    return any(not record.absent(source) for source, _ in answered)
+
+
+def _within(record: Record, earlier: Stamp, later: Stamp) -> bool:
+    return later.wall_us - earlier.wall_us <= record.max_ahead_us
 
 
 def _decided_delete(record: Record, change: Change) -> None:
@@ -260,8 +281,11 @@ def _decided_delete(record: Record, change: Change) -> None:
         record.unit_of[name].type.witness(cell, change.stamp, DECISION_SOURCE, True)  # noqa: FBT003
 
 
-def _copied_delete(record: Record, source: str) -> None:
-    """A marked delete repeats every delete that counts; the source's own edit that the delete had not seen is overwritten."""
+def _copied_delete(record: Record, change: Change, source: str) -> None:
+    """A marked delete repeats every delete that counts; the source's own edit that the delete had not seen is overwritten. One that
+    finds no delete waits `max_ahead` for it, as other copies do."""
+    if not record.deletes:
+        record.waiting.append((source, change.stamp))
     for delete in record.deletes:
         record.known[source] = record.known.get(source, NONE) | delete.known | {delete.stamp}
         for cell in record.cells.values():
@@ -338,7 +362,7 @@ def _feed(record: Record, change: Change, source: str, born: Insert | None, outc
         cell = cells.get(unit.name) or record.cell(unit)
         event.before, event.after = before, after
         event.holders = holding.get(unit.owner) or record.holders(unit)
-        event.rivals = rivals and not unit.type.automatic
+        event.rivals = rivals and unit.type.traits.agrees
         if cell.waiting:
             cell.expire(change.stamp, record.max_ahead_us)
         outcome = unit.steps[step](cell, unit.plan, event)

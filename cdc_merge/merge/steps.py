@@ -82,7 +82,7 @@ def _born(cell: Cell, event: Event, born: Insert) -> None:
     side = cell.sides[event.source]
     side.inserts |= {born}
     if not born.first:
-        side.inserts = side.inserts.union(*[w.inserts for w in cell.of(cell.baselines)])
+        side.inserts |= {other.baseline for other in cell.sides.values() if other.baseline is not None}
 
 
 def _first_null(cell: Cell, plan: FieldPlan, event: Event, key: object) -> str:
@@ -141,7 +141,7 @@ def repeat(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 def observe(cell: Cell, plan: FieldPlan, event: Event) -> str:
     first = cell.read_first(event.source, event.change, event.after, candidate=event.rivals)
-    if len(event.holders) > 1:
+    if len(event.holders) > 1 or cell.frontier:
         agreement(cell, plan, event)
         if first and _differs(cell, event.source):
             cell.diverged = True
@@ -187,9 +187,8 @@ def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # no
     cell.sets &= ~ended
     cell.baselines = 0
     for side in cell.sides.values():
-        side.first = UNKNOWN
+        side.ended = True
     cell.diverged = False
-    cell.void = True
     cell.side(source).seen |= ended
 
 

@@ -79,6 +79,8 @@ def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # no
     ended = cell.everything if everything else cell.deletes.get(delete, 0)
     for write in cell.of(ended & sum(cell.writes)):
         write.total = 0
+    for side in cell.sides.values():
+        side.first = UNKNOWN
     steps.end(cell, delete, source, everything)
 
 
@@ -89,8 +91,9 @@ def base(cell: Cell) -> Number | None:
 
 
 def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
-    if cell.sets:
-        latest = max(cell.of(cell.sets), key=lambda w: w.stamp)
+    standing = _standing(cell, front)
+    if standing:
+        latest = max(standing, key=lambda w: w.stamp)
         start, seen = number(latest.value), latest.seen | latest.bit
     else:
         start, seen = base(cell), 0
@@ -107,10 +110,18 @@ def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
 
 
 def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
-    for chosen in cell.of(cell.sets):
+    for chosen in _standing(cell, front):
         if any(_disputes(chosen, write) for write in front):
             return front
     return []
+
+
+def _standing(cell: Cell, front: list[Write]) -> list[Write]:
+    """The sets that the writes of `front` are or rest on."""
+    reach = 0
+    for write in front:
+        reach |= write.bit | write.seen
+    return [*cell.of(cell.sets & reach)]
 
 
 def _disputes(chosen: Write, write: Write) -> bool:

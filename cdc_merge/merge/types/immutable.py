@@ -1,7 +1,8 @@
 """immutable: bound to the latest decision, else to the first value that is not NULL, a snapshot's included.
 
 Of several first snapshots the first source of `from:` that has a value binds. Any other value in the frontier is a conflict,
-even from a writer who had seen the bound one. `cell.extra` is the binding: (key, value, rank), None while unbound.
+even from a writer who had seen the bound one. `cell.extra` is the binding: (key, value, rank), None while unbound;
+`cell.sets` keeps the write that bound.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ def zero(cell: Cell, plan: FieldPlan) -> None:
 
 
 def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
-    if cell.extra is None:
+    unbound, before = cell.extra is None, cell.next
+    if unbound:
         _bind(cell, event.after, WRITTEN)
-    return steps.edit(cell, plan, event)
+    outcome = steps.edit(cell, plan, event)
+    if unbound and cell.extra is not None and cell.next != before:
+        cell.sets = before
+    return outcome
 
 
 def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
@@ -40,13 +45,22 @@ def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 
 def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
-    _bind(cell, event.after, WRITTEN)
+    if event.after is not None:
+        _bind(cell, event.after, WRITTEN)
+        cell.sets = cell.next
     return steps.settle_question(cell, plan, event)
 
 
 def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
-    cell.extra = None
+    """A new life unbinds, unless the delete had not seen the write that bound: then the earliest left binds."""
     steps.end(cell, delete, source, everything)
+    if cell.sets:
+        return
+    cell.extra = None
+    left = [w for w in cell.front() if w.value is not None]
+    if left:
+        _bind(cell, left[0].value, WRITTEN)
+        cell.sets = left[0].bit
 
 
 def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:

@@ -8,7 +8,7 @@ add x have seen the additions of x; copies remove nothing. Equality proves nothi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cdc_merge.mapping.normal import normalizer
@@ -21,26 +21,30 @@ from cdc_merge.model import INSERT, UNKNOWN, Json, MaybeValue, Place, Stamp, Val
 from cdc_merge.plan import FieldPlan
 
 
+Seen = dict[object, Stamp]
+"""Who has seen something (sources; deletes by their stamp), and since when."""
+
+
 class Dot:
-    """One addition of one element, and who has seen it (sources, and deletes by their stamp)."""
+    """One addition of one element, and who has seen it; `since`: who added it, and when. `place` None: of first snapshots."""
 
-    __slots__ = ("place", "seen_by")
+    __slots__ = ("place", "seen_by", "since")
 
-    def __init__(self, place: Place | None, seen_by: set[object]) -> None:
+    def __init__(self, place: Place | None, seen_by: Seen) -> None:
         self.place = place
         self.seen_by = seen_by
+        self.since = dict(seen_by)
 
 
 class Elements:
     """Beside the cell's writes: live additions, removals (`wins: remove`), copies waiting for an addition."""
 
-    __slots__ = ("dots", "dropped", "form", "names", "removals", "waiting")
+    __slots__ = ("dots", "form", "names", "removals", "waiting")
 
     def __init__(self) -> None:
         self.dots: dict[object, list[Dot]] = {}
         self.names: dict[object, Value] = {}
-        self.removals: dict[object, list[set[object]]] = {}
-        self.dropped: set[object] = set()
+        self.removals: dict[object, list[Seen]] = {}
         self.waiting: list[tuple[str, object, Stamp]] = []
         self.form: Callable[[list[Value]], Value] = tuple
 
@@ -112,15 +116,23 @@ def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     ):
         cell.hold(source, event.change, event.after, key)
         return steps.REPEATED
+    taught = _awaited(cell, source, key)
     write = cell.write(source, event.change, event.after, key)
     write.before = before
     steps.describe(cell, write, event)
     for element in had - has:
-        _remove(cell, plan, element, source)
+        _remove(cell, plan, element, (event, taught))
     for element in has - had:
         _add(cell, plan, element, event)
     write.after = cell.sides[source].seen
     return steps.APPLIED if cell.frontier == write.bit else steps.MERGED
+
+
+def _awaited(cell: Cell, source: str, key: object) -> Seen:
+    """The sources whose copies were waiting for this value, and since when they have seen what this write does."""
+    seen = cell.seen(source)
+    waiting = (w for w in cell.waiting if w.source != source and w.key == key and not seen & w.written)
+    return {w.source: w.change.stamp for w in waiting}
 
 
 def _add(cell: Cell, plan: FieldPlan, element: object, event: Event) -> None:
@@ -128,7 +140,7 @@ def _add(cell: Cell, plan: FieldPlan, element: object, event: Event) -> None:
     source = event.source
     if any(source not in seen_by for seen_by in elements.removals.get(element, ())):
         return
-    dot = Dot(event.change.place, {source})
+    dot = Dot(event.change.place, {source: event.change.stamp})
     _answer(elements, element, event, dot)
     elements.dots.setdefault(element, []).append(dot)
 
@@ -137,16 +149,17 @@ def _answer(elements: Elements, element: object, event: Event, dot: Dot) -> None
     for waiting in list(elements.waiting):
         source, wanted, _ = waiting
         if wanted == element and source != event.source:
-            dot.seen_by.add(source)
+            dot.seen_by[source] = event.change.stamp
             elements.waiting.remove(waiting)
 
 
-def _remove(cell: Cell, plan: FieldPlan, element: object, source: str) -> None:
+def _remove(cell: Cell, plan: FieldPlan, element: object, what: tuple[Event, Seen]) -> None:
     elements: Elements = cell.extra
-    elements.dropped.add(element)
+    event, taught = what
+    source = event.source
     if plan.options.get("wins") == "remove":
-        elements.removals.setdefault(element, []).append({source})
-        elements.dots.pop(element, None)
+        elements.removals.setdefault(element, []).append({**taught, source: event.change.stamp})
+        _keep(elements, element, lambda dot: any(dot.since.get(s, at) > at for s, at in taught.items()))
         return
     _keep(elements, element, lambda dot: source not in dot.seen_by)
 
@@ -169,27 +182,35 @@ def copy(cell: Cell, plan: FieldPlan, event: Event) -> str:
     for element in has - had:
         dots = elements.dots.get(element, ())
         unmatched = unmatched or not dots
-        _see(dots, source)
+        for dot in dots:
+            dot.seen_by.setdefault(source, event.change.stamp)
         if not dots:
             elements.waiting.append((source, element, event.change.stamp))
     for element in had - has:
         for seen_by in elements.removals.get(element, ()):
-            seen_by.add(source)
-    if mark.from_source or mark.of:
-        _learn(elements, source, mark.from_source, set(mark.of))
+            seen_by.setdefault(source, event.change.stamp)
+    _learn(cell, event)
     cell.copy(source, event.change, event.after, cell.keyed(event.after))
-    cell.waiting = ()
     return steps.UNMATCHED if unmatched else steps.COPIED
 
 
-def _see(dots: Iterable[Dot], source: str) -> None:
-    for dot in dots:
-        dot.seen_by.add(source)
+def _learn(cell: Cell, event: Event) -> None:
+    """What the writes that the copy repeats, and the source it names, had seen."""
+    mark = event.change.copy
+    assert mark is not None
+    key = cell.keyed(event.after)
+    repeated = [w for w in cell.of(cell.frontier) if (w.change.place in mark.of if mark.of else w.key == key)]
+    for seen_by in _sightings(cell.extra):
+        told = any(seen_by[w.source] <= w.stamp for w in repeated if w.source in seen_by)
+        if told or (mark.from_source is not None and mark.from_source in seen_by):
+            seen_by.setdefault(event.source, event.change.stamp)
 
 
-def _learn(elements: Elements, source: str, teacher: str | None, places: set[Place]) -> None:
+def _sightings(elements: Elements) -> Iterator[Seen]:
     for dots in elements.dots.values():
-        _see((dot for dot in dots if teacher in dot.seen_by or dot.place in places), source)
+        yield from (dot.seen_by for dot in dots)
+    for removals in elements.removals.values():
+        yield from removals
 
 
 def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
@@ -197,11 +218,11 @@ def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
     first = cell.side(event.source).first_key is MISSING
     outcome = steps.observe(cell, plan, event)
     for element in _named(cell, plan, event.after):
-        shared = next((dot for dot in elements.dots.get(element, ()) if dot.place is None), None)
-        if shared is not None:
-            shared.seen_by.add(event.source)
-        elif first and element not in elements.dropped:
-            elements.dots.setdefault(element, []).append(Dot(None, {event.source}))
+        dots = elements.dots.get(element, ())
+        for dot in dots:
+            dot.seen_by.setdefault(event.source, event.change.stamp)
+        if first and not dots and not cell.frontier:
+            elements.dots.setdefault(element, []).append(Dot(None, {event.source: event.change.stamp}))
     return outcome
 
 
@@ -212,21 +233,23 @@ def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
     for element in [e for e in elements.dots if e not in wanted]:
         elements.dots.pop(element)
     for element in wanted - elements.dots.keys():
-        elements.dots[element] = [Dot(event.change.place, {event.source})]
+        elements.dots[element] = [Dot(event.change.place, {event.source: event.change.stamp})]
     return steps.settle_question(cell, plan, event)
 
 
 def witness(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
     steps.witness(cell, delete, source, everything)
-    for dots in cell.extra.dots.values():
-        for dot in dots:
-            if everything or source in dot.seen_by:
-                dot.seen_by.add(delete)
+    for seen_by in _sightings(cell.extra):
+        if everything or source in seen_by:
+            seen_by[delete] = delete
 
 
 def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
     steps.end(cell, delete, source, everything)
     elements: Elements = cell.extra
+    for seen_by in _sightings(elements):
+        if everything or delete in seen_by:
+            seen_by.setdefault(source, delete)
     for element in list(elements.dots):
         _keep(elements, element, lambda dot: not everything and delete not in dot.seen_by)
 
