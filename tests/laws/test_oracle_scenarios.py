@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cdc_merge.clock import cut, tick
-from cdc_merge.model import Copy, Stamp
+from cdc_merge.model import Copy, Json, Stamp
 from cdc_merge.plan import EntityPlan, FieldPlan
 from tests.laws.oracle import Answer, answer
 from tests.laws.worlds import MARKED, SECOND, START_US, World, entity
@@ -88,6 +88,18 @@ def test_04_an_unmarked_copy_stamped_before_its_origin_is_agreement_too() -> Non
     world.update("B", phone="1")
     assert not say(world).questions
     assert say(world).merged == {"phone": "1"}
+
+
+def test_04_a_slow_unmarked_job_needs_agreement_with_the_past() -> None:
+    for agreement, questions in (("on", 1), ("past", 0)):
+        world = held(entity(FieldPlan("phone", agreement=agreement)), phone="0")
+        world.update("A", phone="1")
+        world.update("A", phone="2")
+        world.update("B", phone="1")
+        assert len(say(world).questions) == questions
+    assert say(world).merged == {"phone": "2"}
+    world.update("B", phone="5")
+    assert only(say(world)).candidates == pairs(("A", "2"), ("B", "5"))
 
 
 @pytest.mark.parametrize("copy", [MARKED, None])
@@ -192,6 +204,17 @@ def test_12_remove_and_add_again_against_a_concurrent_removal(wins: str, left: s
     world.update("A", tags=("a",))
     world.update("B", tags=())
     assert say(world).merged == {"tags": frozenset(left)}
+
+
+def test_13_a_map_merges_key_by_key() -> None:
+    plan = entity(FieldPlan("profile", merge="map"))
+    world = held(plan, profile=Json('{"city":"c","zip":"z"}'))
+    world.update("A", profile=Json('{"city":"c1","zip":"z"}'))
+    world.update("B", profile=Json('{"city":"c","zip":"z2"}'))
+    assert say(world).merged == {"profile.city": "c1", "profile.zip": "z2"}
+    assert not say(world).questions
+    world.update("B", profile=Json('{"city":"c3","zip":"z2"}'))
+    assert asked(say(world)) == {("profile.city", "concurrent_update", pairs(("A", "c1"), ("B", "c3")))}
 
 
 def test_14_the_later_stage_wins_and_stages_without_a_bound_ask() -> None:

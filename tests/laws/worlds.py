@@ -301,6 +301,8 @@ TAGS = (("a",), (), ("a", "b"), ("b",))
 
 ALPHABETS: Mapping[str, Alphabet] = {
     "mv": Alphabet(FieldPlan("f"), "0", ("1", "2")),
+    "mv_past": Alphabet(FieldPlan("f", agreement="past"), "0", ("1", "2")),
+    "mv_off": Alphabet(FieldPlan("f", agreement="off"), "0", ("1", "2")),
     "lww": Alphabet(FieldPlan("f", merge="lww"), "0", ("1", "2")),
     "priority": Alphabet(FieldPlan("f", merge="priority", options={"order": ("B", "A", "C")}), "0", ("1", "2")),
     "max": Alphabet(FieldPlan("f", merge="max"), 5, (4, 9)),

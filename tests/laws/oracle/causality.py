@@ -10,6 +10,38 @@ from tests.laws.oracle.frontiers import frontier, unseen
 from tests.laws.oracle.words import AGREES, OVERWRITES, Record, Unit, Waiting, Write
 
 
+def taken_for_late_copy(record: Record, unit: Unit, change: Change, value: Any) -> bool:
+    """Rule 3, `agreement: past`: "also takes a value that another source held since the two last agreed (at most the
+    last 100) for a late copy of that write"."""
+    if unit.plan.merge not in AGREES or unit.plan.agreement != "past":
+        return False
+    source = change.stamp.source
+    for other in record.holders(unit):
+        if other == source or unit.same(unit.view.get(other, UNKNOWN), value):
+            continue
+        since = unit.agreed_at.get(frozenset((source, other)), -1)
+        if any(step > since and unit.same(held, value) for step, held in unit.past[other][-100:]):
+            seen = [write for write in unit.writes.values() if write.id in unit.seen[other]]
+            originals = [write for write in seen if unit.same(write.value, value)]
+            if originals:
+                place = max(originals, key=lambda write: write.id).place
+                copied(record, unit, change._replace(copy=Copy(of=(place,))), value)
+                return True
+    return False
+
+
+def remember(record: Record, unit: Unit, step: int) -> None:
+    """What every source holds after this step, and which of them agree."""
+    holding = [source for source in record.holders(unit) if source in unit.view]
+    for one in holding:
+        past = unit.past[one]
+        if not past or not unit.same(past[-1][1], unit.view[one]):
+            past.append((step, unit.view[one]))
+        for other in holding:
+            if one < other and unit.same(unit.view[one], unit.view[other]):
+                unit.agreed_at[frozenset((one, other))] = step
+
+
 def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any], kind: str) -> Write:
     """Rule 1: `{w} ∪ seen(s)`; a new write "dominates exactly the writes in seen(s) before it"."""
     source = change.stamp.source

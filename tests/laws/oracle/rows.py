@@ -6,7 +6,16 @@ from typing import Any
 
 from cdc_merge.model import DECISION, DECISION_SOURCE, DELETE, INSERT, SNAPSHOT, TRUNCATE, UNKNOWN, Change
 from tests.laws.oracle import elements
-from tests.laws.oracle.causality import agree, copied, decision, everybody, note_equal_views, own_write
+from tests.laws.oracle.causality import (
+    agree,
+    copied,
+    decision,
+    everybody,
+    note_equal_views,
+    own_write,
+    remember,
+    taken_for_late_copy,
+)
 from tests.laws.oracle.frontiers import contested, frontier, live_deletes, maps
 from tests.laws.oracle.words import DELETED, OVERWRITES, PRESENT, Delete, Record, Unit, Waiting, Write, said
 
@@ -17,6 +26,9 @@ def apply(record: Record, change: Change) -> None:
     quiet = [unit for unit in record.units if not contested(record, unit)]
     before = {unit.name: set(unit.overwritten) for unit in quiet}
     _step(record, change)
+    record.steps += 1
+    for unit in record.units:
+        remember(record, unit, record.steps)
     for unit in quiet:
         for id_ in unit.overwritten - before[unit.name]:
             write = unit.writes[id_]
@@ -71,7 +83,7 @@ def _edited(record: Record, change: Change) -> None:
             _inserted(record, unit, change, pair[1], is_first=is_first)
         elif pair[0] is not UNKNOWN and unit.same(*pair):
             unit.view[source] = pair[1]  # §3: "SET a = a is not a write"
-        else:
+        elif not taken_for_late_copy(record, unit, change, pair[1]):
             own_write(record, unit, change, pair, kind)
             wrote = True
     if wrote:
@@ -123,6 +135,8 @@ def _inserted(record: Record, unit: Unit, change: Change, value: Any, *, is_firs
         return
     if is_first:
         _wake_baselines(record, unit, source)
+    if is_first and taken_for_late_copy(record, unit, change, value):
+        return
     unit.view.pop(source, None)
     own_write(record, unit, change, (UNKNOWN, value), "insert")
 

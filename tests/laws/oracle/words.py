@@ -84,6 +84,8 @@ class Unit:
     first_snapshot: dict[str, Any] = field(default_factory=dict)
     differed: set[frozenset[str]] = field(default_factory=set)
     waiting: list[Waiting] = field(default_factory=list)
+    past: dict[str, list[tuple[int, Any]]] = field(default_factory=lambda: defaultdict(list))
+    agreed_at: dict[frozenset[str], int] = field(default_factory=dict)
     dots: set[tuple[Any, Any]] = field(default_factory=set)
     removals: dict[Any, list[tuple[Stamp, frozenset[Any]]]] = field(default_factory=lambda: defaultdict(list))
     seen_dots: dict[str, set[Any]] = field(default_factory=lambda: defaultdict(set))
@@ -120,6 +122,7 @@ class Record:
     entity: EntityPlan
     max_ahead_us: int
     units: list[Unit]
+    steps: int = 0
     presence: dict[str, str] = field(default_factory=lambda: defaultdict(lambda: NEVER))
     kept: set[str] = field(default_factory=set)
     reborn_by_copy: set[str] = field(default_factory=set)
