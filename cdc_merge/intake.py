@@ -70,6 +70,8 @@ class Intake:
         return self._snapshot_done(delivery)
 
     def _transaction(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Taken:
+        if self.position is not None and delivery.end_lsn <= self.position.lsn:
+            return Taken()  # delivered again: the same places, which count once
         known: dict[tuple[str, str], str] = {}
         if delivery.changes:
             for table, identities in self.mapper.identities(delivery.changes).items():
