@@ -128,6 +128,7 @@ def _home(keep: Path | None) -> Iterator[Path]:
     if keep.exists() and any(keep.iterdir()):
         raise ServerFailed(f"{keep} is not empty", hint="Name a directory that does not exist yet.")
     keep.mkdir(parents=True, exist_ok=True)
+    keep.chmod(0o755)  # as root, another user runs the servers in it
     yield keep.absolute()
 
 

@@ -261,12 +261,13 @@ def start_server(directory: Path, *, settings: Mapping[str, str] | None = None, 
     """
     directory = directory.absolute()
     bin_directory = binaries(version)
-    directory.mkdir(parents=True, exist_ok=True)
-    if not account().may_enter(directory.parent):
+    existing = next(parent for parent in directory.parents if parent.exists())
+    if not account().may_enter(existing):
         raise ServerFailed(
-            f"Postgres does not run as root, and other users may not enter {directory.parent}",
+            f"Postgres does not run as root, and other users may not enter {existing}",
             hint="Choose a directory below /tmp, or run as a normal user.",
         )
+    directory.mkdir(parents=True, exist_ok=True)
     wanted = {**SETTINGS, **_with_port(settings or {})}
     server = Server(directory, bin_directory, int(wanted["port"]))
     _give(directory)
