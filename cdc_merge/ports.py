@@ -48,8 +48,9 @@ class StoreTransaction(Protocol):
         """All changes of these records in stamp order, this transaction's own included; unknown records give []."""
         ...
 
-    def append(self, changes: Iterable[Change]) -> None:
-        """Add changes to the log. A change whose (record, place) is there already is dropped; the smaller stamp stays."""
+    def append(self, changes: Iterable[Change]) -> set[RecordKey]:
+        """Add changes to the log. A change whose (record, place) is there already is dropped; the smaller stamp stays.
+        The records to which that happened."""
         ...
 
     def open_conflicts(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Conflict]]:

@@ -96,13 +96,15 @@ class Records:
     def apply(self, changes: Sequence[Change], tx: StoreTransaction) -> None:
         """Append changes to the log and fold them in, each record in stamp order."""
         self.load([RecordKey(change.entity, change.key) for change in changes], tx)
-        tx.append(changes)
+        repeated = tx.append(changes)
         entries, touched, outcomes = self._entries, self.touched, self._outcomes
         for change in sorted(changes, key=_stamp):
             key = RecordKey(change.entity, change.key)
             entry = entries[key]
             touched[key] = entry
-            if not advance(entry.record, change, outcomes.setdefault(change.entity, {})):
+            if key in repeated:
+                entry.late = True
+            elif not advance(entry.record, change, outcomes.setdefault(change.entity, {})):
                 entry.late = True
                 self._count_late(change)
 

@@ -12,11 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Context, Decimal
-from typing import Any, NamedTuple
+from enum import Enum
+from typing import Any, Final, NamedTuple
 
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, MaybeValue, Stamp
 
 MISSING = object()
+
+
+class Absent(Enum):
+    """A key that a map does not have: held like a value, different from NULL."""
+
+    ABSENT = "absent"
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final[Any] = Absent.ABSENT
 
 # Beyond this many kept writes a cell is compacted. Small, so that masks stay machine words; large enough to be rare.
 COMPACT_AT = 16
@@ -133,11 +146,13 @@ class Side:
 
 
 class Traits(NamedTuple):
-    """How a merge type takes part in the rules of §2. `agrees`: rule 3. `settles`: rule 4. `overwrites`: copies overwrite."""
+    """How a merge type takes part in the rules. `agrees`: §2 rule 3. `settles`: rule 4. `overwrites`: copies overwrite. `rivals`: a
+    first-snapshot value counts as an insert against a first insert elsewhere (§4)."""
 
     agrees: bool
     settles: bool
     overwrites: bool
+    rivals: bool = True
 
 
 class Cell:
@@ -440,7 +455,7 @@ class Cell:
             self._replace_first(source, key)
             return False
         side.first, side.first_key, side.untouched = value, key, True
-        if candidate and value is not None and value is not UNKNOWN:
+        if candidate and value is not None and value is not UNKNOWN and value is not ABSENT:
             self._baseline(source, change, value, key)
         return True
 

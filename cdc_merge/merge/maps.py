@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cdc_merge.merge.cell import ABSENT
 from cdc_merge.merge.units import Unit
 from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Json, MaybeValue, Value
 from cdc_merge.plan import FieldPlan
@@ -19,17 +19,6 @@ from cdc_merge.plan import FieldPlan
 if TYPE_CHECKING:
     from cdc_merge.merge.record import Record
 
-
-class Absent(Enum):
-    """A key that a map does not have: held like a value, different from NULL."""
-
-    ABSENT = "absent"
-
-    def __repr__(self) -> str:
-        return "ABSENT"
-
-
-ABSENT: Final[Any] = Absent.ABSENT
 
 Held: TypeAlias = "Mapping[str, Value] | None"
 """What a source holds of a map: its keys, or None for a NULL map."""
@@ -68,29 +57,40 @@ def events(
     before, after = change.fields[plan.name]
     if after is UNKNOWN:
         return
-    quiet = change.row in (INSERT, SNAPSHOT) and after is None
-    yield from _keys(record, plan, plan.name, (source, before, after, quiet))
+    whole = change.row in (INSERT, SNAPSHOT)
+    yield from _keys(record, plan, plan.name, (source, before, after, whole))
 
 
 def _keys(
     record: Record, plan: FieldPlan, owner: str, moved: tuple[str, MaybeValue, MaybeValue, bool]
 ) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
-    source, before, after, quiet = moved
+    source, before, after, whole = moved
     held = record.map_keys.get((plan.name, source))
     known = (plan.name, source) in record.map_keys or before is not UNKNOWN
     old = held if before is UNKNOWN else parsed(before)
     new = None if after is ABSENT else parsed(after)
-    record.map_keys[(plan.name, source)] = new if new is not None or quiet else {}
-    for key in sorted({*(old or ()), *(new or ())}):
+    record.map_keys[(plan.name, source)] = new if new is not None or whole else {}
+    wanted = {*(old or ()), *(new or ())}
+    if whole and new is not None:
+        wanted |= _known_keys(record, plan)
+    for key in sorted(wanted):
         was = (old or {}).get(key, ABSENT) if known else UNKNOWN
         now = (new or {}).get(key, ABSENT)
         if was is not UNKNOWN and was == now and type(was) is type(now) and held is not None:
             continue
         child = key_plan(plan, key)
         if child.merge == "map":
-            yield from _keys(record, child, owner, (source, was, now, False))
+            yield from _keys(record, child, owner, (source, was, now, whole))
         else:
             yield _unit(record, child, owner), was, now
+
+
+def _known_keys(record: Record, plan: FieldPlan) -> set[str]:
+    """The keys of a map that some source has or had: a whole row holds those that it lacks as absent."""
+    start = len(plan.name) + 1
+    found = {name[start:] for name in record.cells if name.startswith(plan.name + ".")}
+    nested = {k for k, settings in (plan.options.get("keys") or {}).items() if (settings or {}).get("merge") == "map"}
+    return {next((k for k in nested if key.startswith(k + ".")), key) for key in found}
 
 
 def key_plan(plan: FieldPlan, key: str) -> FieldPlan:
@@ -117,6 +117,8 @@ def _unit(record: Record, plan: FieldPlan, owner: str) -> Unit:
         if record.map_keys.get((parent, source)) is not None:
             side = cell.side(source)
             side.value = side.key = ABSENT
+            born = record.rows[source].born
+            side.inserts = frozenset((born,)) if born is not None else side.inserts
     return unit
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
-from cdc_merge.merge import maps
-from cdc_merge.merge.cell import BASELINE, DECIDED, MISSING, Cell, Side, Write
+from cdc_merge.merge.cell import ABSENT, BASELINE, DECIDED, MISSING, Cell, Side, Write
 from cdc_merge.merge.reading import effective, ended, opposing, value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.types import counter
@@ -194,7 +193,7 @@ def _once(change: Change) -> Change:
 
 def _named_values(unit: Unit, value: MaybeValue) -> dict[str, Value]:
     named = members_of(unit.plan, value) if unit.plan.members else {unit.name: value}
-    return {name: v for name, v in named.items() if v is not UNKNOWN and v is not maps.ABSENT}
+    return {name: v for name, v in named.items() if v is not UNKNOWN and v is not ABSENT}
 
 
 def _highest(severities: Iterable[str]) -> str:
@@ -206,7 +205,7 @@ def _highest(severities: Iterable[str]) -> str:
 
 def shown(unit: Unit, value: MaybeValue) -> Answer:
     """A unit's value as people read it: a group by member, an absent key left out."""
-    if value is maps.ABSENT:
+    if value is ABSENT:
         return UNKNOWN
     if unit.plan.members:
         return _named_values(unit, value)

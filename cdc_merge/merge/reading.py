@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cdc_merge.merge import maps
-from cdc_merge.merge.cell import BASELINE, Cell, Write, ignores
+from cdc_merge.merge.cell import ABSENT, BASELINE, Cell, Write, ignores
 from cdc_merge.merge.record import PRESENT, Delete, Record, opposes
 from cdc_merge.merge.units import Unit, members_of
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, MaybeValue, MergedRecord, SourceView, Value
@@ -55,14 +55,14 @@ def _maps(record: Record, trees: dict[str, dict[str, Any]]) -> dict[str, MaybeVa
 
 
 def value_of(record: Record, unit: Unit, cell: Cell) -> MaybeValue:
-    """The merged (or provisional) value of one unit; maps.ABSENT for a map key that is not there."""
+    """The merged (or provisional) value of one unit; ABSENT for a map key that is not there."""
     front = effective(record, unit, cell)
     if front:
         return unit.type.read(cell, unit.plan, front)
     views = [(s, cell.sides[s].value) for s in record.holders(unit) if s in cell.sides and not cell.sides[s].ended]
-    there = [(s, v) for s, v in views if v is not maps.ABSENT]
+    there = [(s, v) for s, v in views if v is not ABSENT]
     if not there and views:
-        return maps.ABSENT  # type: ignore[no-any-return]
+        return ABSENT  # type: ignore[no-any-return]
     return unit.type.start(cell, unit.plan, there)
 
 

@@ -37,14 +37,15 @@ Outcomes = dict[tuple[str, str, str], int]
 
 class Row:
     """One source's row. `kept`: its last values still count as held (TRUNCATE, `deletes: local`). `fresh`: a marked insert
-    put it back, so that the first genuine edit counts as the insert (§2 rule 2)."""
+    put it back, so that the first genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began with."""
 
-    __slots__ = ("fresh", "identity", "kept", "last", "presence")
+    __slots__ = ("born", "fresh", "identity", "kept", "last", "presence")
 
     def __init__(self) -> None:
         self.presence = PRESENT
         self.kept = False
         self.fresh = False
+        self.born: Insert | None = None
         self.identity: str | None = None
         self.last: Stamp | None = None
 
@@ -163,7 +164,9 @@ def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | No
         born = Insert(change.stamp, first=False, baseline=False)
     if born is not None:
         _new_life(record, source, ends_values=True)
-    record.row(source).fresh = False
+    row = record.row(source)
+    row.fresh = False
+    row.born = born or row.born
     _feed(record, change, source, born, outcomes)
 
 
@@ -362,7 +365,7 @@ def _feed(record: Record, change: Change, source: str, born: Insert | None, outc
         cell = cells.get(unit.name) or record.cell(unit)
         event.before, event.after = before, after
         event.holders = holding.get(unit.owner) or record.holders(unit)
-        event.rivals = rivals and unit.type.traits.agrees
+        event.rivals = rivals and unit.type.traits.rivals
         if cell.waiting:
             cell.expire(change.stamp, record.max_ahead_us)
         outcome = unit.steps[step](cell, unit.plan, event)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc_merge.mapping.normal import normalizer
-from cdc_merge.merge.cell import MISSING, Cell, Insert, Write
+from cdc_merge.merge.cell import ABSENT, MISSING, Cell, Insert, Write
 from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
@@ -60,7 +60,7 @@ def edit(cell: Cell, plan: FieldPlan, event: Event) -> str:
         if before is not UNKNOWN and keyed(before) == key:
             cell.hold(event.source, event.change, event.after, key)
             return REPEATED
-    elif event.after is None and born.first:
+    elif (event.after is None or event.after is ABSENT) and born.first:
         return _first_null(cell, plan, event, key)
     write = cell.write(event.source, event.change, event.after, key)
     write.before = before
@@ -86,7 +86,7 @@ def _born(cell: Cell, event: Event, born: Insert) -> None:
 
 
 def _first_null(cell: Cell, plan: FieldPlan, event: Event, key: object) -> str:
-    cell.hold(event.source, event.change, None, key)
+    cell.hold(event.source, event.change, event.after, key)
     assert event.born is not None
     _born(cell, event, event.born)
     agreement(cell, plan, event)

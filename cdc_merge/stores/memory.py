@@ -50,15 +50,19 @@ class MemoryTransaction:
     def histories(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Change]]:
         return {RecordKey(*key): _ordered(self._trail(RecordKey(*key))) for key in keys}
 
-    def append(self, changes: Iterable[Change]) -> None:
+    def append(self, changes: Iterable[Change]) -> set[RecordKey]:
+        repeated: set[RecordKey] = set()
         for change in changes:
             record = RecordKey(change.entity, change.key)
             trail = self._trails.get(record)
             if trail is None:
                 trail = self._trails[record] = dict(self._disk.trails.get(record, {}))
             stored = trail.get(change.place)
+            if stored is not None:
+                repeated.add(record)
             if stored is None or change.stamp < stored.stamp:
                 trail[change.place] = change
+        return repeated
 
     def open_conflicts(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Conflict]]:
         found: dict[RecordKey, list[Conflict]] = {RecordKey(*key): [] for key in keys}

@@ -105,7 +105,7 @@ class HistoryLog:
         self._added = 0
         self._whole = True
 
-    def append(self, changes: Iterable[Change]) -> None:
+    def append(self, changes: Iterable[Change]) -> set[RecordKey]:
         """Hot path: a place beyond the highest of its scope is new; the others wait for `_append_checked`."""
         scopes, records, seq = self._known.scopes, self._known.records, self._known.last_seq
         rows: list[_LogRow] = []
@@ -127,9 +127,9 @@ class HistoryLog:
             body = encode_change(change)
             rows.append((seq, record_id, head, scope.id, column_lsn, ordinal, change.stamp.source, body))
         self._write(rows, new_records)
-        for change, scope in late:
-            self._append_checked(change, scope)
+        repeated = {RecordKey(*change[:2]) for change, scope in late if not self._append_checked(change, scope)}
         self._whole = True
+        return repeated
 
     def histories(self, keys: Iterable[RecordKey]) -> dict[RecordKey, list[Change]]:
         wanted = {RecordKey(*key): self._known.records.get(key) or self._find(key) for key in keys}
@@ -166,8 +166,8 @@ class HistoryLog:
         self._known.last_seq += len(rows)
         self._added += len(rows)
 
-    def _append_checked(self, change: Change, scope: _Scope) -> None:
-        """The place may be there already: then the smaller stamp stays, with its change."""
+    def _append_checked(self, change: Change, scope: _Scope) -> bool:
+        """The place may be there already: then the smaller stamp stays, with its change. Whether it was new."""
         known, record, source = self._known, change[:2], change.stamp.source
         new_records: list[_NewRecord] = []
         record_id, head = known.records.get(record) or self._find(record) or self._number(record, new_records)
@@ -180,6 +180,7 @@ class HistoryLog:
             self._write([(seq, record_id, head, scope.id, lsn, ordinal, source, encode_change(change))], new_records)
         elif change.stamp < decode_change(stored[2], record, stored[1], change.place).stamp:
             self._cursor.execute(SQL["replace_change"], (source, encode_change(change), stored[0]))
+        return stored is None
 
     def _find(self, record: tuple[str, str]) -> tuple[int, int] | None:
         found: tuple[int, int] | None = self._cursor.execute(SQL["record"], record).fetchone()

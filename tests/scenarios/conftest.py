@@ -33,10 +33,10 @@ def site(
     """One database for each system, for the whole session; an incident has a schema of its own in each."""
     directory: Path = tmp_path_factory.mktemp("incidents")
     with ExitStack() as stack:
-        dsns = {name: stack.enter_context(fresh_database(server, "incidents")) for name, server in three_servers.items()}
-        connections = {
-            name: stack.enter_context(psycopg.connect(dsn, autocommit=True)) for name, dsn in dsns.items()
+        dsns = {
+            name: stack.enter_context(fresh_database(server, "incidents")) for name, server in three_servers.items()
         }
+        connections = {name: stack.enter_context(psycopg.connect(dsn, autocommit=True)) for name, dsn in dsns.items()}
         yield Site(connections, dsns, directory, nursery)
 
 

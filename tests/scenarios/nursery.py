@@ -1,8 +1,8 @@
 """Sidecar processes without the wait for imports: a program that has imported everything and forks one per request.
 
-Each line on stdin is a JSON object: `{"run": CONFIG, "log": FILE}` starts `cdc-merge --config CONFIG run` with its output
-in FILE and answers its pid; `{"end": PID, "signal": NUMBER}` sends the signal, waits for the end and answers the wait
-status; `{"look": PID}` answers whether it runs. When stdin ends, as it does when the tests die, every sidecar is killed.
+Each line on stdin is a JSON object: `{"run": CONFIG, "log": FILE}` starts `cdc-merge --config CONFIG run` with its
+output in FILE and answers its pid; `{"end": PID, "signal": NUMBER}` sends the signal, waits for the end and answers the
+wait status; `{"look": PID}` answers whether it runs. When stdin ends, as it does when the tests die, all are killed.
 """
 
 from __future__ import annotations

@@ -39,7 +39,10 @@ class Rows:
     def insert(self, key: str, **fields: object) -> None:
         columns = [self._table.key, *(self._table.columns[field] for field in fields)]
         text = "insert into {} ({}) values ({})"
-        names, places = sql.SQL(",").join(map(sql.Identifier, columns)), sql.SQL(",").join([sql.Placeholder()] * len(columns))
+        names, places = (
+            sql.SQL(",").join(map(sql.Identifier, columns)),
+            sql.SQL(",").join([sql.Placeholder()] * len(columns)),
+        )
         self._connection.execute(
             sql.SQL(text).format(self._table.identifier, names, places), [key, *map(_adapted, fields.values())]
         )
@@ -146,7 +149,9 @@ class System:
         for _ in range(2):
             with self.connection.transaction():
                 self.connection.execute("set local synchronous_commit = on")
-                row = self.connection.execute("select pg_logical_emit_message(true, 'tests.quiet', '')::text").fetchone()
+                row = self.connection.execute(
+                    "select pg_logical_emit_message(true, 'tests.quiet', '')::text"
+                ).fetchone()
                 assert row is not None
                 lsn = row[0]
         return lsn

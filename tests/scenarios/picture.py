@@ -70,7 +70,8 @@ def picture(records: Iterable[Document], conflicts: Iterable[Document]) -> Pictu
 
 def _record(record: Document) -> Document:
     held = {
-        name: {"presence": view["presence"], "values": view["values"]} for name, view in sorted(record["sources"].items())
+        name: {"presence": view["presence"], "values": view["values"]}
+        for name, view in sorted(record["sources"].items())
     }
     return {"deleted": record["deleted"], "merged": record["merged"], "sources": held}
 

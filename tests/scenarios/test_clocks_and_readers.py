@@ -12,7 +12,7 @@ from cdc_merge.demo.servers import Server
 from cdc_merge.model import stamp_from_text
 from tests.scenarios.incident import Incident, Setting, Site
 from tests.scenarios.people import Mark
-from tests.scenarios.witness import LOOK_EVERY_S, document, wait_for
+from tests.scenarios.witness import LOOK_EVERY_S, document
 
 Begin = Callable[..., Incident]
 
@@ -21,7 +21,9 @@ LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
 
 def test_34_equal_commit_times_have_one_winner_in_every_order_of_arrival(incident: Begin) -> None:
-    it = incident(fields={"phone": "lww", "mobile": "mv"}, held={"C1": {"phone": "0"}}, systems=("crm", "erp", "finance"))
+    it = incident(
+        fields={"phone": "lww", "mobile": "mv"}, held={"C1": {"phone": "0"}}, systems=("crm", "erp", "finance")
+    )
     at = it.crm.clock()
     it.finance.update("C1", Mark(origin="clock", at=at), phone="3", mobile="3")
     it.crm.update("C1", Mark(origin="clock", at=at), phone="1", mobile="1")
@@ -91,7 +93,9 @@ def test_41_a_server_stops_at_once_while_we_are_attached_and_is_followed_again_w
 ) -> None:
     server = new_server()
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        own = Site({**site.connections, "crm": connection}, {**site.dsns, "crm": server.dsn()}, site.directory, site.nursery)
+        own = Site(
+            {**site.connections, "crm": connection}, {**site.dsns, "crm": server.dsn()}, site.directory, site.nursery
+        )
         it = Incident(own, "restarted", Setting(fields={"phone": "mv"}, held=HELD))
         it.begin()
     began = time.monotonic()

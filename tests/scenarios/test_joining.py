@@ -43,7 +43,15 @@ def test_08_money_is_counted_exactly(incident: Begin) -> None:
     for _ in range(10):
         for system in (it.crm, it.erp):
             with system.transaction() as rows:
-                rows.run("update {table} set " + system.table.columns["balance"] + " = " + system.table.columns["balance"] + " + 0.1 where " + system.table.key + " = 'C2'")
+                rows.run(
+                    "update {table} set "
+                    + system.table.columns["balance"]
+                    + " = "
+                    + system.table.columns["balance"]
+                    + " + 0.1 where "
+                    + system.table.key
+                    + " = 'C2'"
+                )
     said = it.says()
     assert said.questions == ()
     assert said.merged("C1") == {"balance": "-1000"}
@@ -81,7 +89,9 @@ def test_11_a_removed_tag_does_not_rise_again_from_copies(incident: Begin) -> No
 
 
 @pytest.mark.parametrize(("wins", "left"), [("add", ["x"]), ("remove", [])])
-def test_12_a_tag_removed_and_added_again_against_a_removal_elsewhere(incident: Begin, wins: str, left: list[str]) -> None:
+def test_12_a_tag_removed_and_added_again_against_a_removal_elsewhere(
+    incident: Begin, wins: str, left: list[str]
+) -> None:
     it = incident(fields={"tags": {"merge": "set", "wins": wins}}, held={"C1": {"tags": ["x"]}})
     it.crm.update("C1", tags=[])
     it.crm.update("C1", tags=["x"])
@@ -92,7 +102,9 @@ def test_12_a_tag_removed_and_added_again_against_a_removal_elsewhere(incident: 
 
 
 def test_13_a_profile_merges_key_by_key_and_asks_only_about_the_key_that_both_changed(incident: Begin) -> None:
-    it = incident(fields={"profile": "map"}, held={"C1": {"profile": {"city": "a", "zip": "1"}}, "C2": {"profile": {"city": "a"}}})
+    it = incident(
+        fields={"profile": "map"}, held={"C1": {"profile": {"city": "a", "zip": "1"}}, "C2": {"profile": {"city": "a"}}}
+    )
     it.crm.update("C1", profile={"city": "b", "zip": "1"})
     it.erp.update("C1", profile={"city": "a", "zip": "2"})
     it.crm.update("C2", profile={"city": "b"})

@@ -145,7 +145,9 @@ def test_29c_a_local_delete_leaves_the_record_to_the_others(incident: Begin) -> 
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one transaction", "in two"])
-def test_32b_a_nightly_reload_of_unchanged_rows_leaves_an_open_question_as_it_is(incident: Begin, together: bool) -> None:
+def test_32b_a_nightly_reload_of_unchanged_rows_leaves_an_open_question_as_it_is(
+    incident: Begin, together: bool
+) -> None:
     it = incident(fields=PHONE, held={"C1": {"phone": "0"}, "C2": {"phone": "9"}})
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")

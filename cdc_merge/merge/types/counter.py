@@ -10,8 +10,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import DECIDED, Cell, Traits, Write, plus
-from cdc_merge.merge.merge_type import Event, MergeType, Views
+from cdc_merge.merge.cell import BASELINE, DECIDED, Cell, Traits, Write, plus
+from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.merge.types import mv
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
@@ -46,15 +46,18 @@ def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     else:
         _delta(cell, write, before, after)
     write.after = cell.sides[source].seen
+    steps.everybody(cell, plan, event)
     return steps.APPLIED if cell.frontier == write.bit else steps.MERGED
 
 
 def _set(cell: Cell, write: Write, event: Event) -> None:
     write.is_set = True
-    cell.sets = (cell.sets & ~write.seen) | write.bit
-    for other in list(cell.of(cell.sets)):
-        if other is not write and other.key == write.key and other.bit & cell.frontier:
-            if cell.held(other.source) == write.key and other.source in event.holders:
+    cell.sets &= ~write.seen
+    if not any(other.seen & write.bit for other in cell.of(cell.sets)):
+        cell.sets |= write.bit
+    for other in list(cell.of((cell.sets & cell.frontier) | cell.baselines)):
+        if other is not write and other.key == write.key and cell.held(other.source) == write.key:
+            if other.source in event.holders:
                 mine, theirs = cell.sides[write.source], cell.sides[other.source]
                 mine.seen = theirs.seen = mine.seen | theirs.seen
 
@@ -110,6 +113,8 @@ def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
 
 
 def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
+    if any(write.kind == BASELINE for write in front):
+        return front
     for chosen in _standing(cell, front):
         if any(_disputes(chosen, write) for write in front):
             return front

@@ -20,7 +20,6 @@ from cdc_merge.merge.types import mv
 from cdc_merge.model import INSERT, UNKNOWN, Json, MaybeValue, Place, Stamp, Value
 from cdc_merge.plan import FieldPlan
 
-
 Seen = dict[object, Stamp]
 """Who has seen something (sources; deletes by their stamp), and since when."""
 
@@ -125,6 +124,7 @@ def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     for element in has - had:
         _add(cell, plan, element, event)
     write.after = cell.sides[source].seen
+    steps.everybody(cell, plan, event)
     return steps.APPLIED if cell.frontier == write.bit else steps.MERGED
 
 
@@ -191,6 +191,7 @@ def copy(cell: Cell, plan: FieldPlan, event: Event) -> str:
             seen_by.setdefault(source, event.change.stamp)
     _learn(cell, event)
     cell.copy(source, event.change, event.after, cell.keyed(event.after))
+    steps.everybody(cell, plan, event)
     return steps.UNMATCHED if unmatched else steps.COPIED
 
 
@@ -274,7 +275,7 @@ def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
 
 TYPE: MergeType = mv.TYPE._replace(
     name="set",
-    traits=Traits(agrees=False, settles=False, overwrites=False),
+    traits=Traits(agrees=False, settles=False, overwrites=False, rivals=False),
     automatic=True,
     keyed=keyed,
     zero=zero,
