@@ -25,6 +25,7 @@ from cdc_merge.intake import Intake
 from cdc_merge.lookup import Lookup
 from cdc_merge.mapping.changes import Mapper
 from cdc_merge.model import Fact, Figures, SourceStatus
+from cdc_merge.observers.logs import Logs
 from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
 from cdc_merge.pipeline import Pipeline
@@ -32,6 +33,8 @@ from cdc_merge.ports import Observer, Source, Store
 from cdc_merge.sources.postgres import PostgresSource
 from cdc_merge.stores.sqlite import SqliteStore
 
+# What a reader may hold for the merging thread, as the server sent it; in memory rows take about five times as much.
+MAX_QUEUED_BYTES = 16 << 20
 # How long the merging thread sleeps when nothing wakes it: bounds how late a settled conflict is announced.
 IDLE_WAIT_S = 0.1
 STOP_LIMIT_S = 30.0
@@ -189,6 +192,7 @@ class Sidecar:
             wake=self._wake.set,
             observe=self._observe,
             now_us=now_us,
+            max_queued_bytes=MAX_QUEUED_BYTES,
         )
         mapper = Mapper(settings.name, tables, plan, whole_rows=settings.snapshot == "never")
         return source, Intake(settings.name, mapper, settings.slot)
@@ -202,7 +206,7 @@ def open_settings_store(settings: Settings) -> Store:
 
 def _access(settings: Settings) -> Access:
     file = settings.access.tokens_file
-    return Access() if file is None else access_from_text(_tokens(file))
+    return Access() if file is None else access_from_text(_tokens(file), settings.access.roles)
 
 
 def _tokens(file: Path) -> str:
@@ -222,7 +226,7 @@ def open_reading(settings: Settings) -> Reading:
 
 def run(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> int:
     """Run the sidecar until SIGTERM or SIGINT. The exit code."""
-    sidecar = Sidecar(settings)
+    sidecar = Sidecar(settings, [Logs(secrets.token_bytes(16))])
 
     def stop(number: int, frame: FrameType | None) -> None:
         sidecar.ask_to_stop()

@@ -5,6 +5,7 @@ The file is read first; only when it stands by itself are the sources asked, eac
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import click
 
 from cdc_merge.cli.invocation import Invocation, print_json
 from cdc_merge.config import Settings, load
-from cdc_merge.config.columns import Columns, catalog_problems
+from cdc_merge.config.columns import Columns, catalog_problems, with_value_types
 from cdc_merge.config.load import refused
 from cdc_merge.config.problems import Path, Problem
 from cdc_merge.config.settings import PostgresSource
@@ -50,6 +51,20 @@ def command(invocation: Invocation, *, offline: bool) -> None:
     if answers.silent:
         raise click.exceptions.Exit(max(error.exit_code for error in answers.silent.values()))
     _good(invocation, settings, offline=offline)
+
+
+def looked_at(settings: Settings) -> Settings:
+    """The settings with the types that the sources' catalogs tell. ConfigError for what they contradict, SourceRefused for a source
+    that says no; a source that cannot be reached is told about and may come later."""
+    answers = ask(settings)
+    problems = [*answers.problems, *catalog_problems(settings, answers.columns, frozenset(answers.asked))]
+    if problems:
+        raise refused(settings.file, settings.lines, problems)
+    for error in answers.silent.values():
+        if isinstance(error, SourceRefused):
+            raise error
+        click.echo(f"warning: {error}\n  {error.hint}", err=True)
+    return dataclasses.replace(settings, plan=with_value_types(settings.plan, answers.columns))
 
 
 def ask(settings: Settings) -> Answers:

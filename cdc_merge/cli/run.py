@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from cdc_merge.cli.check_config import looked_at
 from cdc_merge.cli.invocation import Invocation
 from cdc_merge.config import load
 from cdc_merge.errors import CdcMergeError
@@ -35,6 +36,7 @@ def command(invocation: Invocation, role: str, log_format: str | None, log_level
     settings = load(invocation.config, os.environ)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
+    settings = looked_at(settings)
     logs.configure(log_format or ("console" if sys.stderr.isatty() else "json"), log_level.upper())
     # Imported when it runs: the sources' and stores' packages would slow down every other command.
     from cdc_merge import app  # noqa: PLC0415
