@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,8 +30,20 @@ LOOSE_CANDIDATES = frozenset({"bound", "divergence"})
 
 def of_oracle(entity: EntityPlan, said: Answer) -> Said:
     views = {source: (presence, values) for source, (presence, values) in said.views.items() if presence != "unknown"}
-    asked = frozenset(_comparable(q) for q in said.questions)
+    asked = frozenset(_comparable(_alike(entity, question)) for question in said.questions)
     return said.deleted, {} if said.deleted else _plain(entity, said.merged), _present(entity, views), asked
+
+
+def _alike(entity: EntityPlan, question: Asked) -> Asked:
+    """The changed fields of an update, in the form in which the merge's are compared."""
+    if question.kind != "update_delete":
+        return question
+    told = {(source, _plain_update(entity, value)) for source, value in question.candidates}
+    return replace(question, candidates=frozenset(told))
+
+
+def _plain_update(entity: EntityPlan, value: Any) -> Any:
+    return frozenset(_plain(entity, dict(value)).items()) if isinstance(value, frozenset) else value
 
 
 def of_merge(entity: EntityPlan, changes: Iterable[Change]) -> Said:

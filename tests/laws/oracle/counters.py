@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
-from tests.laws.oracle.frontiers import frontier, live_deletes, maps
+from tests.laws.oracle.frontiers import frontier, live_deletes, maps, standing
 from tests.laws.oracle.maps import ABSENT
 from tests.laws.oracle.words import Record, Unit, Write
 
@@ -74,6 +74,8 @@ def _deltas(unit: Unit) -> list[Write]:
 def value(record: Record, unit: Unit) -> Any:
     """§3: "provisional = latest set + the deltas it had not seen"; without a set: base + the sum of the deltas."""
     sets = _sets(unit)
+    if standing(record, unit):
+        sets = [write for write in sets if not _is_gone(record, unit, write)]
     if sets:
         latest = max(sets, key=lambda write: write.id)
         return _sum(latest.value, [w.delta for w in _deltas(unit) if w.id not in latest.seen and w is not latest])

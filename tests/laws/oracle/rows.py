@@ -157,12 +157,25 @@ def _copied(record: Record, change: Change) -> None:
         for delete in record.deletes.values():
             delete.overwritten |= delete.source == source
         record.reborn_by_copy.add(source)
+        _take_back(record, source)
     record.presence[source] = PRESENT
     record.kept.discard(source)
     for unit in record.units:
         pair = said(unit, change)
         if pair is not None and source in unit.sources:
             copied(record, unit, change, pair[1])
+
+
+def _take_back(record: Record, source: str) -> None:
+    """An overwritten delete took nothing away: the marked insert replaces what the source held before it."""
+    for unit in record.units:
+        view, own, resting = unit.before_delete.pop(source, (UNKNOWN, None, UNKNOWN))
+        if resting is not UNKNOWN:
+            unit.resting[source] = resting
+        if view is not UNKNOWN:
+            unit.view[source] = view
+        if own is not None:
+            unit.own[source] = own
 
 
 # ---------------------------------------------------------------- rows that go
@@ -183,6 +196,8 @@ def _gone(record: Record, change: Change) -> None:
     record.kept.discard(source)
     record.reborn_by_copy.discard(source)
     for unit in record.units:
+        resting = unit.resting.get(source, UNKNOWN)
+        unit.before_delete[source] = unit.view.get(source, UNKNOWN), unit.own.get(source), resting
         for held in (unit.view, unit.own, unit.snapshot_only, unit.resting):
             held.pop(source, None)
         unit.differed = {pair for pair in unit.differed if source not in pair}

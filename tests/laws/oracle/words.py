@@ -80,6 +80,7 @@ class Unit:
     seen: dict[str, set[Stamp]] = field(default_factory=lambda: defaultdict(set))
     view: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Stamp] = field(default_factory=dict)
+    before_delete: dict[str, tuple[Any, Stamp | None, Any]] = field(default_factory=dict)
     resting: dict[str, Any] = field(default_factory=dict)
     first_snapshot: dict[str, Any] = field(default_factory=dict)
     differed: set[frozenset[str]] = field(default_factory=set)
