@@ -6,7 +6,7 @@ when a worker starts again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from cdc_merge.mapping.changes import Mapper, Truncated
@@ -36,6 +36,7 @@ class Taken(NamedTuple):
     parked: tuple[Parked, ...] = ()
     void: tuple[RecordKey, ...] = ()
     cut_us: int = 0
+    carried: Mapping[RecordKey, str] = {}
 
 
 class Intake:
@@ -83,7 +84,7 @@ class Intake:
         self.clock = mapped.clock
         self.passed_us = max(self.passed_us, min(delivery.commit_us - mapped.cut_us, now_us), self.clock.wall_us)
         self._reached(delivery.system, delivery.timeline, delivery.end_lsn)
-        return Taken(mapped.changes, mapped.truncated, mapped.parked, (), mapped.cut_us)
+        return Taken(mapped.changes, mapped.truncated, mapped.parked, (), mapped.cut_us, mapped.carried)
 
     def idle(self, delivery: Idle, now_us: int) -> Taken:
         """The source is idle: everything up to here was said, and there is nothing to save yet."""

@@ -7,7 +7,7 @@ knows neither what a source is nor where the store is, and it owns no thread: wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 
 from cdc_merge.decision.queue import Asked, Moment, announced, asked, review, traces
@@ -241,9 +241,9 @@ class Batch:
         if taken.cut_us:
             self.facts.append(ClockCut(intake.source, taken.cut_us))
         changes = taken.changes
-        if any(change.moved_from is not None for change in changes):
+        if taken.carried:
             self.fold(tx)
-            changes = tuple(self._carried(intake.source, change, tx) for change in changes)
+            changes = tuple(self._carried(intake.source, change, taken.carried, tx) for change in changes)
         self._pending.extend(changes)
         self.changes.update([(intake.source, change.entity, change.row) for change in changes])
         for truncated in taken.truncated:
@@ -252,11 +252,12 @@ class Batch:
             self._pending.extend(truncations(truncated, keys))
             self.changes[(intake.source, truncated.entity, "truncate")] += 1
 
-    def _carried(self, source: str, change: Change, tx: StoreTransaction) -> Change:
-        if change.moved_from is None:
+    def _carried(self, source: str, change: Change, came: Mapping[RecordKey, str], tx: StoreTransaction) -> Change:
+        left = came.get(RecordKey(change.entity, change.key))
+        if left is None:
             return change
         records = self._pipeline.records
-        old = RecordKey(change.entity, change.moved_from)
+        old = RecordKey(change.entity, left)
         records.load([old], tx)
         record = records.get(old).record
         entity = record.units.entity
