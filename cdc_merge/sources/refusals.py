@@ -33,7 +33,8 @@ _REFUSED: Final[dict[str, tuple[str, str]]] = {
 _LOST_WORDS: Final = ("invalidated", "exceeded the maximum reserved size", "can no longer")
 
 # libpq gives no SQLSTATE for a connection that never came to be, only words; a server that answers in another language
-# is tried again, with its words shown.
+# (lc_messages) is tried again, with its words shown. The server's words follow its severity, a colon and two spaces.
+_SERVER_WORDS: Final = re.compile(r"(?:failed: [^:\n]+|FATAL|ERROR):  (.*)")
 _CONNECT_WORDS: Final = (
     (r"password authentication failed|no password supplied|authentication failed", "28P01"),
     (r"no pg_hba\.conf entry|is not permitted to log in|role .* does not exist", "28000"),
@@ -45,15 +46,17 @@ _CONNECT_WORDS: Final = (
 )
 
 _NETWORK_WORDS: Final = (
-    "Connection refused",
-    "No such file or directory",
-    "timeout expired",
-    "could not translate host name",
-    "server closed the connection unexpectedly",
-    "SSL",
-    "No route to host",
-    "Network is unreachable",
+    ("closed the connection unexpectedly", "it closed the connection"),
+    ("has been closed unexpectedly", "it closed the connection"),
+    ("Connection refused", "connection refused"),
+    ("No such file or directory", "no such socket"),
+    ("timeout expired", "no answer in time"),
+    ("could not translate host name", "its host name is unknown"),
+    ("SSL", "TLS failed"),
+    ("No route to host", "no route to host"),
+    ("Network is unreachable", "network unreachable"),
 )
+"""What libpq says, and what we say of it: its own text may hold parts of a mistyped DSN."""
 
 
 def refusal(source: str, sqlstate: str | None, words: str) -> CdcMergeError:
@@ -73,15 +76,14 @@ def refusal(source: str, sqlstate: str | None, words: str) -> CdcMergeError:
 
 
 def connect_refusal(source: str, error: psycopg.Error) -> CdcMergeError:
-    """The error for a connection that never came to be. libpq's own words may hold parts of a mistyped DSN, so only the
-    server's (behind FATAL) are shown."""
+    """The error for a connection that never came to be, or that ended: only the server's own words are shown."""
     text = str(error)
-    fatal = re.search(r"(?:FATAL|ERROR):\s*(.*)", text)
+    fatal = _SERVER_WORDS.search(text)
     if fatal:
         words = fatal.group(1)
         sqlstate = next((state for pattern, state in _CONNECT_WORDS if re.search(pattern, words)), None)
         return refusal(source, error.sqlstate or sqlstate, words)
-    why = next((word for word in _NETWORK_WORDS if word in text), "no answer")
+    why = next((reason for words, reason in _NETWORK_WORDS if words in text), "no answer")
     return SourceUnavailable(
         f"Source {source}: the server cannot be reached ({why}).",
         hint="Check host, port and network; it is tried again.",

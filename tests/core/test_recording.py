@@ -11,6 +11,7 @@ import pytest
 
 from cdc_merge.errors import ProtocolError
 from cdc_merge.model import UNCHANGED, Delivery, Idle, Message, Parked, Position, Transaction
+from cdc_merge.ports import Source
 from cdc_merge.sources.recording import Header, Recorder, RecordingSource, read_recording
 from tests.recordings.payloads import RECORDINGS
 
@@ -19,7 +20,7 @@ ORIGIN_US = 981_173_106_000_000  # 2001-02-03 04:05:06 UTC
 
 def replay(path: Path, position: Position | None = None) -> list[Transaction]:
     parked: list[Parked] = []
-    source = RecordingSource("crm", path, parked.append)
+    source: Source = RecordingSource("crm", path, parked.append)
     source.start(position)
     deliveries = source.take(1_000_000)
     source.stop()

@@ -11,8 +11,10 @@ import pytest
 from cdc_merge.demo.servers import Server
 from cdc_merge.errors import SourceRefused, SourceUnavailable
 from cdc_merge.model import Parked, SourceChanged
+from cdc_merge.ports import Source
 from cdc_merge.sources.catalog import Problem, describe, preflight
 from cdc_merge.sources.postgres import PostgresSource
+from cdc_merge.sources.refusals import connect_refusal
 from tests.postgres.reading import Reading, run, wait_for
 
 TABLES = {"public.customer": ("id", "name")}
@@ -256,7 +258,7 @@ def test_a_mistake_of_ours_stops_the_source_and_says_so(dsn: str) -> None:
 
 
 def test_taking_from_a_source_that_was_never_started_gives_nothing() -> None:
-    source = PostgresSource(
+    source: Source = PostgresSource(
         name="crm",
         dsn="",
         slot="s",
@@ -271,6 +273,25 @@ def test_taking_from_a_source_that_was_never_started_gives_nothing() -> None:
     source.confirm(5)
     source.stop()
     assert source.status().state == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "said"),
+    [
+        ('failed: FATAL:  password authentication failed for user "u"', "authentication", "password authentication"),
+        ('failed: FATAL:  database "d" does not exist', "database_missing", '"d"'),
+        ("failed: FATAL:  sorry, too many clients already", None, "too many clients"),
+        ("failed: FATAL:  the database system is starting up", None, "starting up"),
+        ("failed: 致命错误:  用户 u 认证失败", None, "认证失败"),
+        ("failed: Connection refused\n\tIs the server running on host s3cr3t-pass?", None, "(connection refused)"),
+        ('could not translate host name "s3cr3t-pass@h" to address', None, "host name is unknown"),
+    ],
+)
+def test_a_failed_connection_is_told_in_the_servers_words_or_in_ours(text: str, problem: str | None, said: str) -> None:
+    error = connect_refusal("crm", psycopg.OperationalError(f'connection to server at "h" (1.2.3.4), port 1 {text}'))
+    assert said in str(error)
+    assert SECRET not in str(error)
+    assert (error.problem if isinstance(error, SourceRefused) else None) == problem
 
 
 # ---------------------------------------------------------------- preflight

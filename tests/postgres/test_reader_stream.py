@@ -229,6 +229,21 @@ def test_a_fast_shutdown_of_an_idle_server_takes_less_than_two_seconds(new_serve
         assert time.monotonic() - begun < 2
 
 
+def test_a_server_that_crashes_loses_nothing_and_doubles_nothing(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    dsn = server.dsn()
+    run(dsn, *SETUP, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 100) g")
+    with Reading(dsn, TABLES).start() as reading:
+        reading.until_copied()
+        for _ in range(2):
+            with edits_until_the_server_goes(dsn) as flowing:
+                reading.until(flowing.is_set, "edits were flowing")
+                server.kill()
+            server.start()
+        reading.until_passed(wal_lsn(dsn), limit_s=30)
+        assert reading.table() == in_the_database(dsn)
+
+
 def test_a_killed_walsender_costs_a_reconnect_and_no_row(dsn: str) -> None:
     with Reading(dsn, TABLES).start() as reading:
         reading.until_copied()
