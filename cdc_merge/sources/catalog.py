@@ -5,7 +5,7 @@ Rules: nothing is changed; every problem is found, not only the first; what a ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -166,45 +166,50 @@ def _facts(row: Row, columns: list[Row], member: Row | None, *, generated_too: b
 
 
 def _server_problems(server: Row) -> list[Problem]:
-    problems = []
-    standby_or_19 = server["wal_level"] == "logical" or (
-        server["version"] >= 190000 and server["wal_level"] == "replica"
-    )
-    if not standby_or_19:
-        problems.append(
-            Problem(
-                "wal_level",
-                f"The server's wal_level is {server['wal_level']}; changes can only be read with logical.",
-                "ALTER SYSTEM SET wal_level = logical; then restart the server.",
-                "wal_level",
-            )
-        )
-    if server["standby"] and server["version"] < 160000:
-        problems.append(
-            Problem(
-                "server",
-                "The server is a standby, and this version can only be read at its primary.",
-                "Point the DSN at the primary.",
-            )
-        )
-    if server["encoding"] == "SQL_ASCII":
-        problems.append(
-            Problem(
-                "server_encoding",
-                "The database's encoding is SQL_ASCII: its text cannot be read without guessing.",
-                "Recreate the database with encoding UTF8.",
-            )
-        )
-    if not server["may_replicate"]:
-        problems.append(
-            Problem(
-                "role",
-                "The role may not read changes: it has no REPLICATION attribute.",
-                "ALTER ROLE … REPLICATION (on RDS: GRANT rds_replication TO …).",
-                "not_permitted",
-            )
-        )
-    return problems
+    return [problem for is_wrong, problem in _SERVER_CHECKS if is_wrong(server)]
+
+
+def _is_wal_too_low(server: Row) -> bool:
+    switches_itself = server["version"] >= 190000 and server["wal_level"] == "replica"
+    return server["wal_level"] != "logical" and not switches_itself
+
+
+_SERVER_CHECKS: Final[tuple[tuple[Callable[[Row], bool], Problem], ...]] = (
+    (
+        _is_wal_too_low,
+        Problem(
+            "wal_level",
+            "The server's wal_level is too low: changes can only be read with logical.",
+            "ALTER SYSTEM SET wal_level = logical; then restart the server.",
+            "wal_level",
+        ),
+    ),
+    (
+        lambda server: server["standby"] and server["version"] < 160000,
+        Problem(
+            "server",
+            "The server is a standby, and this version can only be read at its primary.",
+            "Point the DSN at the primary.",
+        ),
+    ),
+    (
+        lambda server: server["encoding"] == "SQL_ASCII",
+        Problem(
+            "server_encoding",
+            "The database's encoding is SQL_ASCII: its text cannot be read without guessing.",
+            "Recreate the database with encoding UTF8.",
+        ),
+    ),
+    (
+        lambda server: not server["may_replicate"],
+        Problem(
+            "role",
+            "The role may not read changes: it has no REPLICATION attribute.",
+            "ALTER ROLE … REPLICATION (on RDS: GRANT rds_replication TO …).",
+            "not_permitted",
+        ),
+    ),
+)
 
 
 def _publication_problems(name: str, publication: Row | None) -> list[Problem]:
@@ -244,49 +249,36 @@ def _table_problems(
         return [
             Problem(facts.table, f"{facts.table} is no table.", "Only tables have changes to read.", "table_missing")
         ]
-    problems = []
+    wanted = list(columns)
+    problems = [*_column_problems(publication, facts, wanted), *_privilege_problems(facts, wanted)]
     if published is not None and not facts.published:
-        problems.append(_unpublished_table(publication, published, facts))
-    missing = [column for column in columns if column not in facts.columns]
-    if missing:
-        problems.append(
-            Problem(
-                facts.table,
-                f"Table {facts.table} has no column {', '.join(missing)}.",
-                f"Its columns are {', '.join(facts.columns)}.",
-                "column_missing",
-            )
-        )
-    unsent = [column for column in columns if column in facts.columns and column not in facts.published_columns]
-    if facts.published and unsent:
-        problems.append(
-            Problem(
-                facts.table,
-                f"Publication {publication} does not send {', '.join(unsent)} of {facts.table}.",
-                "Add them to the publication's column list; a generated column is published from version 18 on only.",
-                "column_missing",
-            )
-        )
-    wanted = {*columns, *facts.identity_columns} & facts.columns.keys()
-    if wanted & facts.unreadable_columns or not facts.may_select:
-        problems.append(
-            Problem(
-                facts.table,
-                f"The role may not select from {facts.table}, which the first copy needs.",
-                f"GRANT SELECT ON {facts.table} TO the role.",
-                "not_selectable",
-            )
-        )
+        problems.insert(0, _unpublished_table(publication, published, facts))
     if not facts.identity_columns and (published is None or published["pubupdate"] or published["pubdelete"]):
-        problems.append(
-            Problem(
-                facts.table,
-                f"Table {facts.table} has no usable replica identity: its own updates and deletes fail once published.",
-                f"Give it a primary key that is not deferrable, or ALTER TABLE {facts.table} REPLICA IDENTITY FULL.",
-                "no_identity",
-            )
+        sentence = (
+            f"Table {facts.table} has no usable replica identity: its own updates and deletes fail once published."
         )
+        hint = f"Give it a primary key that is not deferrable, or ALTER TABLE {facts.table} REPLICA IDENTITY FULL."
+        problems.append(Problem(facts.table, sentence, hint, "no_identity"))
     return problems
+
+
+def _column_problems(publication: str, facts: TableFacts, wanted: list[str]) -> Iterator[Problem]:
+    missing = [column for column in wanted if column not in facts.columns]
+    if missing:
+        sentence = f"Table {facts.table} has no column {', '.join(missing)}."
+        yield Problem(facts.table, sentence, f"Its columns are {', '.join(facts.columns)}.", "column_missing")
+    unsent = [column for column in wanted if column in facts.columns and column not in facts.published_columns]
+    if facts.published and unsent:
+        sentence = f"Publication {publication} does not send {', '.join(unsent)} of {facts.table}."
+        hint = "Add them to the publication's column list; a generated column is published from version 18 on only."
+        yield Problem(facts.table, sentence, hint, "column_missing")
+
+
+def _privilege_problems(facts: TableFacts, wanted: list[str]) -> Iterator[Problem]:
+    read = {*wanted, *facts.identity_columns} & facts.columns.keys()
+    if read & facts.unreadable_columns or not facts.may_select:
+        sentence = f"The role may not select from {facts.table}, which the first copy needs."
+        yield Problem(facts.table, sentence, f"GRANT SELECT ON {facts.table} TO the role.", "not_selectable")
 
 
 def _unpublished_table(publication: str, published: Row, facts: TableFacts) -> Problem:

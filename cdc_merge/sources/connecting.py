@@ -39,14 +39,7 @@ _TCP: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_cou
 
 def connect(source: str, dsn: str, *, replication: bool = False) -> Connection:
     """A connection with pinned settings; SourceUnavailable or SourceRefused, without the DSN in them."""
-    try:
-        given = conninfo_to_dict(dsn)
-    except psycopg.Error:
-        raise SourceRefused(
-            f"Source {source}: its dsn is not a PostgreSQL connection string.",
-            problem="configuration",
-            hint="Write postgresql://user:password@host:5432/database, special characters percent-encoded.",
-        ) from None
+    given = _parsed(source, dsn)
     wanted: dict[str, Any] = given | {
         "application_name": f"cdc_merge/{source}",
         "options": f"{given.get('options') or ''} {_OPTIONS}".strip(),
@@ -68,6 +61,17 @@ def connect(source: str, dsn: str, *, replication: bool = False) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def _parsed(source: str, dsn: str) -> dict[str, Any]:
+    try:
+        return conninfo_to_dict(dsn)
+    except psycopg.Error:
+        raise SourceRefused(
+            f"Source {source}: its dsn is not a PostgreSQL connection string.",
+            problem="configuration",
+            hint="Write postgresql://user:password@host:5432/database, special characters percent-encoded.",
+        ) from None
 
 
 def _settle(source: str, connection: Connection) -> None:
