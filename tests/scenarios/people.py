@@ -39,10 +39,8 @@ class Rows:
     def insert(self, key: str, **fields: object) -> None:
         columns = [self._table.key, *(self._table.columns[field] for field in fields)]
         text = "insert into {} ({}) values ({})"
-        names, places = (
-            sql.SQL(",").join(map(sql.Identifier, columns)),
-            sql.SQL(",").join([sql.Placeholder()] * len(columns)),
-        )
+        names = sql.SQL(",").join(map(sql.Identifier, columns))
+        places = sql.SQL(",").join([sql.Placeholder()] * len(columns))
         self._connection.execute(
             sql.SQL(text).format(self._table.identifier, names, places), [key, *map(_adapted, fields.values())]
         )
@@ -67,12 +65,8 @@ class Rows:
     def truncate(self) -> None:
         self._connection.execute(sql.SQL("truncate {}").format(self._table.identifier))
 
-    def run(self, statement: str, *values: object) -> None:
-        """Any statement; `{table}` stands for the table."""
-        self._connection.execute(sql.SQL(statement).format(table=self._table.identifier), values)  # type: ignore[arg-type]  # the tests' own text
-
     def _change(self, what: str, key: str, parts: list[sql.Composable], values: list[object]) -> None:
-        text = sql.SQL("update {} " + what + " where {} = %s")  # type: ignore[arg-type]  # only the words above
+        text = sql.SQL("update {} " + what + " where {} = %s")
         statement = text.format(self._table.identifier, *parts, sql.Identifier(self._table.key))
         assert self._connection.execute(statement, [*values, key]).rowcount == 1, f"nothing to change under {key}"
 
@@ -83,8 +77,11 @@ def _adapted(value: object) -> object:
 
 @dataclass(frozen=True)
 class Mark:
-    """What a transaction says of itself. `copy` marks it as a copy, of source `of` if given; `origin` applies it under that
-    replication origin with the commit time `at`."""
+    """What a transaction says of itself.
+
+    `copy` marks it as a copy, of source `of` if given; `origin` applies it under that replication origin, with the
+    commit time `at`.
+    """
 
     copy: bool = False
     of: str | None = None

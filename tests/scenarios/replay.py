@@ -17,6 +17,7 @@ from cdc_merge.lookup import Lookup
 from cdc_merge.mapping.changes import Mapper
 from cdc_merge.model import Delivery, Fact, Position, SnapshotDone, SourceStatus
 from cdc_merge.pipeline import Pipeline
+from cdc_merge.ports import Store
 from cdc_merge.stores.memory import Disk, MemoryStore
 from tests.scenarios.picture import Document, Picture, picture
 from tests.scenarios.witness import Played
@@ -87,10 +88,15 @@ class Rerun:
         self._now_us += LATER_US
         while self._pipeline.step():
             pass
-        reading = Lookup(self._store, self._settings.plan)
-        records = records_document(reading, "customer", None, ALL)["items"]
-        unfinished = [conflicts_document(reading, {"status": s}, None, ALL)["items"] for s in ("settling", "open")]
-        return picture(_documents(records), [each for found in unfinished for each in _documents(found)])
+        return picture_of(self._store, self._settings)
+
+
+def picture_of(store: Store, settings: Settings) -> Picture:
+    """What a store says, unfinished questions included."""
+    reading = Lookup(store, settings.plan)
+    records = records_document(reading, "customer", None, ALL)["items"]
+    unfinished = [conflicts_document(reading, {"status": s}, None, ALL)["items"] for s in ("settling", "open")]
+    return picture(_documents(records), [each for found in unfinished for each in _documents(found)])
 
 
 def _documents(found: object) -> list[Document]:

@@ -21,9 +21,7 @@ LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
 
 def test_34_equal_commit_times_have_one_winner_in_every_order_of_arrival(incident: Begin) -> None:
-    it = incident(
-        fields={"phone": "lww", "mobile": "mv"}, held={"C1": {"phone": "0"}}, systems=("crm", "erp", "finance")
-    )
+    it = incident(fields={"phone": "lww", "mobile": "mv"}, held=HELD, systems=("crm", "erp", "finance"))
     at = it.crm.clock()
     it.finance.update("C1", Mark(origin="clock", at=at), phone="3", mobile="3")
     it.crm.update("C1", Mark(origin="clock", at=at), phone="1", mobile="1")

@@ -38,9 +38,10 @@ def test_02_the_same_phone_typed_twice_is_agreement_and_the_next_edit_wins_alone
     assert said.merged() == {"phone": "3"}
 
 
-@pytest.mark.parametrize(
-    "job", [COPY, Mark(copy=True, of="crm"), PLAIN], ids=["marked", "marked with its source", "plain"]
-)
+JOBS = {"marked": COPY, "marked with its source": Mark(copy=True, of="crm"), "plain": PLAIN}
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS.keys())
 def test_03_and_04_whoever_edits_after_a_copy_had_seen_what_was_copied(incident: Begin, job: Mark) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")

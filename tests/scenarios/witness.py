@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ def items(witness: Witness, path: str) -> list[Document]:
         found += page["items"]
         if page["next_cursor"] is None:
             return found
-        cursor = f"&cursor={urllib.request.quote(page['next_cursor'])}"
+        cursor = f"&cursor={urllib.parse.quote(page['next_cursor'])}"
 
 
 def wait_for(witness: Witness, fact: Callable[[], object], what: str) -> None:

@@ -1,0 +1,76 @@
+"""The world stops between any two steps of any batch; the worker that comes after says what an undisturbed one says.
+
+The deliveries are those of a real day on three real servers. For every step `k` that a batch can have, a worker lives
+through the day whose every batch dies at step `k` at its first attempt: before the take, between any two calls of the
+store, on either side of the commit, before a confirmation. Its successor knows only what is in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cdc_merge.ports import Store
+from cdc_merge.stores.memory import Disk, MemoryStore
+from cdc_merge.stores.sqlite import SqliteStore
+from tests.crash.mortal import Day, Death, Fate, Worker
+from tests.scenarios.incident import Incident
+from tests.scenarios.picture import Picture
+from tests.scenarios.replay import picture_of
+from tests.scenarios.work import FIELDS, GROUPS, Work
+
+SEED = 7
+ACTS = 60
+Open = Callable[[], Store]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 6])
+def test_40_a_worker_that_dies_at_any_step_of_every_batch_says_the_same(
+    incident: Callable[..., Incident], tmp_path: Path, at_a_time: int
+) -> None:
+    held = {f"C{n}": {"phone": "a", "points": 5, "tags": ["a"], "stage": "draft"} for n in range(1, 7)}
+    it = incident(fields=FIELDS, held=held, systems=("crm", "erp", "finance"), entity={"groups": GROUPS})
+    work = Work(it, SEED)
+    for _ in range(ACTS):
+        work.act()
+    expected = it.both_say()[0].picture
+    day = Day(it.plain.settings, it.tapes(), at_a_time)
+
+    died: list[int] = []
+    while not died or died[-1]:
+        found, deaths = _lived(day, partial(MemoryStore, Disk()), k=len(died))
+        it.compare(f"dying {deaths} times, at step {len(died)}", found, expected)
+        died.append(deaths)
+    assert len(died) > 20, "a batch has more steps than that"
+    for k in range(at_a_time, 20, 5):
+        found, deaths = _lived(day, partial(SqliteStore, tmp_path / f"{k}.db"), k)
+        it.compare(f"dying {deaths} times, at step {k}, on disk", found, expected)
+        assert deaths == died[k], "a store on disk is used in the same steps"
+
+
+def _lived(day: Day, open_store: Open, k: int) -> tuple[Picture, int]:
+    """What is said at the end of a day, and how often a worker died in it."""
+    fate = Fate()
+    deaths = 0
+    worker = Worker(day, open_store(), fate)
+    is_evening = False
+    while not is_evening:
+        is_evening = worker.is_over
+        fate.arm(k)
+        try:
+            worker.step(is_evening=is_evening)
+        except Death:
+            deaths += 1
+            worker.store.close()
+            fate.arm(None)
+            worker = Worker(day, open_store(), fate)
+            worker.step(is_evening=is_evening)
+    fate.arm(None)
+    while worker.step(is_evening=True):
+        pass
+    said = picture_of(worker.store, day.settings)
+    worker.store.close()
+    return said, deaths
