@@ -52,7 +52,7 @@ def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any],
     unit.view[source], unit.own[source] = after, write.id
     unit.snapshot_only.pop(source, None)
     counters.measure(unit, write)
-    elements.note(unit, write)
+    elements.note(record, unit, write)
     _settle(record, unit, write)
     return write
 

@@ -21,12 +21,12 @@ def of(unit: Unit, value: Any) -> frozenset[Any]:
     return frozenset(value)
 
 
-def note(unit: Unit, write: Write) -> None:
+def note(record: Record, unit: Unit, write: Write) -> None:
     if unit.plan.merge != "set":
         return
     _difference(unit, write, unit.seen_dots[write.source], of(unit, write.before))
     unit.seen_dots[write.source] |= {dot for dot in unit.dots if dot[0] == write.id}
-    _late(unit, write)
+    _late(record, unit, write)
 
 
 def decide(unit: Unit, write: Write) -> None:
@@ -66,11 +66,23 @@ def copied(unit: Unit, change: Change, value: Any) -> None:
         unit.seen_dots[source] |= dots
         unit.seen[source] |= {dot[0] for dot in dots if dot[0] in unit.writes}
         if not dots and is_plain_copy(copy):
-            unit.waiting.append(Waiting(source, (element,), change.stamp, None, ()))
+            unit.waiting_elements.append(Waiting(source, element, change.stamp, None, ()))
 
 
-def _late(unit: Unit, write: Write) -> None:
-    """A copied element that nobody had added yet: its source has seen the dot since the copy."""
+def _late(record: Record, unit: Unit, write: Write) -> None:
+    """A copied element that nobody had added: "when it comes, the source has seen it since the copy"."""
+    for wait in list(unit.waiting_elements):
+        dot = (write.id, wait.value)
+        late = write.id.wall_us - wait.stamp.wall_us > record.max_ahead_us
+        if late or wait.source == write.source or dot not in unit.dots:
+            continue
+        unit.waiting_elements.remove(wait)
+        unit.seen_dots[wait.source].add(dot)
+        unit.seen[wait.source].add(write.id)
+        unit.removals[wait.value] = [
+            (removal, seen | {dot} if removal.source == wait.source and removal > wait.stamp else seen)
+            for removal, seen in unit.removals[wait.value]
+        ]
 
 
 def members(unit: Unit) -> frozenset[Any]:
@@ -94,4 +106,6 @@ def _outlives_all(unit: Unit, dot: tuple[Any, Any]) -> bool:
 def value(record: Record, unit: Unit) -> Any:
     if not unit.dots and not unit.writes and not unit.resting:
         return UNKNOWN
+    if not unit.writes:  # §4: "Until somebody writes, the merged value is the join"
+        return members(unit) | {element for held in unit.resting.values() for element in of(unit, held)}
     return members(unit)

@@ -85,6 +85,7 @@ class Unit:
     first_snapshot: dict[str, Any] = field(default_factory=dict)
     differed: set[frozenset[str]] = field(default_factory=set)
     waiting: list[Waiting] = field(default_factory=list)
+    waiting_elements: list[Waiting] = field(default_factory=list)
     past: dict[str, list[tuple[int, Any]]] = field(default_factory=lambda: defaultdict(list))
     agreed_at: dict[frozenset[str], int] = field(default_factory=dict)
     dots: set[tuple[Any, Any]] = field(default_factory=set)
