@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
@@ -30,6 +30,7 @@ from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
 from cdc_merge.pipeline import Pipeline
 from cdc_merge.ports import Observer, Source, Store
+from cdc_merge.sources.isolated import IsolatedSource, ReaderSettings
 from cdc_merge.sources.postgres import PostgresSource
 from cdc_merge.stores.sqlite import SqliteStore
 
@@ -49,10 +50,14 @@ def now_us() -> int:
 
 
 class Sidecar:
-    """The whole sidecar in this process: readers, the merging thread, the HTTP side. `start`, `stop`; nothing starts by itself."""
+    """The whole sidecar: readers, the merging thread, the HTTP side. `start`, `stop`; nothing starts by itself.
 
-    def __init__(self, settings: Settings, observers: Sequence[Observer] = ()) -> None:
+    `isolated`: every reader is a process of its own, so that no merge keeps a server waiting; else they are threads.
+    """
+
+    def __init__(self, settings: Settings, observers: Sequence[Observer] = (), *, isolated: bool = False) -> None:
         self._settings = settings
+        self._isolated = isolated
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -182,20 +187,19 @@ class Sidecar:
             wanted = (*columns.get(table.table, ()), *table.key, *table.fields.values())
             actor = (table.actor_column,) if table.actor_column else ()
             columns[table.table] = tuple(dict.fromkeys((*wanted, *actor)))
-        source = PostgresSource(
-            name=settings.name,
-            dsn=settings.dsn.reveal(),
-            slot=settings.slot,
-            publication=settings.publication,
-            snapshot=settings.snapshot,
-            tables=columns,
-            wake=self._wake.set,
-            observe=self._observe,
-            now_us=now_us,
-            max_queued_bytes=MAX_QUEUED_BYTES,
-        )
+        source = self._reader(settings, columns)
         mapper = Mapper(settings.name, tables, plan, whole_rows=settings.snapshot == "never")
         return source, Intake(settings.name, mapper, settings.slot)
+
+
+    def _reader(self, settings: PostgresSourceSettings, columns: Mapping[str, tuple[str, ...]]) -> Source:
+        dsn, wake, observe = settings.dsn.reveal(), self._wake.set, self._observe
+        reader = ReaderSettings(
+            settings.name, dsn, settings.slot, settings.publication, settings.snapshot, columns, MAX_QUEUED_BYTES
+        )
+        if self._isolated:
+            return IsolatedSource(reader, wake, observe)
+        return PostgresSource(**asdict(reader), wake=wake, observe=observe, now_us=now_us)
 
 
 def open_settings_store(settings: Settings) -> Store:
@@ -226,7 +230,7 @@ def open_reading(settings: Settings) -> Reading:
 
 def run(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> int:
     """Run the sidecar until SIGTERM or SIGINT. The exit code."""
-    sidecar = Sidecar(settings, [Logs(secrets.token_bytes(16))])
+    sidecar = Sidecar(settings, [Logs(secrets.token_bytes(16))], isolated=True)
 
     def stop(number: int, frame: FrameType | None) -> None:
         sidecar.ask_to_stop()
