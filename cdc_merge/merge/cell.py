@@ -4,8 +4,8 @@ The rules of semantics §2 live here and nowhere else: what a genuine write domi
 agree, when what everybody holds is the value. `seen` sets are bit masks over the writes that the cell still keeps.
 
 Writes outside the frontier matter only through the sets that contain them: two such writes contained in the same sets can
-never be told apart again, so `compact` keeps the later of them (and the sum of their deltas). The full fold never compacts;
-the law suite compares the two.
+never be told apart again, so `compact` keeps the later of them, with what both add (`Traits.together`). The full fold never
+compacts; the law suite compares the two.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Absent(Enum):
 ABSENT: Final[Any] = Absent.ABSENT
 
 # Beyond this many kept writes a cell is compacted. Small, so that masks stay machine words; large enough to be rare.
-COMPACT_AT = 16
+COMPACT_AT = 8
 
 WRITE, BASELINE, DECIDED = 0, 1, 2
 
@@ -64,7 +64,8 @@ def plus(left: Decimal | int, right: Decimal | int) -> Decimal | int:
 
 class Write:
     """A genuine edit (or decision, or first-snapshot value) of one cell. `seen`: what its source had seen before it;
-    `after`: just after it, agreement included. `total` is a counter's delta, `is_set` a counter's set, `is_gap` a delta nobody knows."""
+    `after`: just after it, agreement included. `part`: what it adds to a counter or log; `is_set`: it rewrites that; `is_gap`: a delta
+    nobody knows."""
 
     __slots__ = (
         "after",
@@ -77,9 +78,9 @@ class Write:
         "is_set",
         "key",
         "kind",
+        "part",
         "seen",
         "source",
-        "total",
         "value",
     )
 
@@ -95,7 +96,7 @@ class Write:
         self.inserts = NO_INSERTS
         self.deletes = NO_DELETES
         self.before: MaybeValue = UNKNOWN
-        self.total: Decimal | int = 0
+        self.part: Any = None
         self.is_set = False
         self.is_gap = False
 
@@ -106,8 +107,13 @@ class Write:
 
 def ignores(write: Write, baseline: Write) -> bool:
     """A first-snapshot value that nobody has replaced stands against a first insert elsewhere that had not seen it (§4)."""
-    if baseline.bit & write.seen or write.key == baseline.key:
+    if baseline.bit & write.seen or (write.key == baseline.key and not write.part):
         return False
+    return meets(write, baseline)
+
+
+def meets(write: Write, baseline: Write) -> bool:
+    """The write goes back to a first insert that came after the first-snapshot value was read elsewhere."""
     return any(i.first and not i.baseline and i.stamp > baseline.stamp for i in write.inserts)
 
 
@@ -126,11 +132,12 @@ class Waiting:
 
 class Side:
     """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
-    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `ended`: a new life of the
+    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `base`: what parts add to
+    as long as nobody rewrites (counters, logs); `ended`: a new life of the
     record began elsewhere since, so the value does not count as long as nobody writes; `untouched`: it still holds its first snapshot
-    value, `baseline` is that value as an insert."""
+    value, `baseline` is that value as an insert; `gone`: (value, key) before its row was deleted."""
 
-    __slots__ = ("baseline", "by", "ended", "first", "first_key", "inserts", "key", "seen", "untouched", "value")
+    __slots__ = ("base", "baseline", "by", "ended", "first", "first_key", "gone", "inserts", "key", "seen", "untouched", "value")
 
     def __init__(self) -> None:
         self.value: MaybeValue = UNKNOWN
@@ -139,25 +146,28 @@ class Side:
         self.seen = 0
         self.ended = False
         self.untouched = False
+        self.gone: tuple[MaybeValue, object] | None = None
         self.baseline: Insert | None = None
         self.inserts = NO_INSERTS
+        self.base: MaybeValue = UNKNOWN
         self.first: MaybeValue = UNKNOWN
         self.first_key: object = MISSING
 
 
 class Traits(NamedTuple):
     """How a merge type takes part in the rules. `agrees`: §2 rule 3. `settles`: rule 4. `overwrites`: copies overwrite. `rivals`: a
-    first-snapshot value counts as an insert against a first insert elsewhere (§4)."""
+    first-snapshot value counts as an insert against a first insert elsewhere (§4). `together`: two parts as one."""
 
     agrees: bool
     settles: bool
     overwrites: bool
     rivals: bool = True
+    together: Callable[[Any, Any], Any] = plus
 
 
 class Cell:
     """The state of one unit. `sides`: per source; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
-    values nobody has replaced; `sets`: a counter's sets that no other set has seen; `watched`: may ask although nothing is concurrent;
+    values nobody has replaced; `sets`: rewrites of a counter or log that no other rewrite has seen; `watched`: may ask although nothing is concurrent;
     `extra`: a type's own state."""
 
     __slots__ = (
@@ -247,8 +257,15 @@ class Cell:
         """The source's row is gone: it holds nothing. What it has seen stays."""
         side = self.sides.get(source)
         if side is not None:
-            side.value, side.key = UNKNOWN, MISSING
+            side.gone = side.value, side.key
+            side.value, side.key, side.base = UNKNOWN, MISSING, UNKNOWN
             self._replace_first(source, MISSING)
+
+    def take_back(self, source: str) -> None:
+        """The source's delete was overwritten: what it held before is what the marked insert replaces."""
+        side = self.sides.get(source)
+        if side is not None and side.gone is not None:
+            side.value, side.key = side.gone
 
     def witness(self, delete: Stamp, seen: int) -> None:
         if self.deletes is NOTHING:
@@ -300,6 +317,7 @@ class Cell:
         learned = self.seen(mark.from_source) if mark.from_source else 0
         replaced = self._own(source, key)
         side = self.hold(source, change, value, key)
+        self._rest(side)
         self._replace_first(source, key)
         if mark.from_source in self.sides:
             side.inserts |= self.sides[mark.from_source].inserts
@@ -332,7 +350,8 @@ class Cell:
 
     def _matching(self, key: object) -> list[Write]:
         """Every frontier write of that value, else the overwritten ones that nobody has seen since."""
-        matched = [w for w in self.of(self.frontier | self.baselines) if w.key == key]
+        matched = [w for w in self.of(self.frontier) if w.key == key]
+        matched += [b for b in self.of(self.baselines) if b.key == key and self.stands(b)]
         return matched or [w for w in self.of(self.overwritten) if w.key == key]
 
     def _own(self, source: str, key: object) -> Write | None:
@@ -451,25 +470,32 @@ class Cell:
         """A snapshot value. `candidate`: it may stand against a first insert elsewhere (§4). False when it is not the first."""
         key = self.keyed(value)
         side = self.hold(source, change, value, key)
+        self._rest(side)
         if side.first_key is not MISSING:
             self._replace_first(source, key)
             return False
+        side.base = value
         side.first, side.first_key, side.untouched = value, key, True
         if candidate and value is not None and value is not UNKNOWN and value is not ABSENT:
             self._baseline(source, change, value, key)
         return True
+
+    def _rest(self, side: Side) -> None:
+        """Until somebody writes, a base that is not known or NULL gives way to what the source holds."""
+        if (side.base is UNKNOWN or side.base is None) and not self.frontier:
+            side.base = side.value
 
     def _replace_first(self, source: str, key: object) -> None:
         """The source no longer holds its first-snapshot value: that stands against no insert any more (joins keep it)."""
         side = self.sides[source]
         side.untouched = side.untouched and side.first_key == key
         for write in self.of(self.baselines):
-            if write.source == source and write.key != key and not self._joined(write):
+            if write.source == source and write.key != key and not (self.stands(write) and not self.traits.overwrites):
                 self.baselines &= ~write.bit
 
-    def _joined(self, baseline: Write) -> bool:
-        """Types that join keep every write, and so a first-snapshot value once it stands against a first insert."""
-        return not self.traits.overwrites and any(ignores(write, baseline) for write in self.of(self.frontier))
+    def stands(self, baseline: Write) -> bool:
+        """Whether a first-snapshot value stands against a first insert. Types that join keep it from then on, as any write."""
+        return any(ignores(write, baseline) for write in self.of(self.frontier))
 
     def _baseline(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
         side = self.sides[source]
@@ -525,10 +551,13 @@ class Cell:
                 classes[signature] = write
             else:
                 later, older = (write, earlier) if write.stamp > earlier.stamp else (earlier, write)
-                later.total = plus(later.total, older.total)
+                later.part = self._both(older.part, later.part)
                 classes[signature] = later
         survivors.extend(classes.values())
         return sorted(survivors, key=lambda w: w.bit)
+
+    def _both(self, one: Any, other: Any) -> Any:
+        return other if one is None else one if other is None else self.traits.together(one, other)
 
     def _renumber(self, survivors: list[Write]) -> None:
         renamed = {write.bit: 1 << index for index, write in enumerate(survivors)}

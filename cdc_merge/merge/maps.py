@@ -106,6 +106,16 @@ def key_plan(plan: FieldPlan, key: str) -> FieldPlan:
     )
 
 
+def plan_at(plan: FieldPlan, name: str) -> FieldPlan:
+    """How the key named by its path (`prefs.city`) merges: through the maps nested on the way, as `events` found it."""
+    path = name[len(plan.name) + 1 :]
+    keys = plan.options.get("keys") or {}
+    for key in keys:
+        if path.startswith(key + ".") and (keys[key] or {}).get("merge") == "map":
+            return plan_at(key_plan(plan, key), name)
+    return key_plan(plan, path)
+
+
 def _unit(record: Record, plan: FieldPlan, owner: str) -> Unit:
     known = record.unit_of.get(plan.name)
     if known is not None:

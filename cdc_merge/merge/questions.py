@@ -58,7 +58,7 @@ def _overruled(front: list[Write]) -> list[Write]:
     decided = [w for w in front if w.kind == DECIDED]
     if not decided or all(w.key == decided[0].key for w in front):
         return []
-    return [] if any(w.is_set or w.total for w in front) else front
+    return [] if any(w.is_set or w.part for w in front) else front
 
 
 def _kind(unit: Unit, candidates: list[Write]) -> str:
@@ -224,7 +224,7 @@ def candidate(cell: Cell, unit: Unit, write: Write) -> Candidate:
         actor=change.actor,
         place=change.place,
         seen=(max(seen),) if seen else (),
-        delta=None if unit.plan.merge != "counter" or write.is_set or write.is_gap else write.total,
+        delta=None if unit.plan.merge != "counter" or write.is_set or write.is_gap else write.part,
     )
 
 

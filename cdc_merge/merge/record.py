@@ -179,6 +179,8 @@ def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcom
         _forget(record, delete)
     row = record.row(source)
     row.fresh = row.fresh or was_deleted
+    for cell in record.cells.values() if own else ():
+        cell.take_back(source)
     _feed(record, change, source, None, outcomes)
 
 
@@ -356,6 +358,7 @@ def _events(record: Record, change: Change, source: str) -> Iterator[tuple[Unit,
 def _feed(record: Record, change: Change, source: str, born: Insert | None, outcomes: Outcomes | None) -> None:
     """Give every unit that the change touches its event. The hot path: one pass, one event object, no look-up twice."""
     event = Event(source, change, born, record.known.get(source, NONE))
+    event.max_ahead_us = record.max_ahead_us
     rivals = len(record.units.entity.sources) > 1
     step = _step(change)
     cells, holding = record.cells, record.holding

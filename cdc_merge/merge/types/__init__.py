@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from cdc_merge.merge.merge_type import MergeType
-from cdc_merge.merge.types import counter, extremum, flag, immutable, lattice, lww, mv, priority, set_
+from cdc_merge.merge.types import append, counter, extremum, flag, immutable, lattice, lww, mv, priority, set_
 
 TYPES: Final[Mapping[str, MergeType]] = {
     "mv": mv.TYPE,
@@ -16,6 +16,7 @@ TYPES: Final[Mapping[str, MergeType]] = {
     "max": extremum.MAX,
     "min": extremum.MIN,
     "set": set_.TYPE,
+    "append": append.TYPE,
     "flag": flag.TYPE,
     "lattice": lattice.TYPE,
     "immutable": immutable.TYPE,

@@ -36,14 +36,16 @@ class Dot:
 
 
 class Elements:
-    """Beside the cell's writes: live additions, removals (`wins: remove`), copies waiting for an addition."""
+    """Beside the cell's writes: live additions, removals (`wins: remove`), copies waiting for an addition, and what their sources have
+    dropped while waiting."""
 
-    __slots__ = ("dots", "form", "names", "removals", "waiting")
+    __slots__ = ("dots", "dropped", "form", "names", "removals", "waiting")
 
     def __init__(self) -> None:
         self.dots: dict[object, list[Dot]] = {}
         self.names: dict[object, Value] = {}
         self.removals: dict[object, list[Seen]] = {}
+        self.dropped: set[tuple[str, object]] = set()
         self.waiting: list[tuple[str, object, Stamp]] = []
         self.form: Callable[[list[Value]], Value] = tuple
 
@@ -141,22 +143,31 @@ def _add(cell: Cell, plan: FieldPlan, element: object, event: Event) -> None:
     if any(source not in seen_by for seen_by in elements.removals.get(element, ())):
         return
     dot = Dot(event.change.place, {source: event.change.stamp})
-    _answer(elements, element, event, dot)
+    if _answer(elements, element, event, dot):
+        return
     elements.dots.setdefault(element, []).append(dot)
 
 
-def _answer(elements: Elements, element: object, event: Event, dot: Dot) -> None:
+def _answer(elements: Elements, element: object, event: Event, dot: Dot) -> bool:
+    """Copies that waited for this addition have seen it; whether one of their sources has removed the element since."""
+    dropped = False
+    now_us = event.change.stamp.wall_us
+    elements.waiting = [w for w in elements.waiting if now_us - w[2].wall_us <= event.max_ahead_us]
     for waiting in list(elements.waiting):
         source, wanted, _ = waiting
         if wanted == element and source != event.source:
+            dropped = dropped or (source, element) in elements.dropped
             dot.seen_by[source] = event.change.stamp
             elements.waiting.remove(waiting)
+    return dropped
 
 
 def _remove(cell: Cell, plan: FieldPlan, element: object, what: tuple[Event, Seen]) -> None:
     elements: Elements = cell.extra
     event, taught = what
     source = event.source
+    if any(waiting[:2] == (source, element) for waiting in elements.waiting):
+        elements.dropped.add((source, element))
     if plan.options.get("wins") == "remove":
         elements.removals.setdefault(element, []).append({**taught, source: event.change.stamp})
         _keep(elements, element, lambda dot: any(dot.since.get(s, at) > at for s, at in taught.items()))
@@ -185,6 +196,7 @@ def copy(cell: Cell, plan: FieldPlan, event: Event) -> str:
         for dot in dots:
             dot.seen_by.setdefault(source, event.change.stamp)
         if not dots:
+            elements.dropped.discard((source, element))
             elements.waiting.append((source, element, event.change.stamp))
     for element in had - has:
         for seen_by in elements.removals.get(element, ()):

@@ -1,0 +1,366 @@
+"""A base: one folded record as plain values, from which the fold goes on exactly as if it had never stopped.
+
+Rules: pure; `restored(units, saved(record))` answers like `record` whatever comes next. The law suite folds a part of a history,
+saves, restores and folds the rest, for every merge type. A tree is lists, tuples and model values, nothing else, so that any store
+can keep it. What a change said about its fields is not kept: cells hold the values.
+
+Of every object only the slots that differ from a fresh one's are written, as number and value. The number is the place in the
+tuples below: only ever append. A slot that is in none of them, and not in `REMADE`, fails the law suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import Any, Final
+
+from cdc_merge.merge import maps
+from cdc_merge.merge.cell import ABSENT, MISSING, Cell, Insert, Side, Waiting, Write
+from cdc_merge.merge.record import Delete, Record, Row
+from cdc_merge.merge.units import Unit, Units
+from cdc_merge.model import UNKNOWN, Change, Copy, MaybeValue, Place, Stamp
+
+Tree = list[Any]
+"""Nested lists of model values."""
+
+WRITE: Final = (
+    "change",
+    "value",
+    "key",
+    "seen",
+    "after",
+    "kind",
+    "inserts",
+    "deletes",
+    "before",
+    "part",
+    "is_set",
+    "is_gap",
+)
+SIDE: Final = ("value", "key", "by", "seen", "ended", "untouched", "baseline", "inserts", "first", "first_key", "gone")
+WAITING: Final = ("source", "change", "key", "replaced", "written")
+CELL: Final = (
+    "writes",
+    "frontier",
+    "overwritten",
+    "baselines",
+    "sets",
+    "sides",
+    "deletes",
+    "waiting",
+    "diverged",
+    "watched",
+    "extra",
+)
+ROW: Final = ("presence", "kept", "fresh", "born", "identity", "last")
+RECORD: Final = ("last", "rows", "cells", "unsettled", "deletes", "waiting", "known", "map_keys")
+
+REMADE: Final[Mapping[type, frozenset[str]]] = {
+    Write: frozenset({"bit", "source"}),
+    Cell: frozenset({"traits", "keyed", "order", "next", "traces"}),
+    Record: frozenset({"units", "key", "max_ahead_us", "compacts", "present", "holding", "unit_of"}),
+}
+"""What follows from the configuration or from other slots. Traces are told in the batch that found them."""
+
+EMPTY_FIELDS: Final[Mapping[str, tuple[MaybeValue, MaybeValue]]] = {}
+
+# A cell with fewer writes is small enough to be saved as it is.
+SMALL = 3
+
+
+def saved(record: Record) -> Tree:
+    """The record as plain values. Its cells are compacted first, which changes no answer."""
+    return _Saving(record).tree()
+
+
+def restored(units: Units, tree: Tree, *, key: str, max_ahead_us: int) -> Record:
+    """The record that was saved. What the configuration no longer has is left out; a unit of another type begins with its writes."""
+    return _Restoring(Record(units, key, max_ahead_us=max_ahead_us, compacts=True), tree).record
+
+
+def _sparse(owner: object, slots: tuple[str, ...], plain: Mapping[str, Callable[[Any], Any]], fresh: object) -> Tree:
+    """The slots that differ from a fresh object's: number, plain value, number, plain value …"""
+    found: Tree = []
+    for number, slot in enumerate(slots):
+        value = getattr(owner, slot)
+        usual = getattr(fresh, slot, MISSING)
+        if value is not usual and (value.__class__ is not usual.__class__ or value != usual):
+            form = plain.get(slot)
+            found += (number, value if form is None else form(value))
+    return found
+
+
+def _filled(owner: object, slots: tuple[str, ...], tree: Iterable[Any], made: Mapping[str, Callable[[Any], Any]]) -> None:
+    each = iter(tree)
+    for number in each:
+        slot, value = slots[number], next(each)
+        form = made.get(slot)
+        setattr(owner, slot, value if form is None else form(value))
+
+
+# ---------------------------------------------------------------- saving
+
+# No value is a mapping, so an empty one can stand for an absent map key.
+_NO_KEY: Final[dict[str, str]] = {}
+
+
+def _value(value: MaybeValue) -> Any:
+    return _NO_KEY if value is ABSENT else value
+
+
+def _keyed(cell: Cell, value: MaybeValue) -> object:
+    return MISSING if value is UNKNOWN else cell.keyed(value)
+
+
+def _key(key: object) -> Tree:
+    """A comparison key that does not follow from the value beside it."""
+    if key is MISSING:
+        return [0]
+    return [2, *key] if isinstance(key, frozenset) else [1, _value(key)]  # type: ignore[arg-type]  # keys are values
+
+
+_FRESH_ROW: Final = Row()
+# What follows from other slots unless it was written.
+_FOLLOWS: Final[Any] = object()
+
+
+class _Saving:
+    """One save: the changes and inserts that cells refer to are kept once."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.changes: list[Tree] = []
+        self.inserts: list[Tree] = []
+        self._change_at: dict[Stamp, int] = {}
+        self._insert_at: dict[Insert, int] = {}
+        both = {"value": _value, "inserts": self._inserts, "key": _key}
+        self._write = {**both, "change": self._change, "deletes": _stamps, "before": _value, "part": _part}
+        alone = {"baseline": self._insert, "first": _value, "first_key": _key, "gone": _gone}
+        self._side = {**both, **alone, "by": self._change}
+        self._waiting = {"change": self._change, "key": _key}
+        self._fresh_side = Side()
+        self._fresh_write = Write(0, "", None, UNKNOWN, MISSING, 0)  # type: ignore[arg-type]  # only to compare with
+        self._cell: dict[str, Callable[[Any], Any]] = {
+            "deletes": lambda deletes: [[*stamp, mask] for stamp, mask in deletes.items()],
+            "waiting": lambda several: [_sparse(w, WAITING, self._waiting, None) for w in several],
+        }
+
+    def tree(self) -> Tree:
+        record = self.record
+        fresh = Record(record.units, record.key, max_ahead_us=0, compacts=True)
+        row = {"born": self._insert, "last": list}
+        plain: dict[str, Callable[[Any], Any]] = {
+            "last": list,
+            "rows": lambda rows: [[s, _sparse(r, ROW, row, _FRESH_ROW)] for s, r in rows.items()],
+            "cells": lambda cells: [self._of_cell(record.unit_of[name], cell) for name, cell in cells.items()],
+            "unsettled": list,
+            "deletes": lambda deletes: [[self._change(d.change), d.source, _stamps(d.known)] for d in deletes],
+            "waiting": lambda several: [[source, *stamp] for source, stamp in several],
+            "known": lambda known: [[source, _stamps(stamps)] for source, stamps in known.items()],
+            "map_keys": _held_maps,
+        }
+        slots = _sparse(record, RECORD, plain, fresh)
+        return [self.changes, self.inserts, slots]
+
+    def _of_cell(self, unit: Unit, cell: Cell) -> Tree:
+        if len(cell.writes) > SMALL:
+            cell.compact()
+        fresh = Cell(cell.traits, cell.keyed, cell.order)
+        plain = {
+            **self._cell,
+            "writes": lambda writes: [self._of_write(cell, w) for w in writes.values()],
+            "sides": lambda sides: [[source, self._of_side(cell, side)] for source, side in sides.items()],
+            "extra": lambda _: unit.type.saved(cell),
+        }
+        return [unit.name, unit.owner, unit.plan.merge, _sparse(cell, CELL, plain, fresh)]
+
+    def _of_write(self, cell: Cell, write: Write) -> Tree:
+        fresh = self._fresh_write
+        fresh.key, fresh.after = cell.keyed(write.value), write.seen | write.bit
+        return _sparse(write, WRITE, self._write, fresh)
+
+    def _of_side(self, cell: Cell, side: Side) -> Tree:
+        fresh = self._fresh_side
+        fresh.key, fresh.first_key = _keyed(cell, side.value), _keyed(cell, side.first)
+        return _sparse(side, SIDE, self._side, fresh)
+
+    def _change(self, change: Change) -> int:
+        at = self._change_at.get(change.stamp)
+        if at is None:
+            at = self._change_at[change.stamp] = len(self.changes)
+            self.changes.append(_of_change(change))
+        return at
+
+    def _insert(self, insert: Insert) -> int:
+        at = self._insert_at.get(insert)
+        if at is None:
+            at = self._insert_at[insert] = len(self.inserts)
+            self.inserts.append([*insert.stamp, insert.first, insert.baseline])
+        return at
+
+    def _inserts(self, inserts: frozenset[Insert]) -> list[int]:
+        return [self._insert(insert) for insert in inserts]
+
+
+def _stamps(stamps: Iterable[Stamp]) -> list[Tree]:
+    return [[*stamp] for stamp in stamps]
+
+
+def _part(part: Any) -> Any:
+    """What a write adds: a number, or pieces, which are tuples of values."""
+    return [[*piece] for piece in part] if isinstance(part, tuple) else part
+
+
+def _gone(gone: tuple[MaybeValue, object]) -> Tree:
+    return [_value(gone[0]), _key(gone[1])]
+
+
+def _held_maps(held: Mapping[tuple[str, str], maps.Held]) -> list[Tree]:
+    return [[*what, None if keys is None else [*chain(*keys.items())]] for what, keys in held.items()]
+
+
+def _of_change(change: Change) -> Tree:
+    copy = change.copy
+    return [
+        *change.stamp,
+        *change.place,
+        change.row,
+        change.actor,
+        None if copy is None else [copy.from_source, *[[*place] for place in copy.of]],
+        change.committed_us - change.stamp.wall_us,
+        change.identity,
+        change.moved_to,
+        change.moved_from,
+    ]
+
+
+# ---------------------------------------------------------------- restoring
+
+
+def _held(value: Any) -> Any:
+    return ABSENT if value.__class__ is dict else value
+
+
+def _compared(tree: Any) -> object:
+    kind, *rest = tree
+    return MISSING if kind == 0 else frozenset(rest) if kind == 2 else _held(rest[0])
+
+
+def _known(stamps: Any) -> frozenset[Stamp]:
+    return frozenset([Stamp(*stamp) for stamp in stamps])
+
+
+class _Restoring:
+    """The way back. Values come as they went; keys follow from them unless they were written."""
+
+    def __init__(self, record: Record, tree: Any) -> None:
+        changes, inserts, slots = tree
+        self.record = record
+        self._changes = [_change(record, items) for items in changes]
+        self._inserts = [Insert(Stamp(*stamp), first, baseline) for *stamp, first, baseline in inserts]
+        insert, change = self._inserts.__getitem__, self._changes.__getitem__
+        both = {"value": _held, "inserts": self._set_of, "key": _compared}
+        self._write = {**both, "change": change, "deletes": _known, "before": _held}
+        alone = {"baseline": insert, "first": _held, "first_key": _compared, "gone": _before_delete}
+        self._side = {**both, **alone, "by": change}
+        self._waiting = {"change": change, "key": _compared}
+        self._row = {"born": insert, "last": lambda stamp: Stamp(*stamp)}
+        made: dict[str, Callable[[Any], Any]] = {
+            "last": lambda stamp: Stamp(*stamp),
+            "rows": lambda rows: {s: self._plain(Row(), ROW, slots, self._row) for s, slots in rows},
+            "cells": self._cells,
+            "unsettled": lambda names: dict.fromkeys(name for name in names if name in record.unit_of),
+            "deletes": lambda several: [Delete(change(at), source, _known(known)) for at, source, known in several],
+            "waiting": lambda several: [(source, Stamp(*stamp)) for source, *stamp in several],
+            "known": lambda known: {source: _known(stamps) for source, stamps in known},
+            "map_keys": lambda several: {(name, source): _keys_held(held) for name, source, held in several},
+        }
+        _filled(record, RECORD, slots, made)
+        record.refresh()
+
+    def _set_of(self, places: Any) -> frozenset[Insert]:
+        return frozenset([self._inserts[at] for at in places])
+
+    def _plain(self, owner: Any, slots: tuple[str, ...], tree: Any, made: Mapping[str, Callable[[Any], Any]]) -> Any:
+        _filled(owner, slots, tree, made)
+        return owner
+
+    def _cells(self, trees: Any) -> dict[str, Cell]:
+        cells = {}
+        for name, owner, merge, tree in trees:
+            unit = _unit(self.record.units, name, owner)
+            if unit is not None:
+                cells[name] = self._cell(unit, merge, tree)
+                self.record.unit_of[name] = unit
+        return cells
+
+    def _cell(self, unit: Unit, merge: str, tree: Any) -> Cell:
+        cell = Cell(unit.type.traits, unit.keyed, unit.order)
+        unit.type.zero(cell, unit.plan)
+        fresh = cell.extra
+        made: dict[str, Callable[[Any], Any]] = {
+            "writes": lambda several: {1 << at: self._of_write(cell, at, items) for at, items in enumerate(several)},
+            "sides": lambda sides: {source: self._of_side(cell, items) for source, items in sides},
+            "deletes": lambda deletes: {Stamp(*stamp): mask for *stamp, mask in deletes},
+            "waiting": lambda several: tuple([self._of_waiting(items) for items in several]),
+        }
+        _filled(cell, CELL, tree, made)
+        cell.next = 1 << len(cell.writes)
+        if merge == unit.plan.merge:
+            unit.type.restored(cell, unit.plan)
+        else:
+            cell.extra, cell.sets = fresh, 0
+        return cell
+
+    def _of_write(self, cell: Cell, at: int, items: Any) -> Write:
+        write = Write(1 << at, "", None, UNKNOWN, _FOLLOWS, 0)  # type: ignore[arg-type]  # `change` is always written
+        write.after = -1
+        _filled(write, WRITE, items, self._write)
+        write.source = write.change.stamp.source.partition("/")[0]
+        if write.key is _FOLLOWS:
+            write.key = cell.keyed(write.value)
+        if write.after < 0:
+            write.after = write.seen | write.bit
+        return write
+
+    def _of_side(self, cell: Cell, items: Any) -> Side:
+        side = Side()
+        side.key = side.first_key = _FOLLOWS
+        _filled(side, SIDE, items, self._side)
+        if side.key is _FOLLOWS:
+            side.key = _keyed(cell, side.value)
+        if side.first_key is _FOLLOWS:
+            side.first_key = _keyed(cell, side.first)
+        return side
+
+    def _of_waiting(self, items: Any) -> Waiting:
+        waiting = Waiting("", None, MISSING, 0)  # type: ignore[arg-type]  # `change` is always written
+        _filled(waiting, WAITING, items, self._waiting)
+        return waiting
+
+
+def _change(record: Record, items: Any) -> Change:
+    stamp, place = Stamp(*items[:3]), Place(*items[3:8])
+    row, actor, copy, behind_us, identity, moved_to, moved_from = items[8:]
+    mark = copy and Copy(copy[0], tuple([Place(*of) for of in copy[1:]]))
+    lived = (stamp.wall_us + behind_us, identity, moved_to, moved_from)
+    return Change(record.units.entity.name, record.key, stamp, place, row, EMPTY_FIELDS, actor, mark, *lived)
+
+
+def _before_delete(gone: Any) -> tuple[MaybeValue, object]:
+    return _held(gone[0]), _compared(gone[1])
+
+
+def _keys_held(held: Any) -> maps.Held:
+    if held is None:
+        return None
+    each = iter(held)
+    return dict(zip(each, each, strict=True))
+
+
+def _unit(units: Units, name: str, owner: str) -> Unit | None:
+    """The unit of that name under the present configuration; a map's key is a unit of its map. None when it has neither."""
+    known = units.by_name.get(name)
+    if known is not None or owner not in units.entity.fields or owner in units.by_name:
+        return known
+    return units.unit(maps.plan_at(units.entity.fields[owner], name), owner, owner)

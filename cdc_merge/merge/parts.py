@@ -1,0 +1,103 @@
+"""What counters and logs share: a rewrite (`is_set`) says the whole value, a part adds to whatever it stands on.
+
+The value is the latest rewrite that no other rewrite has seen, plus the parts which that one had not seen. A rewrite concurrent
+with a part or with a different rewrite is asked about; equal concurrent rewrites agree. A decision is a rewrite to which parts
+that it had not seen add without a question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from cdc_merge.merge import steps
+from cdc_merge.merge.cell import BASELINE, DECIDED, Cell, Write, meets
+from cdc_merge.merge.merge_type import Event
+from cdc_merge.model import INSERT, UNKNOWN, Stamp
+from cdc_merge.plan import FieldPlan
+
+Measure: TypeAlias = Callable[[Cell, Write], bool]
+"""A type's own word on an update: note what it adds to `write.before`. False: it is a rewrite."""
+
+
+def applying(measure: Measure) -> Callable[[Cell, FieldPlan, Event], str]:
+    """The step of a genuine edit. Inserts are rewrites; the first insert of NULL and SET a = a are no writes."""
+
+    def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
+        key, born = cell.keyed(event.after), event.born
+        before = event.before if event.before is not UNKNOWN else cell.view(event.source)
+        inserted = born is not None and event.change.row == INSERT
+        same = not inserted and before is not UNKNOWN and cell.keyed(before) == key
+        if same or (born is not None and born.first and event.after is None):
+            cell.hold(event.source, event.change, event.after, key)
+            return steps.REPEATED
+        write = cell.write(event.source, event.change, event.after, key)
+        write.before = before
+        steps.describe(cell, write, event)
+        if inserted or not measure(cell, write):
+            _rewrite(cell, write, event)
+        write.after = cell.sides[event.source].seen
+        steps.everybody(cell, plan, event)
+        return steps.APPLIED if cell.frontier == write.bit else steps.MERGED
+
+    return apply
+
+
+def _rewrite(cell: Cell, write: Write, event: Event) -> None:
+    write.is_set = True
+    cell.sets &= ~write.seen
+    if not any(other.seen & write.bit for other in cell.of(cell.sets)):
+        cell.sets |= write.bit
+    rivals = [baseline for baseline in cell.of(cell.baselines) if meets(write, baseline)]
+    for other in (*cell.of(cell.sets & cell.frontier), *rivals):
+        if other is not write and other.key == write.key and cell.held(other.source) == write.key:
+            if other.source in event.holders:
+                mine, theirs = cell.sides[write.source], cell.sides[other.source]
+                mine.seen = theirs.seen = mine.seen | theirs.seen
+
+
+def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    write = cell.decide(event.change, event.after, cell.keyed(event.after))
+    write.deletes = event.deletes
+    write.is_set = True
+    cell.sets = write.bit
+    return steps.APPLIED
+
+
+def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    """Parts that the delete had seen are over with the other old values."""
+    ended = cell.everything if everything else cell.deletes.get(delete, 0)
+    for write in cell.of(ended & sum(cell.writes)):
+        write.part, write.is_gap = None, False
+    for side in cell.sides.values():
+        side.base = UNKNOWN
+    steps.end(cell, delete, source, everything)
+
+
+def standing(cell: Cell, front: list[Write]) -> list[Write]:
+    """The rewrites that the writes of `front` are or rest on."""
+    reach = 0
+    for write in front:
+        reach |= write.bit | write.seen
+    return [*cell.of(cell.sets & reach)]
+
+
+def unseen(cell: Cell, seen: int) -> list[Write]:
+    """The writes that bring a part and are not in `seen`."""
+    return [w for w in cell.writes.values() if w.part and not w.bit & seen]
+
+
+def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
+    if any(write.kind == BASELINE for write in front):
+        return front
+    for chosen in standing(cell, front):
+        if any(_disputes(chosen, write) for write in front):
+            return front
+    return []
+
+
+def _disputes(chosen: Write, write: Write) -> bool:
+    """`write` is concurrent with the rewrite `chosen` and says something else; parts add to a decision without a question."""
+    if write is chosen or write.bit & chosen.seen or chosen.bit & write.seen:
+        return False
+    return write.key != chosen.key if write.is_set else chosen.kind != DECIDED and not write.is_gap

@@ -1,0 +1,90 @@
+"""append: a text log. An update that continues what was there is a part; the value is every source's parts in stamp order.
+
+An insert, a decision and an update that does not continue the text are rewrites; NULL is the empty log for an update. A part or
+another rewrite concurrent with a rewrite is asked about; equal rewrites are one. Equality proves nothing here: logs never agree.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cdc_merge.merge import parts, steps
+from cdc_merge.merge.cell import Cell, Traits, Write
+from cdc_merge.merge.merge_type import Views
+from cdc_merge.merge.types import mv
+from cdc_merge.model import UNKNOWN, MaybeValue
+from cdc_merge.plan import FieldPlan
+
+
+class Run(NamedTuple):
+    """Text appended by the changes numbered `first` to `last` of the log, in stamp order."""
+
+    first: int
+    last: int
+    text: str
+
+
+def zero(cell: Cell, plan: FieldPlan) -> None:
+    cell.extra = 0
+
+
+def _part(cell: Cell, write: Write) -> bool:
+    """Note what an update appended; parts are numbered as they come."""
+    before, after = _text(write.before), _text(write.value)
+    if before is None or after is None or not after.startswith(before):
+        return False
+    cell.extra += 1
+    write.part = (Run(cell.extra, cell.extra, after[len(before) :]),)
+    return True
+
+
+def _text(value: MaybeValue) -> str | None:
+    """A log's text; None when nobody knows it."""
+    return "" if value is None else None if value is UNKNOWN else str(value)
+
+
+def together(one: tuple[Run, ...], other: tuple[Run, ...]) -> tuple[Run, ...]:
+    """Both parts as one. Runs that no foreign part can come between become one run."""
+    joined: list[Run] = []
+    for run in sorted((*one, *other)):
+        if joined and joined[-1].last + 1 == run.first:
+            joined[-1] = Run(joined[-1].first, run.last, joined[-1].text + run.text)
+        else:
+            joined.append(run)
+    return tuple(joined)
+
+
+def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    standing = parts.standing(cell, front)
+    if standing:
+        latest = max(standing, key=lambda w: w.stamp)
+        log, seen = latest.value, latest.seen | latest.bit
+    else:
+        log, seen = base(cell), 0
+    unseen = [write.part for write in parts.unseen(cell, seen)]
+    added = "".join(run.text for run in sorted(run for runs in unseen for run in runs))
+    return (_text(log) or "") + added if unseen else log
+
+
+def base(cell: Cell) -> MaybeValue:
+    """The first snapshot value of the first source of `from:` that has one; NULL counts as absent."""
+    bases = (cell.sides[source].base for source in cell.order if source in cell.sides)
+    return next((value for value in bases if value is not None and value is not UNKNOWN), None)
+
+
+def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
+    value = base(cell)
+    return steps.first_in_order(cell, plan, views) if value is None else value
+
+
+TYPE = mv.TYPE._replace(
+    name="append",
+    traits=Traits(agrees=False, settles=False, overwrites=False, together=together),
+    zero=zero,
+    apply=parts.applying(_part),
+    decide=parts.decide,
+    end=parts.end,
+    read=read,
+    start=start,
+    asks=parts.asks,
+)
