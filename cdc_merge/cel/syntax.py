@@ -1,0 +1,229 @@
+"""Text → syntax tree, by the library's parser. The tree comes as a serialized cel.expr.ParsedExpr (cel-spec,
+syntax.proto).
+
+Only the wire format is read here: field numbers below are those of syntax.proto.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from cel_expr_python import cel
+
+from cdc_merge.decision.expression import ExpressionError
+
+LONGEST: Final = 4_000  # characters; a longer text is no rule that a person can check
+DEEPEST: Final = 100  # levels of the tree: our own reading is recursive
+
+
+class Const(NamedTuple):
+    """A literal: bool, int, Decimal, str, bytes or None."""
+
+    id: int
+    value: Any
+
+
+class Name(NamedTuple):
+    id: int
+    name: str
+
+
+class Select(NamedTuple):
+    """`operand.field`; with `test` it is `has(operand.field)`."""
+
+    id: int
+    operand: Node
+    field: str
+    test: bool
+
+
+class Call(NamedTuple):
+    """An operator or function; the target of a member call is the first of `args`, `member` tells."""
+
+    id: int
+    function: str
+    args: tuple[Node, ...]
+    member: bool
+
+
+class Items(NamedTuple):
+    """A list literal."""
+
+    id: int
+    items: tuple[Node, ...]
+
+
+class Loop(NamedTuple):
+    """What the macros all, exists, exists_one, filter and map stand for."""
+
+    id: int
+    item: str
+    over: Node
+    result_name: str
+    start: Node
+    goes_on: Node
+    step: Node
+    result: Node
+
+
+Node: TypeAlias = "Const | Name | Select | Call | Items | Loop"
+
+
+class Tree(NamedTuple):
+    """A parsed text. `places`: where each node stands, as an offset in characters."""
+
+    text: str
+    root: Node
+    places: dict[int, int]
+
+    def error(self, node: Node, sentence: str, hint: str = "") -> ExpressionError:
+        """What is wrong with a node, and where."""
+        before = self.text[: self.places.get(node.id, 0)]
+        line = before.count("\n") + 1
+        return ExpressionError(sentence, line=line, column=len(before) - before.rfind("\n"), hint=hint)
+
+
+_ENV: Final = cel.NewEnv()
+_PLACED: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
+
+
+def parsed(text: str) -> Tree:
+    """The syntax tree. ExpressionError with line and column where the grammar ends."""
+    if len(text) > LONGEST:
+        raise ExpressionError(f"an expression has at most {LONGEST} characters")
+    try:
+        wire = _ENV.compile(text, disable_check=True).serialize()
+    except RuntimeError as error:
+        raise _misread(str(error)) from None
+    message = _one(wire, 2)  # google.protobuf.Any: type_url = 1, value = 2
+    places = {_number(entry, 1): _number(entry, 2) for entry in _all(_one(message, 3), 4)}
+    return Tree(text, _node(_one(message, 2), 0), places)
+
+
+def _misread(said: str) -> ExpressionError:
+    found = _PLACED.search(said)
+    if found is None:
+        return ExpressionError("this is not a CEL expression")
+    sentence = found[3].partition(" expecting {")[0].replace("'<EOF>'", "end of text")
+    return ExpressionError(f"this is not CEL: {sentence}", line=int(found[1]), column=int(found[2]))
+
+
+# ---------------------------------------------------------------- the tree
+
+
+def _node(wire: bytes, depth: int) -> Node:
+    if depth > DEEPEST:
+        raise ExpressionError("this is nested too deeply")
+    fields = dict(_fields(wire))
+    identity = fields.get(2, 0)
+    kind = next((number for number in _KINDS if number in fields), 0)
+    if kind not in _KINDS:
+        raise ExpressionError("messages and mappings cannot be written in an expression", hint="Use a list.")
+    return _KINDS[kind](identity, fields[kind], depth + 1)
+
+
+def _const(identity: int, wire: bytes, depth: int) -> Const:
+    (number, raw), *_ = _fields(wire)
+    return Const(identity, _CONSTANTS[number](raw))
+
+
+def _name(identity: int, wire: bytes, depth: int) -> Name:
+    return Name(identity, _text(wire, 1))
+
+
+def _select(identity: int, wire: bytes, depth: int) -> Select:
+    return Select(identity, _node(_one(wire, 1), depth), _text(wire, 2), bool(_number(wire, 3)))
+
+
+def _call(identity: int, wire: bytes, depth: int) -> Call:
+    target = [_node(raw, depth) for raw in _all(wire, 1)]
+    args = [_node(raw, depth) for raw in _all(wire, 3)]
+    return Call(identity, _text(wire, 2), (*target, *args), bool(target))
+
+
+def _items(identity: int, wire: bytes, depth: int) -> Items:
+    return Items(identity, tuple(_node(raw, depth) for raw in _all(wire, 1)))
+
+
+def _loop(identity: int, wire: bytes, depth: int) -> Loop:
+    parts = [_node(_one(wire, number), depth) for number in (2, 4, 5, 6, 7)]
+    return Loop(identity, _text(wire, 1), parts[0], _text(wire, 3), *parts[1:])
+
+
+_KINDS: Final[Mapping[int, Callable[[int, bytes, int], Node]]] = {
+    3: _const,
+    4: _name,
+    5: _select,
+    6: _call,
+    7: _items,
+    9: _loop,
+}
+
+
+def _exact(raw: bytes) -> Any:
+    """A floating-point literal means the shortest decimal that reads as it, which is what the text says."""
+    return Decimal(repr(struct.unpack("<d", raw)[0]))
+
+
+def _signed(raw: int) -> int:
+    return raw - (1 << 64) if raw >> 63 else raw
+
+
+_CONSTANTS: Final[Mapping[int, Callable[[Any], Any]]] = {
+    1: lambda raw: None,
+    2: bool,
+    3: _signed,
+    4: int,
+    5: _exact,
+    6: lambda raw: raw.decode(),
+    7: bytes,
+}
+
+
+# ---------------------------------------------------------------- the wire format (protobuf.dev, Encoding)
+
+
+def _fields(wire: bytes) -> Iterator[tuple[int, Any]]:
+    """(field number, value) of a message: an int for varints, bytes for the rest."""
+    at = 0
+    while at < len(wire):
+        tag, at = _varint(wire, at)
+        number, kind = tag >> 3, tag & 7
+        if kind == 0:
+            value, at = _varint(wire, at)
+            yield number, value
+            continue
+        length, at = (8, at) if kind == 1 else _varint(wire, at)
+        yield number, wire[at : at + length]
+        at += length
+
+
+def _varint(wire: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = wire[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _all(wire: bytes, number: int) -> list[bytes]:
+    return [value for found, value in _fields(wire) if found == number]
+
+
+def _one(wire: bytes, number: int) -> bytes:
+    found = _all(wire, number)
+    return found[-1] if found else b""
+
+
+def _number(wire: bytes, number: int) -> int:
+    return next((value for found, value in _fields(wire) if found == number), 0)
+
+
+def _text(wire: bytes, number: int) -> str:
+    return _one(wire, number).decode()
