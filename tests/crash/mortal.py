@@ -155,6 +155,12 @@ class Worker:
         self._later_us = LATER_US if is_evening else 0
         return self.pipeline.step()
 
+    @property
+    def is_copying(self) -> bool:
+        """Some first copy is not on disk."""
+        done = [position.snapshot == "done" for position, _ in self.store.positions().values()]
+        return done != [True] * len(self.sources)
+
     def _now_us(self) -> int:
         return max(source.arrived_us for source in self.sources.values()) + self._later_us
 

@@ -14,9 +14,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from cdc_merge import app  # noqa: F401 - imported once, here, for all children
-from cdc_merge.cli.main import run
-
 _running: set[int] = set()
 
 
@@ -34,6 +31,8 @@ def _become(config: str, log: str) -> NoReturn:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, descriptor in ((nothing, 0), (target, 1), (target, 2)):
         os.dup2(source, descriptor)
+    from cdc_merge.cli.main import run  # noqa: PLC0415 - see `main`
+
     code = 70
     try:
         code = run(["--config", config, "run", "--log-level", "warning"])
@@ -62,6 +61,9 @@ ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {"run": _start, "
 
 
 def main() -> None:
+    # Imported once, here, for all children; not above, because the readers that a sidecar spawns import this file again.
+    from cdc_merge import app  # noqa: F401, PLC0415
+
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(ANSWERS[next(iter(request))](request)), flush=True)
