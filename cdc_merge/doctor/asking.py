@@ -1,0 +1,125 @@
+"""Asking one source everything: each question of `sql/` once, over a plain connection as the sidecar's own role.
+
+Nothing is changed, but for the probes (`probe.py`) when they are wanted. A question that the server refuses is kept as
+NotAnswered with its reason; a connection that is lost ends the examination.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg.rows import dict_row
+
+from cdc_merge.doctor.facts import (
+    Blocker,
+    CapacityFacts,
+    ClockFacts,
+    ColumnFacts,
+    Connected,
+    EventTrigger,
+    Facts,
+    Identified,
+    NotAnswered,
+    PublicationFacts,
+    RoleFacts,
+    RoleSetting,
+    ServerFacts,
+    Setting,
+    SlotFacts,
+    Subject,
+    Table,
+    WalDirectory,
+)
+from cdc_merge.doctor.queries import query
+from cdc_merge.errors import CdcMergeError
+from cdc_merge.sources.connecting import Connection, connect
+from cdc_merge.sources.refusals import answered
+from cdc_merge.sources.walsender import WalSender
+
+CLOCK_SAMPLES: Final = 5
+
+
+class Question(NamedTuple):
+    """The answer's kind, the query's name, and its parameters."""
+
+    kind: type[Any]
+    name: str
+    parameters: Callable[[Subject], list[object]]
+
+
+def _none(subject: Subject) -> list[object]:
+    return []
+
+
+QUESTIONS: Final = (
+    Question(ServerFacts, "server", lambda subject: [subject.publication, subject.slot]),
+    Question(Setting, "settings", _none),
+    Question(RoleFacts, "role", _none),
+    Question(RoleSetting, "role_settings", _none),
+    Question(CapacityFacts, "capacity", lambda subject: [subject.slot]),
+    Question(WalDirectory, "wal_directory", _none),
+    Question(PublicationFacts, "publication", lambda subject: [subject.publication]),
+    Question(Table, "tables", lambda subject: [subject.publication, list(subject.tables)]),
+    Question(ColumnFacts, "columns", lambda subject: [list(subject.tables)]),
+    Question(SlotFacts, "slots", _none),
+    Question(Blocker, "blockers", _none),
+    Question(EventTrigger, "event_triggers", _none),
+)
+
+
+def ask(subject: Subject, dsn: str, now_us: Callable[[], int]) -> Facts:
+    """Every answer of a source. SourceUnavailable or SourceRefused when it cannot be asked at all."""
+    connection = connect(subject.source, dsn)
+    try:
+        # A login answered by another process than the questions are: something stands in between.
+        answers: dict[type[Any], object] = {Connected: (Connected(connection.info.backend_pid),)}
+        answers |= {question.kind: _answer(subject, connection, question) for question in QUESTIONS}
+        answers[ClockFacts] = (_clock(subject, connection, now_us),)
+    finally:
+        connection.close()
+    answers[Identified] = (_identified(subject, dsn),)
+    return Facts(subject, answers)
+
+
+def _answer(subject: Subject, connection: Connection, question: Question) -> object:
+    parameters = question.parameters(subject)
+    try:
+        with connection.cursor(row_factory=dict_row) as cursor:
+            rows = cursor.execute(query(question.name).encode(), parameters or None).fetchall()
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise answered(subject.source, error) from None
+        return NotAnswered(f"The server does not tell: {error.diag.message_primary}.")
+    return tuple(question.kind(**{name: _frozen(value) for name, value in row.items()}) for row in rows)
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _clock(subject: Subject, connection: Connection, now_us: Callable[[], int]) -> ClockFacts:
+    """The sample with the shortest round trip: its server time lies somewhere within it."""
+    samples = []
+    for _ in range(CLOCK_SAMPLES):
+        began, before_us = time.monotonic(), now_us()
+        row = connection.execute(query("clock").encode()).fetchone()
+        trip_s = time.monotonic() - began
+        assert row is not None
+        samples.append((trip_s, (row[0] - before_us) / 1e6 - trip_s / 2))
+    trip_s, ahead_s = min(samples)
+    return ClockFacts(ahead_s, trip_s / 2)
+
+
+def _identified(subject: Subject, dsn: str) -> Identified:
+    """What IDENTIFY_SYSTEM says over a replication connection, which pg_hba.conf may treat differently."""
+    try:
+        sender = WalSender(subject.source, dsn)
+        try:
+            return Identified(sender.identify())
+        finally:
+            sender.close()
+    except CdcMergeError as error:
+        return Identified(None, str(error), error.hint)

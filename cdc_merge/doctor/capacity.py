@@ -1,0 +1,237 @@
+"""CAP: slots, connections, WAL budget. Will our slot fill the disk, and how long may we be away? Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from cdc_merge.doctor.facts import CapacityFacts, Facts, RoleFacts, ServerFacts, Setting, WalDirectory
+from cdc_merge.doctor.quantities import gib, size, span
+from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
+
+CONNECTIONS: Final = 4  # the stream, the questions beside it, a first copy, and this doctor
+SHORTEST_SENDER_TIMEOUT_MS: Final = 6_000  # we answer twice a second; less leaves no room for a stalled network
+DEFAULT_BUDGET_BYTES: Final = 10 << 30
+BUDGET_SAFETY: Final = 3  # so many times the WAL of the longest outage
+BUSY_MARGIN_S: Final = 3600.0  # less time than this to invalidation is an alarm
+
+
+def slots(facts: Facts) -> Findings:
+    free = facts.one(CapacityFacts).free_slots
+    yield from _room(facts, "max_replication_slots", free, "slots", 1 if facts.our_slot() is not None else 2)
+
+
+def senders(facts: Facts) -> Findings:
+    free = facts.one(CapacityFacts).free_senders
+    slot = facts.our_slot()
+    yield from _room(facts, "max_wal_senders", free, "WAL senders", 1 if slot is not None and slot.active else 2)
+
+
+def _room(facts: Facts, name: str, free: int, what: str, needed: int) -> Findings:
+    """`needed`: one for us, unless we have ours already, and one to spare for a resync, a standby, a backup."""
+    setting = facts.setting(name)
+    total = int(setting.setting) if setting is not None else 0
+    fix = Fix((f"ALTER SYSTEM SET {name} = {max(10, total + 4)};",), restart=True, superuser=True)
+    if free < needed - 1:
+        yield fail(f"None of {total} {what} is free ({name}), and we need one.", fix)
+    elif free < needed:
+        yield warn(f"{free} of {total} {what} left ({name}): none to spare for a standby, a backup or a resync.", fix)
+    else:
+        yield ok(f"{free} of {total} {what} are free.")
+
+
+def connections(facts: Facts) -> Findings:
+    room, role, server = facts.one(CapacityFacts), facts.one(RoleFacts), facts.one(ServerFacts)
+    if room.free_connections < CONNECTIONS:
+        fix = Fix(("-- Raise max_connections, or close idle connections.",), restart=True, superuser=True)
+        yield warn(f"{max(0, room.free_connections)} connections are free; we use up to {CONNECTIONS}.", fix, "server")
+    if not role.is_super and 0 <= role.connection_limit < CONNECTIONS:
+        fix = Fix((f"ALTER ROLE {server.role_sql} CONNECTION LIMIT 8;",))
+        yield fail(f"The role may open {role.connection_limit} connections; we need {CONNECTIONS}.", fix, "role")
+    if 0 <= room.database_limit < CONNECTIONS:
+        fix = Fix((f"ALTER DATABASE {server.database_sql} CONNECTION LIMIT -1;",))
+        yield warn(f"The database allows {room.database_limit} connections in all.", fix, "database")
+    if room.free_connections >= CONNECTIONS and not 0 <= min(_limit(role), _limit_of(room)) < CONNECTIONS:
+        yield ok(f"{room.free_connections} connections are free; we use up to {CONNECTIONS}.")
+
+
+def _limit(role: RoleFacts) -> float:
+    return float("inf") if role.is_super or role.connection_limit < 0 else role.connection_limit
+
+
+def _limit_of(room: CapacityFacts) -> float:
+    return float("inf") if room.database_limit < 0 else room.database_limit
+
+
+def keep_size(facts: Facts) -> Findings:
+    setting = facts.setting("max_slot_wal_keep_size")
+    if setting is None or setting.number is None:
+        yield unknown("The server does not show max_slot_wal_keep_size.")
+        return
+    rate = facts.one(CapacityFacts).wal_bytes_per_s
+    wanted = max(DEFAULT_BUDGET_BYTES, BUDGET_SAFETY * facts.subject.limits.outage_s * (rate or 0.0))
+    statements = (f"ALTER SYSTEM SET max_slot_wal_keep_size = '{gib(wanted)}GB';", "SELECT pg_reload_conf();")
+    fix, outage = Fix(statements, superuser=True), span(facts.subject.limits.outage_s)
+    if setting.number < 0:
+        yield warn("max_slot_wal_keep_size is -1: a sidecar that stays away lets WAL grow until the disk is full.", fix)
+    elif setting.number == 0:
+        yield fail("max_slot_wal_keep_size is 0: the slot is lost at the first checkpoint that it is behind.", fix)
+    elif rate is not None and setting.number < facts.subject.limits.outage_s * rate:
+        lasts = span(setting.number / rate)
+        yield warn(f"max_slot_wal_keep_size is {size(setting.number)}: about {lasts} of WAL, less than {outage}.", fix)
+    else:
+        yield ok(f"max_slot_wal_keep_size is {size(setting.number)}.")
+
+
+def idle_timeout(facts: Facts) -> Findings:
+    setting = facts.setting("idle_replication_slot_timeout")
+    if setting is None:
+        yield ok("This version never drops a slot for being idle.")
+        return
+    lasts_s = (setting.number or 0.0) / 1000
+    if 0 < lasts_s < facts.subject.limits.downtime_s:
+        statements = ("ALTER SYSTEM SET idle_replication_slot_timeout = 0;", "SELECT pg_reload_conf();")
+        yield warn(
+            f"idle_replication_slot_timeout is {span(lasts_s)}: a longer pause of the sidecar costs its slot.",
+            Fix(statements, superuser=True),
+        )
+    else:
+        yield ok("idle_replication_slot_timeout is off." if not lasts_s else f"It is {span(lasts_s)}.")
+
+
+def sender_timeout(facts: Facts) -> Findings:
+    setting = facts.setting("wal_sender_timeout")
+    if setting is None or setting.number is None:
+        yield unknown("The server does not show wal_sender_timeout.")
+        return
+    fix = Fix((f"ALTER ROLE {facts.one(ServerFacts).role_sql} SET wal_sender_timeout = '60s';",))
+    if setting.number == 0:
+        yield warn("wal_sender_timeout is 0: after a network failure the slot stays taken by a dead session.", fix)
+    elif setting.number < SHORTEST_SENDER_TIMEOUT_MS:
+        yield warn(f"wal_sender_timeout is {setting.number / 1000:g} s: a short stall ends the stream.", fix)
+    else:
+        yield ok(f"wal_sender_timeout is {setting.number / 1000:g} s; we answer twice a second.")
+
+
+def invalidation(facts: Facts) -> Findings:
+    rate, slot = facts.one(CapacityFacts).wal_bytes_per_s, facts.our_slot()
+    if slot is None or slot.safe_bytes is None:
+        yield ok("No limit ends our slot at present." if slot else "There is no slot yet.")
+        return
+    if rate is None:
+        yield unknown(f"{size(slot.safe_bytes)} may still be written; how fast WAL grows is not known yet.")
+        return
+    left_s = max(0, slot.safe_bytes) / max(rate, 1.0)
+    seen = f"{size(slot.safe_bytes)} may still be written: {span(left_s)} at {size(rate)} a second."
+    statements = (f"ALTER SYSTEM SET max_slot_wal_keep_size = '{gib(rate * facts.subject.limits.outage_s * 3)}GB';",)
+    fix = Fix((*statements, "SELECT pg_reload_conf();"), superuser=True)
+    if left_s < BUSY_MARGIN_S:
+        yield fail(seen, fix)
+    elif left_s < facts.subject.limits.outage_s:
+        yield warn(seen, fix)
+    else:
+        yield ok(seen)
+
+
+def disk(facts: Facts) -> Findings:
+    kept = facts.one(WalDirectory).wal_bytes
+    yield ok(f"{size(kept)} of WAL lie on disk. How much is free there, SQL cannot tell: watch it.")
+
+
+def spill(facts: Facts) -> Findings:
+    room = facts.one(CapacityFacts)
+    if not room.decoded_bytes or room.spill_bytes is None:
+        yield ok("Nothing was decoded for our slot yet.")
+        return
+    share = room.spill_bytes / room.decoded_bytes
+    if share > facts.subject.limits.spill_share:
+        fix = Fix((f"ALTER ROLE {facts.one(ServerFacts).role_sql} SET logical_decoding_work_mem = '256MB';",))
+        yield warn(f"{share:.0%} of what was decoded went through the server's disk.", fix)
+    else:
+        yield ok(f"{share:.0%} of what was decoded went through the server's disk.")
+
+
+def shutdown_timeout(facts: Facts) -> Findings:
+    setting = facts.setting("wal_sender_shutdown_timeout")
+    if setting is None:
+        yield ok("This version always waits for its readers at shutdown; we confirm at once and let go.")
+    else:
+        yield ok(f"wal_sender_shutdown_timeout is {setting.setting}; we confirm at once and let go.")
+
+
+def synchronous(facts: Facts) -> Findings:
+    setting = facts.setting("synchronous_standby_names")
+    names = re.split(r"[\s,()\"]+", setting.setting if setting is not None else "")
+    ours = f"cdc_merge/{facts.subject.source}"
+    if "*" in names or ours in names:
+        fix = Fix(
+            (
+                "-- Name the standbys: ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)';",
+                "-- SELECT pg_reload_conf();",
+            ),
+            superuser=True,
+        )
+        yield warn("synchronous_standby_names can choose our session: commits would then wait for the sidecar.", fix)
+    else:
+        yield ok("No commit waits for the sidecar.")
+
+
+def commit_timestamps(facts: Facts) -> Findings:
+    setting: Setting | None = facts.setting("track_commit_timestamp")
+    state = setting.setting if setting is not None else "not shown"
+    yield ok(f"track_commit_timestamp is {state}; we do not need it, the stream carries commit times.")
+
+
+CHECKS: Final = (
+    Kind("CAP01", "Free replication slots", "Without one the sidecar cannot begin.", slots),
+    Kind(
+        "CAP02", "Free WAL senders", "Standbys and backups need them too; without one the stream cannot start.", senders
+    ),
+    Kind(
+        "CAP03", "Free connections", "The stream, the questions beside it and a first copy each need one.", connections
+    ),
+    Kind(
+        "CAP04",
+        "WAL kept for slots",
+        "Without a limit an absent reader fills the disk; with a tight one it loses its slot.",
+        keep_size,
+    ),
+    Kind(
+        "CAP05",
+        "Idle slots",
+        "The server drops a slot that nobody reads for so long; what it had not sent is gone.",
+        idle_timeout,
+    ),
+    Kind(
+        "CAP06",
+        "wal_sender_timeout",
+        "It ends sessions whose reader is gone, so that the slot is free again.",
+        sender_timeout,
+    ),
+    Kind(
+        "CAP07",
+        "Time to invalidation",
+        "When it is over, the slot is lost and a new first copy is needed.",
+        invalidation,
+    ),
+    Kind("CAP08", "WAL on disk", "A full disk stops the database.", disk),
+    Kind(
+        "CAP09",
+        "Decoding through the disk",
+        "Large transactions that do not fit into memory are written and read once more.",
+        spill,
+    ),
+    Kind(
+        "CAP10",
+        "Waiting at shutdown",
+        "A reader that never confirms can hold up the server's shutdown.",
+        shutdown_timeout,
+    ),
+    Kind(
+        "CAP11",
+        "Synchronous standbys",
+        "A reader taken for a synchronous standby slows down every commit.",
+        synchronous,
+    ),
+    Kind("CAP12", "track_commit_timestamp", "For audits only.", commit_timestamps),
+)

@@ -1,0 +1,112 @@
+"""POS: what is on disk against server and slot. Pure; the reader compares the same before and after it starts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cdc_merge.doctor.facts import Facts, Identified
+from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown
+from cdc_merge.model import Position, lsn_from_text, lsn_text
+
+RESYNC: Final = "-- If this is as it should be: cdc-merge source resync {source}"
+
+
+def system(facts: Facts) -> Findings:
+    position, found = _known(facts), facts.one(Identified).server
+    if position is None:
+        yield ok("Nothing of this source is on disk yet.")
+    elif found is None:
+        yield unknown("The system identifier was not told.")
+    elif found.system != position.system:
+        yield fail(
+            f"The server is {found.system}, what is on disk was read from {position.system}: another server.",
+            _resync(facts),
+        )
+    else:
+        yield ok(f"The server is the one that was read: {found.system}.")
+
+
+def timeline(facts: Facts) -> Findings:
+    position, found = _known(facts), facts.one(Identified).server
+    if position is None:
+        yield ok("Nothing of this source is on disk yet.")
+    elif found is None:
+        yield unknown("The timeline was not told.")
+    elif found.system == position.system and not found.timelines.has(position.timeline, position.lsn):
+        yield fail(
+            f"We have read up to {lsn_text(position.lsn)} on timeline {position.timeline}, which is not in the past of "
+            f"the server's timeline {found.timelines.current}: what we merged behind that no longer exists there.",
+            _resync(facts),
+        )
+    else:
+        yield ok(f"Timeline {found.timelines.current} has in its past what was read.")
+
+
+def ahead(facts: Facts) -> Findings:
+    position, slot = _known(facts), facts.our_slot()
+    if position is None or slot is None or slot.confirmed_lsn is None:
+        yield ok("No position to compare.")
+    elif lsn_from_text(slot.confirmed_lsn) > position.lsn:
+        yield fail(
+            f"The slot starts at {slot.confirmed_lsn}, we have read only up to {lsn_text(position.lsn)}: it was "
+            "dropped and created again, or advanced by somebody else. The changes in between would be missed in silence.",
+            _resync(facts),
+        )
+    else:
+        yield ok("The slot has everything behind what was read.")
+
+
+def behind(facts: Facts) -> Findings:
+    position, slot = _known(facts), facts.our_slot()
+    if position is None or slot is None or slot.confirmed_lsn is None:
+        yield ok("No position to compare.")
+    elif lsn_from_text(slot.confirmed_lsn) < position.lsn:
+        yield ok(
+            f"The slot repeats from {slot.confirmed_lsn}; up to {lsn_text(position.lsn)} it is recognised and dropped."
+        )
+    else:
+        yield ok("Nothing is repeated.")
+
+
+def beyond(facts: Facts) -> Findings:
+    position, found = _known(facts), facts.one(Identified).server
+    if position is None:
+        yield ok("Nothing of this source is on disk yet.")
+    elif found is None:
+        yield unknown("The end of WAL was not told.")
+    elif found.system == position.system and position.lsn > found.wal_lsn:
+        yield fail(
+            f"We have read up to {lsn_text(position.lsn)}, the server's WAL ends at {lsn_text(found.wal_lsn)}: "
+            "it was restored to the past.",
+            _resync(facts),
+        )
+    else:
+        yield ok("The server has what was read.")
+
+
+def _known(facts: Facts) -> Position | None:
+    position = facts.subject.position
+    return None if position is None or position.snapshot == "running" else position
+
+
+def _resync(facts: Facts) -> Fix:
+    return Fix((RESYNC.format(source=facts.subject.source),))
+
+
+CHECKS: Final = (
+    Kind("POS01", "The same server", "Positions of one server mean nothing on another.", system),
+    Kind(
+        "POS02",
+        "The same past",
+        "After a failover or a restore, part of what we read may never have happened.",
+        timeline,
+    ),
+    Kind("POS03", "No gap", "Postgres skips to the slot's position without a word.", ahead),
+    Kind("POS04", "Repeats", "After a crash some changes come again.", behind),
+    Kind(
+        "POS05",
+        "Nothing from the future",
+        "A server that lost WAL will write other changes under the same positions.",
+        beyond,
+    ),
+)

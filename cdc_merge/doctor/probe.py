@@ -1,0 +1,130 @@
+"""SLT11 and SLT12: proving the path by walking it. These are the only checks that do something at the source.
+
+SLT11 makes a temporary slot (it ends with its session, whatever happens to us), streams from it with our options, and
+waits for a logical message of its own. SLT12 sends one message and waits until the running sidecar has confirmed it.
+Both cost a few hundred bytes of WAL.
+"""
+
+from __future__ import annotations
+
+import secrets
+import select
+import time
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from cdc_merge.doctor.facts import Canary, CapacityFacts, Facts, NotAnswered, Probed, Subject
+from cdc_merge.doctor.queries import query
+from cdc_merge.errors import CdcMergeError, ProtocolError
+from cdc_merge.sources.connecting import connect
+from cdc_merge.sources.frames import XLOG_DATA, XLOG_DATA_HEADER_BYTES
+from cdc_merge.sources.pgoutput import LogicalMessage, decode
+from cdc_merge.sources.refusals import server_errors
+from cdc_merge.sources.walsender import WalSender
+
+PREFIX: Final = "cdc_merge.probe"
+LIMIT_S: Final = 10.0  # a new slot waits for open transactions: longer ones are named by SLT10
+CANARY_LIMIT_S: Final = 10.0  # an idle sidecar confirms within a second
+
+
+class TemporarySlot(WalSender):
+    """A replication connection with a slot that ends with it."""
+
+    def create_temporary(self, slot: str, limit_s: float) -> bool:
+        """Whether the slot could be made within the time."""
+        create = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput {}").format(
+            sql.Identifier(slot), sql.SQL(self._without_snapshot())
+        )
+        return self._command(create.as_bytes(self._connection), limit_s, _never) is not None
+
+    def _without_snapshot(self) -> str:
+        return "(SNAPSHOT 'nothing')" if self._connection.info.server_version >= 150000 else "NOEXPORT_SNAPSHOT"
+
+
+def _never() -> bool:
+    return False
+
+
+def probed(subject: Subject, dsn: str, facts: Facts, limit_s: float = LIMIT_S) -> Probed:
+    """Walk the whole path once. Never raises: what went wrong is the answer."""
+    try:
+        room = facts.one(CapacityFacts)
+    except NotAnswered as missing:
+        return Probed("skipped", 0.0, str(missing))
+    if room.free_slots < 1 or room.free_senders < 1:
+        return Probed("skipped", 0.0, "No slot or WAL sender is free for the probe.")
+    began = time.monotonic()
+    step, refusal = _walk(subject, dsn, began + limit_s)
+    return Probed(step, time.monotonic() - began, refusal)
+
+
+def _walk(subject: Subject, dsn: str, deadline: float) -> tuple[str, str]:
+    step, token = "create", secrets.token_hex(8)
+    try:
+        sender = TemporarySlot(subject.source, dsn)
+        try:
+            if not sender.create_temporary(f"cdc_merge_probe_{token}", deadline - time.monotonic()):
+                return step, "it had to wait for open transactions for too long."
+            step = "start"
+            sender.start(f"cdc_merge_probe_{token}", subject.publication, 0)
+            step = "message"
+            emit(subject, dsn, token)
+            step = "receive"
+            arrived = _received(sender, token, deadline)
+        finally:
+            sender.close()
+    except CdcMergeError as error:
+        return step, f"{error} {error.hint}"
+    return ("done", "") if arrived else (step, "it did not come in time.")
+
+
+def emit(subject: Subject, dsn: str, token: str) -> int:
+    """Send one message; the LSN behind it."""
+    connection = connect(subject.source, dsn)
+    try:
+        with server_errors(subject.source):
+            connection.execute("SET synchronous_commit = on")
+            row = connection.execute(query("emit").encode(), [token]).fetchone()
+    finally:
+        connection.close()
+    assert row is not None
+    return int(row[0])
+
+
+def _received(sender: TemporarySlot, token: str, deadline: float) -> bool:
+    while time.monotonic() < deadline:
+        select.select([sender.socket], [], [], min(0.2, max(0.0, deadline - time.monotonic())))
+        if any(_is_ours(frame, token) for frame in sender.receive()):
+            return True
+    return False
+
+
+def _is_ours(frame: memoryview, token: str) -> bool:
+    if frame[0] != XLOG_DATA:
+        return False
+    try:
+        message = decode(frame, XLOG_DATA_HEADER_BYTES)
+    except ProtocolError:
+        return False
+    return isinstance(message, LogicalMessage) and message.prefix == PREFIX and message.content == token.encode()
+
+
+def canary(subject: Subject, dsn: str, limit_s: float = CANARY_LIMIT_S) -> Canary | NotAnswered:
+    """Whether the sidecar that reads our slot confirms a message sent now."""
+    began = time.monotonic()
+    try:
+        lsn = emit(subject, dsn, secrets.token_hex(8))
+        connection = connect(subject.source, dsn)
+        try:
+            while time.monotonic() < began + limit_s:
+                row = connection.execute(query("confirmed").encode(), [subject.slot]).fetchone()
+                if row is not None and row[0] is not None and row[0] >= lsn:
+                    return Canary(came_back=True, seconds=time.monotonic() - began)
+                time.sleep(0.1)
+        finally:
+            connection.close()
+    except (CdcMergeError, psycopg.Error) as error:
+        return NotAnswered(f"The message could not be sent or watched ({type(error).__name__}).")
+    return Canary(came_back=False, seconds=limit_s)

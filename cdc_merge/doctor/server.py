@@ -1,0 +1,174 @@
+"""SRV: the server itself. Can it be read, is it the one that answers, does its clock agree. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from cdc_merge.doctor.facts import ClockFacts, Connected, Facts, ServerFacts, Setting
+from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
+
+END_OF_LIFE: Final = {14: "2026-11-12", 15: "2027-11-11", 16: "2028-11-09", 17: "2029-11-08", 18: "2030-11-14"}
+"""Major version → the day of its last release (postgresql.org/support/versioning)."""
+
+OLDEST: Final = 140000
+STANDBY_SINCE: Final = 160000
+REPLICA_IS_ENOUGH_SINCE: Final = 190000
+
+WAL_LEVEL_BY_PLATFORM: Final = {
+    "rds": "-- RDS, Aurora: set rds.logical_replication = 1 in the parameter group, then reboot the instance.",
+    "cloudsql": "-- Cloud SQL: set the flag cloudsql.logical_decoding = on; the instance restarts.",
+    "alloydb": "-- AlloyDB: set the flag alloydb.logical_decoding = on; the instance restarts.",
+    "azure": "-- Azure: set the server parameter wal_level = logical; the server restarts.",
+}
+
+
+def version(facts: Facts) -> Findings:
+    server = facts.one(ServerFacts)
+    major = server.version // 10000
+    if server.version < OLDEST:
+        yield fail(f"PostgreSQL {major} cannot be read: 14 is the oldest version that sends logical messages.")
+        return
+    end = END_OF_LIFE.get(major, "")
+    today = datetime.fromtimestamp(server.now_us / 1e6, UTC).date().isoformat()
+    if end and end < today:
+        yield warn(f"PostgreSQL {major} has had no security releases since {end}.")
+    else:
+        yield ok(f"PostgreSQL {major}.{server.version % 10000}" + (f", maintained until {end}" if end else "") + ".")
+
+
+def wal_level(facts: Facts) -> Findings:
+    server = facts.one(ServerFacts)
+    level = server.effective_wal_level or server.wal_level
+    enough = level == "logical" or (server.version >= REPLICA_IS_ENOUGH_SINCE and level == "replica")
+    if enough:
+        yield ok(f"wal_level is {level}.")
+        return
+    by_platform = WAL_LEVEL_BY_PLATFORM.get(server.platform)
+    fix = Fix((by_platform or "ALTER SYSTEM SET wal_level = 'logical';",), restart=True, superuser=True)
+    yield fail(f"wal_level is {level}: the WAL does not hold what logical decoding needs.", fix)
+
+
+def pending(facts: Facts) -> Findings:
+    waiting = [setting.name for setting in facts.rows(Setting) if setting.pending_restart]
+    if not waiting:
+        yield ok("No setting waits for a restart.")
+    else:
+        names = ", ".join(waiting)
+        fix = Fix((f"-- Restart the server: {names} take effect then.",), restart=True, superuser=True)
+        yield warn(f"{names}: changed in the configuration, and not in effect before a restart.", fix)
+
+
+def standby(facts: Facts) -> Findings:
+    server = facts.one(ServerFacts)
+    if not server.standby:
+        yield ok("The server is a primary.")
+        return
+    if server.version < STANDBY_SINCE:
+        yield fail("The server is a standby; before version 16 only the primary can be read.")
+        return
+    feedback, slot = facts.setting("hot_standby_feedback"), facts.setting("primary_slot_name")
+    if feedback is None or feedback.setting != "on":
+        statements = ("ALTER SYSTEM SET hot_standby_feedback = on;", "SELECT pg_reload_conf();")
+        yield fail(
+            "A standby without hot_standby_feedback: the primary removes rows that our slot needs.",
+            Fix(statements, superuser=True),
+            "hot_standby_feedback",
+        )
+    if slot is None or not slot.setting:
+        yield warn(
+            "The standby has no primary_slot_name: while it is away, hot_standby_feedback protects nothing.",
+            Fix(("-- Give the standby a physical slot: primary_slot_name.",), superuser=True),
+            "primary_slot_name",
+        )
+    if feedback is not None and feedback.setting == "on" and slot is not None and slot.setting:
+        yield ok("A standby with hot_standby_feedback and a physical slot.")
+
+
+def encoding(facts: Facts) -> Findings:
+    name = facts.one(ServerFacts).encoding
+    if name == "SQL_ASCII":
+        yield fail("The database's encoding is SQL_ASCII: its text cannot be read without guessing.")
+    elif name != "UTF8":
+        yield warn(f"The database's encoding is {name}: the server converts every value, and refuses those it cannot.")
+    else:
+        yield ok("The database's encoding is UTF8.")
+
+
+def identity(facts: Facts) -> Findings:
+    server = facts.one(ServerFacts)
+    if server.system is None or server.timeline is None:
+        function = "pg_control_system(), pg_control_checkpoint()"
+        fix = Fix((f"GRANT EXECUTE ON FUNCTION {function} TO {server.role_sql};",), superuser=True)
+        yield unknown("The role may not read the system identifier and the timeline.", fix)
+    else:
+        yield ok(f"System {server.system}, timeline {server.timeline}.")
+
+
+def clock(facts: Facts) -> Findings:
+    reading, limit_s = facts.one(ClockFacts), facts.subject.limits.skew_s
+    shown = f"{abs(reading.ahead_s):.3f} s {'ahead of' if reading.ahead_s >= 0 else 'behind'} ours"
+    sure = f"(± {reading.error_s:.3f} s)"
+    if abs(reading.ahead_s) - reading.error_s > limit_s:
+        fix = Fix(("-- Synchronise the clocks of both machines (NTP, chrony).",), superuser=True)
+        yield warn(f"The server's clock is {shown} {sure}, more than {limit_s:g} s.", fix)
+    else:
+        yield ok(f"The server's clock is {shown} {sure}.")
+
+
+def pooler(facts: Facts) -> Findings:
+    login, asked = facts.one(Connected).login_pid, facts.one(ServerFacts).backend_pid
+    if login != asked:
+        fix = Fix(("-- Point the DSN at the server itself, not at the pooler or load balancer.",))
+        yield fail(f"Process {login} answered the login, process {asked} the questions: a pooler is in between.", fix)
+    else:
+        yield ok("The process that answered the login answers the questions.")
+
+
+def platform(facts: Facts) -> Findings:
+    name = facts.one(ServerFacts).platform
+    words = {"rds": "Amazon RDS or Aurora", "cloudsql": "Cloud SQL", "alloydb": "AlloyDB", "azure": "Azure"}
+    yield ok(words.get(name, "A server of one's own, or a platform that shows no sign of itself."))
+
+
+def foreign_time(facts: Facts) -> Findings:
+    server = facts.one(ServerFacts)
+    if server.subscriptions or server.origins:
+        yield warn(
+            f"{server.subscriptions} subscriptions and {server.origins} replication origins: transactions applied "
+            "under an origin carry the commit time of the server they come from.",
+            Fix(("-- If they only repeat what other sources have, name the origins in copies.origins.",)),
+        )
+    else:
+        yield ok("No subscription and no replication origin feeds this database.")
+
+
+CHECKS: Final = (
+    Kind("SRV01", "Server version", "Older versions cannot send what we read, or get no security releases.", version),
+    Kind("SRV02", "wal_level", "Without logical WAL there is nothing to decode.", wal_level),
+    Kind("SRV03", "Settings that wait for a restart", "A mended setting that is not in effect mends nothing.", pending),
+    Kind(
+        "SRV04",
+        "Primary or standby",
+        "A standby can be read from version 16 on, and only if its primary keeps what the slot needs.",
+        standby,
+    ),
+    Kind("SRV05", "Encoding", "Text in an unknown encoding cannot be compared between systems.", encoding),
+    Kind(
+        "SRV06",
+        "System identifier and timeline",
+        "They tell a restored or replaced server from the one we have read.",
+        identity,
+    ),
+    Kind("SRV07", "Clock", "Which of two edits is the later one is decided by commit times.", clock),
+    Kind(
+        "SRV08", "Pooler in the path", "A pooler breaks exported snapshots, session settings and replication.", pooler
+    ),
+    Kind("SRV09", "Platform", "Where the server runs decides how its settings are changed.", platform),
+    Kind(
+        "SRV10",
+        "Foreign commit times",
+        "A commit time of another server's clock puts edits into the wrong order.",
+        foreign_time,
+    ),
+)

@@ -1,0 +1,2 @@
+-- How far our slot ($1) is confirmed.
+SELECT (s.confirmed_flush_lsn - '0/0')::int8 FROM pg_replication_slots s WHERE s.slot_name = $1

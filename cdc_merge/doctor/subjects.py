@@ -1,0 +1,42 @@
+"""What the configuration wants of each source, as the doctor asks about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cdc_merge.config.settings import PostgresSource
+from cdc_merge.doctor.facts import Limits, Subject
+from cdc_merge.model import Position
+from cdc_merge.plan import Plan
+
+
+def subject_of(source: PostgresSource, plan: Plan, position: Position | None) -> Subject:
+    """`position` is what the store has of this source, None when there is none or no store."""
+    columns: dict[str, tuple[str, ...]] = {}
+    keys: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for table in plan.tables:
+        if table.source != source.name:
+            continue
+        actor = (table.actor_column,) if table.actor_column else ()
+        wanted = (*columns.get(table.table, ()), *table.key, *table.fields.values(), *actor)
+        columns[table.table] = tuple(dict.fromkeys(wanted))
+        keys[table.entity] = (table.table, table.key)
+    return Subject(
+        source=source.name,
+        slot=source.slot,
+        publication=source.publication,
+        snapshot=source.snapshot,
+        tables=columns,
+        keys=keys,
+        position=position,
+        limits=Limits(skew_s=plan.max_ahead_us / 1e6),
+    )
+
+
+def subjects(sources: Mapping[str, object], plan: Plan, positions: Mapping[str, Position]) -> list[tuple[Subject, str]]:
+    """(subject, DSN) of every source that is a PostgreSQL database, in the order of the file."""
+    return [
+        (subject_of(source, plan, positions.get(source.name)), source.dsn.reveal())
+        for source in sources.values()
+        if isinstance(source, PostgresSource)
+    ]

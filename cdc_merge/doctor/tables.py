@@ -1,0 +1,248 @@
+"""TAB: the tables themselves: identity, types, defaults, size. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from cdc_merge.doctor.facts import ColumnFacts, EventTrigger, Facts, Table
+from cdc_merge.doctor.publication import FULL, written
+from cdc_merge.doctor.quantities import size, span
+from cdc_merge.doctor.results import Finding, Findings, Fix, Kind, fail, ok, warn
+from cdc_merge.mapping.values import value_type
+
+READ_KINDS: Final = ("r", "p")
+CHANGING_DEFAULTS: Final = (
+    "now()",
+    "CURRENT_TIMESTAMP",
+    "clock_timestamp()",
+    "gen_random_uuid()",
+    "uuid",
+    "nextval(",
+    "random()",
+    "CURRENT_USER",
+)
+COPY_BYTES_PER_S: Final = 50 << 20  # measured on small machines; only the order of magnitude is told
+
+
+def identity(facts: Facts) -> Findings:
+    broken = [table for table in written(facts) if table.identity != FULL and not table.identity_columns]
+    for table in broken:
+        yield fail(
+            f"{_why_unusable(table)}: the application's own UPDATE and DELETE on it fail (55000).",
+            _identity_fix(table),
+            table.table,
+        )
+    if not broken:
+        yield ok("Every published table has a usable replica identity.")
+
+
+def _why_unusable(table: Table) -> str:
+    if table.identity == "n":
+        return "Its replica identity is NOTHING"
+    if table.identity == "i":
+        return "Its replica identity is an index that was dropped"
+    if table.primary_key_is_deferrable:
+        return "Its primary key is DEFERRABLE, which is no replica identity"
+    return "It has no primary key"
+
+
+def _identity_fix(table: Table) -> Fix:
+    alter = f"ALTER TABLE {table.sql} REPLICA IDENTITY"
+    if table.has_primary_key and not table.primary_key_is_deferrable:
+        return Fix((f"{alter} DEFAULT;",), lock=True)
+    if table.best_index is not None:
+        return Fix((f"{alter} USING INDEX {table.best_index};",), lock=True)
+    return Fix((f"{alter} FULL;",), lock=True)
+
+
+def full(facts: Facts) -> Findings:
+    found = False
+    for table in written(facts):
+        if table.identity == FULL and table.best_index is None:
+            found = True
+            yield warn(
+                "Replica identity FULL without any unique key: every update writes the whole old row into WAL.",
+                _key_fix(facts, table),
+                table.table,
+            )
+        elif table.identity == FULL and table.bytes > facts.subject.limits.large_bytes:
+            found = True
+            fix = Fix((f"ALTER TABLE {table.sql} REPLICA IDENTITY DEFAULT;",), lock=True)
+            yield warn(
+                f"Replica identity FULL on {size(table.bytes)}: every update writes the whole old row into WAL.",
+                fix,
+                table.table,
+            )
+    if not found:
+        yield ok("No table pays for replica identity FULL without need.")
+
+
+def _key_fix(facts: Facts, table: Table) -> Fix:
+    keys = [columns for name, columns in facts.subject.keys.values() if name == table.table]
+    quoted = {column.column: column.sql for column in facts.rows(ColumnFacts) if column.table == table.table}
+    if not keys or not all(column in quoted for column in keys[0]):
+        return Fix(("-- Give it a primary key.",), lock=True)
+    columns = ", ".join(quoted[column] for column in keys[0])
+    return Fix((f"ALTER TABLE {table.sql} ADD PRIMARY KEY ({columns});",), lock=True)
+
+
+def toast(facts: Facts) -> Findings:
+    full_tables = {table.table for table in facts.rows(Table) if table.identity == FULL}
+    names = [f"{c.table}.{c.column}" for c in facts.needed_columns() if c.toastable and c.table not in full_tables]
+    yield ok(_some(names, "mapped columns may be left out of updates that do not write them; we keep what we know"))
+
+
+def _some(names: Sequence[str], what: str) -> str:
+    if not names:
+        return f"No {what}."
+    shown = ", ".join(names[:6]) + (" …" if len(names) > 6 else "")
+    return f"{len(names)} {what}: {shown}."
+
+
+def logged(facts: Facts) -> Findings:
+    found = False
+    for name in facts.subject.tables:
+        table = facts.table(name)
+        if table is None:
+            continue
+        finding = _unlogged(table)
+        if finding is not None:
+            found = True
+            yield finding
+    if not found:
+        yield ok("Every mapped table is one whose changes are logged.")
+
+
+def _unlogged(table: Table) -> Finding | None:
+    if table.kind not in READ_KINDS:
+        return fail("It is no table: views and foreign tables have no changes of their own.", about=table.table)
+    if table.persistence != "p":
+        fix = Fix((f"ALTER TABLE {table.sql} SET LOGGED;",), lock=True)
+        return fail("It is unlogged: its changes never reach WAL, and after a crash it is empty.", fix, table.table)
+    return None
+
+
+def key_types(facts: Facts) -> Findings:
+    wanted = {(table, column) for table, columns in facts.subject.keys.values() for column in columns}
+    found = False
+    for column in facts.rows(ColumnFacts):
+        reason = _key_reason(column) if (column.table, column.column) in wanted else ""
+        if reason:
+            found = True
+            yield warn(f"Key column {column.column} is {column.declared}: {reason}.", about=column.table)
+    if not found:
+        yield ok("Keys are of types whose equality is the same everywhere.")
+
+
+def _key_reason(column: ColumnFacts) -> str:
+    if column.type_name in ("float4", "float8"):
+        return "equal numbers may differ in their last digit"
+    if column.type_name == "bpchar":
+        return "it is filled up with blanks, which other systems may not do"
+    if column.type_name == "citext" or column.nondeterministic:
+        return "it takes for equal what other systems tell apart"
+    return ""
+
+
+def careful_types(facts: Facts) -> Findings:
+    found = False
+    for column in facts.needed_columns():
+        if column.type_name == "money":
+            found = True
+            fix = Fix((f"-- ALTER TABLE … ALTER COLUMN {column.sql} TYPE numeric;",), lock=True)
+            yield warn(f"{column.column} is money: its text depends on lc_monetary.", fix, column.table)
+        elif column.extension is not None and column.type_name not in ("citext", "hstore"):
+            found = True
+            yield warn(
+                f"{column.column} is {column.declared} of extension {column.extension}: compared as text.",
+                about=column.table,
+            )
+    zoneless = [f"{c.table}.{c.column}" for c in facts.needed_columns() if c.type_name == "timestamp"]
+    if not found:
+        yield ok(_some(zoneless, "mapped columns are timestamps without a time zone, read as UTC"))
+
+
+def key_types_across(sources: Sequence[Facts]) -> list[tuple[Facts, Finding]]:
+    """TAB07: whether the business keys of one entity have the same types in every source that was examined."""
+    found = []
+    entities = sorted({entity for facts in sources for entity in facts.subject.keys})
+    for entity in entities:
+        types = {facts: _key_types(facts, entity) for facts in sources if entity in facts.subject.keys}
+        if len({known for known in types.values() if known}) > 1:
+            shown = ", ".join(
+                f"{facts.subject.source} has {' and '.join(known)}" for facts, known in types.items() if known
+            )
+            found += [
+                (facts, fail(f"The key of {entity} is not of one type: {shown}.", about=entity)) for facts in types
+            ]
+    return found or [(facts, ok("Keys have the same types in every source that was asked.")) for facts in sources]
+
+
+def _key_types(facts: Facts, entity: str) -> tuple[str, ...]:
+    name, key = facts.subject.keys[entity]
+    known = {column.column: column for column in facts.rows(ColumnFacts) if column.table == name}
+    types = [value_type(known[part].type_oid, known[part].type_name) for part in key if part in known]
+    # Whole numbers are equal whether a column could hold fractions or not.
+    return tuple("number" if kind in ("integer", "decimal") else kind for kind in types)
+
+
+def defaults(facts: Facts) -> Findings:
+    found = False
+    for column in facts.needed_columns():
+        if column.default and any(word.lower() in column.default.lower() for word in CHANGING_DEFAULTS):
+            found = True
+            yield warn(
+                f"{column.column} has the default {column.default}: every system fills in something else.",
+                about=column.table,
+            )
+    for name in facts.subject.tables:
+        table = facts.table(name)
+        if table is not None and table.triggers:
+            found = True
+            yield warn(f"Triggers may rewrite values before they are stored: {', '.join(table.triggers)}.", about=name)
+    if not found:
+        yield ok("No default or trigger makes values of its own in mapped columns.")
+
+
+def sizes(facts: Facts) -> Findings:
+    leaves = [
+        table
+        for table in facts.rows(Table)
+        if table.table in facts.subject.tables or table.published_as in facts.subject.tables
+    ]
+    stored = sum(table.bytes for table in leaves)
+    rows = sum(table.expected_rows for table in leaves if table.kind != "p")
+    yield ok(
+        f"About {rows} rows, {size(stored)}: a first copy takes at least {span(stored / COPY_BYTES_PER_S)}."
+        if stored > COPY_BYTES_PER_S
+        else f"About {rows} rows, {size(stored)}."
+    )
+
+
+def event_triggers(facts: Facts) -> Findings:
+    found = [trigger.name for trigger in facts.rows(EventTrigger) if trigger.enabled != "D"]
+    yield ok(
+        f"Event triggers: {', '.join(found)}."
+        if found
+        else "None. Changes of tables are noticed in the stream and the catalog."
+    )
+
+
+ACROSS: Final = "TAB07"
+CHECKS: Final = (
+    Kind(
+        "TAB01",
+        "Replica identity",
+        "Once a table is published, Postgres refuses updates and deletes on it that it cannot identify.",
+        identity,
+    ),
+    Kind("TAB02", "Replica identity FULL", "It writes every old row whole into WAL.", full),
+    Kind("TAB03", "Large values", "Postgres does not send large values that a change did not write.", toast),
+    Kind("TAB04", "Logged tables", "What is not in WAL cannot be read from it.", logged),
+    Kind("TAB05", "Types of keys", "Two systems must agree on when two keys are the same.", key_types),
+    Kind("TAB06", "Types that need care", "Their text may mean something else in another system.", careful_types),
+    Kind("TAB08", "Values that each system makes itself", "They differ everywhere, and look like conflicts.", defaults),
+    Kind("TAB09", "Size", "The first copy reads all of it once.", sizes),
+    Kind("TAB10", "Event triggers", "Informational.", event_triggers),
+)
