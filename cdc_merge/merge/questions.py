@@ -42,14 +42,14 @@ def _concurrent(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     asked = unit.type.asks(cell, unit.plan, front) or _overruled(front)
     if not asked:
         return
-    yield _question(
+    yield question_of(
         record,
         unit,
         cell,
         asked,
         kind=_kind(unit, asked),
         labels=("baseline",) if any(w.kind == BASELINE for w in asked) else (),
-        base=_base(cell, asked),
+        base=base_of(cell, asked),
     )
 
 
@@ -69,12 +69,13 @@ def _kind(unit: Unit, candidates: list[Write]) -> str:
 
 
 def _separate(one: Write, other: Write) -> bool:
-    """They go back to different inserts, neither of which had seen the other; first-snapshot values count against real ones."""
+    """They go back to different inserts, neither of which had seen the other; first-snapshot values count against
+    real ones."""
     mine, theirs = one.inserts - other.inserts, other.inserts - one.inserts
     return bool(mine and theirs) and not all(insert.baseline for insert in mine | theirs)
 
 
-def _base(cell: Cell, candidates: list[Write]) -> MaybeValue:
+def base_of(cell: Cell, candidates: list[Write]) -> MaybeValue:
     """The latest write that all candidates have seen, else the first snapshot value that their sources shared."""
     common = cell.everything
     for write in candidates:
@@ -97,7 +98,7 @@ def _bound(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
         return
     front = effective(record, unit, cell)
     if front and counter.outside(unit.plan, value_of(record, unit, cell)):
-        yield _question(record, unit, cell, front, kind="bound", base=_base(cell, front))
+        yield question_of(record, unit, cell, front, kind="bound", base=base_of(cell, front))
 
 
 def _unknown_base(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
@@ -108,7 +109,7 @@ def _unknown_base(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
         settled |= chosen.seen
     gaps = [w for w in cell.writes.values() if w.is_gap and not w.bit & settled]
     if gaps:
-        yield _question(record, unit, cell, sorted(gaps, key=lambda w: w.stamp), kind="unknown_base")
+        yield question_of(record, unit, cell, sorted(gaps, key=lambda w: w.stamp), kind="unknown_base")
 
 
 def _diverged(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
@@ -122,7 +123,7 @@ def _diverged(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     if len({side.key for _, side in differing}) < 2:
         return
     candidates = [_held(unit, source, side) for source, side in differing]
-    yield _made(record, unit, cell, tuple(candidates), kind="divergence", labels=("baseline",))
+    yield made(record, unit, cell, tuple(candidates), kind="divergence", labels=("baseline",))
 
 
 def _held(unit: Unit, source: str, side: Side) -> Candidate:
@@ -157,14 +158,14 @@ def _row_questions(record: Record) -> Iterator[Question]:
         return
     candidates = [_deleted(d.change, d.source) for d, _ in opposed]
     against = {(u.name, w.stamp): (u, w) for _, writes in opposed for u, w in writes}
-    candidates += _updates(list(against.values()))
+    candidates += updates(list(against.values()))
     yield Question(
         entity=record.units.entity.name,
         key=record.key,
         field=None,
         group=None,
         kind="update_delete",
-        severity=_highest(u.plan.severity for u, _ in against.values()),
+        severity=highest(u.plan.severity for u, _ in against.values()),
         candidates=tuple(sorted(candidates, key=lambda c: c.stamp)),
     )
 
@@ -173,7 +174,7 @@ def _deleted(change: Change, source: str) -> Candidate:
     return Candidate(source, None, change.stamp, change.committed_us, change.actor, change.place)
 
 
-def _updates(writes: list[tuple[Unit, Write]]) -> list[Candidate]:
+def updates(writes: list[tuple[Unit, Write]]) -> list[Candidate]:
     """One candidate a change: the fields that it wrote and that still stand."""
     fields: dict[Change, dict[str, Value]] = {}
     by_stamp: dict[object, Change] = {}
@@ -196,7 +197,7 @@ def _named_values(unit: Unit, value: MaybeValue) -> dict[str, Value]:
     return {name: v for name, v in named.items() if v is not UNKNOWN and v is not ABSENT}
 
 
-def _highest(severities: Iterable[str]) -> str:
+def highest(severities: Iterable[str]) -> str:
     return max(severities, key=SEVERITIES.index, default="medium")
 
 
@@ -228,7 +229,7 @@ def candidate(cell: Cell, unit: Unit, write: Write) -> Candidate:
     )
 
 
-def _question(
+def question_of(
     record: Record,
     unit: Unit,
     cell: Cell,
@@ -239,10 +240,10 @@ def _question(
     base: MaybeValue = UNKNOWN,
 ) -> Question:
     candidates = tuple(candidate(cell, unit, w) for w in writes)
-    return _made(record, unit, cell, candidates, kind=kind, labels=labels, base=base)
+    return made(record, unit, cell, candidates, kind=kind, labels=labels, base=base)
 
 
-def _made(
+def made(
     record: Record,
     unit: Unit,
     cell: Cell,
