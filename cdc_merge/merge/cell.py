@@ -49,6 +49,10 @@ NO_INSERTS: frozenset[Insert] = frozenset()
 NO_DELETES: frozenset[Stamp] = frozenset()
 # Shared by the many cells that no delete has witnessed; never written to.
 NOTHING: dict[Stamp, int] = {}
+NO_PAST: dict[tuple[str, str], list[tuple[object, int]]] = {}
+
+# How far back `agreement: past` looks (semantics §2 rule 3).
+PAST_VALUES = 100
 
 
 # More digits than any numeric column may have (131072 before the point, 16383 after), so that sums never round.
@@ -132,10 +136,9 @@ class Waiting:
 
 class Side:
     """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
-    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `base`: what parts add to
-    as long as nobody rewrites (counters, logs); `ended`: a new life of the
-    record began elsewhere since, so the value does not count as long as nobody writes; `untouched`: it still holds its first snapshot
-    value, `baseline` is that value as an insert; `gone`: (value, key) before its row was deleted."""
+    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `base`: what the parts of a
+    counter or log add to while nobody has rewritten it; `ended`: a new life of the record began elsewhere since, so the value does
+    not count as long as nobody writes; `untouched`: it still holds its first snapshot value, `baseline` is that value as an insert; `gone`: (value, key) before its row was deleted."""
 
     __slots__ = ("base", "baseline", "by", "ended", "first", "first_key", "gone", "inserts", "key", "seen", "untouched", "value")
 
@@ -167,8 +170,8 @@ class Traits(NamedTuple):
 
 class Cell:
     """The state of one unit. `sides`: per source; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
-    values nobody has replaced; `sets`: rewrites of a counter or log that no other rewrite has seen; `watched`: may ask although nothing is concurrent;
-    `extra`: a type's own state."""
+    values nobody has replaced; `past`: for (s, t) what t has held since the two last held one value (`agreement: past`); `sets`: rewrites of a counter or log that no other rewrite has seen; `watched`: may ask although
+    nothing is concurrent; `extra`: a type's own state."""
 
     __slots__ = (
         "baselines",
@@ -180,6 +183,7 @@ class Cell:
         "next",
         "order",
         "overwritten",
+        "past",
         "sets",
         "sides",
         "traces",
@@ -201,6 +205,7 @@ class Cell:
         self.sets = 0
         self.sides: dict[str, Side] = {}
         self.deletes: dict[Stamp, int] = NOTHING
+        self.past: dict[tuple[str, str], list[tuple[object, int]]] = NO_PAST
         self.waiting: tuple[Waiting, ...] = ()
         self.traces: tuple[Write, ...] = ()
         self.diverged = False
@@ -258,7 +263,7 @@ class Cell:
         side = self.sides.get(source)
         if side is not None:
             side.gone = side.value, side.key
-            side.value, side.key, side.base = UNKNOWN, MISSING, UNKNOWN
+            side.value, side.key = UNKNOWN, MISSING
             self._replace_first(source, MISSING)
 
     def take_back(self, source: str) -> None:
@@ -431,6 +436,35 @@ class Cell:
             side.seen, side.inserts = seen, inserts
         return True
 
+    def remember(self, source: str, holders: Iterable[str]) -> None:
+        """Note for `agreement: past` what a source has come to hold; two that hold one value start afresh."""
+        if self.past is NO_PAST:
+            self.past = {}
+        side = self.sides[source]
+        for other in self.order:
+            if other != source:
+                held = self.past.setdefault((other, source), [])
+                held.append((side.key, side.seen))
+                del held[:-PAST_VALUES]
+        for other in holders:
+            if other != source and self.held(other) == side.key:
+                self.past.pop((other, source), None)
+                self.past.pop((source, other), None)
+
+    def late_copy(self, source: str, change: Change, value: MaybeValue, holders: Iterable[str]) -> bool:
+        """An unmarked edit to a value that another source has held since the two last agreed, and holds no longer, is a late copy of
+        it (`agreement: past`). True when it was one."""
+        key = self.keyed(value)
+        others = [t for t in holders if t != source and self.held(t) != key]
+        learned = [(t, seen) for t in others for k, seen in self.past.get((source, t), ()) if k == key]
+        if not learned:
+            return False
+        side = self.hold(source, change, value, key)
+        for teacher, seen in learned:
+            side.seen |= seen
+            side.inserts |= self.sides[teacher].inserts
+        return True
+
     def agree_with_decision(self, decision: Write, holders: Iterable[str]) -> None:
         for source in holders:
             side = self.sides.get(source)
@@ -531,6 +565,7 @@ class Cell:
             keep |= waiting.replaced | waiting.written
         masks = [side.seen for side in self.sides.values()]
         masks.extend(self.deletes.values())
+        masks.extend(seen for held in self.past.values() for _, seen in held)
         for write in self.of(keep):
             masks.append(write.seen)
             masks.append(write.after)
@@ -575,6 +610,8 @@ class Cell:
             side.seen = moved(side.seen)
         for delete, seen in self.deletes.items():
             self.deletes[delete] = moved(seen)
+        for pair, held in self.past.items():
+            self.past[pair] = [(key, moved(seen)) for key, seen in held]
         for waiting in self.waiting:
             waiting.replaced, waiting.written = moved(waiting.replaced), moved(waiting.written)
         for write in survivors:

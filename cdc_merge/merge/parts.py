@@ -1,19 +1,19 @@
 """What counters and logs share: a rewrite (`is_set`) says the whole value, a part adds to whatever it stands on.
 
-The value is the latest rewrite that no other rewrite has seen, plus the parts which that one had not seen. A rewrite concurrent
-with a part or with a different rewrite is asked about; equal concurrent rewrites agree. A decision is a rewrite to which parts
-that it had not seen add without a question.
+The value is the latest rewrite that no other rewrite has seen, plus the parts which that one had not seen. A rewrite
+concurrent with a part or with a different rewrite is asked about; equal concurrent rewrites agree. A decision is a
+rewrite to which parts that it had not seen add without a question.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import BASELINE, DECIDED, Cell, Write, meets
+from cdc_merge.merge.cell import BASELINE, DECIDED, MISSING, Cell, Write, ignores, meets
 from cdc_merge.merge.merge_type import Event
-from cdc_merge.model import INSERT, UNKNOWN, Stamp
+from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 
 Measure: TypeAlias = Callable[[Cell, Write], bool]
@@ -21,7 +21,7 @@ Measure: TypeAlias = Callable[[Cell, Write], bool]
 
 
 def applying(measure: Measure) -> Callable[[Cell, FieldPlan, Event], str]:
-    """The step of a genuine edit. Inserts are rewrites; the first insert of NULL and SET a = a are no writes."""
+    """The step of a genuine edit. What begins a row is a rewrite; the first insert of NULL and SET a = a are no writes."""
 
     def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
         key, born = cell.keyed(event.after), event.born
@@ -34,7 +34,7 @@ def applying(measure: Measure) -> Callable[[Cell, FieldPlan, Event], str]:
         write = cell.write(event.source, event.change, event.after, key)
         write.before = before
         steps.describe(cell, write, event)
-        if inserted or not measure(cell, write):
+        if born is not None or not measure(cell, write):
             _rewrite(cell, write, event)
         write.after = cell.sides[event.source].seen
         steps.everybody(cell, plan, event)
@@ -74,6 +74,14 @@ def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # no
     steps.end(cell, delete, source, everything)
 
 
+def bases(cell: Cell) -> Iterator[MaybeValue]:
+    """What the parts may add to, in the order of `from:`: of sources that hold the record, NULL counting as absent."""
+    for source in cell.order:
+        side = cell.sides.get(source)
+        if side is not None and side.key is not MISSING and side.base is not UNKNOWN and side.base is not None:
+            yield side.base
+
+
 def standing(cell: Cell, front: list[Write]) -> list[Write]:
     """The rewrites that the writes of `front` are or rest on."""
     reach = 0
@@ -88,7 +96,8 @@ def unseen(cell: Cell, seen: int) -> list[Write]:
 
 
 def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
-    if any(write.kind == BASELINE for write in front):
+    firsts = [write for write in front if write.kind == BASELINE]
+    if any(ignores(write, first) for first in firsts for write in front):
         return front
     for chosen in standing(cell, front):
         if any(_disputes(chosen, write) for write in front):
@@ -97,7 +106,7 @@ def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
 
 
 def _disputes(chosen: Write, write: Write) -> bool:
-    """`write` is concurrent with the rewrite `chosen` and says something else; parts add to a decision without a question."""
+    """`write` is concurrent with the rewrite `chosen` and says something else; parts add to a decision unasked."""
     if write is chosen or write.bit & chosen.seen or chosen.bit & write.seen:
         return False
     return write.key != chosen.key if write.is_set else chosen.kind != DECIDED and not write.is_gap

@@ -1,7 +1,8 @@
-"""append: a text log. An update that continues what was there is a part; the value is every source's parts in stamp order.
+"""append: a text log. An update that continues what was there is a part; the value is every part in stamp order.
 
-An insert, a decision and an update that does not continue the text are rewrites; NULL is the empty log for an update. A part or
-another rewrite concurrent with a rewrite is asked about; equal rewrites are one. Equality proves nothing here: logs never agree.
+An insert, a decision and an update that does not continue the text are rewrites; NULL is the empty log for an update.
+A part or another rewrite concurrent with a rewrite is asked about; equal rewrites are one. Equality of anything else
+proves nothing: logs never agree.
 """
 
 from __future__ import annotations
@@ -60,21 +61,20 @@ def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
         latest = max(standing, key=lambda w: w.stamp)
         log, seen = latest.value, latest.seen | latest.bit
     else:
-        log, seen = base(cell), 0
+        log, seen = next(parts.bases(cell), None), 0
     unseen = [write.part for write in parts.unseen(cell, seen)]
     added = "".join(run.text for run in sorted(run for runs in unseen for run in runs))
     return (_text(log) or "") + added if unseen else log
 
 
-def base(cell: Cell) -> MaybeValue:
-    """The first snapshot value of the first source of `from:` that has one; NULL counts as absent."""
-    bases = (cell.sides[source].base for source in cell.order if source in cell.sides)
-    return next((value for value in bases if value is not None and value is not UNKNOWN), None)
-
-
 def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
-    value = base(cell)
+    value = next(parts.bases(cell), None)
     return steps.first_in_order(cell, plan, views) if value is None else value
+
+
+def restored(cell: Cell, plan: FieldPlan) -> None:
+    for write in cell.writes.values():
+        write.part = write.part and tuple([Run(*run) for run in write.part])
 
 
 TYPE = mv.TYPE._replace(
@@ -87,4 +87,5 @@ TYPE = mv.TYPE._replace(
     read=read,
     start=start,
     asks=parts.asks,
+    restored=restored,
 )

@@ -1,8 +1,9 @@
 """counter: base plus the sum of every source's deltas; exact.
 
-An update from a number to a number is a delta. An insert, NULL → n and n → NULL are sets. The value is the latest set that no
-other set has seen, plus the deltas which it had not seen. A set concurrent with a delta or with a different set is asked
-about; equal concurrent sets agree. A delta whose base is unknown counts as nothing and is asked about (`unknown_base`).
+An update from a number to a number is a delta. An insert, NULL → n and n → NULL are sets. The value is the latest set
+that no other set has seen, plus the deltas which it had not seen. A set concurrent with a delta or with a different set
+is asked about; equal concurrent sets agree. A delta whose base is unknown counts as nothing and is asked about
+(`unknown_base`).
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ def _delta(cell: Cell, write: Write) -> bool:
 
 
 def base(cell: Cell) -> Number | None:
-    """The first snapshot value of the first source of `from:` that has one; NULL counts as absent."""
-    found = (number(cell.sides[source].base) for source in cell.order if source in cell.sides)
-    return next((value for value in found if value is not None), None)
+    return next((value for value in map(number, parts.bases(cell)) if value is not None), None)
 
 
 def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
