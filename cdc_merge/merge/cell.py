@@ -436,13 +436,14 @@ class Cell:
             side.seen, side.inserts = seen, inserts
         return True
 
-    def remember(self, source: str, holders: Iterable[str]) -> None:
-        """Note for `agreement: past` what a source has come to hold; two that hold one value start afresh."""
+    def remember(self, source: str, holders: Iterable[str], *, came: bool) -> None:
+        """Note for `agreement: past` what a source has come to hold (`came`: by an edit or a copy); two that hold one value start
+        afresh."""
         if self.past is NO_PAST:
             self.past = {}
         side = self.sides[source]
         for other in self.order:
-            if other != source:
+            if came and other != source:
                 held = self.past.setdefault((other, source), [])
                 held.append((side.key, side.seen))
                 del held[:-PAST_VALUES]

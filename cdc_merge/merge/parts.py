@@ -21,7 +21,7 @@ Measure: TypeAlias = Callable[[Cell, Write], bool]
 
 
 def applying(measure: Measure) -> Callable[[Cell, FieldPlan, Event], str]:
-    """The step of a genuine edit. What begins a row is a rewrite; the first insert of NULL and SET a = a are no writes."""
+    """The step of a genuine edit. What begins a row is a rewrite; a first insert of NULL and SET a = a write nothing."""
 
     def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
         key, born = cell.keyed(event.after), event.born
@@ -50,10 +50,10 @@ def _rewrite(cell: Cell, write: Write, event: Event) -> None:
         cell.sets |= write.bit
     rivals = [baseline for baseline in cell.of(cell.baselines) if meets(write, baseline)]
     for other in (*cell.of(cell.sets & cell.frontier), *rivals):
-        if other is not write and other.key == write.key and cell.held(other.source) == write.key:
-            if other.source in event.holders:
-                mine, theirs = cell.sides[write.source], cell.sides[other.source]
-                mine.seen = theirs.seen = mine.seen | theirs.seen
+        equal = other is not write and other.key == write.key
+        if equal and cell.held(other.source) == write.key and other.source in event.holders:
+            mine, theirs = cell.sides[write.source], cell.sides[other.source]
+            mine.seen = theirs.seen = mine.seen | theirs.seen
 
 
 def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:

@@ -246,6 +246,8 @@ def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | No
     if not local:
         for cell in record.cells.values():
             cell.drop(source)
+        for held in [held for held in record.map_keys if held[1] == source]:
+            del record.map_keys[held]
 
 
 def _new_delete(record: Record, change: Change, source: str) -> None:
@@ -372,6 +374,8 @@ def _feed(record: Record, change: Change, source: str, born: Insert | None, outc
         if cell.waiting:
             cell.expire(change.stamp, record.max_ahead_us)
         outcome = unit.steps[step](cell, unit.plan, event)
+        if unit.plan.agreement == "past" and change.row != DECISION:
+            cell.remember(source, event.holders, came=change.row != SNAPSHOT)
         front = cell.frontier
         if front & (front - 1) or cell.watched or cell.diverged or cell.baselines:
             record.unsettled[unit.name] = None

@@ -62,6 +62,9 @@ def edit(cell: Cell, plan: FieldPlan, event: Event) -> str:
             return REPEATED
     elif (event.after is None or event.after is ABSENT) and born.first:
         return _first_null(cell, plan, event, key)
+    if plan.agreement == "past" and cell.late_copy(event.source, event.change, event.after, event.holders):
+        everybody(cell, plan, event)
+        return COPIED
     write = cell.write(event.source, event.change, event.after, key)
     write.before = before
     describe(cell, write, event)
