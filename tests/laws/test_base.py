@@ -1,0 +1,113 @@
+"""Folding a part of a history into a base changes no answer, for every merge type: save, pack, unpack, restore, go on.
+
+Every cell is compacted as soon as it holds two writes, so that what a base is made of has forgotten all that it ever will.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cdc_merge.history.order import ordered
+from cdc_merge.merge import base, record
+from cdc_merge.merge.cell import Cell, Side, Waiting, Write
+from cdc_merge.merge.fold import MAX_AHEAD_US, advance, fold
+from cdc_merge.merge.questions import questions
+from cdc_merge.merge.reading import merged
+from cdc_merge.merge.record import Record, Row
+from cdc_merge.merge.units import Units
+from cdc_merge.model import Change
+from cdc_merge.plan import EntityPlan
+from cdc_merge.stores.encoding import decode_base, encode_base
+from tests.laws.test_fold_equals_oracle import story
+from tests.laws.worlds import ALPHABETS, KEY, scripts, small_worlds
+
+MERGE_TYPES = sorted(ALPHABETS)
+
+
+@pytest.fixture(autouse=True)
+def _compacted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "COMPACT_AT", 1)
+    monkeypatch.setattr(base, "SMALL", 0)
+
+
+def through_a_base(units: Units, folded: Record) -> Record:
+    packed = encode_base(base.saved(folded))
+    return base.restored(units, decode_base(packed), key=KEY, max_ahead_us=MAX_AHEAD_US)
+
+
+def said(folded: Record) -> Any:
+    return merged(folded), questions(folded)
+
+
+def answers(entity: EntityPlan, changes: Sequence[Change], cuts: Sequence[int]) -> Iterator[tuple[Any, Any]]:
+    """After every change: what the full fold says, and what a fold says that went through a base at each of the cuts."""
+    units = Units(entity)
+    history = ordered(changes)
+    whole = fold(units, ())
+    going = through_a_base(units, Record(units, KEY, max_ahead_us=MAX_AHEAD_US, compacts=True))
+    whole.key = KEY
+    for number, change in enumerate(history):
+        if number in cuts:
+            going = through_a_base(units, going)
+        advance(whole, change)
+        advance(going, change)
+        yield said(whole), said(going)
+
+
+@pytest.mark.parametrize("merge_type", MERGE_TYPES)
+def test_a_base_before_every_change_of_a_small_world_changes_no_answer(merge_type: str) -> None:
+    for entity, changes in small_worlds(merge_type, depth=3):
+        for whole, going in answers(entity, changes, range(len(changes))):
+            assert going == whole, story(changes)
+
+
+@pytest.mark.parametrize("merge_type", MERGE_TYPES)
+def test_a_base_anywhere_in_a_small_world_of_three_sources_changes_no_answer(merge_type: str) -> None:
+    kinds = ("edit", "insert", "marked", "marked_from", "named_copy", "late_copy", "delete", "truncate", "decide")
+    for entity, changes in small_worlds(merge_type, sources="ABC", depth=2, kinds=kinds):
+        for whole, going in answers(entity, changes, [len(changes) - 1]):
+            assert going == whole, story(changes)
+
+
+@pytest.mark.parametrize("merge_type", MERGE_TYPES)
+@given(data=st.data())
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+def test_bases_in_longer_stories_change_no_answer(merge_type: str, data: st.DataObject) -> None:
+    entity, changes = data.draw(scripts(merge_type, 30))
+    cuts = data.draw(st.sets(st.integers(0, len(changes))))
+    for whole, going in answers(entity, changes, sorted(cuts)):
+        assert going == whole, story(changes)
+
+
+@pytest.mark.parametrize("merge_type", MERGE_TYPES)
+@given(data=st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_restored_record_is_saved_as_it_was(merge_type: str, data: st.DataObject) -> None:
+    entity, changes = data.draw(scripts(merge_type))
+    units = Units(entity)
+    folded = fold(units, changes, compacts=True)
+    tree = decode_base(encode_base(base.saved(folded)))
+    again = base.restored(units, tree, key=KEY, max_ahead_us=MAX_AHEAD_US)
+    assert _unordered(decode_base(encode_base(base.saved(again)))) == _unordered(tree)
+
+
+def _unordered(tree: Any) -> Any:
+    """A tree without the order of what rests as sets."""
+    if isinstance(tree, tuple | list):
+        return tuple(sorted((_unordered(each) for each in tree), key=repr))
+    return tree
+
+
+SAVED = {Write: base.WRITE, Side: base.SIDE, Waiting: base.WAITING, Cell: base.CELL, Row: base.ROW, Record: base.RECORD}
+
+
+@pytest.mark.parametrize("kind", SAVED, ids=lambda kind: kind.__name__)
+def test_every_slot_is_saved_or_made_again(kind: type) -> None:
+    remade = base.REMADE.get(kind, frozenset())
+    assert set(SAVED[kind]) | remade == set(kind.__slots__)  # type: ignore[attr-defined]
+    assert not set(SAVED[kind]) & remade
