@@ -461,6 +461,7 @@ class Cell:
         if not learned:
             return False
         side = self.hold(source, change, value, key)
+        self._replace_first(source, key)
         for teacher, seen in learned:
             side.seen |= seen
             side.inserts |= self.sides[teacher].inserts
