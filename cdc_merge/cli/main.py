@@ -30,6 +30,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "check-config": Entry("cdc_merge.cli.check_config", "Check the configuration: every problem at once."),
     "conflicts": Entry("cdc_merge.cli.conflicts", "The queue of conflicts: list, show."),
     "demo": Entry("cdc_merge.cli.demo", "Three real PostgreSQL servers disagree; watch the sidecar understand them."),
+    "doctor": Entry(
+        "cdc_merge.cli.doctor", "Preflight of every source for DBAs: what is wrong, why, and the SQL that mends it."
+    ),
     "record": Entry("cdc_merge.cli.record", "One record: merged value and views, history, why."),
     "run": Entry("cdc_merge.cli.run", "Run the sidecar."),
     "schema": Entry("cdc_merge.cli.schema", "Print a JSON Schema: of the configuration or of a document."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from cdc_merge.doctor.facts import CapacityFacts, Facts, RoleFacts, ServerFacts, Setting, WalDirectory
+from cdc_merge.doctor.facts import CapacityFacts, Facts, NotAnswered, RoleFacts, ServerFacts, Setting, WalDirectory
 from cdc_merge.doctor.quantities import gib, size, span
 from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
 
@@ -134,7 +134,12 @@ def invalidation(facts: Facts) -> Findings:
 
 
 def disk(facts: Facts) -> Findings:
-    kept = facts.one(WalDirectory).wal_bytes
+    try:
+        kept = facts.one(WalDirectory).wal_bytes
+    except NotAnswered as missing:
+        grant = f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO {facts.one(ServerFacts).role_sql};"
+        yield unknown(str(missing), Fix((grant,), superuser=True))
+        return
     yield ok(f"{size(kept)} of WAL lie on disk. How much is free there, SQL cannot tell: watch it.")
 
 

@@ -37,7 +37,8 @@ class Subject:
     """Which source is asked about, and what is wanted of it.
 
     `tables` maps `schema.table` → the columns needed, `keys` entity → (table, business key's columns).
-    `position` is what the store has, None when nothing of this source is on disk (or there is no store yet).
+    `position` is what the store has, None when nothing of this source is on disk; whether the store could be asked is
+    `position_is_known`.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Subject:
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     keys: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     position: Position | None = None
+    position_is_known: bool = True
     limits: Limits = Limits()
 
 

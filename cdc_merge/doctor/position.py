@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cdc_merge.doctor.facts import Facts, Identified
+from cdc_merge.doctor.facts import Facts, Identified, NotAnswered
 from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown
 from cdc_merge.model import Position, lsn_from_text, lsn_text
 
@@ -48,8 +48,8 @@ def ahead(facts: Facts) -> Findings:
         yield ok("No position to compare.")
     elif lsn_from_text(slot.confirmed_lsn) > position.lsn:
         yield fail(
-            f"The slot starts at {slot.confirmed_lsn}, we have read only up to {lsn_text(position.lsn)}: it was "
-            "dropped and created again, or advanced by somebody else. The changes in between would be missed in silence.",
+            f"The slot starts at {slot.confirmed_lsn}, we have read only up to {lsn_text(position.lsn)}: "
+            "it was dropped and created again, or advanced by somebody else. The changes in between would be missed in silence.",
             _resync(facts),
         )
     else:
@@ -86,6 +86,8 @@ def beyond(facts: Facts) -> Findings:
 
 def _known(facts: Facts) -> Position | None:
     position = facts.subject.position
+    if not facts.subject.position_is_known:
+        raise NotAnswered("The store could not be asked what was read.")
     return None if position is None or position.snapshot == "running" else position
 
 

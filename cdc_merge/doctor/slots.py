@@ -57,7 +57,7 @@ def holder(facts: Facts) -> Findings:
             fix,
         )
     elif not (slot.holder or "").startswith(f"cdc_merge/{facts.subject.source}"):
-        fix = Fix((f"SELECT pg_terminate_backend({slot.active_pid});",))
+        fix = Fix((f"-- SELECT pg_terminate_backend({slot.active_pid});",))
         yield fail(f"Somebody else reads our slot: {slot.holder}.", fix)
     else:
         yield ok(f"The sidecar reads it: {slot.holder}.")

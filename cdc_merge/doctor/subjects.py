@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from cdc_merge.config.settings import PostgresSource
 from cdc_merge.doctor.facts import Limits, Subject
 from cdc_merge.model import Position
 from cdc_merge.plan import Plan
 
+Positions: TypeAlias = "Mapping[str, Position] | None"
+"""What the store has by source; None when it could not be asked."""
 
-def subject_of(source: PostgresSource, plan: Plan, position: Position | None) -> Subject:
-    """`position` is what the store has of this source, None when there is none or no store."""
+
+def subject_of(source: PostgresSource, plan: Plan, positions: Positions) -> Subject:
     columns: dict[str, tuple[str, ...]] = {}
     keys: dict[str, tuple[str, tuple[str, ...]]] = {}
     for table in plan.tables:
@@ -28,15 +31,16 @@ def subject_of(source: PostgresSource, plan: Plan, position: Position | None) ->
         snapshot=source.snapshot,
         tables=columns,
         keys=keys,
-        position=position,
+        position=positions.get(source.name) if positions is not None else None,
+        position_is_known=positions is not None,
         limits=Limits(skew_s=plan.max_ahead_us / 1e6),
     )
 
 
-def subjects(sources: Mapping[str, object], plan: Plan, positions: Mapping[str, Position]) -> list[tuple[Subject, str]]:
+def subjects(sources: Mapping[str, object], plan: Plan, positions: Positions) -> list[tuple[Subject, str]]:
     """(subject, DSN) of every source that is a PostgreSQL database, in the order of the file."""
     return [
-        (subject_of(source, plan, positions.get(source.name)), source.dsn.reveal())
+        (subject_of(source, plan, positions), source.dsn.reveal())
         for source in sources.values()
         if isinstance(source, PostgresSource)
     ]
