@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from cdc_merge import __version__
+from cdc_merge.cel import compile_expression
 from cdc_merge.config.settings import PostgresSource as PostgresSourceSettings
 from cdc_merge.config.settings import PostgresStore, Settings, SourceSettings
 from cdc_merge.console.access import Access, access_from_text
@@ -28,9 +29,10 @@ from cdc_merge.model import Fact, Figures, SourceStatus
 from cdc_merge.observers.logs import Logs
 from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
-from cdc_merge.pipeline import Pipeline
+from cdc_merge.pipeline import Pipeline, World
 from cdc_merge.ports import Observer, Source, Store
-from cdc_merge.sources.isolated import IsolatedSource, ReaderSettings
+from cdc_merge.sources.forwarder import ReaderSettings
+from cdc_merge.sources.isolated import IsolatedSource
 from cdc_merge.sources.postgres import PostgresSource
 from cdc_merge.stores.sqlite import SqliteStore
 
@@ -63,11 +65,11 @@ class Sidecar:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self.store = open_settings_store(settings)
-        mirrors = Mirrors(self.figures, self.statuses, self._durable_lsns)
+        mirrors = Mirrors(self.figures, self.statuses, self._durable_lsns, self._watermarks)
         self.metrics = Metrics(settings.plan, mirrors, __version__)
         self._observers = (self.metrics, *observers)
         self._sources = [self._source(source) for source in settings.sources.values()]
-        world = (now_us, lambda: secrets.token_hex(8))
+        world = World(now_us, lambda: secrets.token_hex(8), compile_expression)
         self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, world)
         self.reading: Reading = Lookup(self.store, settings.plan, self._readings, self._ready)
         self._http = HttpServer(self.reading, settings.listen, self.metrics.registry, _access(settings))
@@ -154,6 +156,9 @@ class Sidecar:
     def _durable_lsns(self) -> dict[str, int]:
         positions = self.store.positions()
         return {name: position.lsn for name, (position, _) in positions.items() if position.snapshot != "running"}
+
+    def _watermarks(self) -> dict[str, int]:
+        return {source.name: intake.passed_us for source, intake in self._sources}
 
     def _readings(self) -> list[SourceReading]:
         positions = self.store.positions()

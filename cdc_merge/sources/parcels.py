@@ -1,14 +1,14 @@
 """Deliveries between two processes of ours, as `marshal` parcels: the cheapest exact form that was measured. Pure.
 
-Both ends are the same installation and the same Python; nothing of this is ever stored. A large transaction travels in several
-parcels, so that neither end holds it twice.
+Both ends are the same installation and the same Python; nothing of this is ever stored. A large transaction travels in
+several parcels, so that neither end holds it twice.
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 from cdc_merge.model import (
     UNCHANGED,
@@ -25,10 +25,21 @@ from cdc_merge.model import (
     Transaction,
 )
 
-# Rows of one parcel: about 2 MB of short rows.
-PARCEL_ROWS: Final = 5_000
+PARCEL_ROWS: Final = 1_000  # about 200 kB of short rows
 
+# At both ends: far more than the tables of one source. A stream announces its tables again and again.
+_RELATIONS_KEPT: Final = 1024
+_PLAIN_ITEMS: Final = 6  # of a row; one with unchanged cells has a mark behind them
+
+# Once per row: tuple.__new__ makes the same value as the class in half the time.
 _new_tuple = tuple.__new__
+
+
+class Parcel(NamedTuple):
+    """`is_last`: with it, a delivery is complete."""
+
+    body: bytes
+    is_last: bool
 
 
 class Packer:
@@ -37,46 +48,59 @@ class Packer:
     def __init__(self) -> None:
         self._relations: dict[int, tuple[int, Relation]] = {}
 
-    def pack(self, delivery: Delivery) -> Iterator[bytes]:
-        if isinstance(delivery, Transaction):
-            yield from self._parts(delivery.changes)
-            yield marshal.dumps(("T", *delivery[:6], tuple(tuple(m) for m in delivery.messages)))
-        elif isinstance(delivery, SnapshotRows):
-            yield from self._parts(delivery.changes)
-            yield marshal.dumps(("S", delivery.source))
+    def pack(self, delivery: Delivery) -> Iterator[Parcel]:
+        if isinstance(delivery, Transaction | SnapshotRows):
+            yield from self._of_rows(delivery)
         elif isinstance(delivery, SnapshotBegan):
-            yield marshal.dumps(("B", *delivery[:5], dict(delivery.expected_rows)))
+            yield _last("B", *delivery[:5], dict(delivery.expected_rows))
         elif isinstance(delivery, Idle):
-            yield marshal.dumps(("I", *delivery))
+            yield _last("I", *delivery)
         else:
-            yield marshal.dumps(("D", *delivery))
+            yield _last("D", *delivery)
 
-    def _parts(self, changes: Sequence[RowChange]) -> Iterator[bytes]:
-        for start in range(0, len(changes), PARCEL_ROWS):
-            part = changes[start : start + PARCEL_ROWS]
-            yield from self._announced(part)
-            yield marshal.dumps(("R", [self._row(change) for change in part]))
+    def _of_rows(self, delivery: Transaction | SnapshotRows) -> Iterator[Parcel]:
+        if len(self._relations) >= _RELATIONS_KEPT:
+            self._relations.clear()
+        changes = delivery.changes
+        yield from self._announced(changes)
+        whole = len(changes) - len(changes) % PARCEL_ROWS
+        for start in range(0, whole, PARCEL_ROWS):
+            yield self._parcel("R", changes[start : start + PARCEL_ROWS], is_last=False)
+        if isinstance(delivery, Transaction):
+            messages = tuple(tuple(message) for message in delivery.messages)
+            yield self._parcel("T", changes[whole:], tuple(delivery[:6]), messages)
+        else:
+            yield self._parcel("S", changes[whole:], delivery.source)
 
-    def _announced(self, changes: Iterable[RowChange]) -> Iterator[bytes]:
+    def _announced(self, changes: Iterable[RowChange]) -> Iterator[Parcel]:
         known = self._relations
         for change in changes:
             relation = change.relation
             if id(relation) not in known:
-                known[id(relation)] = (len(known), relation)
-                columns = tuple(tuple(column) for column in relation.columns)
-                told: Any = ("N", known[id(relation)][0], (*relation[:4], columns))
-                yield marshal.dumps(told)
+                # Kept, so that no other relation can have this id.
+                number, _ = known[id(relation)] = (len(known), relation)
+                columns: tuple[Any, ...] = tuple(tuple(column) for column in relation.columns)
+                yield Parcel(marshal.dumps(("N", number, (*relation[:4], columns))), is_last=False)
 
-    def _row(self, change: RowChange) -> tuple[Any, ...]:
-        operation, relation, old, is_full, new, ordinal = change
-        gaps = new is not None and UNCHANGED in new
-        if gaps or (old is not None and UNCHANGED in old):
-            return (operation, self._relations[id(relation)][0], _without(old), is_full, _without(new), ordinal, True)
-        return (operation, self._relations[id(relation)][0], old, is_full, new, ordinal)
+    def _parcel(self, kind: str, changes: Sequence[RowChange], *items: Any, is_last: bool = True) -> Parcel:
+        numbers = self._relations
+        rows: list[tuple[Any, ...]] = [
+            (operation, numbers[id(relation)][0], old, is_full, new, ordinal)
+            for operation, relation, old, is_full, new, ordinal in changes
+        ]
+        try:
+            return Parcel(marshal.dumps((kind, rows, *items)), is_last)
+        except ValueError:  # marshal knows no enums: there are unchanged cells, which are rare
+            rows = [(*row[:2], _without(row[2]), row[3], _without(row[4]), row[5], True) for row in rows]
+            return Parcel(marshal.dumps((kind, rows, *items)), is_last)
+
+
+def _last(*items: Any) -> Parcel:
+    return Parcel(marshal.dumps(items), is_last=True)
 
 
 def _without(cells: tuple[Cell, ...] | None) -> tuple[Any, ...] | None:
-    """marshal knows no enums: an unchanged cell travels as Ellipsis."""
+    """An unchanged cell travels as Ellipsis."""
     return None if cells is None else tuple(... if cell is UNCHANGED else cell for cell in cells)
 
 
@@ -91,37 +115,44 @@ class Unpacker:
         self._relations: dict[int, Relation] = {}
         self._changes: list[RowChange] = []
 
-    def unpack(self, parcel: bytes) -> Delivery | None:
-        kind, *rest = marshal.loads(parcel)  # noqa: S302 - written by our own child a moment ago
-        if kind == "R":
-            self._rows(rest[0])
-        elif kind == "N":
-            number, (oid, namespace, name, identity, columns) = rest
-            self._relations[number] = Relation(oid, namespace, name, identity, tuple(Column(*c) for c in columns))
-        else:
-            return self._delivery(kind, rest)
-        return None
+    def unpack(self, body: bytes) -> Delivery | None:
+        kind, *items = marshal.loads(body)  # written by our own child a moment ago
+        return self._TAKE[kind](self, *items)
 
     def _rows(self, rows: list[tuple[Any, ...]]) -> None:
         relations = self._relations
         append = self._changes.append
         for row in rows:
-            if len(row) == 6:
+            if len(row) == _PLAIN_ITEMS:
                 operation, relation, old, is_full, new, ordinal = row
             else:
                 operation, relation, old, is_full, new, ordinal, _ = row
                 old, new = _with(old), _with(new)
             append(_new_tuple(RowChange, (operation, relations[relation], old, is_full, new, ordinal)))
 
-    def _delivery(self, kind: str, rest: list[Any]) -> Delivery:
-        if kind == "T":
-            changes, self._changes = tuple(self._changes), []
-            source, system, timeline, end_lsn, commit_us, origin, messages = rest
-            said = tuple(Message(*message) for message in messages)
-            return Transaction(source, system, timeline, end_lsn, commit_us, origin, said, changes)
-        if kind == "S":
-            changes, self._changes = tuple(self._changes), []
-            return SnapshotRows(rest[0], changes)
-        if kind == "B":
-            return SnapshotBegan(*rest)
-        return Idle(*rest) if kind == "I" else SnapshotDone(*rest)
+    def _relation(self, number: int, told: tuple[Any, ...]) -> None:
+        oid, namespace, name, identity, columns = told
+        columns = tuple(Column(*column) for column in columns)
+        self._relations[number] = Relation(oid, namespace, name, identity, columns)
+
+    def _transaction(self, rows: list[Any], head: tuple[Any, ...], messages: tuple[Any, ...]) -> Transaction:
+        said = tuple(Message(*message) for message in messages)
+        return _new_tuple(Transaction, (*head, said, self._all_with(rows)))
+
+    def _snapshot_rows(self, rows: list[Any], source: str) -> SnapshotRows:
+        return SnapshotRows(source, self._all_with(rows))
+
+    def _all_with(self, rows: list[Any]) -> tuple[RowChange, ...]:
+        self._rows(rows)
+        changes, self._changes = tuple(self._changes), []
+        return changes
+
+    _TAKE: Final[dict[str, Callable[..., Delivery | None]]] = {
+        "R": _rows,
+        "N": _relation,
+        "T": _transaction,
+        "S": _snapshot_rows,
+        "B": lambda _, *items: SnapshotBegan(*items),
+        "I": lambda _, *items: Idle(*items),
+        "D": lambda _, *items: SnapshotDone(*items),
+    }

@@ -72,13 +72,17 @@ class PostgresSource:
 
     # ---------------------------------------------------------------- the port
 
-    def start(self, position: Position | None) -> None:
-        """Begin, or begin again, after `position`; None: nothing of this source is on disk."""
+    def start(self, position: Position | None, confirmed_lsn: int | None = None) -> None:
+        """Begin, or begin again, after `position`; None: nothing of this source is on disk.
+
+        `confirmed_lsn`: how far it is on disk, where `position` was only received.
+        """
         self.stop()
         exchange = Exchange(self._max_queued_bytes, self._wake)
         exchange.delivered = position
         if position is not None and position.snapshot != "running":
-            exchange.confirmed_lsn = exchange.received_lsn = position.lsn
+            exchange.received_lsn = position.lsn
+            exchange.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
         self._exchange = exchange
         self._state, self._problem = "connecting", None
         self._thread = threading.Thread(target=self._run, args=(exchange,), name=f"source-{self.name}", daemon=True)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -22,6 +22,7 @@ from cdc_merge.model import (
     SourceChanged,
     Transaction,
 )
+from cdc_merge.ports import Source
 from cdc_merge.sources.postgres import PostgresSource
 
 LIMIT_S = 20.0
@@ -70,10 +71,10 @@ class Reading:
             "observe": self.facts.append,
             "now_us": lambda: time.time_ns() // 1000,
         }
-        self.source = PostgresSource(**(chosen | settings))
+        self.source: Source = PostgresSource(**(chosen | settings))
         self.slot: str = (chosen | settings)["slot"]
 
-    def __enter__(self) -> Reading:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -81,7 +82,7 @@ class Reading:
     ) -> None:
         self.source.stop()
 
-    def start(self, position: Position | None = None) -> Reading:
+    def start(self, position: Position | None = None) -> Self:
         self.position = position
         self.source.start(position)
         return self

@@ -1,0 +1,195 @@
+"""The process that an isolated source reads in: a reader, and a pipe to the parent for everything that it delivers.
+
+Rules
+- The parent is told where a new reader would go on behind each delivery: it can replace this process at any moment.
+- It sends on only while less than `window_bytes` are not taken; then the reader's own queue fills and the server waits.
+- It ends when the parent says so or is gone. Signals are the parent's to answer.
+"""
+
+from __future__ import annotations
+
+import marshal
+import pickle
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from multiprocessing.connection import Connection
+from typing import Final, NamedTuple
+
+from cdc_merge.model import (
+    Delivery,
+    Fact,
+    Idle,
+    Position,
+    SnapshotBegan,
+    SnapshotDone,
+    SourceStatus,
+    Transaction,
+)
+from cdc_merge.sources.parcels import Packer
+from cdc_merge.sources.postgres import PostgresSource
+
+STATUS_EVERY_S: Final = 0.25
+
+
+class FromChild(IntEnum):
+    """The first byte of a frame."""
+
+    PARCEL = 1
+    LAST_PARCEL = 2
+    STATUS = 3
+    FACT = 4
+
+
+class ToChild(IntEnum):
+    STOP = 1
+    CONFIRM = 2
+    TAKEN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """What the child needs to make its reader. Travels over a pipe, never on a command line."""
+
+    name: str
+    dsn: str = field(repr=False)
+    slot: str
+    publication: str
+    snapshot: str
+    tables: Mapping[str, Sequence[str]]
+    max_queued_bytes: int
+
+
+class Beginning(NamedTuple):
+    """Read on behind `position`; the server may forget what ends at or before `confirmed_lsn`."""
+
+    position: Position | None
+    confirmed_lsn: int
+
+
+class Frame(NamedTuple):
+    """What the parent reads from the pipe: a parcel, with `reached` when it is a delivery's last, or news."""
+
+    kind: FromChild
+    parcel: bytes = b""
+    reached: Position | None = None
+    told: SourceStatus | Fact | None = None
+
+
+def last_frame(reached: Position | None, parcel: bytes) -> bytes:
+    return marshal.dumps((None if reached is None else (*reached,), parcel))
+
+
+def read_frame(frame: bytes) -> Frame:
+    kind, body = FromChild(frame[0]), frame[1:]
+    if kind is FromChild.PARCEL:
+        return Frame(kind, body)
+    if kind is FromChild.LAST_PARCEL:
+        reached, parcel = marshal.loads(body)
+        return Frame(kind, parcel, Position(*reached) if reached else None)
+    return Frame(kind, told=pickle.loads(body))
+
+
+def forward(pipe: Connection, settings: ReaderSettings, beginning: Beginning, window_bytes: int) -> None:
+    """The process's main."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Forwarder(pipe, settings, beginning, window_bytes).run()
+
+
+class Forwarder:
+    """`run` sends; a second thread listens to the parent."""
+
+    def __init__(self, pipe: Connection, settings: ReaderSettings, beginning: Beginning, window_bytes: int) -> None:
+        self._pipe = pipe
+        self._window_bytes = window_bytes
+        self._sent_bytes = self._taken_bytes = 0  # each is written by one thread
+        self._something = threading.Event()
+        self._facts: deque[Fact] = deque()
+        self._packer = Packer()
+        self._reached = beginning.position
+        self._slot = settings.slot
+        self._last_status: SourceStatus | None = None
+        self._source = PostgresSource(
+            **asdict(settings), wake=self._something.set, observe=self._note, now_us=lambda: time.time_ns() // 1000
+        )
+        self._source.start(beginning.position, beginning.confirmed_lsn)
+
+    def run(self) -> None:
+        listener = threading.Thread(target=self._obey, daemon=True)
+        listener.start()
+        status_s = 0.0
+        try:
+            while listener.is_alive():
+                has_sent = self._send_on()
+                while self._facts:
+                    self._send(FromChild.FACT, pickle.dumps(self._facts.popleft()))
+                if time.monotonic() >= status_s:
+                    status_s = time.monotonic() + STATUS_EVERY_S
+                    self._send_status()
+                if not has_sent:
+                    self._something.wait(STATUS_EVERY_S)
+                    self._something.clear()
+        except OSError:
+            pass  # the parent is gone
+        finally:
+            self._source.stop()
+
+    def _note(self, fact: Fact) -> None:
+        self._facts.append(fact)
+        self._something.set()
+
+    def _send(self, kind: FromChild, body: bytes) -> None:
+        self._pipe.send_bytes(b"%c%b" % (kind, body))
+
+    def _send_on(self) -> bool:
+        """Whether there was anything, and space for it."""
+        if self._sent_bytes - self._taken_bytes >= self._window_bytes:
+            return False
+        deliveries = self._source.take(1)
+        for delivery in deliveries:
+            self._reached = self._behind(delivery)
+            for body, is_last in self._packer.pack(delivery):
+                self._sent_bytes += len(body)
+                if is_last:
+                    self._send(FromChild.LAST_PARCEL, last_frame(self._reached, body))
+                else:
+                    self._send(FromChild.PARCEL, body)
+        return bool(deliveries)
+
+    def _behind(self, delivery: Delivery) -> Position | None:
+        """Where a new reader would go on."""
+        if isinstance(delivery, Transaction):
+            return Position(delivery.system, delivery.timeline, delivery.end_lsn, "done", self._slot)
+        if isinstance(delivery, Idle):
+            return Position(delivery.system, delivery.timeline, delivery.lsn, "done", self._slot)
+        if isinstance(delivery, SnapshotBegan):
+            return Position(delivery.system, delivery.timeline, delivery.lsn, "running", self._slot)
+        if isinstance(delivery, SnapshotDone) and self._reached is not None:
+            return self._reached._replace(lsn=delivery.lsn, snapshot="done")
+        return self._reached
+
+    def _send_status(self) -> None:
+        status = self._source.status()
+        if status != self._last_status:
+            self._last_status = status
+            self._send(FromChild.STATUS, pickle.dumps(status))
+
+    def _obey(self) -> None:
+        """What the parent says; ends when it says stop or is gone."""
+        try:
+            while True:
+                word, number = self._pipe.recv()
+                if word is ToChild.STOP:
+                    break
+                if word is ToChild.CONFIRM:
+                    self._source.confirm(number)
+                else:
+                    self._taken_bytes += number
+                    self._something.set()
+        except (EOFError, OSError):
+            pass
+        self._something.set()
