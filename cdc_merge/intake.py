@@ -6,6 +6,7 @@ when a worker starts again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from cdc_merge.model import (
     RecordKey,
     SnapshotBegan,
     SnapshotDone,
+    SnapshotProgress,
     SnapshotRows,
     Stamp,
     Transaction,
@@ -52,6 +54,8 @@ class Intake:
         self.snapshot_rows = 0
         self.snapshot_expected = 0
         self._began: SnapshotBegan | None = None
+        self._expected: dict[str, int] = {}
+        self._copied: Counter[str] = Counter()
 
     def resume(self, position: Position, clock: Stamp) -> None:
         self.position, self.clock = position, clock
@@ -86,6 +90,11 @@ class Intake:
         self._reached(delivery.system, delivery.timeline, delivery.end_lsn)
         return Taken(mapped.changes, mapped.truncated, mapped.parked, (), mapped.cut_us, mapped.carried)
 
+    def copied(self) -> Iterator[SnapshotProgress]:
+        """How far the first copy of each entity is."""
+        for entity, expected in self._expected.items():
+            yield SnapshotProgress(self.source, entity, self._copied[entity], expected)
+
     def idle(self, delivery: Idle, now_us: int) -> Taken:
         """The source is idle: everything up to here was said, and there is nothing to save yet."""
         self.passed_us = max(self.passed_us, min(delivery.at_us, now_us))
@@ -95,6 +104,7 @@ class Intake:
     def _snapshot_began(self, delivery: SnapshotBegan, tx: StoreTransaction) -> Taken:
         void = tx.forget_source(self.source)
         self._began = delivery
+        self._expected, self._copied = self.mapper.expected(delivery.expected_rows), Counter()
         self.snapshot_rows, self.snapshot_expected = 0, sum(delivery.expected_rows.values())
         self.position = Position(delivery.system, delivery.timeline, delivery.lsn, "running", self.slot)
         return Taken(void=tuple(void))
@@ -106,6 +116,7 @@ class Intake:
             tx.save_identities(self.source, table, identities)
         self.clock = mapped.clock
         self.snapshot_rows += len(delivery.changes)
+        self._copied.update(change.entity for change in mapped.changes)
         return Taken(mapped.changes, (), mapped.parked)
 
     def _snapshot_done(self, delivery: SnapshotDone) -> Taken:

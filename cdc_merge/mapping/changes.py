@@ -91,6 +91,14 @@ class Mapper:
         self._readings: dict[Relation, tuple[Reading, ...]] = {}
         self._unreported: list[Parked] = []
 
+    def expected(self, rows: Mapping[str, int]) -> dict[str, int]:
+        """Rows by table as rows by entity; 0 where the server has no estimate."""
+        found: dict[str, int] = {}
+        for table, mapped in self._tables.items():
+            for how in mapped:
+                found[how.entity] = found.get(how.entity, 0) + max(0, rows.get(table, 0))
+        return found
+
     def identities(self, changes: Sequence[RowChange]) -> Mapping[str, set[str]]:
         """Table → identities whose business keys `transaction` must be given, as far as the store knows them."""
         wanted: dict[str, set[str]] = {}

@@ -5,7 +5,8 @@ Everything outside of them is `other`. A question about a whole record has the f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from itertools import combinations
 from typing import Final
 
 from cdc_merge.model import DECISION, DECISION_SOURCE, DELETE, INSERT, SNAPSHOT, TRUNCATE, UPDATE, Conflict
@@ -13,12 +14,35 @@ from cdc_merge.plan import EntityPlan, FieldPlan, Plan
 
 OTHER: Final = "other"
 WHOLE_RECORD: Final = ""
+PAIRED: Final = " / "
 
 OPERATIONS: Final = (INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT)
 OUTCOMES: Final = ("applied", "merged", "conflict", "copy", "copy_unmatched", "agreement", "repeat", "late")
 SEVERITIES: Final = ("critical", "high", "medium", "low")
 RESOLUTIONS: Final = ("auto", "decided", "converged", "dismissed", "superseded")
 WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")
+MERGES: Final = frozenset(
+    {"lww", "mv", "counter", "set", "flag", "max", "min", "priority", "immutable", "lattice", "map", "append"}
+)
+STATES: Final = ("connecting", "snapshot", "streaming", "retrying", "paused", "stopped")
+STAGES: Final = ("map", "merge", "questions", "all")
+# Why a source refuses to be read (errors.SourceRefused, `problem`), and the reader that failed by our own fault.
+PROBLEMS: Final = (
+    "slot_lost",
+    "slot_missing",
+    "slot_recreated",
+    "server_restored",
+    "other_server",
+    "publication_missing",
+    "wal_level",
+    "not_permitted",
+    "authentication",
+    "database_missing",
+    "table_missing",
+    "column_missing",
+    "configuration",
+    "reader_failed",
+)
 
 ROW_KINDS: Final = ("update_delete", "key_change")
 FIELD_KINDS: Final = ("concurrent_update", "concurrent_insert")
@@ -83,6 +107,16 @@ class Labels:
     def tables(self) -> Iterator[tuple[str, str]]:
         """(source, table)"""
         yield from sorted(self._tables)
+        yield from ((source, OTHER) for source in self.sources)
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """(entity, pair): each two sources that may disagree, and each that may be asked about alone."""
+        for name, entity in self._entities.items():
+            yield from ((name, pair) for pair in _pairs({*entity.sources}))
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """(source, problem)"""
+        yield from ((source, problem) for source in self.sources for problem in (*PROBLEMS, OTHER))
 
     # ---------------------------------------------------------------- what to call what comes
 
@@ -93,7 +127,7 @@ class Labels:
     def merge(self, labels: tuple[str, str, str, str]) -> tuple[str, str, str, str]:
         entity, field, merge, outcome = labels
         unit = self._unit(entity, field)
-        known_merge = unit.merge if unit is not None and "." not in field else merge
+        known_merge = unit.merge if unit is not None and "." not in field else _listed(merge, MERGES)
         return self.entity(entity), self.field(entity, field), known_merge, _listed(outcome, OUTCOMES)
 
     def conflict(self, conflict: Conflict) -> tuple[str, str, str, str]:
@@ -106,6 +140,15 @@ class Labels:
             _listed(question.kind, KINDS),
             _listed(question.severity, SEVERITIES),
         )
+
+    def pairs_of(self, conflict: Conflict) -> Iterator[tuple[str, str]]:
+        """(entity, pair) of every two sources that a conflict has candidates of; of the one where there is only one."""
+        sources = {self.source(candidate.source) for candidate in conflict.question.candidates}
+        entity = self.entity(conflict.question.entity)
+        yield from ((entity, pair) for pair in _pairs(sources) if len(sources) == 1 or PAIRED in pair)
+
+    def problem(self, problem: str) -> str:
+        return _listed(problem, PROBLEMS)
 
     def resolution(self, resolution: str | None) -> str:
         return _listed(resolution or "", RESOLUTIONS)
@@ -143,3 +186,9 @@ def _kinds_of(unit: FieldPlan) -> tuple[str, ...]:
 
 def _listed(value: str, known: tuple[str, ...] | frozenset[str]) -> str:
     return value if value in known else OTHER
+
+
+def _pairs(sources: Set[str]) -> Iterator[str]:
+    ordered = sorted(sources)
+    yield from ordered
+    yield from (PAIRED.join(pair) for pair in combinations(ordered, 2))

@@ -7,6 +7,7 @@ and leaves the rest of the scrape alone.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,12 +16,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from cdc_merge.model import Figures, SourceStatus
-from cdc_merge.observers.labels import WAL_STATUSES, Labels
+from cdc_merge.observers.labels import OTHER, STATES, WAL_STATUSES, Labels
+from cdc_merge.observers.wal_pace import WalPace
 
 LOG: Final = logging.getLogger("cdc_merge.metrics")
 
 
-def _no_lsns() -> Mapping[str, int]:
+def _no_figures() -> Mapping[str, int]:
     return {}
 
 
@@ -29,12 +31,14 @@ class Mirrors:
     """Where the state is read. Each is called from the scraper's thread.
 
     `durable_lsns` says per source up to where everything is on disk; a source that it leaves out is measured by what
-    its reader has received.
+    its reader has received. `watermarks` says per source, in microseconds, the stamp time that it has passed.
     """
 
     figures: Callable[[], Figures]
     statuses: Callable[[], Sequence[SourceStatus]]
-    durable_lsns: Callable[[], Mapping[str, int]] = _no_lsns
+    durable_lsns: Callable[[], Mapping[str, int]] = _no_figures
+    watermarks: Callable[[], Mapping[str, int]] = _no_figures
+    monotonic: Callable[[], float] = time.monotonic
 
 
 class Lagging(dict[str, int]):
@@ -59,6 +63,21 @@ SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None
         lambda status: _seconds(status.last_commit_us),
     ),
     (
+        "source_last_message_timestamp_seconds",
+        "When the source's server last sent anything, keepalives included.",
+        lambda status: _seconds(status.last_message_us),
+    ),
+    (
+        "source_received_lsn_bytes",
+        "Log position up to which the source was read; differences are bytes.",
+        lambda status: status.received_lsn or None,
+    ),
+    (
+        "source_server_lsn_bytes",
+        "Log position that the source's server has written.",
+        lambda status: status.server_lsn or None,
+    ),
+    (
         "slot_retained_bytes",
         "WAL that the source keeps for our slot.",
         lambda status: status.retained_bytes,
@@ -80,6 +99,7 @@ class MirrorCollector(Collector):
         self._labels = labels
         self._mirrors = mirrors
         self._failures = 0
+        self._pace = WalPace(mirrors.monotonic)
 
     def collect(self) -> Iterator[Metric]:
         yield from self._read(self._of_sources)
@@ -104,14 +124,34 @@ class MirrorCollector(Collector):
         statuses = [known.get(name) or SourceStatus(name, "") for name in absent | dict.fromkeys(known)]
         for name, text, figure in SOURCE_GAUGES:
             yield self._gauge(name, text, ("source",), (((each.name,), figure(each)) for each in statuses))
-        durable = Lagging(self._mirrors.durable_lsns())
-        lag = "Bytes of the source's log that are not yet merged and on disk."
-        yield self._gauge("source_lag_bytes", lag, ("source",), (((each.name,), durable.of(each)) for each in statuses))
+        yield from self._progress(statuses)
+        yield self._states(statuses)
         yield self._wal_statuses(statuses)
+        left = "Seconds until our slot is lost at the pace of the last 15 minutes; +Inf without limit or growth."
+        lefts = (((each.name,), self._pace.seconds_left(each)) for each in statuses)
+        yield self._gauge("slot_seconds_to_invalidation", left, ("source",), lefts)
         reconnects = self._counter("source_reconnects", "Connections to the source that were made anew.", ("source",))
         for each in statuses:
             reconnects.add_metric((each.name,), each.reconnects)
         yield reconnects
+
+    def _progress(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
+        durable = Lagging(self._mirrors.durable_lsns())
+        lag = "Bytes of the source's log that are not yet merged and on disk."
+        yield self._gauge("source_lag_bytes", lag, ("source",), (((each.name,), durable.of(each)) for each in statuses))
+        on_disk = "Log position up to which everything of the source is merged and on disk."
+        lsns = (((each.name,), durable.get(each.name) or None) for each in statuses)
+        yield self._gauge("source_durable_lsn_bytes", on_disk, ("source",), lsns)
+        passed = self._mirrors.watermarks()
+        text = "The stamp time that the source has passed: it has said everything before it."
+        marks = (((each.name,), _seconds(passed.get(each.name) or None)) for each in statuses)
+        yield self._gauge("source_watermark_timestamp_seconds", text, ("source",), marks)
+
+    def _states(self, statuses: Iterable[SourceStatus]) -> Metric:
+        """A source is in exactly one state."""
+        told = ((each.name, each.state if each.state in STATES else OTHER) for each in statuses)
+        samples = (((source, name), state == name) for source, state in told for name in (*STATES, OTHER))
+        return self._gauge("source_state", "1 at the state that the source is in.", ("source", "state"), samples)
 
     def _wal_statuses(self, statuses: Iterable[SourceStatus]) -> Metric:
         known = [each for each in statuses if each.wal_status is not None]

@@ -24,14 +24,23 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from cdc_merge.model import BatchMerged, ClockCut, Conflict, ConflictMoved, Fact, Parked, SnapshotProgress
-from cdc_merge.observers.labels import Labels
+from cdc_merge.model import (
+    BatchMerged,
+    ClockCut,
+    Conflict,
+    ConflictMoved,
+    Fact,
+    Parked,
+    SnapshotProgress,
+    SourceChanged,
+)
+from cdc_merge.observers.labels import OTHER, PROBLEMS, STAGES, Labels
 from cdc_merge.observers.mirrors import MirrorCollector, Mirrors
 from cdc_merge.plan import Plan
 
 PREFIX: Final = "cdc_merge_"
 # Edges where objectives are set, so that "within 1 s" is a bucket and not an interpolation.
-DETECTION_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+DETECTION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 BATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # From a copy that was in flight to a week on somebody's desk.
 RESOLUTION_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0, 259_200.0, 604_800.0)
@@ -79,8 +88,8 @@ class Metrics:
                 self._clock_cut(fact)
             case SnapshotProgress():
                 self._snapshot_progress(fact)
-            case _:
-                return
+            case SourceChanged():
+                self._source_changed(fact)
 
     def reload_succeeded(self) -> None:
         self._reload.set(1)
@@ -110,6 +119,11 @@ class Metrics:
         self._conflicts = self._counter(
             "conflicts", "Conflicts that were raised.", ("entity", "field", "kind", "severity")
         )
+        self._pairs = self._counter(
+            "conflict_pairs",
+            "Conflicts that were raised, for every two sources that disagree in them.",
+            ("entity", "pair"),
+        )
         self._resolutions = self._counter(
             "resolutions", "Conflicts that were closed.", ("entity", "kind", "resolution")
         )
@@ -130,6 +144,11 @@ class Metrics:
             "How far a source's clock was ahead of ours when last cut; 0 after five minutes.",
             ("source",),
         )
+        self._problems = self._gauge(
+            "source_problem",
+            "1 at the reason why the source refuses to be read; a person must act.",
+            ("source", "problem"),
+        )
         self._reload = self._gauge("config_last_reload_successful", "1 if the configuration file could be used.", ())
         self._reload.set(1)
         build = self._gauge("build_info", "1, with the version that runs.", ("version", "python"))
@@ -144,6 +163,9 @@ class Metrics:
         _touch(self._resolutions, labels.resolutions())
         _touch(self._resolution_seconds, {(entity, resolution) for entity, _, resolution in labels.resolutions()})
         _touch(self._parked, labels.tables())
+        _touch(self._pairs, labels.pairs())
+        _touch(self._problems, labels.problems())
+        _touch(self._batch_seconds, ((stage,) for stage in STAGES))
         _touch(self._rows, labels.mapped())
         _touch(self._rows_expected, labels.mapped())
         for source in labels.sources:
@@ -188,6 +210,8 @@ class Metrics:
     def _count_raised(self, conflict: Conflict) -> None:
         if self._raised(conflict.id):
             self._conflicts.labels(*self._labels.conflict(conflict)).inc()
+            for pair in self._labels.pairs_of(conflict):
+                self._pairs.labels(*pair).inc()
 
     def _count_closed(self, conflict: Conflict) -> None:
         if not self._closed(conflict.id):
@@ -210,6 +234,12 @@ class Metrics:
     def _skew_of(self, source: str) -> float:
         ahead_s, at_s = self._skew.get(source, (0.0, 0.0))
         return ahead_s if self._monotonic() - at_s < SKEW_SHOWN_S else 0.0
+
+    def _source_changed(self, fact: SourceChanged) -> None:
+        source = self._labels.source(fact.source)
+        problem = None if fact.problem is None else self._labels.problem(fact.problem)
+        for known in (*PROBLEMS, OTHER):
+            self._problems.labels(source, known).set(known == problem)
 
     def _snapshot_progress(self, fact: SnapshotProgress) -> None:
         labels = (self._labels.source(fact.source), self._labels.entity(fact.entity))

@@ -84,15 +84,24 @@ COUNTERS = {
     "clock_cut": ("source",),
     "late_changes": (),
     "parked": ("source", "table"),
+    "conflict_pairs": ("entity", "pair"),
 }
 GAUGES = {
     "conflicts_open": ("entity", "kind", "severity"),
     "conflict_oldest_open_timestamp_seconds": ("entity", "severity"),
     "source_up": ("source",),
+    "source_state": ("source", "state"),
+    "source_problem": ("source", "problem"),
     "source_last_commit_timestamp_seconds": ("source",),
+    "source_last_message_timestamp_seconds": ("source",),
+    "source_watermark_timestamp_seconds": ("source",),
+    "source_received_lsn_bytes": ("source",),
+    "source_durable_lsn_bytes": ("source",),
+    "source_server_lsn_bytes": ("source",),
     "source_lag_bytes": ("source",),
     "slot_retained_bytes": ("source",),
     "slot_safe_bytes": ("source",),
+    "slot_seconds_to_invalidation": ("source",),
     "slot_active": ("source",),
     "slot_wal_status": ("source", "status"),
     "snapshot_rows_expected": ("source", "entity"),
@@ -116,7 +125,8 @@ def batch(**told: object) -> BatchMerged:
 
 
 def made(figures: Callable[[], Figures] = lambda: FIGURES, monotonic: Callable[[], float] = lambda: 0.0) -> Metrics:
-    mirrors = Mirrors(figures, lambda: [CRM], lambda: {"crm": 0x800})
+    watermarks = {"crm": 1_790_000_000_250_000}
+    mirrors = Mirrors(figures, lambda: [CRM], lambda: {"crm": 0x800}, lambda: watermarks, monotonic)
     return Metrics(PLAN, mirrors, "1.2.3", monotonic=monotonic)
 
 

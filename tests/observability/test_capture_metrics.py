@@ -1,0 +1,200 @@
+"""What the metrics say about sources, slots and conflicts, and how many series there can ever be."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cdc_merge.model import (
+    BatchMerged,
+    Candidate,
+    ClockCut,
+    Conflict,
+    ConflictMoved,
+    Fact,
+    Figures,
+    Parked,
+    Place,
+    Question,
+    SnapshotProgress,
+    SourceChanged,
+    SourceStatus,
+    Stamp,
+)
+from cdc_merge.observers.labels import PROBLEMS
+from cdc_merge.observers.mirrors import Mirrors
+from cdc_merge.observers.prometheus import Metrics
+from cdc_merge.plan import EntityPlan, FieldPlan, Plan, TableMap
+
+GIB = 1 << 30
+FIELDS = {"phone": FieldPlan("phone", "mv"), "prefs": FieldPlan("prefs", "map")}
+SOURCES = ("crm", "erp", "finance")
+PLAN = Plan(
+    {"customer": EntityPlan("customer", SOURCES, {name: frozenset(FIELDS) for name in SOURCES}, FIELDS)},
+    tuple(TableMap(name, "customer", "public.customer", ("no",), {}) for name in SOURCES),
+)
+CRM = SourceStatus("crm", "postgres", up=True, state="streaming", server_lsn=GIB, wal_status="reserved")
+
+
+class World:
+    """Metrics over a source whose status the test changes, and a clock that it turns."""
+
+    def __init__(self, status: SourceStatus = CRM) -> None:
+        self.status = status
+        self.now_s = 1000.0
+        mirrors = Mirrors(Figures, lambda: [self.status], monotonic=lambda: self.now_s)
+        self.metrics = Metrics(PLAN, mirrors, "1.2.3", monotonic=lambda: self.now_s)
+
+    def series(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        families = text_string_to_metric_families(generate_latest(self.metrics.registry).decode())
+        samples = (sample for family in families for sample in family.samples)
+        return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
+
+    def value(self, name: str, /, **labels: str) -> float | None:
+        return self.series().get((f"cdc_merge_{name}", frozenset(labels.items())))
+
+
+def conflict(number: int = 1, sources: tuple[str, ...] = ("crm", "erp"), **told: str) -> Conflict:
+    place = Place("7", 1, 1, "public.customer", 0)
+    candidates = tuple(Candidate(source, "x", Stamp(1, 0, source), 1, None, place) for source in sources)
+    question = Question("customer", f"C{number}", "phone", None, "concurrent_update", "high", candidates)
+    return Conflict(f"c{number}", replace(question, **told), "open", 1, 1_000_000)  # type: ignore[arg-type] # text fields
+
+
+# ---------------------------------------------------------------- sources
+
+
+def test_a_source_is_in_exactly_one_state_also_in_one_that_has_no_name_here() -> None:
+    world = World()
+    for state, told in (("streaming", "streaming"), ("retrying", "retrying"), ("hibernating", "other")):
+        world.status = replace(CRM, state=state)
+        found = {labels: value for (name, labels), value in world.series().items() if name == "cdc_merge_source_state"}
+        at_one = [dict(labels)["state"] for labels, value in found.items() if value and ("source", "crm") in labels]
+        assert at_one == [told]
+
+
+def test_a_refusal_is_told_by_its_name_until_the_source_streams_again() -> None:
+    world = World()
+    assert world.value("source_problem", source="crm", problem="slot_lost") == 0
+    world.metrics(SourceChanged("crm", "stopped", "It is lost.", "slot_lost", "Resync."))
+    assert world.value("source_problem", source="crm", problem="slot_lost") == 1
+    world.metrics(SourceChanged("crm", "stopped", "Strange.", "never_heard_of", ""))
+    assert world.value("source_problem", source="crm", problem="slot_lost") == 0
+    assert world.value("source_problem", source="crm", problem="other") == 1
+    world.metrics(SourceChanged("crm", "streaming", "It streams."))
+    assert sum(world.value("source_problem", source="crm", problem=name) or 0 for name in (*PROBLEMS, "other")) == 0
+
+
+def test_positions_are_bytes_whose_differences_are_lag() -> None:
+    world = World(replace(CRM, received_lsn=GIB - 200, last_message_us=1_790_000_000_000_000))
+    assert world.value("source_server_lsn_bytes", source="crm") == GIB
+    assert world.value("source_received_lsn_bytes", source="crm") == GIB - 200
+    assert world.value("source_last_message_timestamp_seconds", source="crm") == 1_790_000_000
+    assert world.value("source_durable_lsn_bytes", source="crm") is None
+    assert world.value("source_watermark_timestamp_seconds", source="crm") is None
+
+
+# ---------------------------------------------------------------- how long a slot has left
+
+
+class Reading(NamedTuple):
+    at_s: float
+    server_lsn: int
+
+
+def seconds_left(readings: list[Reading], safe_bytes: int | None, wal_status: str | None = "reserved") -> float | None:
+    world = World()
+    left = None
+    for reading in readings:
+        world.now_s = 1000.0 + reading.at_s
+        world.status = replace(CRM, server_lsn=reading.server_lsn, safe_bytes=safe_bytes, wal_status=wal_status)
+        left = world.value("slot_seconds_to_invalidation", source="crm")
+    return left
+
+
+def test_a_slot_is_lost_when_its_safe_bytes_are_written_at_the_present_pace() -> None:
+    assert seconds_left([Reading(0, GIB), Reading(60, GIB + 60_000)], safe_bytes=3_600_000) == 3600.0
+
+
+def test_a_slot_without_a_limit_or_beside_an_idle_log_is_never_lost() -> None:
+    assert seconds_left([Reading(0, GIB), Reading(60, GIB + 60_000)], safe_bytes=None) == math.inf
+    assert seconds_left([Reading(0, GIB), Reading(60, GIB)], safe_bytes=3_600_000) == math.inf
+
+
+def test_one_reading_says_nothing_of_the_pace() -> None:
+    assert seconds_left([Reading(0, GIB)], safe_bytes=3_600_000) is None
+    assert seconds_left([Reading(0, GIB), Reading(60, GIB + 1)], safe_bytes=1, wal_status=None) is None
+
+
+def test_a_lost_slot_has_no_second_left() -> None:
+    assert seconds_left([Reading(0, GIB)], safe_bytes=None, wal_status="lost") == 0.0
+
+
+def test_the_pace_is_that_of_the_last_fifteen_minutes() -> None:
+    busy_then_quiet = [Reading(at_s, GIB + min(at_s, 600) * 1_000_000) for at_s in range(0, 3000, 30)]
+    assert seconds_left(busy_then_quiet, safe_bytes=3_600_000) == math.inf
+
+
+# ---------------------------------------------------------------- conflicts by who disagrees
+
+
+def test_a_conflict_counts_for_every_two_sources_that_disagree_in_it() -> None:
+    world = World()
+    world.metrics(ConflictMoved("raised", conflict(1, ("crm", "erp"))))
+    world.metrics(ConflictMoved("raised", conflict(2, ("crm", "erp", "finance"))))
+    world.metrics(ConflictMoved("raised", conflict(3, ("finance",))))
+    pairs = {
+        pair: world.value("conflict_pairs_total", entity="customer", pair=pair)
+        for pair in ("crm / erp", "crm / finance", "erp / finance", "crm", "finance")
+    }
+    assert pairs == {"crm / erp": 2, "crm / finance": 1, "erp / finance": 1, "crm": 0, "finance": 1}
+
+
+# ---------------------------------------------------------------- how many series there can be
+
+
+def test_no_fact_however_strange_adds_series_without_bound() -> None:
+    """Thousands of facts full of keys, people and values: sooner or later every one of them is `other`."""
+    world = World()
+    before = len(world.series())
+    chance = random.Random(7)
+
+    def strange() -> str:
+        return chance.choice(["customer", "phone", "crm", "erp", "mv", "applied", f"wang-{chance.random()}"])
+
+    counts = []
+    for _ in range(3):
+        for number in range(4000):
+            world.metrics(chance.choice(FACTS)(strange, number))
+        counts.append(len(world.series()))
+    assert counts[2] < 2 * before
+    assert counts[2] - counts[1] < 10
+    assert "wang" not in generate_latest(world.metrics.registry).decode()
+
+
+def _batch(strange: Callable[[], str], number: int) -> BatchMerged:
+    changes = {(strange(), strange(), strange()): 1}
+    merges = {(strange(), strange(), strange(), strange()): 1}
+    return BatchMerged({"map": 0.1}, changes, merges, {strange(): (0.1,)}, 1)
+
+
+def _moved(strange: Callable[[], str], number: int) -> ConflictMoved:
+    told = {name: strange() for name in ("entity", "field", "kind", "severity")}
+    moved = conflict(number, (strange(), strange()), **told)
+    return ConflictMoved("closed", replace(moved, status="closed", closed_us=2_000_000, resolution=strange()))
+
+
+FACTS: list[Callable[[Callable[[], str], int], Fact]] = [
+    _batch,
+    _moved,
+    lambda strange, _: Parked(strange(), strange(), strange()),
+    lambda strange, _: ClockCut(strange(), 1),
+    lambda strange, _: SnapshotProgress(strange(), strange(), 1, 2),
+    lambda strange, _: SourceChanged(strange(), strange(), strange(), strange(), strange()),
+]
