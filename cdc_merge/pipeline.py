@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
+from typing import NamedTuple
 
+from cdc_merge.decision.asking import all_questions
+from cdc_merge.decision.expression import Compile
 from cdc_merge.decision.queue import Asked, Moment, announced, asked, review, traces
+from cdc_merge.decision.rules.rulebook import rulebooks
 from cdc_merge.intake import Intake, Taken, carried, truncations
-from cdc_merge.merge.questions import questions
 from cdc_merge.merge.record import PRESENT
 from cdc_merge.model import (
     UNKNOWN,
@@ -40,8 +43,16 @@ IDLE_SAVE_US = 500_000
 PAGE = 1_000
 
 
+class World(NamedTuple):
+    """What a worker needs that follows from nothing: our own clock in µs, new ids, and who reads expressions."""
+
+    now_us: Callable[[], int]
+    new_id: Callable[[], str]
+    compile: Compile
+
+
 class Pipeline:
-    """One worker. `now_us` and `new_id` are the world; everything else follows from deliveries and the store."""
+    """One worker. Everything but the world follows from deliveries and the store."""
 
     def __init__(
         self,
@@ -49,13 +60,14 @@ class Pipeline:
         sources: Sequence[tuple[Source, Intake]],
         store: Store,
         observe: Observer,
-        world: tuple[Callable[[], int], Callable[[], str]],
+        world: World,
     ) -> None:
         self._plan = plan
         self._sources = sources
         self._store = store
         self._observe = observe
-        self._now_us, self._new_id = world
+        self._now_us, self._new_id = world.now_us, world.new_id
+        self.rulebooks = rulebooks(plan, world.compile)
         self.records = Records(plan)
         self._settling: dict[str, Conflict] = {}
         self._saved_us = 0
@@ -289,6 +301,6 @@ class Batch:
         record, known = entry.record, entry.known
         if any(cell.traces for cell in record.cells.values()):
             yield from [t for t in traces(record, known, self._moment) if not self._pipeline.trace_is_told(t)]
-        found = questions(record)
+        found = all_questions(record, self._pipeline.rulebooks[record.units.entity.name])
         if found or known:
             yield from review(record, found, known, self._moment)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 
@@ -17,7 +18,10 @@ class FieldPlan:
     `options` are the merge type's own settings (`min`, `max`, `order`, `separator`, `wins`, `keys` …), as plain values.
     `normalize` names entries of mapping/normal.py's table, applied in order before values are compared.
     `agreement` is "on", "off" or "past" (semantics §2 rule 3).
-    `value_type` is text, integer, decimal, boolean, float, date, timestamp, json, array or bytes; "" when not known yet.
+    `auto` is how questions of concurrent writes are answered by themselves (semantics §6), what the first matching
+    rule says.
+    `value_type` is text, integer, decimal, boolean, float, date, timestamp, json, array or bytes; "" when not known
+    yet.
     """
 
     name: str
@@ -30,6 +34,7 @@ class FieldPlan:
     members: tuple[str, ...] = ()
     writer_sources: tuple[str, ...] | None = None
     writer_actors: tuple[str, ...] | None = None
+    auto: tuple[str | tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,9 @@ class TableMap:
 class Rule:
     """One rule of the file, in order. Absent settings are None.
 
-    `on` is `entity.field`, `entity.*`, `*.field` or `entity`. `tolerance_us` makes `divergence` (semantics §5).
+    `on` is `entity.field`, `entity.*`, `*.field` or `entity`. `tolerance_us` makes `divergence`, `when`
+    `business_rule` and
+    `threshold` `anomaly` (semantics §5); a rule without them is about conflicts of every kind.
     """
 
     name: str
@@ -103,6 +110,7 @@ class Rule:
     tolerance_us: int | None = None
     auto: tuple[str | tuple[str, ...], ...] = ()
     approve: tuple[tuple[str, ...], ...] = ()
+    threshold: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

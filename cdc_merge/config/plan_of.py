@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from cdc_merge.config.merge_options import KEYS
@@ -13,6 +14,7 @@ from cdc_merge.config.shape import ConfigShape, SourceShape
 from cdc_merge.config.shape_entities import EntityShape, FieldShape, GroupShape, MergeShape
 from cdc_merge.config.shape_rules import RuleShape
 from cdc_merge.config.subject import table_name
+from cdc_merge.decision.rules.matching import ruled
 from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, Rule, TableMap, Unique
 
 
@@ -25,7 +27,7 @@ def plan_of(shape: ConfigShape) -> Plan:
         for source in entity.from_
     )
     rules = tuple(_rule(rule) for rule in shape.rules)
-    return Plan(
+    plan = Plan(
         entities=entities,
         tables=tables,
         rules=rules,
@@ -33,6 +35,7 @@ def plan_of(shape: ConfigShape) -> Plan:
         max_ahead_us=shape.clock.max_ahead,
         policy=policy(entities, tables, shape.rules),
     )
+    return ruled(plan)
 
 
 def policy(entities: Mapping[str, EntityPlan], tables: tuple[TableMap, ...], rules: list[RuleShape]) -> str:
@@ -142,6 +145,7 @@ def _rule(shape: RuleShape) -> Rule:
         tolerance_us=shape.tolerance,
         auto=decide.auto if decide else (),
         approve=tuple(tuple(level) for level in decide.approve) if decide else (),
+        threshold=None if shape.threshold is None else Decimal(shape.threshold),
     )
 
 

@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from cdc_merge.config.merge_options import OPTIONS
-from cdc_merge.config.problems import Problem
+from cdc_merge.config.problems import Path, Problem
 from cdc_merge.config.subject import Subject, entity_path
 
 ANY: Final = "*"
 NOT_YET: Final = (
-    ("rules",),
+    ("rules", ANY, "when"),
+    ("rules", ANY, "tolerance"),
+    ("rules", ANY, "threshold"),
+    ("rules", ANY, "decide"),
     ("notify",),
     ("history",),
     ("sources", ANY, "write_back", "enabled"),
-    ("entities", ANY, "checks"),
     ("entities", ANY, "unique"),
     ("entities", ANY, "on_missing"),
-    ("entities", ANY, "fields", ANY, "writers"),
-    ("entities", ANY, "groups", ANY, "writers"),
 )
 """The settings that the file may hold and this version does not act on."""
 
@@ -59,17 +59,24 @@ def warn_unmarked_copies(subject: Subject) -> Iterator[Problem]:
 def warn_not_yet(subject: Subject) -> Iterator[Problem]:
     """Nobody shall rely unawares on a setting that is read and does nothing."""
     for pattern in NOT_YET:
-        for path in _places(subject, pattern):
-            if subject.given(*path) not in SILENT:
+        for path, given in _places(subject.values, pattern):
+            if given not in SILENT:
                 yield Problem(path, "this version reads this and does not act on it")
 
 
-def _places(subject: Subject, pattern: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The paths of the file that a pattern names."""
-    places: list[tuple[str, ...]] = [()]
-    for part in pattern:
-        places = [(*place, name) for place in places for name in (subject.names(*place) if part == ANY else [part])]
-    return places
+def _places(values: object, pattern: tuple[str, ...]) -> Iterator[tuple[Path, object]]:
+    """The paths of the file that a pattern names, and what the file says there."""
+    if not pattern:
+        yield (), values
+        return
+    entries: dict[str | int, object] = {}
+    if isinstance(values, dict):
+        entries = dict(values) if pattern[0] == ANY else {name: values[name] for name in values if name == pattern[0]}
+    elif isinstance(values, list) and pattern[0] == ANY:
+        entries = dict(enumerate(values))
+    for name, inner in entries.items():
+        for path, given in _places(inner, pattern[1:]):
+            yield (name, *path), given
 
 
 WARNINGS: Final[tuple[Callable[[Subject], Iterator[Problem]], ...]] = (

@@ -1,4 +1,5 @@
-"""What the queue adds to questions: an id while a question stays open, revisions, settling, and how it ended (semantics §5).
+"""What the queue adds to questions: an id while a question stays open, revisions, settling, and how it ended
+(semantics §5).
 
 Pure: time, ids and what is already open are arguments. The questions themselves are the merge's.
 """
@@ -36,7 +37,9 @@ class Moment:
     policy: str
 
 
-def review(record: Record, questions: Sequence[Question], known: Mapping[Asked, Conflict], moment: Moment) -> list[Conflict]:
+def review(
+    record: Record, questions: Sequence[Question], known: Mapping[Asked, Conflict], moment: Moment
+) -> list[Conflict]:
     """The conflicts of one record that change: new ones settling, open ones revised or closed."""
     moved: list[Conflict] = []
     found = {asked(question): question for question in questions}
@@ -73,7 +76,8 @@ def _closed(record: Record, conflict: Conflict, moment: Moment) -> Conflict:
 
 
 def _resolution(record: Record, question: Question) -> str:
-    """decided by people, converged by the sources themselves, or superseded by what somebody wrote who had seen it all."""
+    """decided by people, converged by the sources themselves, or superseded by what somebody wrote who had seen it
+    all."""
     cell = record.cells.get(question.group or question.field or "")
     if cell is None:
         return "decided" if _decided_row(record) else "superseded"
@@ -86,7 +90,7 @@ def _resolution(record: Record, question: Question) -> str:
 
 
 def _decided_row(record: Record) -> bool:
-    return any(d.source == DECISION_SOURCE for d in record.deletes) 
+    return any(d.source == DECISION_SOURCE for d in record.deletes)
 
 
 def _agrees(record: Record, cell: Cell, question: Question) -> bool:

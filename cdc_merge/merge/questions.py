@@ -6,7 +6,7 @@ Each kind is one entry of KINDS; `questions` asks them all. A record that has en
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from cdc_merge.merge.cell import ABSENT, BASELINE, DECIDED, MISSING, Cell, Side, Write
 from cdc_merge.merge.reading import effective, ended, opposing, value_of
@@ -43,9 +43,7 @@ def _concurrent(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     if not asked:
         return
     yield question_of(
-        record,
-        unit,
-        cell,
+        About(record, unit, cell),
         asked,
         kind=_kind(unit, asked),
         labels=("baseline",) if any(w.kind == BASELINE for w in asked) else (),
@@ -98,7 +96,7 @@ def _bound(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
         return
     front = effective(record, unit, cell)
     if front and counter.outside(unit.plan, value_of(record, unit, cell)):
-        yield question_of(record, unit, cell, front, kind="bound", base=base_of(cell, front))
+        yield question_of(About(record, unit, cell), front, kind="bound", base=base_of(cell, front))
 
 
 def _unknown_base(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
@@ -109,7 +107,7 @@ def _unknown_base(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
         settled |= chosen.seen
     gaps = [w for w in cell.writes.values() if w.is_gap and not w.bit & settled]
     if gaps:
-        yield question_of(record, unit, cell, sorted(gaps, key=lambda w: w.stamp), kind="unknown_base")
+        yield question_of(About(record, unit, cell), sorted(gaps, key=lambda w: w.stamp), kind="unknown_base")
 
 
 def _diverged(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
@@ -123,7 +121,7 @@ def _diverged(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     if len({side.key for _, side in differing}) < 2:
         return
     candidates = [_held(unit, source, side) for source, side in differing]
-    yield made(record, unit, cell, tuple(candidates), kind="divergence", labels=("baseline",))
+    yield made(About(record, unit, cell), tuple(candidates), kind="divergence", labels=("baseline",))
 
 
 def _held(unit: Unit, source: str, side: Side) -> Candidate:
@@ -229,30 +227,35 @@ def candidate(cell: Cell, unit: Unit, write: Write) -> Candidate:
     )
 
 
+class About(NamedTuple):
+    """What a question of one field, group or map key is about."""
+
+    record: Record
+    unit: Unit
+    cell: Cell
+
+
 def question_of(
-    record: Record,
-    unit: Unit,
-    cell: Cell,
+    about: About,
     writes: list[Write],
     *,
     kind: str,
     labels: tuple[str, ...] = (),
     base: MaybeValue = UNKNOWN,
 ) -> Question:
-    candidates = tuple(candidate(cell, unit, w) for w in writes)
-    return made(record, unit, cell, candidates, kind=kind, labels=labels, base=base)
+    candidates = tuple(candidate(about.cell, about.unit, w) for w in writes)
+    return made(about, candidates, kind=kind, labels=labels, base=base)
 
 
 def made(
-    record: Record,
-    unit: Unit,
-    cell: Cell,
+    about: About,
     candidates: tuple[Candidate, ...],
     *,
     kind: str,
     labels: tuple[str, ...] = (),
     base: MaybeValue = UNKNOWN,
 ) -> Question:
+    record, unit, cell = about
     group = unit.plan.name if unit.plan.members else None
     return Question(
         entity=record.units.entity.name,

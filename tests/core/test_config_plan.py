@@ -64,7 +64,7 @@ entities:
     groups:
       address: { fields: [province, city], merge: priority, order: [crm, erp], severity: low }
     checks: [ { name: limit, expr: "record.points <= 100", severity: critical } ]
-    unique: [ { fields: phone, normalize: [digits], when: "record.active", severity: high } ]
+    unique: [ { fields: phone, normalize: [digits], when: "record.level != 'closed'", severity: high } ]
     deletes: update_wins
     on_missing: report
 rules:
@@ -196,7 +196,7 @@ def test_checks_unique_and_rules_reach_the_plan(tmp_path: Path) -> None:
     plan = loaded(tmp_path, LARGE).plan
     entity = plan.entities["customer"]
     assert entity.checks == (Check("limit", "record.points <= 100", "critical"),)
-    assert entity.unique == (Unique(("phone",), ("digits",), "record.active", "high"),)
+    assert entity.unique == (Unique(("phone",), ("digits",), "record.level != 'closed'", "high"),)
     assert (entity.deletes, entity.on_missing) == ("update_wins", "report")
     approve = (("sales_manager",), ("finance",))
     assert plan.rules == (
@@ -210,11 +210,12 @@ def test_settings_that_this_version_does_not_act_on_are_warned_about(tmp_path: P
     ignored = [line.split(": ")[1] for line in loaded(tmp_path, LARGE).warnings if "does not act on it" in line]
     assert ignored == [
         "history",
-        "entities.customer.fields.level.writers",
-        "entities.customer.checks",
         "entities.customer.unique",
         "entities.customer.on_missing",
-        "rules",
+        "rules[0].when",
+        "rules[0].decide",
+        "rules[1].tolerance",
+        "rules[2].decide",
         "notify",
     ]
 

@@ -179,6 +179,12 @@ def test_a_wrong_source_is_named(tmp_path: Path, source: str, problem: str) -> N
         ("unique: [ { fields: [taxno] } ]", "unique[0].fields: no source maps the field 'taxno'"),
         ("unique: [ { fields: tax, normalize: [trin] } ]", "unique[0].normalize[0]: there is no normalisation 'trin'"),
         ("checks: [ { name: a, expr: x }, { name: a, expr: y } ]", "the name 'a' is taken by checks[0]"),
+        (
+            "checks: [ { name: a, expr: 'record.nam == 1' } ]",
+            "checks[0].expr: line 1, column 7: record has no field 'nam' (It has: name",
+        ),
+        ('checks: [ { name: a, expr: "record.name ==" } ]', "line 1, column 15: this is not CEL"),
+        ("unique: [ { fields: tax, when: record.tax + 1 } ]", "unique[0].when: line 1, column 12: this gives a number"),
         ("deletes: never", "'never' is not allowed here (one of: review, delete_wins, update_wins, local)"),
     ],
 )

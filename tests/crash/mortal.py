@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+from cdc_merge.cel import compile_expression
 from cdc_merge.config.settings import Settings
 from cdc_merge.intake import Intake
 from cdc_merge.mapping.changes import Mapper
 from cdc_merge.model import Delivery, Fact, Idle, Position, SourceStatus, Transaction
-from cdc_merge.pipeline import Pipeline
+from cdc_merge.pipeline import Pipeline, World
 from cdc_merge.ports import Source, Store, StoreTransaction
 from tests.scenarios.replay import LATER_US, Tapes
 from tests.scenarios.witness import Played
@@ -137,7 +138,7 @@ class Worker:
         self._fate = fate
         self.sources = {name: ResumedSource(name, tape, day.at_a_time, fate) for name, tape in day.tapes.items()}
         pairs = [(cast(Source, source), _intake(day.settings, name)) for name, source in self.sources.items()]
-        world = (self._now_us, _ids(store))
+        world = World(self._now_us, _ids(store), compile_expression)
         self._later_us = 0
         mortal = cast(Store, MortalStore(store, fate))
         self.pipeline = Pipeline(day.settings.plan, pairs, mortal, self._observe, world)

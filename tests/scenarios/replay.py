@@ -10,13 +10,14 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
+from cdc_merge.cel import compile_expression
 from cdc_merge.config.settings import Settings
 from cdc_merge.console.answers import conflicts_document, records_document
 from cdc_merge.intake import Intake
 from cdc_merge.lookup import Lookup
 from cdc_merge.mapping.changes import Mapper
 from cdc_merge.model import Delivery, Fact, Position, SnapshotDone, SourceStatus
-from cdc_merge.pipeline import Pipeline
+from cdc_merge.pipeline import Pipeline, World
 from cdc_merge.ports import Store
 from cdc_merge.stores.memory import Disk, MemoryStore
 from tests.scenarios.picture import Document, Picture, picture
@@ -65,7 +66,7 @@ class Rerun:
         self._sources = {name: TapedSource(name) for name in self._settings.sources}
         pairs = [(source, self._intake(name)) for name, source in self._sources.items()]
         self._store = MemoryStore(self.disk)
-        world = (lambda: self._now_us, lambda: str(next(self._ids)))
+        world = World(lambda: self._now_us, lambda: str(next(self._ids)), compile_expression)
         self._pipeline = Pipeline(self._settings.plan, pairs, self._store, _deaf, world)
         self._pipeline.resume()
 

@@ -1,0 +1,13 @@
+"""One module per rule kind; `RULES` is the table of what is asked of a record beyond what the merge asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cdc_merge.decision.rules import invariant, unauthorized
+from cdc_merge.decision.rules.rulebook import Rulebook
+from cdc_merge.merge.record import Record
+from cdc_merge.model import Question
+
+RULES: Final[tuple[Callable[[Record, Rulebook], Iterator[Question]], ...]] = (unauthorized.ask, invariant.ask)

@@ -1,0 +1,52 @@
+"""invariant: a check that does not hold of the merged record (semantics §3, Checks).
+
+Candidates are the frontier's writes of the fields that the check mentions. A record that nobody has written raises
+none: a first snapshot never makes a question of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cdc_merge.decision.expression import Expression
+from cdc_merge.decision.rules.rulebook import Rulebook
+from cdc_merge.merge.cell import BASELINE, Write
+from cdc_merge.merge.questions import updates
+from cdc_merge.merge.reading import effective, values
+from cdc_merge.merge.record import Record
+from cdc_merge.merge.units import Unit
+from cdc_merge.model import Question
+
+
+def ask(record: Record, rulebook: Rulebook) -> Iterator[Question]:
+    if not rulebook.checks:
+        return
+    merged = {"record": values(record)}
+    for check, test in rulebook.checks:
+        if test.evaluate(merged) is not False:
+            continue
+        candidates = updates(_writes(record, test))
+        if candidates:
+            yield Question(
+                entity=record.units.entity.name,
+                key=record.key,
+                field=None,
+                group=None,
+                kind="invariant",
+                severity=check.severity,
+                candidates=tuple(sorted(candidates, key=lambda candidate: candidate.stamp)),
+                provisional=None,
+                rule=check.name,
+            )
+
+
+def _writes(record: Record, test: Expression) -> list[tuple[Unit, Write]]:
+    groups = record.units.group_of
+    owners = {groups[name].name if name in groups else name for name in test.fields}
+    found = []
+    for name in sorted(record.cells):
+        unit = record.unit_of[name]
+        if unit.owner in owners:
+            front = effective(record, unit, record.cells[name])
+            found += [(unit, write) for write in front if write.kind != BASELINE]
+    return found

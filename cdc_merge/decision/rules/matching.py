@@ -1,0 +1,58 @@
+"""Which rule a conflict meets: the first in the file whose `on:` names it (semantics §6).
+
+`entity.field` names a field or group (and the keys of a map), `entity.*` all of them, `*.field` that field of every
+entity, `entity` what concerns the whole record. A rule with a trigger of its own (`when`, `tolerance`, `threshold`)
+speaks of the questions that it raises itself, and of no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cdc_merge.plan import EntityPlan, FieldPlan, Plan, Rule
+
+ANY = "*"
+
+
+def matches(on: str, entity: str, unit: str | None) -> bool:
+    """Whether `on` names a unit (field, group or `map.key`) of the entity, or with None the record as a whole."""
+    wanted, dot, field = on.partition(".")
+    if wanted not in (ANY, entity):
+        return False
+    if unit is None or not dot:
+        return unit is None and not dot
+    return field == ANY or unit == field or unit.startswith(f"{field}.")
+
+
+def first(rules: Iterable[Rule], entity: str, unit: str | None) -> Rule | None:
+    """The first of the rules that names it."""
+    return next((rule for rule in rules if matches(rule.on, entity, unit)), None)
+
+
+def untriggered(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules that conflicts of any kind meet."""
+    return tuple(r for r in rules if r.when is None and r.tolerance_us is None and r.threshold is None)
+
+
+def ruled(plan: Plan) -> Plan:
+    """The plan with what the rules say of its fields and groups: their severity, and how questions are answered by
+    themselves."""
+    rules = untriggered(plan.rules)
+    if not rules:
+        return plan
+    return replace(plan, entities={name: _ruled_entity(entity, rules) for name, entity in plan.entities.items()})
+
+
+def _ruled_entity(entity: EntityPlan, rules: tuple[Rule, ...]) -> EntityPlan:
+    def told(field: FieldPlan) -> FieldPlan:
+        rule = first(rules, entity.name, field.name)
+        if rule is None:
+            return field
+        return replace(field, severity=rule.severity or field.severity, auto=rule.auto)
+
+    return replace(
+        entity,
+        fields={name: told(field) for name, field in entity.fields.items()},
+        groups={name: told(group) for name, group in entity.groups.items()},
+    )

@@ -1,0 +1,60 @@
+"""What is asked of one entity's records beyond what the merge asks: the checks and rules of the file, compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cdc_merge.decision.expression import Compile, Expression
+from cdc_merge.decision.rules.matching import first, untriggered
+from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, Rule
+
+
+class CompiledCheck(NamedTuple):
+    check: Check
+    test: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Rulebook:
+    """`writers`: the fields and groups that not everybody may write. `drifts`: those that sources may hold
+    differently only for a while, each with its rule. `record_severity` replaces that of questions about the whole
+    record."""
+
+    checks: tuple[CompiledCheck, ...] = ()
+    writers: Mapping[str, FieldPlan] = field(default_factory=dict)
+    drifts: Mapping[str, Rule] = field(default_factory=dict)
+    record_severity: str | None = None
+
+
+def rulebooks(plan: Plan, compile_text: Compile) -> dict[str, Rulebook]:
+    """The rulebook of every entity. ExpressionError for a check that cannot be read."""
+    return {name: _rulebook(entity, plan.rules, compile_text) for name, entity in plan.entities.items()}
+
+
+def _rulebook(entity: EntityPlan, rules: tuple[Rule, ...], compile_text: Compile) -> Rulebook:
+    units = {**entity.fields, **entity.groups}
+    tolerant = [rule for rule in rules if rule.tolerance_us is not None]
+    drifts = {name: rule for name in units if (rule := first(tolerant, entity.name, name)) is not None}
+    whole = first(untriggered(rules), entity.name, None)
+    variables = {"record": record_types(entity)}
+    return Rulebook(
+        checks=tuple(CompiledCheck(check, compile_text(check.expr, variables)) for check in entity.checks),
+        writers={name: unit for name, unit in units.items() if guarded(unit)},
+        drifts=drifts,
+        record_severity=whole.severity if whole is not None else None,
+    )
+
+
+def guarded(unit: FieldPlan) -> bool:
+    """Not everybody may write it."""
+    return unit.writer_sources is not None or unit.writer_actors is not None
+
+
+def record_types(entity: EntityPlan) -> dict[str, str]:
+    """The fields of a record, group members included, with their value types; "" where that is not known."""
+    found = {name: plan.value_type for name, plan in entity.fields.items()}
+    for group in entity.groups.values():
+        found |= dict.fromkeys(group.members, "")
+    return found
