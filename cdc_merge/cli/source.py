@@ -1,4 +1,4 @@
-"""`cdc-merge source`: the sources and how far each of them is merged."""
+"""`cdc-merge source`: the sources, how far each of them is merged, what to grant, and the life of their slots."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from cdc_merge.cli.asking import reading_of, running_sources, settings_of
 from cdc_merge.cli.invocation import Invocation, print_json
+from cdc_merge.cli.slots import create_slot, drop_slot, grants
 from cdc_merge.cli.tables import ABSENT, cell_of, output_option, print_table
 from cdc_merge.console.answers import sources_document
 from cdc_merge.documents import Document, Fields
@@ -18,6 +19,10 @@ HEADINGS = ("SOURCE", "STATE", "MERGED UP TO", "LAG", "LAST COMMIT", "SNAPSHOT",
 @click.group("source")
 def command() -> None:
     """The sources and their slots."""
+
+
+for _life in (grants, create_slot, drop_slot):
+    command.add_command(_life)
 
 
 @command.command("list")

@@ -49,7 +49,7 @@ def ahead(facts: Facts) -> Findings:
     elif lsn_from_text(slot.confirmed_lsn) > position.lsn:
         yield fail(
             f"The slot starts at {slot.confirmed_lsn}, we have read only up to {lsn_text(position.lsn)}: "
-            "it was dropped and created again, or advanced by somebody else. The changes in between would be missed in silence.",
+            "it was dropped and created again, or advanced by somebody else: what lies between would be missed.",
             _resync(facts),
         )
     else:
