@@ -29,6 +29,7 @@ from cdc_merge.model import (
     Idle,
     MaybeValue,
     RecordKey,
+    SnapshotRows,
     Transaction,
 )
 from cdc_merge.plan import Plan
@@ -246,6 +247,8 @@ class Batch:
             self._add(intake, taken, tx)
             if isinstance(delivery, Transaction) and taken.changes:
                 self.commits.setdefault(intake.source, []).append(delivery.commit_us)
+        if any(isinstance(delivery, SnapshotRows) for delivery in deliveries):
+            self.facts.extend(intake.copied())
         self.seconds["map"] = self.seconds.get("map", 0.0) + perf_counter() - started
 
     def _add(self, intake: Intake, taken: Taken, tx: StoreTransaction) -> None:
