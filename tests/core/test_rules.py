@@ -1,0 +1,197 @@
+"""Rules that raise questions: who may write, what must hold; which rule a conflict meets; any order of arrival."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from cdc_merge.cel import compile_expression
+from cdc_merge.decision.asking import all_questions
+from cdc_merge.decision.rules.matching import matches, ruled
+from cdc_merge.decision.rules.rulebook import rulebooks
+from cdc_merge.merge.fold import fold
+from cdc_merge.model import Change, Copy, Json, Question
+from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, Rule
+from tests.laws.worlds import ENTITY, World, entity
+
+LIMIT = Check("limit", "record.used <= record.limit", "critical")
+
+
+def plan_of(shape: EntityPlan, *rules: Rule) -> Plan:
+    return ruled(Plan({shape.name: shape}, (), rules))
+
+
+def asked(plan: Plan, changes: Sequence[Change]) -> tuple[Question, ...]:
+    shape = plan.entities[ENTITY]
+    return all_questions(fold(shape, changes), rulebooks(plan, compile_expression)[ENTITY])
+
+
+def asked_in_any_order(plan: Plan, changes: Sequence[Change]) -> tuple[Question, ...]:
+    found = asked(plan, changes)
+    assert len(changes) <= 6
+    for arrived in itertools.permutations(changes):
+        assert asked(plan, [*arrived, *arrived[:1]]) == found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("on", "unit", "named"),
+    [
+        ("customer.phone", "phone", True),
+        ("customer.phone", "name", False),
+        ("customer.*", "phone", True),
+        ("*.phone", "phone", True),
+        ("*.*", "phone", True),
+        ("order.phone", "phone", False),
+        ("customer.prefs", "prefs.city", True),
+        ("customer.prefs.city", "prefs.city", True),
+        ("customer.prefs.city", "prefs.zip", False),
+        ("customer.pref", "prefs", False),
+        ("customer", "phone", False),
+        ("customer", None, True),
+        ("customer.*", None, False),
+        ("*", None, True),
+    ],
+)
+def test_a_rule_names_fields_or_the_whole_record(on: str, unit: str | None, named: bool) -> None:
+    assert matches(on, "customer", unit) is named
+
+
+def test_the_first_rule_in_the_file_says_how_grave_a_conflict_is() -> None:
+    shape = entity(FieldPlan("phone"), FieldPlan("name", severity="low"), groups=[FieldPlan("g", members=("a", "b"))])
+    rules = (
+        Rule("drift", "customer.phone", severity="low", tolerance_us=1),
+        Rule("phone", "*.phone", severity="critical"),
+        Rule("group", "customer.g", auto=("latest",)),
+        Rule("rest", "customer.*", severity="high"),
+    )
+    told = plan_of(shape, *rules).entities[ENTITY]
+    assert {name: field.severity for name, field in told.fields.items()} == {"phone": "critical", "name": "high"}
+    assert (told.groups["g"].severity, told.groups["g"].auto) == ("medium", ("latest",))
+
+
+def test_a_rule_about_the_entity_says_how_grave_what_concerns_the_whole_record_is() -> None:
+    world = World(entity(FieldPlan("phone")))
+    world.snapshot("A", phone="0")
+    world.snapshot("B", phone="0")
+    world.delete("A")
+    world.update("B", phone="1")
+    (question,) = asked(plan_of(world.plan, Rule("gone", "customer", severity="critical")), world.changes)
+    assert (question.kind, question.severity) == ("update_delete", "critical")
+
+
+# ---------------------------------------------------------------- invariant
+
+
+def credit(used: int | None, limit: int | None) -> World:
+    world = World(replace(entity(FieldPlan("used"), FieldPlan("limit")), checks=(LIMIT,)))
+    world.snapshot("A", used=used, limit=limit)
+    world.snapshot("B", used=used, limit=limit)
+    return world
+
+
+def test_a_row_that_no_system_wrote_and_that_breaks_a_check_is_a_question() -> None:
+    world = credit(800, 1000)
+    world.update("A", used=950)
+    world.update("B", limit=900)
+    (question,) = asked_in_any_order(plan_of(world.plan), world.changes)
+    assert (question.kind, question.field, question.group, question.rule) == ("invariant", None, None, "limit")
+    assert (question.severity, question.provisional) == ("critical", None)
+    assert [(c.source, c.value) for c in question.candidates] == [("A", {"used": 950}), ("B", {"limit": 900})]
+
+
+def test_a_mended_record_breaks_no_check() -> None:
+    world = credit(800, 1000)
+    world.update("A", used=950)
+    world.update("B", limit=900)
+    world.update("B", limit=1200)
+    assert asked_in_any_order(plan_of(world.plan), world.changes) == ()
+
+
+@pytest.mark.parametrize(("used", "limit"), [(None, 5), (5, None)])
+def test_a_check_holds_while_an_operand_is_null(used: int | None, limit: int | None) -> None:
+    world = credit(used, limit)
+    world.update("A", used=None if used is None else 9)
+    assert asked(plan_of(world.plan), world.changes) == ()
+
+
+def test_a_first_snapshot_breaks_no_check() -> None:
+    assert asked(plan_of(credit(9, 5).plan), credit(9, 5).changes) == ()
+
+
+def test_a_check_over_a_group_and_a_map_names_their_writes() -> None:
+    shape = entity(FieldPlan("prefs", merge="map"), groups=[FieldPlan("address", members=("city", "street"))])
+    check = Check("home", "record.city != 'x' || record.prefs.n < 5")
+    world = World(replace(shape, checks=(check,)))
+    world.snapshot("A", city="c", street="s", prefs=Json('{"n":1}'))
+    world.snapshot("B", city="c", street="s", prefs=Json('{"n":1}'))
+    world.update("A", city="x")
+    world.update("B", prefs=Json('{"n":7}'))
+    (question,) = asked_in_any_order(plan_of(world.plan), world.changes)
+    values = [c.value for c in question.candidates]
+    assert values == [{"city": "x", "street": "s"}, {"prefs.n": 7}]
+
+
+# ---------------------------------------------------------------- unauthorized
+
+
+def guarded(**writers: tuple[str, ...]) -> World:
+    world = World(entity(FieldPlan("level", severity="low", **writers), FieldPlan("name")))  # type: ignore[arg-type]
+    world.snapshot("A", level="1", name="n")
+    world.snapshot("B", level="1", name="n")
+    return world
+
+
+def test_a_source_that_may_not_write_a_field_is_named_with_its_write() -> None:
+    world = guarded(writer_sources=("A",))
+    world.update("B", actor="wang", level="2", name="m")
+    plan = plan_of(world.plan, Rule("guard", "customer.level", severity="critical"))
+    (question,) = asked_in_any_order(plan, world.changes)
+    assert (question.kind, question.field, question.severity) == ("unauthorized", "level", "critical")
+    assert (question.base, question.provisional, question.rule) == ("1", "2", None)
+    (caught,) = question.candidates
+    assert (caught.source, caught.value, caught.actor, caught.place) == ("B", "2", "wang", world.changes[-1].place)
+
+
+def test_only_the_forbidden_write_is_a_candidate_beside_a_rightful_one() -> None:
+    world = guarded(writer_sources=("A",))
+    world.update("A", level="3")
+    world.update("B", level="2")
+    concurrent, caught = asked_in_any_order(plan_of(world.plan), world.changes)
+    assert [c.source for c in concurrent.candidates] == ["A", "B"]
+    assert [c.source for c in caught.candidates] == ["B"]
+
+
+@pytest.mark.parametrize(("actor", "may"), [("manager", True), ("etl", False), (None, False)])
+def test_where_actors_are_listed_nobody_else_may_write_not_even_the_unknown(actor: str | None, may: bool) -> None:
+    world = guarded(writer_actors=("manager",))
+    world.update("A", actor=actor, level="2")
+    assert (asked(plan_of(world.plan), world.changes) == ()) is may
+
+
+def test_a_forbidden_write_is_open_until_somebody_who_may_replaces_it() -> None:
+    world = guarded(writer_sources=("A",))
+    world.update("B", level="2")
+    world.update("A", level="2")
+    world.update("A", level="5")
+    assert asked_in_any_order(plan_of(world.plan), world.changes) == ()
+
+
+def test_a_copy_and_a_decision_need_no_right() -> None:
+    world = guarded(writer_sources=("A",))
+    world.update("A", level="2")
+    world.update("B", copy=Copy(), level="2")
+    world.decide(level="4")
+    assert asked_in_any_order(plan_of(world.plan), world.changes) == ()
+
+
+def test_a_guarded_map_guards_its_keys() -> None:
+    world = World(entity(FieldPlan("prefs", merge="map", writer_sources=("A",))))
+    world.snapshot("A", prefs=Json('{"city":"c"}'))
+    world.snapshot("B", prefs=Json('{"city":"c"}'))
+    world.update("B", prefs=Json('{"city":"d"}'))
+    (question,) = asked_in_any_order(plan_of(world.plan), world.changes)
+    assert (question.kind, question.field) == ("unauthorized", "prefs.city")
