@@ -33,9 +33,7 @@ def site(
     """One database for each system, for the whole session; an incident has a schema of its own in each."""
     directory: Path = tmp_path_factory.mktemp("incidents")
     with ExitStack() as stack:
-        dsns = {
-            name: stack.enter_context(fresh_database(server, "incidents")) for name, server in three_servers.items()
-        }
+        dsns = {name: stack.enter_context(fresh_database(server)) for name, server in three_servers.items()}
         connections = {name: stack.enter_context(psycopg.connect(dsn, autocommit=True)) for name, dsn in dsns.items()}
         yield Site(connections, dsns, directory, nursery)
 
@@ -54,4 +52,4 @@ def incident(site: Site) -> Iterator[Callable[..., Incident]]:
     for each in begun:
         each.end()
     for connection in site.connections.values():
-        drop_slots(connection, "incidents")
+        drop_slots(connection, connection.info.dbname)

@@ -205,9 +205,10 @@ class Nursery:
 
 
 class KilledWitness:
-    """The sidecar as a process of its own: `cdc-merge --config … run`, to be killed at any time."""
+    """The sidecar as a process of its own, to be killed at any time; `whole` as in nursery.py."""
 
     name = "killed"
+    whole = False
 
     def __init__(self, nursery: Nursery, config: Path) -> None:
         self._nursery = nursery
@@ -220,7 +221,7 @@ class KilledWitness:
     def start(self) -> None:
         self._address = None
         self._read = self._log.stat().st_size if self._log.exists() else 0
-        self._pid = self._nursery.ask(run=str(self._config), log=str(self._log))
+        self._pid = self._nursery.ask(run=str(self._config), log=str(self._log), whole=self.whole)
 
     @property
     def address(self) -> str | None:
