@@ -169,7 +169,8 @@ class Traits(NamedTuple):
 
 
 class Cell:
-    """The state of one unit. `sides`: per source; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
+    """The state of one unit. `sides`: per source; `diverged`: pairs of sources that differed at their first snapshot and have not held
+    one value since; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
     values nobody has replaced; `past`: for (s, t) what t has held since the two last held one value (`agreement: past`); `sets`: rewrites of a counter or log that no other rewrite has seen; `watched`: may ask although
     nothing is concurrent; `extra`: a type's own state."""
 
@@ -208,7 +209,7 @@ class Cell:
         self.past: dict[tuple[str, str], list[tuple[object, int]]] = NO_PAST
         self.waiting: tuple[Waiting, ...] = ()
         self.traces: tuple[Write, ...] = ()
-        self.diverged = False
+        self.diverged: tuple[tuple[str, str], ...] = ()
         self.watched = False
         self.extra: Any = None
 
@@ -309,7 +310,7 @@ class Cell:
         self.writes[bit] = write
         self.frontier = bit
         self.overwritten = self.baselines = 0
-        self.diverged = False
+        self.diverged = ()
         return write
 
     # ------------------------------------------------------------ rule 2: copies

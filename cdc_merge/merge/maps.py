@@ -127,6 +127,7 @@ def _unit(record: Record, plan: FieldPlan, owner: str) -> Unit:
         if record.map_keys.get((parent, source)) is not None:
             side = cell.side(source)
             side.value = side.key = ABSENT
+            side.by = record.rows[source].by
             born = record.rows[source].born
             side.inserts = frozenset((born,)) if born is not None else side.inserts
     return unit

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import BASELINE, DECIDED, MISSING, Cell, Write, ignores, meets
+from cdc_merge.merge.cell import ABSENT, BASELINE, DECIDED, MISSING, Cell, Write, ignores, meets
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
@@ -28,7 +28,7 @@ def applying(measure: Measure) -> Callable[[Cell, FieldPlan, Event], str]:
         before = event.before if event.before is not UNKNOWN else cell.view(event.source)
         inserted = born is not None and event.change.row == INSERT
         same = not inserted and before is not UNKNOWN and cell.keyed(before) == key
-        if same or (born is not None and born.first and event.after is None):
+        if same or (born is not None and born.first and (event.after is None or event.after is ABSENT)):
             cell.hold(event.source, event.change, event.after, key)
             return steps.REPEATED
         write = cell.write(event.source, event.change, event.after, key)

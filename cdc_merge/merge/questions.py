@@ -39,7 +39,7 @@ def _concurrent(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     front = effective(record, unit, cell)
     if not front:
         return
-    asked = unit.type.asks(cell, unit.plan, front) or _overruled(front)
+    asked = unit.type.asks(cell, unit.plan, front) or _overruled(unit, front)
     if not asked:
         return
     yield question_of(
@@ -51,10 +51,10 @@ def _concurrent(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     )
 
 
-def _overruled(front: list[Write]) -> list[Write]:
+def _overruled(unit: Unit, front: list[Write]) -> list[Write]:
     """A write that had not seen a decision in the frontier, in types that would otherwise settle it (§3, Decisions)."""
     decided = [w for w in front if w.kind == DECIDED]
-    if not decided or all(w.key == decided[0].key for w in front):
+    if not decided or unit.plan.merge == "set" or all(w.key == decided[0].key for w in front):
         return []
     return [] if any(w.is_set or w.part for w in front) else front
 
@@ -114,14 +114,21 @@ def _diverged(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
     """Sources that differed at their first snapshot and still do; not beside an open concurrent question."""
     if not cell.diverged or any(_concurrent(record, unit, cell)):
         return
-    sides = [(s, cell.sides[s]) for s in record.holders(unit) if cell.held(s) is not MISSING]
-    if not any(side.untouched for _, side in sides):
+    holders = [s for s in record.holders(unit) if cell.held(s) is not MISSING]
+    open_pairs = [pair for pair in cell.diverged if _stand_apart(cell, pair, holders)]
+    if not open_pairs:
         return
-    differing = [(s, side) for s, side in sides if not (side.key is None and side.first_key is None)]
-    if len({side.key for _, side in differing}) < 2:
-        return
-    candidates = [_held(unit, source, side) for source, side in differing]
+    apart = {source for pair in open_pairs for source in pair}
+    candidates = [_held(unit, source, cell.sides[source]) for source in holders if source in apart]
     yield made(About(record, unit, cell), tuple(candidates), kind="divergence", labels=("baseline",))
+
+
+def _stand_apart(cell: Cell, pair: tuple[str, str], holders: list[str]) -> bool:
+    """Both hold the record, differ, and one of them has held its first-snapshot value all the time."""
+    one, other = pair
+    if one not in holders or other not in holders or cell.held(one) == cell.held(other):
+        return False
+    return cell.sides[one].untouched or cell.sides[other].untouched
 
 
 def _held(unit: Unit, source: str, side: Side) -> Candidate:

@@ -75,20 +75,27 @@ def effective(record: Record, unit: Unit, cell: Cell) -> list[Write]:
         front = sorted([*front, *rivals], key=lambda w: w.change.stamp) if rivals else front
     if not record.deletes or len(front) < 2:
         return front
-    over = 0
-    for delete in record.deletes:
-        if delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit):
-            over |= cell.deletes.get(delete.stamp, 0)
+    over = _seen_by_deletes(record, unit, cell)
     left = [w for w in front if not w.bit & over]
     return left or front
 
 
+def _seen_by_deletes(record: Record, unit: Unit, cell: Cell) -> int:
+    """What the deletes that still count have seen, of units that their sources map."""
+    over = 0
+    for delete in record.deletes:
+        if delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit):
+            over |= cell.deletes.get(delete.stamp, 0)
+    return over
+
+
 def opposing(record: Record, delete: Delete) -> list[tuple[Unit, Write]]:
-    """The writes of the frontiers that the delete had not seen and whose writers had not seen the delete."""
+    """The writes of the frontiers that no delete had seen and whose writers had not seen this one."""
     found = []
     for name, cell in record.cells.items():
+        over = _seen_by_deletes(record, record.unit_of[name], cell)
         for write in cell.front():
-            if write.kind != BASELINE and opposes(cell, write, delete):
+            if write.kind != BASELINE and not write.bit & over and opposes(cell, write, delete):
                 found.append((record.unit_of[name], write))
     return found
 

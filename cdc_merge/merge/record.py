@@ -7,7 +7,7 @@ whether cells are compacted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cdc_merge.merge import maps
 from cdc_merge.merge.cell import COMPACT_AT, Cell, Insert, Write
@@ -28,6 +28,9 @@ from cdc_merge.model import (
     Stamp,
 )
 
+if TYPE_CHECKING:
+    from cdc_merge.merge.drift import Drift
+
 PRESENT, DELETED = "present", "deleted"
 NONE: Final[frozenset[Stamp]] = frozenset()
 
@@ -37,15 +40,16 @@ Outcomes = dict[tuple[str, str, str], int]
 
 class Row:
     """One source's row. `kept`: its last values still count as held (TRUNCATE, `deletes: local`). `fresh`: a marked insert
-    put it back, so that the first genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began with."""
+    put it back, so that the first genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began with, `by`: the change that brought it."""
 
-    __slots__ = ("born", "fresh", "identity", "kept", "last", "presence")
+    __slots__ = ("born", "by", "fresh", "identity", "kept", "last", "presence")
 
     def __init__(self) -> None:
         self.presence = PRESENT
         self.kept = False
         self.fresh = False
         self.born: Insert | None = None
+        self.by: Change | None = None
         self.identity: str | None = None
         self.last: Stamp | None = None
 
@@ -67,6 +71,7 @@ class Record:
         "cells",
         "compacts",
         "deletes",
+        "drifts",
         "holding",
         "key",
         "known",
@@ -96,6 +101,7 @@ class Record:
         self.deletes: list[Delete] = []
         self.waiting: list[tuple[str, Stamp]] = []
         self.known: dict[str, frozenset[Stamp]] = {}
+        self.drifts: dict[str, Drift] = {}
         self.map_keys: dict[tuple[str, str], maps.Held] = {}
 
     def cell(self, unit: Unit) -> Cell:
@@ -166,7 +172,7 @@ def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | No
         _new_life(record, source, ends_values=True)
     row = record.row(source)
     row.fresh = False
-    row.born = born or row.born
+    row.born, row.by = born or row.born, change
     _feed(record, change, source, born, outcomes)
 
 
@@ -178,7 +184,7 @@ def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcom
         record.deletes.remove(delete)
         _forget(record, delete)
     row = record.row(source)
-    row.fresh = row.fresh or was_deleted
+    row.fresh, row.by = row.fresh or was_deleted, change
     for cell in record.cells.values() if own else ():
         cell.take_back(source)
     _feed(record, change, source, None, outcomes)
@@ -308,7 +314,7 @@ def opposes(cell: Cell, write: Write, delete: Delete) -> bool:
 
 
 def _snapshot(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
-    record.row(source)
+    record.row(source).by = change
     _feed(record, change, source, None, outcomes)
 
 

@@ -118,7 +118,7 @@ def everybody(cell: Cell, plan: FieldPlan, event: Event) -> None:
     if cell.traits.settles and plan.agreement != "off" and event.holders:
         cell.everybody(event.holders, bound=bound_of(cell))
     if cell.diverged:
-        cell.diverged = still_diverged(cell, event.holders)
+        cell.diverged = still_diverged(cell)
 
 
 def bound_of(cell: Cell) -> object:
@@ -146,23 +146,26 @@ def observe(cell: Cell, plan: FieldPlan, event: Event) -> str:
     first = cell.read_first(event.source, event.change, event.after, candidate=event.rivals)
     if len(event.holders) > 1 or cell.frontier:
         agreement(cell, plan, event)
-        if first and _differs(cell, event.source):
-            cell.diverged = True
+        if first:
+            cell.diverged = (*cell.diverged, *_apart(cell, event.source))
         everybody(cell, plan, event)
     return REPEATED
 
 
-def _differs(cell: Cell, source: str) -> bool:
-    """Compared with the other sources' first snapshots, or with what a source without one holds."""
+def _apart(cell: Cell, source: str) -> list[tuple[str, str]]:
+    """Whom a first snapshot differs from: the others' first snapshots, or what a source without one holds; NULL from nothing."""
     mine = cell.sides[source].first_key
-    others = [s.key if s.first_key is MISSING else s.first_key for name, s in cell.sides.items() if name != source]
-    return mine is not None and any(key is not None and key is not MISSING and key != mine for key in others)
+    found = []
+    for other, side in cell.sides.items():
+        key = side.key if side.first_key is MISSING else side.first_key
+        if other != source and mine is not None and key is not None and key is not MISSING and key != mine:
+            found.append((other, source))
+    return found
 
 
-def still_diverged(cell: Cell, holders: tuple[str, ...]) -> bool:
-    """Sources that differed at their first snapshot differ still; a first NULL differs from nothing."""
-    sides = [cell.sides[s] for s in holders if s in cell.sides]
-    return len({s.key for s in sides if s.key is not MISSING and not (s.key is None and s.first_key is None)}) > 1
+def still_diverged(cell: Cell) -> tuple[tuple[str, str], ...]:
+    """The pairs that have not come to hold one value."""
+    return tuple((a, b) for a, b in cell.diverged if cell.held(a) != cell.held(b) or cell.held(a) is MISSING)
 
 
 # ---------------------------------------------------------------- decisions, deletes, new lives
@@ -191,7 +194,7 @@ def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # no
     cell.baselines = 0
     for side in cell.sides.values():
         side.ended = True
-    cell.diverged = False
+    cell.diverged = ()
     cell.side(source).seen |= ended
 
 

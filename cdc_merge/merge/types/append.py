@@ -32,7 +32,7 @@ def zero(cell: Cell, plan: FieldPlan) -> None:
 def _part(cell: Cell, write: Write) -> bool:
     """Note what an update appended; parts are numbered as they come."""
     before, after = _text(write.before), _text(write.value)
-    if before is None or after is None or not after.startswith(before):
+    if not isinstance(before, str) or not isinstance(after, str) or not after.startswith(before):
         return False
     cell.extra += 1
     write.part = (Run(cell.extra, cell.extra, after[len(before) :]),)

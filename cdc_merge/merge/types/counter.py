@@ -11,7 +11,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from cdc_merge.merge import parts, steps
-from cdc_merge.merge.cell import Cell, Traits, Write, plus
+from cdc_merge.merge.cell import ABSENT, Cell, Traits, Write, plus
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
 from cdc_merge.model import MaybeValue
@@ -31,7 +31,7 @@ def zero(cell: Cell, plan: FieldPlan) -> None:
 def _delta(cell: Cell, write: Write) -> bool:
     """Note what an update from a number to a number adds."""
     before, old, new = write.before, number(write.before), number(write.value)
-    if before is None or new is None:
+    if before is None or before is ABSENT or new is None:
         return False
     if old is None:
         write.is_gap = cell.watched = True
@@ -49,6 +49,8 @@ def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     if standing:
         latest = max(standing, key=lambda w: w.stamp)
         value, seen = number(latest.value), latest.seen | latest.bit
+        if latest.value is ABSENT and not parts.unseen(cell, seen):
+            return latest.value
     else:
         value, seen = base(cell), 0
     for write in parts.unseen(cell, seen):

@@ -7,6 +7,8 @@ even from a writer who had seen the bound one. `cell.extra` is the binding: (key
 
 from __future__ import annotations
 
+from typing import Any
+
 from cdc_merge.merge import steps
 from cdc_merge.merge.cell import MISSING, Cell, Write
 from cdc_merge.merge.merge_type import Event, Views
@@ -45,9 +47,8 @@ def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
 
 
 def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
-    if event.after is not None:
-        _bind(cell, event.after, WRITTEN)
-        cell.sets = cell.next
+    cell.extra = (cell.keyed(event.after), event.after, WRITTEN)
+    cell.sets = cell.next
     return steps.settle_question(cell, plan, event)
 
 
@@ -61,6 +62,16 @@ def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # no
     if left:
         _bind(cell, left[0].value, WRITTEN)
         cell.sets = left[0].bit
+
+
+def saved(cell: Cell) -> list[Any]:
+    return list(cell.extra[1:])
+
+
+def restored(cell: Cell, plan: FieldPlan) -> None:
+    if cell.extra is not None:
+        value, rank = cell.extra
+        cell.extra = (cell.keyed(value), value, rank)
 
 
 def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
@@ -78,4 +89,4 @@ def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
 
 TYPE = mv.TYPE._replace(
     name="immutable", zero=zero, apply=apply, snapshot=snapshot, decide=decide, end=end, read=read, start=start, asks=asks
-)
+)._replace(saved=saved, restored=restored)
