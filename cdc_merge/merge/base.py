@@ -1,59 +1,43 @@
 """A base: one folded record as plain values, from which the fold goes on exactly as if it had never stopped.
 
-Rules: pure; `restored(units, saved(record))` answers like `record` whatever comes next. The law suite folds a part of a history,
-saves, restores and folds the rest, for every merge type. A tree is lists, tuples and model values, nothing else, so that any store
-can keep it. What a change said about its fields is not kept: cells hold the values.
+Rules: pure; `restored(units, saved(record))` answers like `record` whatever comes next. The law suite folds a part of a
+history, saves, restores and folds the rest, for every merge type. A tree is lists, tuples and model values, so that any
+store can keep it. What a change said about its fields is not kept: cells hold the values.
 
-Of every object only the slots that differ from a fresh one's are written, as number and value. The number is the place in the
-tuples below: only ever append. A slot that is in none of them, and not in `REMADE`, fails the law suite.
+Of every object only the slots that differ from a fresh one's are written, as number and value. The number is the place
+in the tuples below: only ever append. A slot that is in none of them, and not in `REMADE`, fails the law suite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from cdc_merge.merge import maps
 from cdc_merge.merge.cell import ABSENT, MISSING, Cell, Insert, Side, Waiting, Write
+from cdc_merge.merge.drift import Drift
 from cdc_merge.merge.record import Delete, Record, Row
 from cdc_merge.merge.units import Unit, Units
 from cdc_merge.model import UNKNOWN, Change, Copy, MaybeValue, Place, Stamp
 
-Tree = list[Any]
-"""Nested lists of model values."""
+Tree: TypeAlias = Sequence[Any]
+"""Nested lists of model values; what comes back from a store may be tuples."""
 
-WRITE: Final = (
-    "change",
-    "value",
-    "key",
-    "seen",
-    "after",
-    "kind",
-    "inserts",
-    "deletes",
-    "before",
-    "part",
-    "is_set",
-    "is_gap",
-)
-SIDE: Final = ("value", "key", "by", "seen", "ended", "untouched", "baseline", "inserts", "first", "first_key", "gone")
-WAITING: Final = ("source", "change", "key", "replaced", "written")
-CELL: Final = (
-    "writes",
-    "frontier",
-    "overwritten",
-    "baselines",
-    "sets",
-    "sides",
-    "deletes",
-    "waiting",
-    "diverged",
-    "watched",
-    "extra",
-)
-ROW: Final = ("presence", "kept", "fresh", "born", "identity", "last")
-RECORD: Final = ("last", "rows", "cells", "unsettled", "deletes", "waiting", "known", "map_keys")
+Forms: TypeAlias = Mapping[str, Callable[[Any], Any]]
+"""How the slots that are not plain values are written, or read again."""
+
+
+def _slots(names: str) -> tuple[str, ...]:
+    return tuple(names.split())
+
+
+WRITE: Final = _slots("change value key seen after kind inserts deletes before part is_set is_gap")
+SIDE: Final = _slots("value key by seen ended untouched baseline inserts first first_key gone base")
+WAITING: Final = _slots("source change key replaced written")
+CELL: Final = _slots("writes frontier overwritten baselines sets sides deletes waiting diverged watched extra past")
+ROW: Final = _slots("presence kept fresh born identity last by")
+RECORD: Final = _slots("last rows cells unsettled deletes waiting known map_keys drifts")
 
 REMADE: Final[Mapping[type, frozenset[str]]] = {
     Write: frozenset({"bit", "source"}),
@@ -74,13 +58,14 @@ def saved(record: Record) -> Tree:
 
 
 def restored(units: Units, tree: Tree, *, key: str, max_ahead_us: int) -> Record:
-    """The record that was saved. What the configuration no longer has is left out; a unit of another type begins with its writes."""
+    """The record that was saved. Units that the configuration no longer has are left out; one whose type it has changed
+    begins again with its writes."""
     return _Restoring(Record(units, key, max_ahead_us=max_ahead_us, compacts=True), tree).record
 
 
-def _sparse(owner: object, slots: tuple[str, ...], plain: Mapping[str, Callable[[Any], Any]], fresh: object) -> Tree:
+def _sparse(owner: object, slots: tuple[str, ...], plain: Forms, fresh: object) -> Tree:
     """The slots that differ from a fresh object's: number, plain value, number, plain value …"""
-    found: Tree = []
+    found: list[Any] = []
     for number, slot in enumerate(slots):
         value = getattr(owner, slot)
         usual = getattr(fresh, slot, MISSING)
@@ -90,7 +75,7 @@ def _sparse(owner: object, slots: tuple[str, ...], plain: Mapping[str, Callable[
     return found
 
 
-def _filled(owner: object, slots: tuple[str, ...], tree: Iterable[Any], made: Mapping[str, Callable[[Any], Any]]) -> None:
+def _filled(owner: object, slots: tuple[str, ...], tree: Iterable[Any], made: Forms) -> None:
     each = iter(tree)
     for number in each:
         slot, value = slots[number], next(each)
@@ -133,23 +118,24 @@ class _Saving:
         self.inserts: list[Tree] = []
         self._change_at: dict[Stamp, int] = {}
         self._insert_at: dict[Insert, int] = {}
-        both = {"value": _value, "inserts": self._inserts, "key": _key}
-        self._write = {**both, "change": self._change, "deletes": _stamps, "before": _value, "part": _part}
-        alone = {"baseline": self._insert, "first": _value, "first_key": _key, "gone": _gone}
-        self._side = {**both, **alone, "by": self._change}
-        self._waiting = {"change": self._change, "key": _key}
+        both: Forms = {"value": _value, "inserts": self._inserts, "key": _key}
+        self._write: Forms = {**both, "change": self._change, "deletes": _stamps, "before": _value, "part": _part}
+        alone: Forms = {"baseline": self._insert, "first": _value, "first_key": _key, "gone": _gone, "base": _value}
+        self._side: Forms = {**both, **alone, "by": self._change}
+        self._waiting: Forms = {"change": self._change, "key": _key}
         self._fresh_side = Side()
         self._fresh_write = Write(0, "", None, UNKNOWN, MISSING, 0)  # type: ignore[arg-type]  # only to compare with
-        self._cell: dict[str, Callable[[Any], Any]] = {
+        self._cell: Forms = {
             "deletes": lambda deletes: [[*stamp, mask] for stamp, mask in deletes.items()],
             "waiting": lambda several: [_sparse(w, WAITING, self._waiting, None) for w in several],
+            "past": lambda past: [[*pair, [[_key(key), seen] for key, seen in held]] for pair, held in past.items()],
         }
 
     def tree(self) -> Tree:
         record = self.record
         fresh = Record(record.units, record.key, max_ahead_us=0, compacts=True)
-        row = {"born": self._insert, "last": list}
-        plain: dict[str, Callable[[Any], Any]] = {
+        row: Forms = {"born": self._insert, "last": list, "by": self._change}
+        plain: Forms = {
             "last": list,
             "rows": lambda rows: [[s, _sparse(r, ROW, row, _FRESH_ROW)] for s, r in rows.items()],
             "cells": lambda cells: [self._of_cell(record.unit_of[name], cell) for name, cell in cells.items()],
@@ -158,6 +144,7 @@ class _Saving:
             "waiting": lambda several: [[source, *stamp] for source, stamp in several],
             "known": lambda known: [[source, _stamps(stamps)] for source, stamps in known.items()],
             "map_keys": _held_maps,
+            "drifts": lambda drifts: [[name, *self._of_drift(drift)] for name, drift in drifts.items()],
         }
         slots = _sparse(record, RECORD, plain, fresh)
         return [self.changes, self.inserts, slots]
@@ -166,7 +153,7 @@ class _Saving:
         if len(cell.writes) > SMALL:
             cell.compact()
         fresh = Cell(cell.traits, cell.keyed, cell.order)
-        plain = {
+        plain: Forms = {
             **self._cell,
             "writes": lambda writes: [self._of_write(cell, w) for w in writes.values()],
             "sides": lambda sides: [[source, self._of_side(cell, side)] for source, side in sides.items()],
@@ -183,6 +170,11 @@ class _Saving:
         fresh = self._fresh_side
         fresh.key, fresh.first_key = _keyed(cell, side.value), _keyed(cell, side.first)
         return _sparse(side, SIDE, self._side, fresh)
+
+    def _of_drift(self, drift: Drift) -> Tree:
+        taken = [[source, _key(key), self._change(change)] for source, (key, change) in drift.taken.items()]
+        replaced = [[_key(key), [[s, *at] for s, at in by.items()]] for key, by in drift.replaced.items()]
+        return [taken, replaced, drift.merged and [_key(drift.merged[0]), *drift.merged[1]]]
 
     def _change(self, change: Change) -> int:
         at = self._change_at.get(change.stamp)
@@ -259,13 +251,19 @@ class _Restoring:
         self._changes = [_change(record, items) for items in changes]
         self._inserts = [Insert(Stamp(*stamp), first, baseline) for *stamp, first, baseline in inserts]
         insert, change = self._inserts.__getitem__, self._changes.__getitem__
-        both = {"value": _held, "inserts": self._set_of, "key": _compared}
-        self._write = {**both, "change": change, "deletes": _known, "before": _held}
-        alone = {"baseline": insert, "first": _held, "first_key": _compared, "gone": _before_delete}
-        self._side = {**both, **alone, "by": change}
-        self._waiting = {"change": change, "key": _compared}
-        self._row = {"born": insert, "last": lambda stamp: Stamp(*stamp)}
-        made: dict[str, Callable[[Any], Any]] = {
+        both: Forms = {"value": _held, "inserts": self._set_of, "key": _compared}
+        self._write: Forms = {**both, "change": change, "deletes": _known, "before": _held}
+        alone: Forms = {
+            "baseline": insert,
+            "first": _held,
+            "first_key": _compared,
+            "gone": _before_delete,
+            "base": _held,
+        }
+        self._side: Forms = {**both, **alone, "by": change}
+        self._waiting: Forms = {"change": change, "key": _compared}
+        self._row: Forms = {"born": insert, "last": lambda stamp: Stamp(*stamp), "by": change}
+        made: Forms = {
             "last": lambda stamp: Stamp(*stamp),
             "rows": lambda rows: {s: self._plain(Row(), ROW, slots, self._row) for s, slots in rows},
             "cells": self._cells,
@@ -274,6 +272,7 @@ class _Restoring:
             "waiting": lambda several: [(source, Stamp(*stamp)) for source, *stamp in several],
             "known": lambda known: {source: _known(stamps) for source, stamps in known},
             "map_keys": lambda several: {(name, source): _keys_held(held) for name, source, held in several},
+            "drifts": lambda drifts: {name: self._drift(*parts) for name, *parts in drifts},
         }
         _filled(record, RECORD, slots, made)
         record.refresh()
@@ -281,7 +280,7 @@ class _Restoring:
     def _set_of(self, places: Any) -> frozenset[Insert]:
         return frozenset([self._inserts[at] for at in places])
 
-    def _plain(self, owner: Any, slots: tuple[str, ...], tree: Any, made: Mapping[str, Callable[[Any], Any]]) -> Any:
+    def _plain(self, owner: Any, slots: tuple[str, ...], tree: Tree, made: Forms) -> Any:
         _filled(owner, slots, tree, made)
         return owner
 
@@ -298,11 +297,12 @@ class _Restoring:
         cell = Cell(unit.type.traits, unit.keyed, unit.order)
         unit.type.zero(cell, unit.plan)
         fresh = cell.extra
-        made: dict[str, Callable[[Any], Any]] = {
+        made: Forms = {
             "writes": lambda several: {1 << at: self._of_write(cell, at, items) for at, items in enumerate(several)},
             "sides": lambda sides: {source: self._of_side(cell, items) for source, items in sides},
             "deletes": lambda deletes: {Stamp(*stamp): mask for *stamp, mask in deletes},
             "waiting": lambda several: tuple([self._of_waiting(items) for items in several]),
+            "past": lambda past: {(t, s): [(_compared(key), seen) for key, seen in held] for t, s, held in past},
         }
         _filled(cell, CELL, tree, made)
         cell.next = 1 << len(cell.writes)
@@ -333,6 +333,13 @@ class _Restoring:
             side.first_key = _keyed(cell, side.first)
         return side
 
+    def _drift(self, taken: Tree, replaced: Tree, merged: Tree | None) -> Drift:
+        drift = Drift()
+        drift.taken = {source: (_compared(key), self._changes[at]) for source, key, at in taken}
+        drift.replaced = {_compared(key): {s: Stamp(*at) for s, *at in by} for key, by in replaced}
+        drift.merged = None if merged is None else (_compared(merged[0]), Stamp(*merged[1:]))
+        return drift
+
     def _of_waiting(self, items: Any) -> Waiting:
         waiting = Waiting("", None, MISSING, 0)  # type: ignore[arg-type]  # `change` is always written
         _filled(waiting, WAITING, items, self._waiting)
@@ -359,7 +366,7 @@ def _keys_held(held: Any) -> maps.Held:
 
 
 def _unit(units: Units, name: str, owner: str) -> Unit | None:
-    """The unit of that name under the present configuration; a map's key is a unit of its map. None when it has neither."""
+    """The unit of that name under the present configuration; a map's key is a unit of its map. None: it has neither."""
     known = units.by_name.get(name)
     if known is not None or owner not in units.entity.fields or owner in units.by_name:
         return known

@@ -39,10 +39,20 @@ class Event:
 Views = Sequence[tuple[str, MaybeValue]]
 
 
+def extra_itself(cell: Cell) -> Any:
+    """For types whose `extra` is a plain value."""
+    return cell.extra
+
+
+def as_saved(cell: Cell, plan: FieldPlan) -> None:
+    """For types whose `extra` is a plain value."""
+
+
 class MergeType(NamedTuple):
     """`zero` prepares a new cell; `apply`, `copy`, `snapshot`, `decide` take one event each and answer its outcome (contract
     §5, `merges_total`); `witness` and `end` follow a delete and a new life; `read` is the value of a non-empty frontier,
-    `start` that of a record nobody has written (views in the order of `from:`); `asks` the writes that need a decision."""
+    `start` that of a record nobody has written (views in the order of `from:`); `asks` the writes that need a decision. `saved`
+    is the cell's `extra` as plain values; `restored` finds that in its place, beside all else, and makes the state of it again."""
 
     name: str
     traits: Traits
@@ -58,3 +68,5 @@ class MergeType(NamedTuple):
     read: Callable[[Cell, FieldPlan, list[Write]], MaybeValue]
     start: Callable[[Cell, FieldPlan, Views], MaybeValue]
     asks: Callable[[Cell, FieldPlan, list[Write]], list[Write]]
+    saved: Callable[[Cell], Any] = extra_itself
+    restored: Callable[[Cell, FieldPlan], None] = as_saved

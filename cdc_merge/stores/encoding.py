@@ -9,7 +9,7 @@ exactly of a msgpack type through `_extended`, which is why fields are flattened
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -155,6 +155,20 @@ def decode_change(body: bytes, record: tuple[str, str], source: str, place: Plac
         )
     except (ValueError, TypeError, IndexError) as error:
         raise _damaged(body) from error
+
+
+# ---------------------------------------------------------------- bases
+
+
+def encode_base(tree: Sequence[Any]) -> bytes:
+    """A base's tree (merge/base.py): lists and tuples of model values."""
+    return _packing.pack([FORMAT, tree])
+
+
+def decode_base(body: bytes) -> tuple[Any, ...]:
+    """The tree that `encode_base` wrote, its lists as tuples. StoreUnavailable when it cannot be read."""
+    tree: tuple[Any, ...] = _unpacked(body)[0]
+    return tree
 
 
 # ---------------------------------------------------------------- conflicts

@@ -8,8 +8,8 @@ add x have seen the additions of x; copies remove nothing. Equality proves nothi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from cdc_merge.mapping.normal import normalizer
 from cdc_merge.mapping.values import order_key
@@ -47,7 +47,7 @@ class Elements:
         self.removals: dict[object, list[Seen]] = {}
         self.dropped: set[tuple[str, object]] = set()
         self.waiting: list[tuple[str, object, Stamp]] = []
-        self.form: Callable[[list[Value]], Value] = tuple
+        self.form = "array"
 
 
 def zero(cell: Cell, plan: FieldPlan) -> None:
@@ -64,8 +64,24 @@ def _dump(item: Any) -> str:
     return json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _as_json(values: list[Value]) -> Value:
+def _as_array(values: list[Value], plan: FieldPlan) -> Value:
+    return tuple(values)
+
+
+def _as_json(values: list[Value], plan: FieldPlan) -> Value:
     return Json("[" + ",".join(v if isinstance(v, Json) else _dump(v) for v in values) + "]")
+
+
+def _as_text(values: list[Value], plan: FieldPlan) -> Value:
+    return (plan.options.get("separator") or ",").join(str(v) for v in values)
+
+
+FORMS: Final[Mapping[str, Callable[[list[Value], FieldPlan], Value]]] = {
+    "array": _as_array,
+    "json": _as_json,
+    "text": _as_text,
+}
+"""How a field writes a set, by the last value that was seen of it."""
 
 
 def _split(plan: FieldPlan, value: MaybeValue) -> list[Value]:
@@ -97,11 +113,8 @@ def _named(cell: Cell, plan: FieldPlan, value: MaybeValue) -> set[object]:
         key = normal(item)
         elements.names.setdefault(key, item)
         keys.add(key)
-    if isinstance(value, Json):
-        elements.form = _as_json
-    elif isinstance(value, str):
-        separator = plan.options.get("separator") or ","
-        elements.form = lambda values: separator.join(str(v) for v in values)
+    if isinstance(value, str):
+        elements.form = "json" if isinstance(value, Json) else "text"
     return keys
 
 
@@ -267,22 +280,64 @@ def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # no
         _keep(elements, element, lambda dot: not everything and delete not in dot.seen_by)
 
 
-def current(cell: Cell) -> Value:
+def current(cell: Cell, plan: FieldPlan) -> Value:
     elements: Elements = cell.extra
     names = [elements.names[element] for element in elements.dots]
-    return elements.form(sorted(names, key=order_key))
+    return FORMS[elements.form](sorted(names, key=order_key), plan)
 
 
 def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     if not cell.extra.dots and all(w.value is None for w in front):
         return None
-    return current(cell)
+    return current(cell, plan)
 
 
 def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
     if cell.extra.dots:
-        return current(cell)
+        return current(cell, plan)
     return steps.first_in_order(cell, plan, views)
+
+
+def saved(cell: Cell) -> list[Any]:
+    """Elements beside their spellings, then additions, removals, waiting copies, what was dropped, the form."""
+    elements: Elements = cell.extra
+    return [
+        [[element, name] for element, name in elements.names.items()],
+        [[element, [_dot_saved(dot) for dot in dots]] for element, dots in elements.dots.items()],
+        [[element, [_seen_saved(seen) for seen in several]] for element, several in elements.removals.items()],
+        [[source, element, [*stamp]] for source, element, stamp in elements.waiting],
+        [[*each] for each in elements.dropped],
+        elements.form,
+    ]
+
+
+def _dot_saved(dot: Dot) -> list[Any]:
+    return [None if dot.place is None else [*dot.place], _seen_saved(dot.seen_by), _seen_saved(dot.since)]
+
+
+def _seen_saved(seen: Seen) -> list[Any]:
+    return [[[*who] if isinstance(who, Stamp) else who, *since] for who, since in seen.items()]
+
+
+def restored(cell: Cell, plan: FieldPlan) -> None:
+    names, dots, removals, waiting, dropped, form = cell.extra
+    elements = cell.extra = Elements()
+    elements.names = {element: name for element, name in names}
+    elements.dots = {element: [_dot(*items) for items in several] for element, several in dots}
+    elements.removals = {element: [_seen(items) for items in several] for element, several in removals}
+    elements.waiting = [(source, element, Stamp(*stamp)) for source, element, stamp in waiting]
+    elements.dropped = {(source, element) for source, element in dropped}
+    elements.form = form
+
+
+def _dot(place: Any, seen_by: Any, since: Any) -> Dot:
+    dot = Dot(place and Place(*place), _seen(seen_by))
+    dot.since = _seen(since)
+    return dot
+
+
+def _seen(items: Any) -> Seen:
+    return {who if isinstance(who, str) else Stamp(*who): Stamp(*since) for who, *since in items}
 
 
 TYPE: MergeType = mv.TYPE._replace(
@@ -300,4 +355,6 @@ TYPE: MergeType = mv.TYPE._replace(
     read=read,
     start=start,
     asks=steps.no_questions,
+    saved=saved,
+    restored=restored,
 )
