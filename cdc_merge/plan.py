@@ -19,7 +19,7 @@ class FieldPlan:
     `normalize` names entries of mapping/normal.py's table, applied in order before values are compared.
     `agreement` is "on", "off" or "past" (semantics §2 rule 3).
     `auto` is how questions of concurrent writes are answered by themselves (semantics §6), what the first matching
-    rule says.
+    rule says, `tolerance_us` how long sources may differ (§5, divergence).
     `value_type` is text, integer, decimal, boolean, float, date, timestamp, json, array or bytes; "" when not known
     yet.
     """
@@ -35,6 +35,7 @@ class FieldPlan:
     writer_sources: tuple[str, ...] | None = None
     writer_actors: tuple[str, ...] | None = None
     auto: tuple[str | tuple[str, ...], ...] = ()
+    tolerance_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
