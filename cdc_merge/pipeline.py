@@ -1,7 +1,8 @@
 """The way of the data: deliveries → changes → history → merged records → conflicts, one durable batch after the other.
 
-Histories, conflicts and positions commit together; only then is a source told that it may forget (semantics §9). The pipeline
-knows neither what a source is nor where the store is, and it owns no thread: whoever composes it calls `step`.
+Histories, conflicts and positions commit together; only then is a source told that it may forget (semantics §9). The
+pipeline knows neither what a source is nor where the store is, and it owns no thread: whoever composes it calls
+`step`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from cdc_merge.plan import Plan
 from cdc_merge.ports import Observer, Source, Store, StoreTransaction
 from cdc_merge.records import Entry, Records
 
-# Row changes per batch and source. Large enough to share one fsync, small enough that a batch takes well under a second.
+# Row changes per batch and source. Large enough to share one fsync, small enough that a batch takes well under a
+# second.
 BATCH_ROWS = 4_000
 # An idle source's position is saved at most this often; its commits are saved at once.
 IDLE_SAVE_US = 500_000
@@ -115,10 +117,10 @@ class Pipeline:
         try:
             with self._store.transaction() as tx:
                 for _, intake, deliveries in taken:
-                    batch.take(intake, deliveries, tx)                     # 1, 2
-                batch.fold(tx)                                              # 3, 4
-                moved = [*batch.review(tx), *self._announce(now_us)]        # 5
-                tx.save_conflicts(moved)                                    # 6
+                    batch.take(intake, deliveries, tx)  # 1, 2
+                batch.fold(tx)  # 3, 4
+                moved = [*batch.review(tx), *self._announce(now_us)]  # 5
+                tx.save_conflicts(moved)  # 6
                 for _, intake, _ in taken:
                     if intake.position is not None:
                         tx.save_position(intake.source, intake.position, intake.clock)
@@ -304,6 +306,7 @@ class Batch:
         record, known = entry.record, entry.known
         if any(cell.traces for cell in record.cells.values()):
             yield from [t for t in traces(record, known, self._moment) if not self._pipeline.trace_is_told(t)]
-        found = all_questions(record, self._pipeline.rulebooks[record.units.entity.name])
+        rulebook = self._pipeline.rulebooks[record.units.entity.name]
+        found = all_questions(record, rulebook, self._pipeline.watermark_us).questions
         if found or known:
             yield from review(record, found, known, self._moment)

@@ -1,7 +1,8 @@
 """The definition: merge(history) folds a history in stamp order. A pure function of the set of changes.
 
-Any order of arrival, any duplication gives the same record. `fold` is the full fold; `resume` is the same fold whose cells forget
-what can never matter again, so that one more change costs the same however long the history is. The law suite compares them.
+Any order of arrival, any duplication gives the same record. `fold` is the full fold; `resume` is the same fold whose
+cells forget what can never matter again, so that one more change costs the same however long the history is. The law
+suite compares them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cdc_merge.history.order import ordered
+from cdc_merge.merge.drift import note
 from cdc_merge.merge.record import Outcomes, Record, apply
 from cdc_merge.merge.units import Units
 from cdc_merge.model import Change
@@ -26,6 +28,8 @@ def fold(
     record = Record(units, history[0].key if history else "", max_ahead_us=max_ahead_us, compacts=compacts)
     for change in history:
         apply(record, change)
+        if units.timed:
+            note(record, change)
     return record
 
 
@@ -35,4 +39,6 @@ def advance(record: Record, change: Change, outcomes: Outcomes | None = None) ->
     if record.last is not None and change.stamp <= record.last:
         return False
     apply(record, change, outcomes)
+    if record.units.timed:
+        note(record, change)
     return True

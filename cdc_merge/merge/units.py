@@ -16,7 +16,8 @@ from cdc_merge.plan import EntityPlan, FieldPlan
 
 
 class Unit(NamedTuple):
-    """One unit of an entity. `owner` is the mapped field or group it belongs to (a map's keys belong to the map's field).
+    """One unit of an entity. `owner` is the mapped field or group it belongs to (a map's keys belong to the map's
+    field).
     `order`: the sources that map it, as in `from:`. `steps`: the type's apply, copy, snapshot, decide."""
 
     name: str
@@ -39,6 +40,8 @@ class Units:
         self.by_name: dict[str, Unit] = {}
         self.group_of: dict[str, FieldPlan] = {}
         self._holding: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+        plans = (*entity.fields.values(), *entity.groups.values())
+        self.timed = frozenset(plan.name for plan in plans if plan.tolerance_us is not None)
         for plan in entity.groups.values():
             self._add(plan, plan.members[0])
             self.group_of.update(dict.fromkeys(plan.members, plan))
@@ -71,7 +74,8 @@ class Units:
 
 
 def group_values(plan: FieldPlan, fields: Fields, held: MaybeValue) -> tuple[MaybeValue, MaybeValue]:
-    """(before, after) of a group as one value: a tuple of members, None where all are NULL, UNKNOWN where nothing is known.
+    """(before, after) of a group as one value: a tuple of members, None where all are NULL, UNKNOWN where nothing is
+    known.
 
     `held` is the source's present view of the group; it fills the members that the change does not mention.
     """

@@ -24,9 +24,9 @@ def plan_of(shape: EntityPlan, *rules: Rule) -> Plan:
     return ruled(Plan({shape.name: shape}, (), rules))
 
 
-def asked(plan: Plan, changes: Sequence[Change]) -> tuple[Question, ...]:
+def asked(plan: Plan, changes: Sequence[Change], watermark_us: int = 0) -> tuple[Question, ...]:
     shape = plan.entities[ENTITY]
-    return all_questions(fold(shape, changes), rulebooks(plan, compile_expression)[ENTITY])
+    return all_questions(fold(shape, changes), rulebooks(plan, compile_expression)[ENTITY], watermark_us).questions
 
 
 def asked_in_any_order(plan: Plan, changes: Sequence[Change]) -> tuple[Question, ...]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from cdc_merge.decision.rules import invariant, unauthorized
-from cdc_merge.decision.rules.rulebook import Rulebook
+from cdc_merge.decision.rules import divergence, invariant, unauthorized
+from cdc_merge.decision.rules.rulebook import Rulebook, Stage
 from cdc_merge.merge.record import Record
 from cdc_merge.model import Question
 
-RULES: Final[tuple[Callable[[Record, Rulebook], Iterator[Question]], ...]] = (unauthorized.ask, invariant.ask)
+RULES: Final[tuple[Callable[[Record, Rulebook, Stage], Iterator[Question]], ...]] = (
+    unauthorized.ask,
+    divergence.ask,
+    invariant.ask,
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cdc_merge.decision.expression import Expression
-from cdc_merge.decision.rules.rulebook import Rulebook
+from cdc_merge.decision.rules.rulebook import Rulebook, Stage
 from cdc_merge.merge.cell import BASELINE, Write
 from cdc_merge.merge.questions import updates
 from cdc_merge.merge.reading import effective, values
@@ -18,7 +18,7 @@ from cdc_merge.merge.units import Unit
 from cdc_merge.model import Question
 
 
-def ask(record: Record, rulebook: Rulebook) -> Iterator[Question]:
+def ask(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[Question]:
     if not rulebook.checks:
         return
     merged = {"record": values(record)}

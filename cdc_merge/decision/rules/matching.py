@@ -35,21 +35,27 @@ def untriggered(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     return tuple(r for r in rules if r.when is None and r.tolerance_us is None and r.threshold is None)
 
 
+def with_tolerance(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules that say how long sources may differ."""
+    return tuple(rule for rule in rules if rule.tolerance_us is not None)
+
+
 def ruled(plan: Plan) -> Plan:
-    """The plan with what the rules say of its fields and groups: their severity, and how questions are answered by
-    themselves."""
-    rules = untriggered(plan.rules)
-    if not rules:
+    """The plan with what the rules say of its fields and groups: their severity, how questions are answered by
+    themselves, how long sources may differ."""
+    if not plan.rules:
         return plan
-    return replace(plan, entities={name: _ruled_entity(entity, rules) for name, entity in plan.entities.items()})
+    return replace(plan, entities={name: _ruled_entity(entity, plan.rules) for name, entity in plan.entities.items()})
 
 
 def _ruled_entity(entity: EntityPlan, rules: tuple[Rule, ...]) -> EntityPlan:
+    met, tolerant = untriggered(rules), with_tolerance(rules)
+
     def told(field: FieldPlan) -> FieldPlan:
-        rule = first(rules, entity.name, field.name)
-        if rule is None:
-            return field
-        return replace(field, severity=rule.severity or field.severity, auto=rule.auto)
+        rule, drift = first(met, entity.name, field.name), first(tolerant, entity.name, field.name)
+        if drift is not None:
+            field = replace(field, tolerance_us=drift.tolerance_us)
+        return field if rule is None else replace(field, severity=rule.severity or field.severity, auto=rule.auto)
 
     return replace(
         entity,

@@ -7,13 +7,21 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cdc_merge.decision.expression import Compile, Expression
-from cdc_merge.decision.rules.matching import first, untriggered
+from cdc_merge.decision.rules.matching import first, untriggered, with_tolerance
+from cdc_merge.model import Question
 from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, Rule
 
 
 class CompiledCheck(NamedTuple):
     check: Check
     test: Expression
+
+
+class Stage(NamedTuple):
+    """What has been asked about a record so far, and how far stamp time has come (the watermark, µs)."""
+
+    found: tuple[Question, ...]
+    watermark_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,7 @@ def rulebooks(plan: Plan, compile_text: Compile) -> dict[str, Rulebook]:
 
 def _rulebook(entity: EntityPlan, rules: tuple[Rule, ...], compile_text: Compile) -> Rulebook:
     units = {**entity.fields, **entity.groups}
-    tolerant = [rule for rule in rules if rule.tolerance_us is not None]
+    tolerant = with_tolerance(rules)
     drifts = {name: rule for name in units if (rule := first(tolerant, entity.name, name)) is not None}
     whole = first(untriggered(rules), entity.name, None)
     variables = {"record": record_types(entity)}

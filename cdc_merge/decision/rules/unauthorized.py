@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cdc_merge.decision.rules.rulebook import Rulebook
+from cdc_merge.decision.rules.rulebook import Rulebook, Stage
 from cdc_merge.merge.cell import WRITE, Write
 from cdc_merge.merge.questions import About, base_of, question_of
 from cdc_merge.merge.reading import effective
@@ -16,7 +16,7 @@ from cdc_merge.model import Question
 from cdc_merge.plan import FieldPlan
 
 
-def ask(record: Record, rulebook: Rulebook) -> Iterator[Question]:
+def ask(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[Question]:
     if not rulebook.writers:
         return
     for name in sorted(record.cells):

@@ -1,0 +1,70 @@
+"""divergence: a source holds something else than the others for longer than its rule's `tolerance` (semantics §5).
+
+Stamp time up to the watermark is all the time there is: the question is a function of history, rules and watermark.
+It is not asked beside a question of concurrent writes, nor beside the one about first snapshots (`baseline`), which
+is about the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cdc_merge.decision.rules.rulebook import Rulebook, Stage
+from cdc_merge.merge.cell import MISSING, Cell
+from cdc_merge.merge.questions import About, made, shown
+from cdc_merge.merge.record import Record
+from cdc_merge.merge.units import Unit
+from cdc_merge.model import Candidate, Question
+from cdc_merge.plan import Rule
+
+
+def ask(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[Question]:
+    for unit, rule in _quiet(record, rulebook, stage):
+        if any(at_us < stage.watermark_us for at_us in _ends(record, unit, rule)):
+            about = About(record, unit, record.cells[unit.name])
+            question = made(about, tuple(_held(record, unit)), kind="divergence")
+            yield replace(question, severity=rule.severity or question.severity, rule=rule.name)
+
+
+def due_us(record: Record, rulebook: Rulebook, stage: Stage) -> int | None:
+    """The next stamp time that makes a question when the watermark has passed it; None when time alone makes none."""
+    ends = [at_us for unit, rule in _quiet(record, rulebook, stage) for at_us in _ends(record, unit, rule)]
+    return min((at_us for at_us in ends if at_us >= stage.watermark_us), default=None)
+
+
+def _quiet(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[tuple[Unit, Rule]]:
+    """The timed fields that no other question about their values is open on."""
+    if not record.drifts:
+        return
+    asked = {q.group or q.field for q in stage.found if q.kind.startswith("concurrent_") or q.kind == "divergence"}
+    for name in sorted(record.drifts):
+        unit = record.unit_of[name]
+        if name not in asked and unit.owner in rulebook.drifts:
+            yield unit, rulebook.drifts[unit.owner]
+
+
+def _ends(record: Record, unit: Unit, rule: Rule) -> Iterator[int]:
+    """When the tolerance of each source that holds something else ends, µs of stamp time."""
+    assert rule.tolerance_us is not None, "only tolerant rules are among a rulebook's drifts"
+    drift, cell = record.drifts[unit.name], record.cells[unit.name]
+    for source in record.holders(unit):
+        since = drift.since(source, alone=not _first_null(cell, source))
+        if since is not None:
+            yield since.wall_us + rule.tolerance_us
+
+
+def _first_null(cell: Cell, source: str) -> bool:
+    """A NULL of the first snapshot differs from nothing by itself."""
+    side = cell.sides[source]
+    return side.key is None and side.first_key is None
+
+
+def _held(record: Record, unit: Unit) -> Iterator[Candidate]:
+    """What every source holds, with the change that brought it."""
+    drift, cell = record.drifts[unit.name], record.cells[unit.name]
+    for source in record.holders(unit):
+        key, change = drift.taken.get(source, (MISSING, None))
+        if change is not None and key is not MISSING:
+            value = shown(unit, cell.view(source))
+            yield Candidate(source, value, change.stamp, change.committed_us, change.actor, change.place)
