@@ -22,6 +22,7 @@ from cdc_merge.doctor.facts import (
     EventTrigger,
     Facts,
     Identified,
+    IdentityFacts,
     NotAnswered,
     PublicationFacts,
     RoleFacts,
@@ -56,6 +57,7 @@ def _none(subject: Subject) -> list[object]:
 
 QUESTIONS: Final = (
     Question(ServerFacts, "server", lambda subject: [subject.publication, subject.slot]),
+    Question(IdentityFacts, "identity", _none),
     Question(Setting, "settings", _none),
     Question(RoleFacts, "role", _none),
     Question(RoleSetting, "role_settings", _none),
@@ -75,6 +77,7 @@ def ask(subject: Subject, dsn: str, now_us: Callable[[], int]) -> Facts:
     connection = connect(subject.source, dsn)
     try:
         # A login answered by another process than the questions are: something stands in between.
+        connection.execute(query("no_jit").encode())
         answers: dict[type[Any], object] = {Connected: (Connected(connection.info.backend_pid),)}
         answers |= {question.kind: _answer(subject, connection, question) for question in QUESTIONS}
         answers[ClockFacts] = (_clock(subject, connection, now_us),)

@@ -62,8 +62,6 @@ class ServerFacts(NamedTuple):
     wal_level: str
     effective_wal_level: str | None
     encoding: str
-    system: str | None
-    timeline: int | None
     backend_pid: int
     now_us: int
     platform: str
@@ -74,6 +72,11 @@ class ServerFacts(NamedTuple):
     database: str
     origins: int
     subscriptions: int
+
+
+class IdentityFacts(NamedTuple):
+    system: str
+    timeline: int
 
 
 class Setting(NamedTuple):
@@ -153,6 +156,7 @@ class Table(NamedTuple):
     published_as: str | None
     has_row_security: bool
     owns: bool
+    owner_sql: str
     may_select: bool
     may_use_schema: bool
     schema_sql: str

@@ -198,7 +198,9 @@ def _sending(facts: Facts, table: Table, columns: set[str]) -> Fix:
 def owner(facts: Facts) -> Findings:
     publication, server = facts.one(PublicationFacts), facts.one(ServerFacts)
     if publication.is_ours and not facts.one(RoleFacts).is_super:
-        fix = Fix((f"ALTER PUBLICATION {server.publication_sql} OWNER TO postgres;",), superuser=True)
+        owners = [table.owner_sql for table in facts.rows(Table) if not table.owns]
+        give = (f"ALTER PUBLICATION {server.publication_sql} OWNER TO {owners[0]};",) if owners else ()
+        fix = Fix(give, superuser=True)
         yield warn("The publication belongs to our role, which could change it: the tables' owner should have it.", fix)
     else:
         yield ok(f"{publication.owner} may change the publication; we never do.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from cdc_merge.doctor.facts import ClockFacts, Connected, Facts, ServerFacts, Setting
+from cdc_merge.doctor.facts import ClockFacts, Connected, Facts, IdentityFacts, NotAnswered, ServerFacts, Setting
 from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
 
 END_OF_LIFE: Final = {14: "2026-11-12", 15: "2027-11-11", 16: "2028-11-09", 17: "2029-11-08", 18: "2030-11-14"}
@@ -96,13 +96,14 @@ def encoding(facts: Facts) -> Findings:
 
 
 def identity(facts: Facts) -> Findings:
-    server = facts.one(ServerFacts)
-    if server.system is None or server.timeline is None:
-        function = "pg_control_system(), pg_control_checkpoint()"
-        fix = Fix((f"GRANT EXECUTE ON FUNCTION {function} TO {server.role_sql};",), superuser=True)
-        yield unknown("The role may not read the system identifier and the timeline.", fix)
-    else:
-        yield ok(f"System {server.system}, timeline {server.timeline}.")
+    try:
+        found = facts.one(IdentityFacts)
+    except NotAnswered as missing:
+        functions = "pg_catalog.pg_control_system(), pg_catalog.pg_control_checkpoint()"
+        grant = f"GRANT EXECUTE ON FUNCTION {functions} TO {facts.one(ServerFacts).role_sql};"
+        yield unknown(str(missing), Fix((grant,), superuser=True))
+        return
+    yield ok(f"System {found.system}, timeline {found.timeline}.")
 
 
 def clock(facts: Facts) -> Findings:

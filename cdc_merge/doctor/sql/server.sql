@@ -4,10 +4,6 @@ SELECT current_setting('server_version_num')::int AS version,
        current_setting('wal_level') AS wal_level,
        current_setting('effective_wal_level', true) AS effective_wal_level,
        current_setting('server_encoding') AS encoding,
-       CASE WHEN has_function_privilege('pg_control_system()', 'EXECUTE')
-            THEN (SELECT system_identifier::text FROM pg_control_system()) END AS system,
-       CASE WHEN has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
-            THEN (SELECT timeline_id FROM pg_control_checkpoint()) END AS timeline,
        pg_backend_pid() AS backend_pid,
        (extract(epoch FROM clock_timestamp()) * 1000000)::int8 AS now_us,
        CASE WHEN EXISTS (SELECT 1 FROM pg_settings WHERE name LIKE 'rds.%')

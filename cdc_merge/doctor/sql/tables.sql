@@ -41,7 +41,7 @@ WITH member AS (
 )
 SELECT t.nspname || '.' || t.relname AS "table", format('%I.%I', t.nspname, t.relname) AS sql, t.relkind::text AS kind,
        t.relpersistence::text AS persistence, t.published_as, t.relrowsecurity AS has_row_security,
-       pg_has_role(t.relowner, 'USAGE') AS owns,
+       pg_has_role(t.relowner, 'USAGE') AS owns, quote_ident(pg_get_userbyid(t.relowner)) AS owner_sql,
        has_table_privilege(t.oid, 'SELECT') OR has_any_column_privilege(t.oid, 'SELECT') AS may_select,
        has_schema_privilege(t.nspname, 'USAGE') AS may_use_schema, quote_ident(t.nspname) AS schema_sql,
        t.relreplident::text AS identity,
