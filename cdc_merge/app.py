@@ -20,12 +20,15 @@ from cdc_merge.config.settings import PostgresStore, Settings, SourceSettings
 from cdc_merge.console.access import Access, access_from_text
 from cdc_merge.console.reading import Reading
 from cdc_merge.console.server import HttpServer
+from cdc_merge.doctor.background import DoctorCollector, Rounds
+from cdc_merge.doctor.examination import Doctor
+from cdc_merge.doctor.subjects import subjects
 from cdc_merge.documents import SourceReading
 from cdc_merge.errors import CdcMergeError, ConfigError, NotFound
 from cdc_merge.intake import Intake
 from cdc_merge.lookup import Lookup
 from cdc_merge.mapping.changes import Mapper
-from cdc_merge.model import Fact, Figures, SourceStatus
+from cdc_merge.model import Fact, Figures, Position, SourceStatus
 from cdc_merge.observers.logs import Logs
 from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
@@ -72,6 +75,11 @@ class Sidecar:
         world = World(now_us, lambda: secrets.token_hex(8), compile_expression)
         self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, world)
         self.reading: Reading = Lookup(self.store, settings.plan, self._readings, self._ready)
+        self.doctor = Rounds(
+            Doctor(self._positions, now_us, probing=False),
+            lambda: subjects(settings.sources, settings.plan, self._positions()),
+        )
+        self.metrics.registry.register(DoctorCollector(self.doctor))
         self._http = HttpServer(self.reading, settings.listen, self.metrics.registry, _access(settings))
 
     @property
@@ -90,11 +98,13 @@ class Sidecar:
         gc.set_threshold(*GC_THRESHOLDS)
         self._thread = threading.Thread(target=self._work, name="merge", daemon=True)
         self._thread.start()
+        self.doctor.start()
 
     def stop(self) -> None:
         """End in order: merging, reading, listening. What was read and not merged comes again."""
         self._stopping.set()
         self._wake.set()
+        self.doctor.stop()
         if self._thread is not None:
             self._thread.join(STOP_LIMIT_S)
         stopping = [threading.Thread(target=source.stop, daemon=True) for source, _ in self._sources]
@@ -159,6 +169,9 @@ class Sidecar:
 
     def _watermarks(self) -> dict[str, int]:
         return {source.name: intake.passed_us for source, intake in self._sources}
+
+    def _positions(self) -> dict[str, Position]:
+        return {name: position for name, (position, _) in self.store.positions().items()}
 
     def _readings(self) -> list[SourceReading]:
         positions = self.store.positions()

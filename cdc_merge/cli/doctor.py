@@ -19,7 +19,7 @@ from cdc_merge.cli.tables import output_option, printable
 from cdc_merge.config import Settings
 from cdc_merge.config.problems import did_you_mean
 from cdc_merge.config.settings import SqliteStore
-from cdc_merge.doctor.examination import Examination, examine
+from cdc_merge.doctor.examination import Doctor, Examination
 from cdc_merge.doctor.facts import Subject
 from cdc_merge.doctor.results import FAIL, OK, UNKNOWN, WARN, Check
 from cdc_merge.doctor.subjects import Positions, subjects
@@ -51,7 +51,7 @@ def command(invocation: Invocation, /, names: tuple[str, ...], **flags: bool) ->
     """
     settings = settings_of(invocation)
     patients = chosen(settings, names)
-    found = examine(patients, _now_us, probing=flags["probe"])
+    found = Doctor(lambda: positions_of(settings), _now_us, probing=flags["probe"]).examine(patients)
     shown = [check for check in found.checks if check.severity != OK or not flags["only_problems"]]
     if flags["only_sql"]:
         for line in mending(found.checks):

@@ -27,8 +27,9 @@ FAMILIES: Final[Mapping[str, tuple[Kind, ...]]] = {
     "Server": server.CHECKS,
     "Capacity and limits": capacity.CHECKS,
     "Role and privileges": role.CHECKS,
-    "Publication": publication.CHECKS,
+    # Before the publication: a table must have its identity before it is published, or the fixes would break writes.
     "Tables": (*tables.CHECKS, ACROSS),
+    "Publication": publication.CHECKS,
     "Slots": slots.CHECKS,
     "Position": position.CHECKS,
 }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cdc_merge.doctor.asking import ask
 from cdc_merge.doctor.catalogue import judged, judged_across, unreachable
-from cdc_merge.doctor.facts import Canary, Facts, NotAnswered, Probed, Subject
+from cdc_merge.doctor.facts import Canary, CapacityFacts, Facts, NotAnswered, Probed, Stored, Subject
 from cdc_merge.doctor.probe import canary, probed
 from cdc_merge.doctor.results import Check
+from cdc_merge.doctor.subjects import Positions
 from cdc_merge.errors import CdcMergeError
+
+SHORTEST_RATE_S: Final = 10.0  # over less time, a single checkpoint would look like a trend
 
 
 class Examination(NamedTuple):
@@ -20,35 +23,67 @@ class Examination(NamedTuple):
     silent: tuple[CdcMergeError, ...]
 
 
-def examine(patients: Sequence[tuple[Subject, str]], now_us: Callable[[], int], *, probing: bool) -> Examination:
-    """Examine sources, given with their DSNs. `probing` allows what does something there (probe.py)."""
-    heard: list[Facts] = []
-    checks: list[Check] = []
-    silent: list[CdcMergeError] = []
-    for subject, dsn in patients:
+class Doctor:
+    """Examines sources, and remembers how far their WAL was, so that the next examination knows how fast it grows.
+
+    `positions` is asked after each source; `probing` allows what does something there (probe.py).
+    """
+
+    def __init__(self, positions: Callable[[], Positions], now_us: Callable[[], int], *, probing: bool) -> None:
+        self._positions = positions
+        self._now_us = now_us
+        self._probing = probing
+        self._wal: dict[str, tuple[int, int]] = {}
+
+    def examine(self, patients: Sequence[tuple[Subject, str]]) -> Examination:
+        """Every check of these sources, given with their DSNs. A source that cannot be asked stops nothing."""
+        heard: list[Facts] = []
+        checks: list[Check] = []
+        silent: list[CdcMergeError] = []
+        for subject, dsn in patients:
+            try:
+                facts = self._asked(subject, dsn)
+            except CdcMergeError as error:
+                silent.append(error)
+                checks.append(unreachable(subject.source, str(error), error.hint))
+                continue
+            heard.append(facts)
+            checks += judged(facts)
+        return Examination((*checks, *judged_across(heard)), tuple(silent))
+
+    def _asked(self, subject: Subject, dsn: str) -> Facts:
+        facts = self._rated(ask(subject, dsn, self._now_us))
+        after = self._positions()
+        if after is not None:
+            facts = facts.also({Stored: (Stored(after.get(subject.source)),)})
+        return walked(facts, dsn) if self._probing else facts
+
+    def _rated(self, facts: Facts) -> Facts:
+        """With the WAL written since the last examination in place of the average since the statistics began."""
         try:
-            facts = ask(subject, dsn, now_us)
-        except CdcMergeError as error:
-            silent.append(error)
-            checks.append(unreachable(subject.source, str(error), error.hint))
-            continue
-        facts = walked(facts, dsn) if probing else facts
-        heard.append(facts)
-        checks += judged(facts)
-    return Examination((*checks, *judged_across(heard)), tuple(silent))
+            room = facts.one(CapacityFacts)
+        except NotAnswered:
+            return facts
+        source, at_us = facts.subject.source, self._now_us()
+        lsn, before_us = self._wal.get(source, (room.wal_lsn, at_us))
+        passed_s = (at_us - before_us) / 1e6
+        if passed_s < SHORTEST_RATE_S:
+            self._wal.setdefault(source, (room.wal_lsn, at_us))
+            return facts
+        self._wal[source] = (room.wal_lsn, at_us)
+        return facts.also({CapacityFacts: (room._replace(wal_bytes_per_s=max(0, room.wal_lsn - lsn) / passed_s),)})
 
 
 def walked(facts: Facts, dsn: str) -> Facts:
     """The facts with the probes' results."""
     found: dict[type[Any], object] = {Probed: (probed(facts.subject, dsn, facts),)}
-    slot = _slot_in_use(facts)
-    if slot:
+    if _is_read_by_us(facts):
         answer = canary(facts.subject, dsn)
         found[Canary] = answer if isinstance(answer, NotAnswered) else (answer,)
     return facts.also(found)
 
 
-def _slot_in_use(facts: Facts) -> bool:
+def _is_read_by_us(facts: Facts) -> bool:
     try:
         slot = facts.our_slot()
     except NotAnswered:

@@ -257,6 +257,13 @@ class Probed(NamedTuple):
     refusal: str = ""
 
 
+class Stored(NamedTuple):
+    """What the store had of the source after all else was asked: a running sidecar confirms behind the store, so only
+    this may be compared with where the slot stands. `Subject.position` was read before."""
+
+    position: Position | None
+
+
 class Canary(NamedTuple):
     """Whether what was committed at the source came back as confirmed by the sidecar that reads our slot."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cdc_merge.doctor.facts import Facts, Identified, NotAnswered
+from cdc_merge.doctor.facts import Facts, Identified, NotAnswered, Stored
 from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown
 from cdc_merge.model import Position, lsn_from_text, lsn_text
 
@@ -43,7 +43,7 @@ def timeline(facts: Facts) -> Findings:
 
 
 def ahead(facts: Facts) -> Findings:
-    position, slot = _known(facts), facts.our_slot()
+    position, slot = _stored(facts), facts.our_slot()
     if position is None or slot is None or slot.confirmed_lsn is None:
         yield ok("No position to compare.")
     elif lsn_from_text(slot.confirmed_lsn) > position.lsn:
@@ -57,7 +57,7 @@ def ahead(facts: Facts) -> Findings:
 
 
 def behind(facts: Facts) -> Findings:
-    position, slot = _known(facts), facts.our_slot()
+    position, slot = _stored(facts), facts.our_slot()
     if position is None or slot is None or slot.confirmed_lsn is None:
         yield ok("No position to compare.")
     elif lsn_from_text(slot.confirmed_lsn) < position.lsn:
@@ -89,6 +89,11 @@ def _known(facts: Facts) -> Position | None:
     if not facts.subject.position_is_known:
         raise NotAnswered("The store could not be asked what was read.")
     return None if position is None or position.snapshot == "running" else position
+
+
+def _stored(facts: Facts) -> Position | None:
+    known = _known(facts)
+    return facts.one(Stored).position if known is not None and facts.asked(Stored) else known
 
 
 def _resync(facts: Facts) -> Fix:

@@ -26,15 +26,27 @@ COPY_BYTES_PER_S: Final = 50 << 20  # measured on small machines; only the order
 
 
 def identity(facts: Facts) -> Findings:
-    broken = [table for table in written(facts) if table.identity != FULL and not table.identity_columns]
+    published = {table.table for table in written(facts)}
+    broken = [
+        table
+        for table in facts.rows(Table)
+        if (table.table in published or _is_to_be_published(facts, table))
+        and table.identity != FULL
+        and not table.identity_columns
+    ]
     for table in broken:
+        when = "" if table.table in published else "once it is published, "
         yield fail(
-            f"{_why_unusable(table)}: the application's own UPDATE and DELETE on it fail (55000).",
+            f"{_why_unusable(table)}: {when}the application's own UPDATE and DELETE on it fail (55000).",
             _identity_fix(table),
             table.table,
         )
     if not broken:
         yield ok("Every published table has a usable replica identity.")
+
+
+def _is_to_be_published(facts: Facts, table: Table) -> bool:
+    return table.published_as is None and table.table in facts.subject.tables and table.kind == "r"
 
 
 def _why_unusable(table: Table) -> str:

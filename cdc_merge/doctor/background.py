@@ -1,0 +1,97 @@
+"""The doctor beside the running sidecar: the same checks every minute, as a metric per check.
+
+Rules: a thread of its own, which no failure ends and nobody waits for; nothing is done at a source but asking, so the
+probes have no sample. Each of its rounds opens two connections per source and closes them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cdc_merge.doctor.examination import Doctor
+from cdc_merge.doctor.facts import Subject
+from cdc_merge.doctor.results import FAIL, SEVERITIES, Check, worst
+
+LOG: Final = logging.getLogger("cdc_merge.doctor")
+PERIOD_S: Final = 60.0
+STOP_LIMIT_S: Final = 1.0  # a round may be waiting for a server; its thread is a daemon's
+
+
+class Rounds:
+    """Examines every source each `period_s`. `patients` says whom, at each round anew."""
+
+    def __init__(
+        self, doctor: Doctor, patients: Callable[[], Sequence[tuple[Subject, str]]], period_s: float = PERIOD_S
+    ) -> None:
+        self._doctor = doctor
+        self._patients = patients
+        self._period_s = period_s
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.checks: tuple[Check, ...] = ()
+        self.ended_at_s: float | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="doctor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(STOP_LIMIT_S)
+
+    def _work(self) -> None:
+        # The first round waits, so that it does not judge a sidecar that is just making its slots.
+        while not self._stopping.wait(self._period_s):
+            self.round()
+
+    def round(self) -> None:
+        """One examination. Whatever goes wrong in it is logged by its type, and the last answers stay."""
+        try:
+            checks = self._doctor.examine(self._patients()).checks
+        except Exception as error:  # noqa: BLE001 the edge of the thread: one failing round must not end the next ones
+            LOG.warning("The doctor's round failed with %s.", type(error).__name__, extra={"event": "doctor_failed"})
+            return
+        self._tell(checks)
+        self.checks = checks
+        self.ended_at_s = time.time()
+
+    def _tell(self, checks: Sequence[Check]) -> None:
+        """Log what fails and did not fail in the last round."""
+        known = {(check.source, check.code, check.about) for check in self.checks if check.severity == FAIL}
+        for check in checks:
+            if check.severity == FAIL and (check.source, check.code, check.about) not in known:
+                where = {"event": "doctor_check_failed", "source": check.source, "check": check.code}
+                LOG.warning("%s %s: %s %s", check.source, check.code, check.title, check.about, extra=where)
+
+
+class DoctorCollector(Collector):
+    """`cdc_merge_doctor_check_status{source,check}`: 0 ok, 1 warn, 2 bad, 3 unknown; the worst where a check tells
+    several things. No sample before the first round."""
+
+    def __init__(self, rounds: Rounds) -> None:
+        self._rounds = rounds
+
+    def collect(self) -> Iterator[Metric]:
+        status = GaugeMetricFamily(
+            "cdc_merge_doctor_check_status",
+            "What a check of the doctor says: 0 ok, 1 warn, 2 bad, 3 unknown.",
+            labels=("source", "check"),
+        )
+        told: dict[tuple[str, str], list[Check]] = {}
+        for check in self._rounds.checks:
+            told.setdefault((check.source, check.code), []).append(check)
+        for labels, checks in told.items():
+            status.add_metric(labels, SEVERITIES.index(worst(checks)))
+        yield status
+        ended = GaugeMetricFamily("cdc_merge_doctor_last_round_timestamp_seconds", "When the last round ended.")
+        if self._rounds.ended_at_s is not None:
+            ended.add_metric((), self._rounds.ended_at_s)
+        yield ended
