@@ -89,9 +89,9 @@ def _born(cell: Cell, event: Event, born: Insert) -> None:
 
 
 def _first_null(cell: Cell, plan: FieldPlan, event: Event, key: object) -> str:
-    cell.hold(event.source, event.change, event.after, key)
+    side = cell.hold(event.source, event.change, event.after, key)
     assert event.born is not None
-    _born(cell, event, event.born)
+    side.inserts |= {event.born._replace(first=False)}  # no value of it stands against first-snapshot values
     agreement(cell, plan, event)
     return REPEATED
 
