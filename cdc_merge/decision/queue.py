@@ -80,8 +80,10 @@ def _resolution(record: Record, question: Question) -> str:
     all."""
     cell = record.cells.get(question.group or question.field or "")
     if cell is None:
-        return "decided" if _decided_row(record) else "superseded"
+        return "decided" if _decided_row(record) or _decided_fields(record, question) else "superseded"
     front = cell.front()
+    if question.kind == "divergence" and question.rule is not None:
+        return "converged" if len({cell.held(s) for s in record.present} - {MISSING}) < 2 else "superseded"
     if any(w.source == DECISION_SOURCE for w in front):
         return "decided"
     if question.kind == "divergence":
@@ -91,6 +93,14 @@ def _resolution(record: Record, question: Question) -> str:
 
 def _decided_row(record: Record) -> bool:
     return any(d.source == DECISION_SOURCE for d in record.deletes)
+
+
+def _decided_fields(record: Record, question: Question) -> bool:
+    """People decided one of the fields that a question about the whole record (a check) mentions."""
+    named = {field for c in question.candidates if isinstance(c.value, Mapping) for field in c.value}
+    groups = record.units.group_of
+    names = {groups[field].name if field in groups else field for field in named}
+    return any(w.source == DECISION_SOURCE for n in names if n in record.cells for w in record.cells[n].front())
 
 
 def _agrees(record: Record, cell: Cell, question: Question) -> bool:
@@ -104,7 +114,7 @@ def _agrees(record: Record, cell: Cell, question: Question) -> bool:
 def _overwrote(record: Record, question: Question) -> bool:
     """A genuine edit vanished, and what replaced it was a copy or another actor's (unknown is different)."""
     unit = record.unit_of.get(question.group or question.field or "")
-    if unit is None or question.kind == "divergence":
+    if unit is None or not question.kind.startswith("concurrent_"):
         return False
     cell = record.cells[unit.name]
     value = shown(unit, value_of(record, unit, cell))

@@ -12,10 +12,11 @@ from cdc_merge.cel import compile_expression
 from cdc_merge.decision.asking import all_questions
 from cdc_merge.decision.rules.matching import matches, ruled
 from cdc_merge.decision.rules.rulebook import rulebooks
+from cdc_merge.merge.drift import REMEMBERED
 from cdc_merge.merge.fold import fold
 from cdc_merge.model import Change, Copy, Json, Question
 from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, Rule
-from tests.laws.worlds import ENTITY, World, entity
+from tests.laws.worlds import ENTITY, SECOND, World, entity
 
 LIMIT = Check("limit", "record.used <= record.limit", "critical")
 
@@ -29,11 +30,11 @@ def asked(plan: Plan, changes: Sequence[Change], watermark_us: int = 0) -> tuple
     return all_questions(fold(shape, changes), rulebooks(plan, compile_expression)[ENTITY], watermark_us).questions
 
 
-def asked_in_any_order(plan: Plan, changes: Sequence[Change]) -> tuple[Question, ...]:
-    found = asked(plan, changes)
+def asked_in_any_order(plan: Plan, changes: Sequence[Change], watermark_us: int = 0) -> tuple[Question, ...]:
+    found = asked(plan, changes, watermark_us)
     assert len(changes) <= 6
     for arrived in itertools.permutations(changes):
-        assert asked(plan, [*arrived, *arrived[:1]]) == found
+        assert asked(plan, [*arrived, *arrived[:1]], watermark_us) == found
     return found
 
 
@@ -195,3 +196,153 @@ def test_a_guarded_map_guards_its_keys() -> None:
     world.update("B", prefs=Json('{"city":"d"}'))
     (question,) = asked_in_any_order(plan_of(world.plan), world.changes)
     assert (question.kind, question.field) == ("unauthorized", "prefs.city")
+
+
+# ---------------------------------------------------------------- divergence
+
+TOLERANCE = 10 * SECOND
+DRIFT = Rule("drift", "customer.phone", severity="low", tolerance_us=TOLERANCE)
+NEVER = 10**18
+
+
+def drifting(plan: FieldPlan | None = None, sources: str = "AB", start: object = "0") -> World:
+    world = World(entity(plan or FieldPlan("phone", severity="high"), sources=sources))
+    for source in sources:
+        world.snapshot(source, phone=start)
+    return world
+
+
+def diverged(world: World, watermark_us: int) -> tuple[Question, ...]:
+    return tuple(q for q in asked_in_any_order(plan_of(world.plan, DRIFT), world.changes, watermark_us) if q.rule)
+
+
+def held(question: Question) -> dict[str, object]:
+    return {c.source: c.value for c in question.candidates}
+
+
+def test_a_source_may_keep_an_old_value_until_the_tolerance_has_passed_in_stamp_time() -> None:
+    world = drifting()
+    edit = world.update("A", phone="1")
+    assert diverged(world, edit.stamp.wall_us + TOLERANCE) == ()
+    (question,) = diverged(world, edit.stamp.wall_us + TOLERANCE + 1)
+    assert (question.kind, question.field, question.rule, question.severity) == ("divergence", "phone", "drift", "low")
+    assert (held(question), question.provisional, question.labels) == ({"A": "1", "B": "0"}, "1", ())
+
+
+@pytest.mark.parametrize("copy", [Copy(), None], ids=["marked", "unmarked"])
+def test_a_source_that_catches_up_is_not_asked_about(copy: Copy | None) -> None:
+    world = drifting()
+    world.update("A", phone="1")
+    world.update("B", copy=copy, phone="1")
+    assert diverged(world, NEVER) == ()
+
+
+def test_who_keeps_editing_does_not_move_the_beginning_of_the_others_delay() -> None:
+    world = drifting()
+    first = world.update("A", phone="1")
+    world.wait(8)
+    world.update("A", phone="2")
+    (question,) = diverged(world, first.stamp.wall_us + TOLERANCE + 1)
+    assert held(question) == {"A": "2", "B": "0"}
+
+
+def test_a_source_that_takes_an_old_value_late_has_the_tolerance_from_then_on() -> None:
+    world = drifting()
+    world.update("A", phone="1")
+    world.update("A", phone="2")
+    world.wait(60)
+    taken = world.update("B", copy=Copy(), phone="1")
+    assert diverged(world, taken.stamp.wall_us + TOLERANCE) == ()
+    assert len(diverged(world, taken.stamp.wall_us + TOLERANCE + 1)) == 1
+
+
+def test_a_value_that_went_and_came_back_leaves_nobody_behind() -> None:
+    world = drifting()
+    world.update("A", phone="1")
+    world.update("A", phone="0")
+    assert diverged(world, NEVER) == ()
+
+
+def test_a_losing_value_that_nobody_replaced_counts_only_while_neither_changes() -> None:
+    world = drifting(FieldPlan("phone", merge="lww"))
+    lost = world.update("B", phone="5")
+    world.update("A", phone="6")
+    world.wait(8)
+    moved = world.update("A", phone="7")
+    assert diverged(world, lost.stamp.wall_us + TOLERANCE + 2 * SECOND) == ()
+    (question,) = diverged(world, moved.stamp.wall_us + TOLERANCE + 1)
+    assert held(question) == {"A": "7", "B": "5"}
+
+
+def test_counters_that_both_went_down_differ_from_what_is_merged() -> None:
+    world = drifting(FieldPlan("phone", merge="counter"), start=10)
+    world.update("A", phone=9)
+    world.update("B", phone=9)
+    (question,) = diverged(world, NEVER)
+    assert (held(question), question.provisional) == ({"A": 9, "B": 9}, 8)
+
+
+def test_it_is_not_asked_beside_a_question_of_concurrent_writes_or_of_first_snapshots() -> None:
+    world = drifting()
+    world.update("A", phone="1")
+    world.update("B", phone="2")
+    assert diverged(world, NEVER) == ()
+    world = drifting()
+    world.rows.clear()
+    world.changes.clear()
+    world.snapshot("A", phone="1")
+    world.snapshot("B", phone="2")
+    assert diverged(world, NEVER) == ()
+    assert [q.labels for q in asked(plan_of(world.plan, DRIFT), world.changes, NEVER)] == [("baseline",)]
+
+
+def test_a_null_of_the_first_snapshot_differs_only_from_a_null_that_was_replaced() -> None:
+    world = World(entity(FieldPlan("phone")))
+    world.snapshot("A", phone="1")
+    world.snapshot("B", phone=None)
+    assert diverged(world, NEVER) == ()
+    world = drifting(start=None)
+    world.update("A", phone="1")
+    assert [held(q) for q in diverged(world, NEVER)] == [{"A": "1", "B": None}]
+
+
+def test_a_source_whose_row_is_gone_holds_nothing() -> None:
+    world = drifting(sources="ABC")
+    world.update("A", phone="1")
+    world.update("B", phone="1")
+    world.delete("C")
+    assert diverged(world, NEVER) == ()
+
+
+def test_a_group_is_timed_as_a_whole() -> None:
+    world = World(entity(groups=[FieldPlan("phone", members=("area", "number"))]))
+    for source in "AB":
+        world.snapshot(source, area="1", number="2")
+    world.update("A", number="3")
+    (question,) = diverged(world, NEVER)
+    assert (question.group, held(question)["B"]) == ("phone", {"area": "1", "number": "2"})
+
+
+def test_when_stamp_time_will_say_more_is_told_with_the_answers() -> None:
+    world = drifting()
+    edit = world.update("A", phone="1")
+    plan = plan_of(world.plan, DRIFT)
+    books = rulebooks(plan, compile_expression)
+    record = fold(plan.entities[ENTITY], world.changes)
+    ends_us = edit.stamp.wall_us + TOLERANCE
+    assert all_questions(record, books[ENTITY], 0) == ((), ends_us)
+    assert all_questions(record, books[ENTITY], ends_us) == ((), ends_us)
+    found, due_us = all_questions(record, books[ENTITY], ends_us + 1)
+    assert (len(found), due_us) == (1, None)
+
+
+def test_memory_of_replaced_values_is_bounded_and_keeps_what_somebody_holds() -> None:
+    world = drifting()
+    first = world.update("A", phone="1")
+    for number in range(2, 400):
+        world.update("A", phone=str(number))
+    plan = plan_of(world.plan, DRIFT)
+    record = fold(plan.entities[ENTITY], world.changes)
+    assert len(record.drifts["phone"].replaced) <= REMEMBERED
+    since = record.drifts["phone"].since("B", alone=False)
+    assert since == first.stamp
