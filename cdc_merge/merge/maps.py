@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cdc_merge.merge.cell import ABSENT
+from cdc_merge.merge.cell import ABSENT, Cell
+from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.units import Unit
 from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Json, MaybeValue, Value
 from cdc_merge.plan import FieldPlan
@@ -125,12 +126,23 @@ def _unit(record: Record, plan: FieldPlan, owner: str) -> Unit:
     cell = record.cell(unit)
     for source in record.present:
         if record.map_keys.get((parent, source)) is not None:
-            side = cell.side(source)
-            side.value = side.key = ABSENT
-            side.by = record.rows[source].by
-            born = record.rows[source].born
-            side.inserts = frozenset((born,)) if born is not None else side.inserts
+            _lack(record, unit, cell, source)
     return unit
+
+
+def _lack(record: Record, unit: Unit, cell: Cell, source: str) -> None:
+    """A source holds a new key as absent since its row began; a re-insert has cleared it, as it clears with NULL."""
+    row = record.rows[source]
+    if row.by is not None and row.born is not None and not row.born.first:
+        event = Event(source, row.by, row.born, record.known.get(source, frozenset()))
+        event.after, event.holders = ABSENT, (source,)
+        unit.type.apply(cell, unit.plan, event)
+        return
+    side = cell.side(source)
+    side.value = side.key = ABSENT
+    side.by = row.by
+    if row.born is not None:
+        side.inserts = frozenset((row.born._replace(first=False),))
 
 
 def assembled(plan: FieldPlan, values: Mapping[str, Any]) -> Value:
