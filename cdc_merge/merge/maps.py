@@ -83,7 +83,7 @@ def _keys(
         if child.merge == "map":
             yield from _keys(record, child, owner, (source, was, now, whole))
         else:
-            yield _unit(record, child, owner), was, now
+            yield _unit(record, child, owner, source if whole else ""), was, now
 
 
 def _known_keys(record: Record, plan: FieldPlan) -> set[str]:
@@ -117,7 +117,8 @@ def plan_at(plan: FieldPlan, name: str) -> FieldPlan:
     return key_plan(plan, path)
 
 
-def _unit(record: Record, plan: FieldPlan, owner: str) -> Unit:
+def _unit(record: Record, plan: FieldPlan, owner: str, beginning: str) -> Unit:
+    """The unit of a key; a new one is absent for all who hold the map, except the source whose row is just beginning."""
     known = record.unit_of.get(plan.name)
     if known is not None:
         return known
@@ -125,7 +126,7 @@ def _unit(record: Record, plan: FieldPlan, owner: str) -> Unit:
     parent = plan.name.rpartition(".")[0]
     cell = record.cell(unit)
     for source in record.present:
-        if record.map_keys.get((parent, source)) is not None:
+        if source != beginning and record.map_keys.get((parent, source)) is not None:
             _lack(record, unit, cell, source)
     return unit
 
@@ -141,6 +142,8 @@ def _lack(record: Record, unit: Unit, cell: Cell, source: str) -> None:
     side = cell.side(source)
     side.value = side.key = ABSENT
     side.by = row.by
+    if row.by is not None and row.by.row == SNAPSHOT:
+        side.first_key, side.untouched = ABSENT, True
     if row.born is not None:
         side.inserts = frozenset((row.born._replace(first=False),))
 

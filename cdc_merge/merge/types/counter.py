@@ -50,7 +50,7 @@ def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
         latest = max(standing, key=lambda w: w.stamp)
         value, seen = number(latest.value), latest.seen | latest.bit
         if latest.value is ABSENT and not parts.unseen(cell, seen):
-            return ABSENT  # type: ignore[no-any-return]
+            return ABSENT
     else:
         value, seen = base(cell), 0
     for write in parts.unseen(cell, seen):
