@@ -56,7 +56,9 @@ class Rounds:
         """One examination. Whatever goes wrong in it is logged by its type, and the last answers stay."""
         try:
             checks = self._doctor.examine(self._patients()).checks
-        except Exception as error:  # noqa: BLE001 the edge of the thread: one failing round must not end the next ones
+        except Exception as error:  # noqa: BLE001 the edge of the thread: one failing round must not end the next
+            if self._stopping.is_set():
+                return  # the store was closed under it
             LOG.warning("The doctor's round failed with %s.", type(error).__name__, extra={"event": "doctor_failed"})
             return
         self._tell(checks)
