@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import itemgetter
 from typing import Final, TypeAlias
 
 from cdc_merge.mapping.documents import plain
 from cdc_merge.mapping.keys import KeyReader, key_reader, value_text
 from cdc_merge.mapping.values import Reader, reader, value_type
-from cdc_merge.model import Column, Relation, Value
+from cdc_merge.model import Cell, Column, Relation, Value
 from cdc_merge.plan import EntityPlan, Plan, TableMap
 
 FieldReader: TypeAlias = tuple[str, int, Reader]
@@ -25,10 +26,10 @@ FieldReader: TypeAlias = tuple[str, int, Reader]
 class Reading:
     """One relation read for one entity.
 
-    `label` names the table of identities (the table itself, unless it feeds several entities). `locating` are the
-    columns of key and identity. `distinct`: the replica identity is not the business key, so rows have a name of
-    their own; `looked_up`: it does not even contain it, so the key must be remembered. `tracked` are the fields and,
-    under the name "", the actor column.
+    `label` names the table of identities (the table itself, unless it feeds several entities). `locating` picks the
+    cells of key and identity out of a row. `distinct`: the replica identity is not the business key, so rows have a
+    name of their own; `looked_up`: it does not even contain it, so the key must be remembered. `tracked` are the
+    fields and, under the name "", the actor column.
     """
 
     table: TableMap
@@ -36,7 +37,7 @@ class Reading:
     key: KeyReader
     identity: KeyReader
     identity_columns: frozenset[int]
-    locating: tuple[int, ...]
+    locating: Callable[[tuple[Cell, ...]], object]
     distinct: bool
     looked_up: bool
     fields: tuple[FieldReader, ...]
@@ -78,7 +79,7 @@ def reading(table: TableMap, relation: Relation, plan: Plan, label: str) -> Read
         key=key_reader([(index, _reader(relation.columns[index])) for index in key]),
         identity=key_reader([(index, _reader(relation.columns[index])) for index in identity]),
         identity_columns=frozenset(identity),
-        locating=tuple(dict.fromkeys([*key, *identity])),
+        locating=itemgetter(*dict.fromkeys([*key, *identity])),
         distinct=set(identity) != set(key),
         looked_up=not set(key) <= set(identity),
         fields=fields,

@@ -63,6 +63,8 @@ def key_reader(columns: Sequence[tuple[int, Reader]]) -> KeyReader:
         if cell is UNCHANGED:
             return UNKNOWN
         value = read(cell)
+        if type(value) is int:
+            return str(value)
         return value if type(value) is str else value_text(value)
 
     return read_single

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.columns import Reading
 from cdc_merge.mapping.keys import KeyReader
-from cdc_merge.model import UNCHANGED, Cell, RowChange, Unknown
+from cdc_merge.model import UNCHANGED, UNKNOWN, Cell, RowChange, Unknown
 
 Known: TypeAlias = Callable[[str, str], "str | None"]
 Cells: TypeAlias = "tuple[Cell, ...]"
@@ -61,8 +61,10 @@ def _update(reading: Reading, change: RowChange, known: Known) -> Located:
     old, new = change.old, _sent(change.new)
     if reading.looked_up and not change.old_is_full:
         return _looked_up_update(reading, old, new, known)
-    if old is None or _stays(reading, old, new):
-        after = _certain(reading.key, new)
+    if old is None or reading.locating(old) == reading.locating(new):
+        after = reading.key(new)
+        if after is UNKNOWN:
+            raise _not_sent()
         row = _row(reading, new) if reading.distinct else after
         return _new_tuple(Located, (after, after, row, row))
     new = current(old, new)
@@ -70,13 +72,6 @@ def _update(reading: Reading, change: RowChange, known: Known) -> Located:
     if not reading.distinct:
         return Located(before, after, before, after)
     return Located(before, after, _row(reading, old), _row(reading, new))
-
-
-def _stays(reading: Reading, old: Cells, new: Cells) -> bool:
-    for index in reading.locating:  # noqa: SIM110 - a generator in `all` doubles the cost of locating a row
-        if old[index] != new[index]:
-            return False
-    return True
 
 
 def _looked_up_update(reading: Reading, old: Cells | None, new: Cells, known: Known) -> Located:
@@ -116,11 +111,15 @@ def _sent(cells: Cells | None) -> Cells:
 def _certain(read: KeyReader, cells: Cells) -> str | None:
     key = read(cells)
     if isinstance(key, Unknown):
-        raise UnreadableValue(
-            "a key column was not sent (an unchanged TOASTed value)",
-            hint="Put the key into the table's replica identity, or set REPLICA IDENTITY FULL.",
-        )
+        raise _not_sent()
     return key
+
+
+def _not_sent() -> UnreadableValue:
+    return UnreadableValue(
+        "a key column was not sent (an unchanged TOASTed value)",
+        hint="Put the key into the table's replica identity, or set REPLICA IDENTITY FULL.",
+    )
 
 
 def _row(reading: Reading, cells: Cells) -> str:

@@ -106,18 +106,27 @@ def _updated(how: Reading, change: RowChange, *, whole_rows: bool) -> Fields:
     old = change.old
     if old is None or not change.old_is_full:
         return _sent(how, old, new)
-    fields: Fields = {}
+    fields = _held(how, old) if whole_rows else {}
     for field, index, read in how.fields:
         before, after = old[index], new[index]
-        if before == after or after is UNCHANGED or before is UNCHANGED:
-            if whole_rows and before is not UNCHANGED:
-                was = None if before is None else read(before)
-                fields[field] = (was, was)
+        # The reader's decoder makes equal cells one object, so that nearly every column ends here.
+        if before is after or before == after or before is UNCHANGED or after is UNCHANGED:
             continue
         was = None if before is None else read(before)
         value = None if after is None else read(after)
-        if was != value or whole_rows:
+        if was != value:
             fields[field] = (was, value)
+    return fields
+
+
+def _held(how: Reading, cells: tuple[Cell, ...]) -> Fields:
+    """Every field that is known of a row, as not changed."""
+    fields: Fields = {}
+    for field, index, read in how.fields:
+        cell = cells[index]
+        if cell is not UNCHANGED:
+            value = None if cell is None else read(cell)
+            fields[field] = (value, value)
     return fields
 
 
