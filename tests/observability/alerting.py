@@ -1,4 +1,4 @@
-"""Real Prometheus, real Alertmanager and a receiver on the loopback, each on a free port and for the length of a block."""
+"""Real Prometheus, real Alertmanager, a receiver on the loopback: each on a free port, for the length of a block."""
 
 from __future__ import annotations
 

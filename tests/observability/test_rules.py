@@ -1,4 +1,4 @@
-"""The recording and alerting rules as they are shipped: they load, each fires and stays silent, and nothing is made up."""
+"""The recording and alerting rules as shipped: they load, each fires and stays silent, and nothing is made up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which metrics there are: asked of the sidecar's own registry over the demo's configuration, and of the recording rules."""
+"""Which metrics there are: asked of the sidecar's registry over the demo's configuration, and of the recording rules."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cdc_merge.config.load import load
 from cdc_merge.demo.systems import SOURCES, template
+from cdc_merge.doctor.background import DoctorCollector, Rounds
+from cdc_merge.doctor.examination import Doctor
 from cdc_merge.model import Figures, SourceStatus
 from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
@@ -35,6 +37,7 @@ def metric_types() -> dict[str, str]:
         plan = load(config, {}).plan
     status = SourceStatus("crm", "postgres", slot_active=True, wal_status="reserved", retained_bytes=1, safe_bytes=1)
     metrics = Metrics(plan, Mirrors(Figures, lambda: [status]), "0")
+    metrics.registry.register(DoctorCollector(Rounds(Doctor(dict, lambda: 0, probing=False), list)))
     families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
     return {name: family.type for family in families for name in _names(family.name, family.type)}
 
