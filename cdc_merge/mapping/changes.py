@@ -102,8 +102,13 @@ class Mapper:
     def identities(self, changes: Sequence[RowChange]) -> Mapping[str, set[str]]:
         """Table → identities whose business keys `transaction` must be given, as far as the store knows them."""
         wanted: dict[str, set[str]] = {}
+        relation: Relation | None = None
+        looked_up: list[Reading] = []
         for change in changes:
-            for how in self._read(change.relation):
+            if change.relation is not relation:
+                relation = change.relation
+                looked_up = [how for how in self._read(relation) if how.looked_up]
+            for how in looked_up:
                 try:
                     identity = wanted_identity(how, change)
                 except UnreadableValue:
@@ -118,13 +123,18 @@ class Mapper:
         said = marks(tx.messages)
         scope = Scope(tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, said, self._whole_rows)
         taken = _Taken(self._source, scope, known)
+        take = taken.take
+        relation: Relation | None = None
+        readings: tuple[Reading, ...] = ()
         for change in tx.changes:
-            readings = self._read(change.relation)
+            if change.relation is not relation:
+                relation = change.relation
+                readings = self._read(relation)
             if not readings:
                 continue
             clock = tick(clock, commit_us)
             for how in readings:
-                taken.take(how, change, clock)
+                take(how, change, clock)
         return taken.mapped(clock, self._reported())._replace(cut_us=tx.commit_us - commit_us)
 
     def snapshot(self, rows: SnapshotRows, began: SnapshotBegan, clock: Stamp) -> Mapped:
@@ -180,6 +190,7 @@ class _Taken:
         self._source = source
         self._scope = scope
         self._known = known
+        self._known_key = self._key_of
         self._lineages = Lineages()
         self._identities: dict[str, dict[str, str | None]] = {}
         self._changes: list[Change] = []
@@ -254,15 +265,17 @@ class _Taken:
     def _locate(self, how: Reading, change: RowChange) -> Located | None:
         """Where a change was and is, its identity noted; None, and parked, when it concerns no record."""
         try:
-            at = locate(how, change, self._key_of)
+            at = locate(how, change, self._known_key)
         except UnreadableValue as error:
             self._park(how, str(error))
             return None
-        if at.after is None and change.new is not None:
-            self._park(how, "a column of the business key is NULL")
         if how.looked_up:
             self._note(how, change, at)
-        return None if at.before is None and at.after is None else at
+        if at.after is not None:
+            return at
+        if change.new is not None:
+            self._park(how, "a column of the business key is NULL")
+        return None if at.before is None else at
 
     def _note(self, how: Reading, change: RowChange, at: Located) -> None:
         noted = self._identities.setdefault(how.label, {})

@@ -58,12 +58,15 @@ def tell_single(touch: Touch, scope: Scope) -> Change | None:
         row, fields = UPDATE, _updated(how, change, whole_rows=scope.whole_rows)
         if not fields:
             return None
-    actor = scope.said.actor or column_actor(how, change)
+    system, timeline, lsn, committed_us, origin, said, _ = scope
+    actor = said.actor if how.actor is None else said.actor or column_actor(how, change)
     key = after if after is not None else before
-    copy = copy_of(scope.said, scope.origin, how.table, actor)
+    is_plain = actor is None and origin is None and said.copy is None
+    copy = None if is_plain else copy_of(said, origin, how.table, actor)
     identity = (row_after or row_before) if how.distinct else None
-    place = scope.place(how, change)
-    told = (how.table.entity, key, stamp, place, row, fields, actor, copy, scope.committed_us, identity, None, None)
+    table = how.table
+    place = _new_tuple(Place, (system, timeline, lsn, table.table, change.ordinal))
+    told = (table.entity, key, stamp, place, row, fields, actor, copy, committed_us, identity, None, None)
     return _new_tuple(Change, told)
 
 
