@@ -12,11 +12,11 @@ None (SQL NULL) · str (text, enum, date, timestamp and everything not named her
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 
 class Unknown(Enum):
@@ -207,13 +207,15 @@ Delivery: TypeAlias = "Transaction | Idle | SnapshotBegan | SnapshotRows | Snaps
 
 
 class Position(NamedTuple):
-    """How far a source is merged and on disk. `snapshot` is none, running or done; `slot` names the slot it belongs to."""
+    """How far a source is merged and on disk. `snapshot` is none, running or done; `slot` names the slot it belongs to;
+    `passed_us` is the stamp time that the source has passed."""
 
     system: str
     timeline: int
     lsn: int
     snapshot: str
     slot: str
+    passed_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,17 @@ class Change(NamedTuple):
     identity: str | None = None
     moved_to: str | None = None
     moved_from: str | None = None
+
+
+class Base(NamedTuple):
+    """A record folded up to and with `stamp`: `tree` is what merge/base.py made of it under the policy of that name.
+    `number` counts the bases that the record had. `root`: the log before it is gone, so nothing can make it again."""
+
+    stamp: Stamp
+    number: int
+    policy: str
+    tree: Sequence[Any]
+    root: bool = False
 
 
 # ---------------------------------------------------------------- step 4: what a history means

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 from cdc_merge.model import (
+    Base,
     Change,
     Conflict,
     Delivery,
@@ -21,6 +22,11 @@ from cdc_merge.model import (
     SourceStatus,
     Stamp,
 )
+
+NOTHING_FOLDED: Final[Mapping[RecordKey, Stamp]] = {}
+
+ROOT_SLOT: Final = 15
+"""A record has at most sixteen bases, one a slot; the last slot is its root's, whose log is gone."""
 
 
 class Source(Protocol):
@@ -44,8 +50,27 @@ class Source(Protocol):
 class StoreTransaction(Protocol):
     """Everything one batch changes. Nothing of it is visible or kept unless the `with` block ends without an error."""
 
-    def histories(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Change]]:
-        """All changes of these records in stamp order, this transaction's own included; unknown records give []."""
+    def histories(
+        self, keys: Iterable[RecordKey], after: Mapping[RecordKey, Stamp] = NOTHING_FOLDED
+    ) -> Mapping[RecordKey, list[Change]]:
+        """All changes of these records in stamp order, this transaction's own included; unknown records give [].
+        `after`: only what is later than the base of that stamp, and the rest is not read."""
+        ...
+
+    def bases(self, wanted: Mapping[RecordKey, Stamp | None]) -> Mapping[RecordKey, Base]:
+        """The newest base of each record that has one; the newest earlier than the stamp where one is given."""
+        ...
+
+    def save_base(self, key: RecordKey, base: Base, slot: int) -> None:
+        """Keep a base that holds every change of the record in the log, in place of the slot's earlier one."""
+        ...
+
+    def raise_base(self, key: RecordKey, slot: int) -> None:
+        """Move a base to the next slot, in place of what was there; nothing when the slot is empty."""
+        ...
+
+    def forget_bases(self, key: RecordKey, since: Stamp) -> None:
+        """Drop the bases of that stamp and later ones, except the root: a change came that they do not hold."""
         ...
 
     def append(self, changes: Iterable[Change]) -> set[RecordKey]:
@@ -71,6 +96,10 @@ class StoreTransaction(Protocol):
         """identity → business key; None forgets the identity."""
         ...
 
+    def save_due(self, due: Mapping[RecordKey, int | None]) -> None:
+        """Records that stamp time alone will say something new about, and when (µs); None: no longer."""
+        ...
+
     def forget_source(self, source: str) -> list[RecordKey]:
         """Remove all history and identities of a source whose first copy did not finish; the records it touched."""
         ...
@@ -86,6 +115,10 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[StoreTransaction]: ...
     def positions(self) -> Mapping[str, tuple[Position, Stamp]]: ...
     def history(self, record: RecordKey) -> list[Change]: ...
+    def folded(self, record: RecordKey, *, whole: bool = False) -> tuple[Base | None, list[Change]]:
+        """One state of a record: its newest base and the changes after it; with `whole` its root and all of its log."""
+        ...
+
     def records(self, entity: str, after: str | None, limit: int) -> list[str]:
         """Keys of an entity, at most `limit`, those after `after` in the store's own order."""
         ...
@@ -97,6 +130,10 @@ class Store(Protocol):
 
     def unfinished_conflicts(self) -> Iterator[Conflict]:
         """All settling and open conflicts, for a worker that starts."""
+        ...
+
+    def due(self) -> Mapping[RecordKey, int]:
+        """What `save_due` kept: record → stamp time."""
         ...
 
     def figures(self) -> Figures:

@@ -1,44 +1,69 @@
-"""Record states between batches: a bounded cache over the log. What is not in it comes back by folding the history.
+"""Record states between batches: a bounded cache over the log. What is not in it comes back from the record's base and
+the changes after it, so that a change costs the same however long the history is.
 
-Nothing here is truth. A batch that fails clears the cache, and every answer can be had again from the log.
+Nothing here is truth. A batch that fails clears the cache, and every answer can be had again from the log. A base is
+made at the end of the history, after some number of changes; earlier ones move up a ladder whose rungs lie ever further
+apart. A late change takes with it the bases that should hold it, and folds from the one before it: its cost is a few
+times the number of changes it is late by, and no watermark is needed for it to be right.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
+from typing import Final
 
 from cdc_merge.decision.queue import Asked, asked
-from cdc_merge.merge.fold import advance, fold
+from cdc_merge.merge.base import folded, saved
+from cdc_merge.merge.fold import advance
 from cdc_merge.merge.record import Outcomes, Record
 from cdc_merge.merge.units import Units
-from cdc_merge.model import Change, Conflict, RecordKey
+from cdc_merge.model import Base, Change, Conflict, RecordKey, Stamp
 from cdc_merge.plan import Plan
 from cdc_merge.ports import StoreTransaction
 
 # About 10 kB a record of ten fields: 200 MB. A record beyond it costs one read of its history when it changes again.
 CAPACITY = 20_000
 
+# A record that stays in the cache has its base renewed after so many changes. Making one costs as much as folding about
+# ten changes; a restart then folds at most so many again.
+RENEW_AFTER = 128
+# One that had to be read gets a base when more than so many changes were folded to have it.
+RENEW_WHEN_READ = 16
+# Each slot holds every fourth base of the slot below, so eight of them reach back 2 million changes.
+RUNG = 4
+LADDER = 8
+
+BEGINNING: Final = Stamp(0, 0, "")
 
 _stamp = attrgetter("stamp")
 
 
 class Entry:
-    """A record's state and its unfinished conflicts. `late`: changes came out of order, so it must be folded again."""
+    """A record's state and its unfinished conflicts. `late`: the earliest change that came out of order since it was
+    folded. `number`: of its newest base; `since`: how many changes were folded after that."""
 
-    __slots__ = ("known", "late", "record")
+    __slots__ = ("known", "late", "number", "record", "since")
 
-    def __init__(self, record: Record, known: dict[Asked, Conflict]) -> None:
+    def __init__(self, record: Record, known: dict[Asked, Conflict], number: int, since: int) -> None:
         self.record = record
         self.known = known
-        self.late = False
+        self.number = number
+        self.since = since
+        self.late: Stamp | None = None
+
+
+def _traced(entry: Entry) -> bool:
+    """Traces wait to be told; a base would forget them."""
+    return any(cell.traces for cell in entry.record.cells.values())
 
 
 class Records:
     def __init__(self, plan: Plan, capacity: int = CAPACITY) -> None:
         self._units = {name: Units(entity) for name, entity in plan.entities.items()}
         self._max_ahead_us = plan.max_ahead_us
+        self._policy = plan.policy
         self._capacity = capacity
         self._entries: OrderedDict[RecordKey, Entry] = OrderedDict()
         self.touched: dict[RecordKey, Entry] = {}
@@ -71,21 +96,28 @@ class Records:
                 missing.append(key)
         if not missing:
             return
-        histories = tx.histories(missing)
         conflicts = tx.open_conflicts(missing)
-        for key in missing:
-            entries[key] = self._entry(key, histories.get(key, ()), conflicts.get(key, ()))
+        for key, (record, number, since) in self._folded(dict.fromkeys(missing), tx):
+            entry = entries[key] = Entry(record, {asked(c.question): c for c in conflicts.get(key, ())}, number, since)
+            if since > RENEW_WHEN_READ and not _traced(entry):
+                self._renew(key, entry, tx)
 
-    def _entry(self, key: RecordKey, history: Sequence[Change], conflicts: Sequence[Conflict]) -> Entry:
-        record = self._folded(key, history)
-        for cell in record.cells.values():
-            cell.traces = ()
-        return Entry(record, {asked(c.question): c for c in conflicts})
-
-    def _folded(self, key: RecordKey, history: Sequence[Change]) -> Record:
-        record = fold(self._units[key.entity], history, max_ahead_us=self._max_ahead_us, compacts=True)
-        record.key = key.key
-        return record
+    def _folded(
+        self, wanted: Mapping[RecordKey, Stamp | None], tx: StoreTransaction
+    ) -> Iterator[tuple[RecordKey, tuple[Record, int, int]]]:
+        """Records from their newest base (before the stamp, where one is given) and the changes after it: each with the
+        number of that base and how many changes were folded."""
+        bases = {}
+        for key, base in tx.bases(wanted).items():
+            if base.root or base.policy == self._policy:
+                bases[key] = base
+            else:
+                tx.forget_bases(key, BEGINNING)
+        histories = tx.histories(wanted, {key: base.stamp for key, base in bases.items()})
+        for key in wanted:
+            found, history = bases.get(key), histories.get(key, ())
+            record = folded(self._units[key.entity], key.key, (found, history), max_ahead_us=self._max_ahead_us)
+            yield key, (record, 0 if found is None else found.number, len(history))
 
     def get(self, key: RecordKey) -> Entry:
         return self._entries[key]
@@ -103,10 +135,18 @@ class Records:
             entry = entries[key]
             touched[key] = entry
             if key in repeated:
-                entry.late = True
-            elif not advance(entry.record, change, outcomes.setdefault(change.entity, {})):
-                entry.late = True
+                entry.late = min(entry.late or change.stamp, change.stamp)
+            elif advance(entry.record, change, outcomes.setdefault(change.entity, {})):
+                entry.since += 1
+            else:
+                entry.late = min(entry.late or change.stamp, change.stamp)
                 self._count_late(change)
+
+    def touch(self, keys: Sequence[RecordKey], tx: StoreTransaction) -> None:
+        """These records are looked at again in this batch, although nothing was written to them."""
+        self.load(keys, tx)
+        for key in keys:
+            self.touched[key] = self._entries[key]
 
     @property
     def merges(self) -> dict[tuple[str, str, str, str], int]:
@@ -123,15 +163,27 @@ class Records:
                 counted[(plan.name, plan.merge, "late")] = counted.get((plan.name, plan.merge, "late"), 0) + 1
 
     def refold(self, tx: StoreTransaction) -> None:
-        """Fold again every touched record that received a late change."""
-        late = [key for key, entry in self.touched.items() if entry.late]
-        if not late:
-            return
-        histories = tx.histories(late)
-        for key in late:
-            entry = self.touched[key]
-            entry.record = self._folded(key, histories[key])
-            entry.late = False
+        """Fold again every touched record that received a late change, and renew the bases that are due."""
+        late = {key: entry.late for key, entry in self.touched.items() if entry.late is not None}
+        for key, stamp in late.items():
+            tx.forget_bases(key, stamp)
+        if late:
+            for key, (record, number, since) in self._folded(late, tx):
+                entry = self.touched[key]
+                entry.record, entry.number, entry.since, entry.late = record, number, since, None
+        for key, entry in self.touched.items():
+            if entry.since >= RENEW_AFTER and not _traced(entry):
+                self._renew(key, entry, tx)
+
+    def _renew(self, key: RecordKey, entry: Entry, tx: StoreTransaction) -> None:
+        """A base at the end of the history; every fourth of a slot moves up."""
+        last = entry.record.last
+        assert last is not None, "a base of changes"
+        entry.number += 1
+        for slot in reversed(range(_rungs(entry.number))):
+            tx.raise_base(key, slot)
+        tx.save_base(key, Base(last, entry.number, self._policy, saved(entry.record)), 0)
+        entry.since = 0
 
     def forget(self, keys: Iterable[RecordKey], tx: StoreTransaction) -> None:
         """The log lost part of these records' histories (an unfinished first copy): fold them from what is left."""
@@ -149,3 +201,11 @@ class Records:
 
     def entities(self) -> Mapping[str, Units]:
         return self._units
+
+
+def _rungs(number: int) -> int:
+    """How many slots move up before the base of that number is saved."""
+    rungs = 1
+    while number % RUNG == 0 and rungs < LADDER:
+        number, rungs = number // RUNG, rungs + 1
+    return rungs

@@ -39,6 +39,8 @@ FORMAT: Final = 1
 
 _UNKNOWN, _DECIMAL, _JSON, _WIDE_INT = 1, 2, 3, 4
 _UNKNOWN_EXT: Final = msgpack.ExtType(_UNKNOWN, b"")
+# ExtType(...) checks its arguments in Python, which is half the time of a decimal; these are right by construction.
+_new_tuple = tuple.__new__
 
 # Only ever append: the position in this tuple is what is stored.
 _ROWS: Final = (INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT, DECISION)
@@ -50,7 +52,7 @@ _EXTENDED: Final[Mapping[type, Callable[[Any], Any]]] = {
     Stamp: list,
     Place: list,
     Unknown: lambda _: _UNKNOWN_EXT,
-    Decimal: lambda value: msgpack.ExtType(_DECIMAL, str(value).encode("ascii")),
+    Decimal: lambda value: _new_tuple(msgpack.ExtType, (_DECIMAL, str(value).encode())),
     Json: lambda value: msgpack.ExtType(_JSON, value.encode()),
     int: lambda value: msgpack.ExtType(_WIDE_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)),
 }
@@ -160,15 +162,18 @@ def decode_change(body: bytes, record: tuple[str, str], source: str, place: Plac
 # ---------------------------------------------------------------- bases
 
 
-def encode_base(tree: Sequence[Any]) -> bytes:
-    """A base's tree (merge/base.py): lists and tuples of model values."""
-    return _packing.pack([FORMAT, tree])
+def encode_base(number: int, policy: str, tree: Sequence[Any]) -> bytes:
+    """A base's tree (merge/base.py: lists and tuples of model values), its number and its policy."""
+    return _packing.pack([FORMAT, number, policy, tree])
 
 
-def decode_base(body: bytes) -> tuple[Any, ...]:
-    """The tree that `encode_base` wrote, its lists as tuples. StoreUnavailable when it cannot be read."""
-    tree: tuple[Any, ...] = _unpacked(body)[0]
-    return tree
+def decode_base(body: bytes) -> tuple[int, str, tuple[Any, ...]]:
+    """What `encode_base` wrote, lists as tuples. StoreUnavailable when it cannot be read."""
+    try:
+        number, policy, tree = _unpacked(body)
+    except ValueError as error:
+        raise _damaged(body) from error
+    return number, policy, tree
 
 
 # ---------------------------------------------------------------- conflicts

@@ -14,12 +14,14 @@ from threading import Lock
 from typing import Final, TypeVar
 
 from cdc_merge.errors import NotFound, StoreUnavailable
-from cdc_merge.model import Change, Conflict, Figures, Place, Position, RecordKey, Stamp
+from cdc_merge.model import Base, Change, Conflict, Figures, Place, Position, RecordKey, Stamp
+from cdc_merge.ports import NOTHING_FOLDED, ROOT_SLOT
 from cdc_merge.stores.queue import CLOSED, FILTERS, OPEN, matches
 
 K = TypeVar("K")
 V = TypeVar("V")
 _Trail = dict[Place, Change]
+_Slots = dict[int, Base]
 
 _in_order: Final = itemgetter(2, 3)
 
@@ -29,9 +31,11 @@ class Disk:
     """What is committed, who may write, and the lock under which both change hands."""
 
     trails: dict[RecordKey, _Trail] = field(default_factory=dict)
+    bases: dict[RecordKey, _Slots] = field(default_factory=dict)
     conflicts: dict[str, Conflict] = field(default_factory=dict)
     positions: dict[str, tuple[Position, Stamp]] = field(default_factory=dict)
     identities: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    due: dict[RecordKey, int] = field(default_factory=dict)
     claimed: tuple[object, str] | None = None
     lock: Lock = field(default_factory=Lock)
     writing: Lock = field(default_factory=Lock)
@@ -43,12 +47,32 @@ class MemoryTransaction:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._trails: dict[RecordKey, _Trail] = {}
+        self._bases: dict[RecordKey, _Slots] = {}
         self._conflicts: dict[str, Conflict] = {}
         self._positions: dict[str, tuple[Position, Stamp]] = {}
         self._identities: dict[tuple[str, str, str], str | None] = {}
+        self._due: dict[RecordKey, int | None] = {}
 
-    def histories(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Change]]:
-        return {RecordKey(*key): _ordered(self._trail(RecordKey(*key))) for key in keys}
+    def histories(
+        self, keys: Iterable[RecordKey], after: Mapping[RecordKey, Stamp] = NOTHING_FOLDED
+    ) -> Mapping[RecordKey, list[Change]]:
+        return {RecordKey(*key): _ordered(self._trail(RecordKey(*key)), after.get(key)) for key in keys}
+
+    def bases(self, wanted: Mapping[RecordKey, Stamp | None]) -> dict[RecordKey, Base]:
+        found = {key: _newest(self._slots(key), before) for key, before in wanted.items()}
+        return {key: base for key, base in found.items() if base is not None}
+
+    def save_base(self, key: RecordKey, base: Base, slot: int) -> None:
+        self._own_slots(key)[slot] = base._replace(root=slot == ROOT_SLOT)
+
+    def raise_base(self, key: RecordKey, slot: int) -> None:
+        slots = self._own_slots(key)
+        if slot in slots:
+            slots[slot + 1] = slots.pop(slot)
+
+    def forget_bases(self, key: RecordKey, since: Stamp) -> None:
+        slots = self._own_slots(key)
+        self._bases[key] = {slot: base for slot, base in slots.items() if base.root or base.stamp < since}
 
     def append(self, changes: Iterable[Change]) -> set[RecordKey]:
         repeated: set[RecordKey] = set()
@@ -85,6 +109,9 @@ class MemoryTransaction:
     def save_identities(self, source: str, table: str, changes: Mapping[str, str | None]) -> None:
         self._identities.update({(source, table, identity): key for identity, key in changes.items()})
 
+    def save_due(self, due: Mapping[RecordKey, int | None]) -> None:
+        self._due.update(due)
+
     def forget_source(self, source: str) -> list[RecordKey]:
         touched = []
         for record in sorted(self._disk.trails.keys() | self._trails.keys()):
@@ -92,6 +119,7 @@ class MemoryTransaction:
             kept = {place: change for place, change in trail.items() if not _clock_of(source, change.stamp)}
             if len(kept) < len(trail):
                 self._trails[record] = kept
+                self._bases[record] = {slot: base for slot, base in self._slots(record).items() if base.root}
                 touched.append(record)
         known = self._disk.identities.keys() | self._identities.keys()
         self._identities.update({name: None for name in known if name[0] == source})
@@ -101,12 +129,22 @@ class MemoryTransaction:
         disk = self._disk
         with disk.lock:
             _lay_over(disk.trails, {record: trail or None for record, trail in self._trails.items()})
+            _lay_over(disk.bases, {record: slots or None for record, slots in self._bases.items()})
             _lay_over(disk.identities, self._identities)
             disk.conflicts.update(self._conflicts)
             disk.positions.update(self._positions)
+            _lay_over(disk.due, self._due)
 
     def _trail(self, record: RecordKey) -> _Trail:
         return self._trails.get(record) or ({} if record in self._trails else self._disk.trails.get(record, {}))
+
+    def _slots(self, record: RecordKey) -> _Slots:
+        return self._bases[record] if record in self._bases else self._disk.bases.get(record, {})
+
+    def _own_slots(self, record: RecordKey) -> _Slots:
+        if record not in self._bases:
+            self._bases[record] = dict(self._disk.bases.get(record, {}))
+        return self._bases[record]
 
     def _key_of(self, name: tuple[str, str, str]) -> str | None:
         return self._identities[name] if name in self._identities else self._disk.identities.get(name)
@@ -146,6 +184,12 @@ class MemoryStore:
         with self._reading() as disk:
             return _ordered(disk.trails.get(record, {}))
 
+    def folded(self, record: RecordKey, *, whole: bool = False) -> tuple[Base | None, list[Change]]:
+        with self._reading() as disk:
+            slots = disk.bases.get(record, {})
+            base = slots.get(ROOT_SLOT) if whole else _newest(slots, None)
+            return base, _ordered(disk.trails.get(record, {}), base.stamp if base else None)
+
     def records(self, entity: str, after: str | None, limit: int) -> list[str]:
         with self._reading() as disk:
             keys = (key for name, key in disk.trails if name == entity and (after is None or key > after))
@@ -172,6 +216,10 @@ class MemoryStore:
         with self._reading() as disk:
             unfinished = [conflict for conflict in disk.conflicts.values() if conflict.status != CLOSED]
         yield from unfinished
+
+    def due(self) -> Mapping[RecordKey, int]:
+        with self._reading() as disk:
+            return dict(disk.due)
 
     def figures(self) -> Figures:
         with self._reading() as disk:
@@ -204,8 +252,14 @@ class MemoryStore:
             raise StoreUnavailable("the store is closed", hint="Ask again when the sidecar is running.")
 
 
-def _ordered(trail: _Trail) -> list[Change]:
-    return sorted(trail.values(), key=_in_order)
+def _ordered(trail: _Trail, after: Stamp | None = None) -> list[Change]:
+    changes = trail.values() if after is None else [change for change in trail.values() if change.stamp > after]
+    return sorted(changes, key=_in_order)
+
+
+def _newest(slots: _Slots, before: Stamp | None) -> Base | None:
+    stamped = [base for base in slots.values() if before is None or base.stamp < before]
+    return max(stamped, key=itemgetter(0), default=None)
 
 
 def _clock_of(source: str, stamp: Stamp) -> bool:

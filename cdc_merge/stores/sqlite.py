@@ -16,12 +16,14 @@ from threading import Lock
 from typing import Final
 
 from cdc_merge.errors import NotFound, StoreUnavailable
-from cdc_merge.model import Change, Conflict, Figures, Position, RecordKey, Stamp
+from cdc_merge.model import Base, Change, Conflict, Figures, Position, RecordKey, Stamp
+from cdc_merge.ports import NOTHING_FOLDED
 from cdc_merge.stores.encoding import decode_conflict, encode_conflict
 from cdc_merge.stores.lock import LockFile
 from cdc_merge.stores.queue import FILTERS
+from cdc_merge.stores.sqlite_bases import Bases, newest_base, root_base
 from cdc_merge.stores.sqlite_file import SQL, Readers, open_for_writing, translated
-from cdc_merge.stores.sqlite_log import HistoryLog, Known, signed, trails, unsigned
+from cdc_merge.stores.sqlite_log import HistoryLog, Known, later_than, signed, tails, trails, unsigned
 
 _CONFLICTS_PER_PAGE: Final = 500  # of `unfinished_conflicts`: no read stays open while the caller works on them
 
@@ -41,10 +43,20 @@ class SqliteTransaction:
     def __init__(self, cursor: sqlite3.Cursor, known: Known) -> None:
         self._cursor = cursor
         self._log = HistoryLog(cursor, known)
-        self.histories = self._log.histories
+        self._bases = Bases(cursor, self._log)
+        self.bases = self._bases.bases
+        self.save_base = self._bases.save_base
+        self.raise_base = self._bases.raise_base
+        self.forget_bases = self._bases.forget_bases
         self.append = self._log.append
         self.forget_history = self._log.forget_source
         self.finish = self._log.finish
+
+    def histories(
+        self, keys: Iterable[RecordKey], after: Mapping[RecordKey, Stamp] = NOTHING_FOLDED
+    ) -> Mapping[RecordKey, list[Change]]:
+        found = self._log.histories(keys, self._bases.floors(after))
+        return {key: later_than(after.get(key), changes) for key, changes in found.items()} if after else found
 
     def open_conflicts(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Conflict]]:
         return {
@@ -58,8 +70,8 @@ class SqliteTransaction:
         self._cursor.executemany(SQL["save_conflict"], map(_conflict_row, conflicts))
 
     def save_position(self, source: str, position: Position, clock: Stamp) -> None:
-        system, timeline, lsn, snapshot, slot = position
-        row = (source, system, timeline, signed(lsn), snapshot, slot, *clock)
+        system, timeline, lsn, snapshot, slot, passed_us = position
+        row = (source, system, timeline, signed(lsn), snapshot, slot, passed_us, *clock)
         self._cursor.execute(SQL["save_position"], row)
 
     def keys_of(self, source: str, table: str, identities: Iterable[str]) -> Mapping[str, str]:
@@ -74,6 +86,11 @@ class SqliteTransaction:
         gone = [(source, table, identity) for identity, key in changes.items() if key is None]
         self._cursor.executemany(SQL["save_identity"], kept)
         self._cursor.executemany(SQL["forget_identity"], gone)
+
+    def save_due(self, due: Mapping[RecordKey, int | None]) -> None:
+        kept = [(*key, due_us) for key, due_us in due.items() if due_us is not None]
+        self._cursor.executemany(SQL["save_due"], kept)
+        self._cursor.executemany(SQL["forget_due"], [key for key, due_us in due.items() if due_us is None])
 
     def forget_source(self, source: str) -> list[RecordKey]:
         self._cursor.execute(SQL["forget_identities"], (source,))
@@ -125,14 +142,26 @@ class SqliteStore:
     def positions(self) -> Mapping[str, tuple[Position, Stamp]]:
         with self._readers.reading() as cursor:
             return {
-                name: (Position(system, timeline, unsigned(lsn), snapshot, slot), Stamp(*clock))
-                for name, system, timeline, lsn, snapshot, slot, *clock in cursor.execute(SQL["positions"])
+                name: (Position(system, timeline, unsigned(lsn), snapshot, slot, passed_us), Stamp(*clock))
+                for name, system, timeline, lsn, snapshot, slot, passed_us, *clock in cursor.execute(SQL["positions"])
             }
 
     def history(self, record: RecordKey) -> list[Change]:
         with self._readers.reading() as cursor:
             found = cursor.execute(SQL["record"], record).fetchone()
             return trails(cursor, {found[0]: (record, found[1])})[record] if found else []
+
+    def folded(self, record: RecordKey, *, whole: bool = False) -> tuple[Base | None, list[Change]]:
+        with self._readers.reading() as cursor:
+            found = cursor.execute(SQL["record"], record).fetchone()
+            if not found:
+                return None, []
+            base = root_base(cursor, found[0]) if whole else newest_base(cursor, found[0], None)
+            if base is None:
+                return None, trails(cursor, {found[0]: (record, found[1])})[record]
+            floor = {} if whole else {record: base[1]}
+            tail = tails(cursor, {found[0]: (record, found[1])}, floor)[record]
+            return base[0], later_than(base[0].stamp, tail)
 
     def records(self, entity: str, after: str | None, limit: int) -> list[str]:
         with self._readers.reading() as cursor:
@@ -160,6 +189,10 @@ class SqliteStore:
             with self._readers.reading() as cursor:
                 bodies = cursor.execute(SQL["conflicts_at"], (page,)).fetchall()
             yield from (decode_conflict(body) for (body,) in bodies)
+
+    def due(self) -> Mapping[RecordKey, int]:
+        with self._readers.reading() as cursor:
+            return {RecordKey(entity, key): due_us for entity, key, due_us in cursor.execute(SQL["due"])}
 
     def figures(self) -> Figures:
         with self._readers.reading() as cursor:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Final
 
-from cdc_merge.model import Change, Place, RecordKey
+from cdc_merge.model import Change, Place, RecordKey, Stamp
 from cdc_merge.stores.encoding import decode_change, encode_change
 from cdc_merge.stores.sqlite_file import SQL
 
@@ -47,15 +47,33 @@ def unsigned(lsn: int) -> int:
 
 def trails(cursor: sqlite3.Cursor, heads: Mapping[int, tuple[RecordKey, int]]) -> dict[RecordKey, list[Change]]:
     """The histories of records, in stamp order. `heads`: record id → (record, newest entry)."""
+    return _decoded(cursor.execute(SQL["trail"], (json.dumps([head for _, head in heads.values()]),)), heads)
+
+
+def tails(
+    cursor: sqlite3.Cursor, heads: Mapping[int, tuple[RecordKey, int]], floors: Mapping[RecordKey, int]
+) -> dict[RecordKey, list[Change]]:
+    """The entries of the trails that are newer than `floors`, in stamp order; older ones are not read."""
+    wanted = json.dumps([(head, floors.get(record, 0)) for record, head in heads.values()])
+    return _decoded(cursor.execute(SQL["tail"], (wanted,)), heads)
+
+
+def _decoded(
+    rows: Iterable[tuple[int, str, int, str, int, int, str, bytes]], heads: Mapping[int, tuple[RecordKey, int]]
+) -> dict[RecordKey, list[Change]]:
     found: dict[RecordKey, list[Change]] = {record: [] for record, _ in heads.values()}
-    wanted = json.dumps([head for _, head in heads.values()])
-    for record_id, system, timeline, table, lsn, ordinal, source, body in cursor.execute(SQL["trail"], (wanted,)):
+    for record_id, system, timeline, table, lsn, ordinal, source, body in rows:
         record = heads[record_id][0]
         place = Place(sys.intern(system), timeline, unsigned(lsn), sys.intern(table), ordinal)
         found[record].append(decode_change(body, record, sys.intern(source), place))
     for changes in found.values():
         changes.sort(key=_in_order)
     return found
+
+
+def later_than(stamp: Stamp | None, changes: list[Change]) -> list[Change]:
+    """Those later than the stamp; all of them when it is None."""
+    return changes if stamp is None else [change for change in changes if change.stamp > stamp]
 
 
 class _Scope:
@@ -131,22 +149,36 @@ class HistoryLog:
         self._whole = True
         return repeated
 
-    def histories(self, keys: Iterable[RecordKey]) -> dict[RecordKey, list[Change]]:
-        wanted = {RecordKey(*key): self._known.records.get(key) or self._find(key) for key in keys}
+    def histories(self, keys: Iterable[RecordKey], floors: Mapping[RecordKey, int]) -> dict[RecordKey, list[Change]]:
+        """The entries of these records, in stamp order; of those with a floor only the newer ones."""
+        wanted = {RecordKey(*key): self.number_of(key) for key in keys}
         heads = {found[0]: (record, found[1]) for record, found in wanted.items() if found}
-        return {record: [] for record in wanted} | trails(self._cursor, heads)
+        found = tails(self._cursor, heads, floors) if floors else trails(self._cursor, heads)
+        return {record: [] for record in wanted} | found
+
+    def number_of(self, key: RecordKey) -> tuple[int, int] | None:
+        """A record's id and its newest entry; None when nothing is known about it."""
+        return self._known.records.get(key) or self._find(key)
 
     def forget_source(self, source: str) -> list[RecordKey]:
         self.finish()
         touched = [RecordKey(*row) for row in self._cursor.execute(SQL["records_of_source"], {"source": source})]
         self._cursor.execute(SQL["forget_changes"], {"source": source})
         self._added = -self._cursor.rowcount
-        for statement in ("relink", "forget_heads", "make_heads", "forget_records", "forget_scopes"):
+        for key in touched:
+            self._forget_bases(key)
+        for statement in ("relink", "forget_heads", "make_heads", "forget_records", "forget_scopes", "forget_orphans"):
             self._cursor.execute(SQL[statement])
         self.finish()
         self._known.forget()
         self._known.begin(self._cursor)
         return touched
+
+    def _forget_bases(self, key: RecordKey) -> None:
+        """A part of the log that its bases hold was taken back; only a root stays, which nothing can make again."""
+        found = self.number_of(key)
+        assert found is not None, "a record with a log has a number"
+        self._cursor.execute(SQL["forget_bases_of"], (found[0] * 16, found[0] * 16 + 14))
 
     def finish(self) -> None:
         """Write down what is kept once per batch: the highest places and the count."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,7 +16,9 @@ from cdc_merge.errors import NotFound, StoreUnavailable
 from cdc_merge.model import (
     DELETE,
     INSERT,
+    UNKNOWN,
     UPDATE,
+    Base,
     Candidate,
     Change,
     Conflict,
@@ -214,6 +216,104 @@ def test_records_are_listed_page_by_page_each_once(store: Store) -> None:
     assert store.records("nothing", None, 10) == []
 
 
+# ---------------------------------------------------------------- bases
+
+
+def base(wall_us: int, number: int = 1) -> Base:
+    return Base(Stamp(wall_us, 0, "crm"), number, "policy", ("of", wall_us, UNKNOWN, ("nested", None)))
+
+
+def stamps(changes: Iterable[Change]) -> list[int]:
+    return [each.stamp.wall_us for each in changes]
+
+
+def test_a_base_comes_back_with_what_follows_it(store: Store) -> None:
+    with store.transaction() as batch:
+        batch.append([change(A, 1), change(A, 2), change(B, 3)])
+        batch.save_base(A, base(2), 0)
+        batch.append([change(A, 4)])
+        assert batch.bases({A: None, B: None}) == {A: base(2)}
+        assert {key: stamps(each) for key, each in batch.histories([A, B], {A: Stamp(2, 0, "crm")}).items()} == {
+            A: [4],
+            B: [3],
+        }
+    found, changes = store.folded(A)
+    assert (found, stamps(changes)) == (base(2), [4])
+    assert stamps(store.folded(A, whole=True)[1]) == stamps(store.history(A)) == [1, 2, 4]
+    assert store.folded(B) == (None, [change(B, 3)])
+    assert store.folded(RecordKey("customer", "none")) == (None, [])
+
+
+def test_a_base_is_not_there_when_its_batch_fails(store: Store) -> None:
+    append(store, change(A, 1))
+    with pytest.raises(Interrupted):
+        interrupted(store, lambda batch: batch.save_base(A, base(1), 0))
+    assert store.folded(A) == (None, [change(A, 1)])
+
+
+def test_bases_move_up_and_the_newest_is_the_one_of_the_latest_stamp(store: Store) -> None:
+    with store.transaction() as batch:
+        for number, wall_us in enumerate((10, 20, 30), start=1):
+            batch.append([change(A, wall_us)])
+            batch.raise_base(A, 1)
+            batch.raise_base(A, 0)
+            batch.save_base(A, base(wall_us, number), 0)
+        assert batch.bases({A: None}) == {A: base(30, 3)}
+        for before, number in ((31, 3), (30, 2), (20, 1)):
+            assert batch.bases({A: Stamp(before, 0, "crm")})[A].number == number
+        assert batch.bases({A: Stamp(10, 0, "crm")}) == {}
+        assert stamps(batch.histories([A], {A: Stamp(10, 0, "crm")})[A]) == [20, 30]
+
+
+def test_a_base_gives_way_in_its_slot(store: Store) -> None:
+    append(store, change(A, 1), change(A, 2))
+    with store.transaction() as batch:
+        batch.save_base(A, base(1), 0)
+        batch.save_base(A, base(2, 2), 0)
+        assert batch.bases({A: Stamp(2, 0, "crm")}) == {}
+        batch.save_base(A, base(1), 3)
+        batch.raise_base(A, 0)
+        batch.raise_base(A, 7)
+        assert batch.bases({A: None}) == {A: base(2, 2)}
+
+
+def test_forgotten_bases_are_those_that_do_not_hold_a_late_change(store: Store) -> None:
+    append(store, change(A, 10), change(B, 20))
+    with store.transaction() as batch:
+        batch.save_base(A, base(10), 1)
+        batch.append([change(A, 20)])
+        batch.save_base(A, base(20), 0)
+        batch.save_base(B, base(20), 0)
+        batch.append([change(A, 15, "erp")])
+        batch.forget_bases(A, Stamp(15, 0, "erp"))
+        assert batch.bases({A: None, B: None}) == {A: base(10), B: base(20)}
+        assert stamps(batch.histories([A], {A: Stamp(10, 0, "crm")})[A]) == [15, 20]
+
+
+def test_a_store_opened_again_reads_what_follows_a_base(opening: Opening) -> None:
+    store = opening()
+    with store.transaction() as batch:
+        batch.append([change(A, 1)])
+        batch.save_base(A, base(1), 0)
+    store.close()
+    again = opening()
+    append(again, change(A, 2))
+    with again.transaction() as batch:
+        assert batch.bases({A: None}) == {A: base(1)}
+        assert stamps(batch.histories([A], {A: Stamp(1, 0, "crm")})[A]) == [2]
+    assert stamps(again.folded(A)[1]) == [2]
+
+
+def test_forgetting_a_source_forgets_the_bases_that_hold_its_changes(store: Store) -> None:
+    append(store, change(A, 1, "erp"), change(A, 2), change(B, 3, "erp"))
+    with store.transaction() as batch:
+        batch.save_base(A, base(2), 0)
+        batch.save_base(B, base(3), 0)
+        batch.forget_source("crm")
+        assert batch.bases({A: None, B: None}) == {B: base(3)}
+    assert store.folded(A) == (None, [change(A, 1, "erp")])
+
+
 # ---------------------------------------------------------------- batches
 
 
@@ -346,7 +446,7 @@ def test_the_first_batch_claims_the_store_when_nobody_did(opening: Opening) -> N
 
 
 def test_positions_and_clocks_come_back(store: Store) -> None:
-    crm = (Position("7300000000000000000", 3, 2**64 - 1, "running", "cdc_merge_crm"), Stamp(5, 6, "crm"))
+    crm = (Position("7300000000000000000", 3, 2**64 - 1, "running", "cdc_merge_crm", 2**51), Stamp(5, 6, "crm"))
     oa = (Position("oa", 1, 0, "none", ""), Stamp(7, 0, "oa/3"))
     with store.transaction() as batch:
         batch.save_position("crm", Position("", 0, 0, "none", ""), Stamp(0, 0, "crm"))
@@ -517,3 +617,26 @@ def test_figures_of_an_empty_store_are_nothing(store: Store) -> None:
 def test_an_insert_of_a_record_lists_it_at_once(store: Store) -> None:
     append(store, change(A, 1)._replace(row=INSERT))
     assert store.records("customer", None, 1) == ["A"]
+
+
+# ---------------------------------------------------------------- what stamp time will say
+
+
+def test_what_is_due_outlives_the_worker(opening: Opening) -> None:
+    store = opening()
+    assert store.due() == {}
+    with store.transaction() as tx:
+        tx.save_due({A: 7, B: 9})
+    with store.transaction() as tx:
+        tx.save_due({A: None, B: 2**52})
+    assert store.due() == {B: 2**52}
+    store.close()
+    assert opening().due() == {B: 2**52}
+
+
+def test_what_is_due_is_not_kept_of_a_batch_that_failed(opening: Opening) -> None:
+    store = opening()
+    with pytest.raises(KeyError), store.transaction() as tx:
+        tx.save_due({A: 7})
+        raise KeyError("the batch fails")
+    assert store.due() == {}

@@ -57,6 +57,62 @@ WITH RECURSIVE trail (previous, record_id, scope_id, lsn, ordinal, source, body)
 SELECT trail.record_id, scope.system, scope.timeline, scope.table_name, trail.lsn, trail.ordinal, trail.source, trail.body
 FROM trail CROSS JOIN scope ON scope.id = trail.scope_id
 
+-- name: tail
+-- As `trail`, from each head down to the entry that its base reaches to.
+WITH RECURSIVE trail (previous, floor, record_id, scope_id, lsn, ordinal, source, body) AS (
+    SELECT entry.previous, json_extract(wanted.value, '$[1]'), entry.record_id, entry.scope_id, entry.lsn, entry.ordinal,
+           entry.source, entry.body
+    FROM json_each(?) AS wanted CROSS JOIN history AS entry ON entry.seq = json_extract(wanted.value, '$[0]')
+    WHERE entry.seq > json_extract(wanted.value, '$[1]')
+    UNION ALL
+    SELECT entry.previous, trail.floor, entry.record_id, entry.scope_id, entry.lsn, entry.ordinal, entry.source, entry.body
+    FROM trail CROSS JOIN history AS entry ON entry.seq = trail.previous
+    WHERE trail.previous > trail.floor
+)
+SELECT trail.record_id, scope.system, scope.timeline, scope.table_name, trail.lsn, trail.ordinal, trail.source, trail.body
+FROM trail CROSS JOIN scope ON scope.id = trail.scope_id
+
+-- name: newest_base
+-- At most sixteen rows; the body of one of them is read.
+SELECT id, seq, wall_us, counter, source, body FROM base WHERE id BETWEEN :first AND :last
+ORDER BY wall_us DESC, counter DESC, source DESC LIMIT 1
+
+-- name: newest_base_before
+-- The base to go on from when a change came late.
+SELECT id, seq, wall_us, counter, source, body FROM base WHERE id BETWEEN :first AND :last
+  AND (wall_us, counter, source) < (:wall_us, :counter, :source)
+ORDER BY wall_us DESC, counter DESC, source DESC LIMIT 1
+
+-- name: base_at
+-- One slot of one record.
+SELECT id, seq, wall_us, counter, source, body FROM base WHERE id = ?
+
+-- name: base_reaches
+-- Where the trail of a record begins to be news for a base.
+SELECT seq FROM base WHERE id BETWEEN :first AND :last
+  AND (wall_us, counter, source) = (:wall_us, :counter, :source)
+ORDER BY seq DESC LIMIT 1
+
+-- name: save_base
+-- The slot's earlier base gives way.
+REPLACE INTO base (id, seq, wall_us, counter, source, body) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: raise_base
+-- The base moves to the next slot, in place of what was there.
+UPDATE OR REPLACE base SET id = id + 1 WHERE id = ?
+
+-- name: forget_bases
+-- A change came that they should hold and do not.
+DELETE FROM base WHERE id BETWEEN :first AND :last AND (wall_us, counter, source) >= (:wall_us, :counter, :source)
+
+-- name: forget_bases_of
+-- Part of the record's log was taken back.
+DELETE FROM base WHERE id BETWEEN ? AND ?
+
+-- name: forget_orphans
+-- Their records are gone.
+DELETE FROM base WHERE id / 16 NOT IN (SELECT record_id FROM head)
+
 -- name: find_place
 -- Only for places that are not beyond the highest of their scope: re-delivery, and sources without one order.
 WITH RECURSIVE trail (seq, previous, scope_id, lsn, ordinal) AS (
@@ -181,12 +237,13 @@ ORDER BY seq LIMIT :limit
 
 -- name: save_position
 -- Together with the clock: a restart never stamps backwards.
-REPLACE INTO source (name, system, timeline, lsn, snapshot, slot, clock_wall_us, clock_counter, clock_source)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+REPLACE INTO source
+  (name, system, timeline, lsn, snapshot, slot, passed_us, clock_wall_us, clock_counter, clock_source)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: positions
 -- All sources at once; there are few.
-SELECT name, system, timeline, lsn, snapshot, slot, clock_wall_us, clock_counter, clock_source FROM source
+SELECT name, system, timeline, lsn, snapshot, slot, passed_us, clock_wall_us, clock_counter, clock_source FROM source
 
 -- name: key_of
 -- Asked one by one, like `record`.
@@ -199,6 +256,18 @@ REPLACE INTO identity (source, table_name, identity, key) VALUES (?, ?, ?, ?)
 -- name: forget_identity
 -- The row is gone.
 DELETE FROM identity WHERE source = ? AND table_name = ? AND identity = ?
+
+-- name: save_due
+-- One time a record: the next.
+REPLACE INTO due (entity, key, due_us) VALUES (?, ?, ?)
+
+-- name: forget_due
+-- Only a change of the record can say something new.
+DELETE FROM due WHERE entity = ? AND key = ?
+
+-- name: due
+-- All of them: a worker that starts keeps them in memory.
+SELECT entity, key, due_us FROM due
 
 -- name: history_changes
 -- The running count.
