@@ -60,7 +60,7 @@ class Intake:
     def resume(self, position: Position, clock: Stamp) -> None:
         self.position, self.clock = position, clock
         if position.snapshot != "running":
-            self.passed_us = clock.wall_us
+            self.passed_us = max(clock.wall_us, position.passed_us)
 
     def take(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> Taken:
         """Map one delivery; what it needs from the store is read, and what the store must remember is saved."""

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
-from cdc_merge.decision.asking import all_questions
+from cdc_merge.decision.asking import Answers, all_questions, answers_itself
 from cdc_merge.decision.expression import Compile
-from cdc_merge.decision.queue import Asked, Moment, announced, asked, review, traces
+from cdc_merge.decision.queue import Asked, Moment, announced, answered, asked, is_answer, review, traces
 from cdc_merge.decision.rules.rulebook import rulebooks
 from cdc_merge.intake import Intake, Taken, carried, truncations
 from cdc_merge.merge.record import PRESENT
@@ -29,6 +29,7 @@ from cdc_merge.model import (
     Fact,
     Idle,
     MaybeValue,
+    Question,
     RecordKey,
     SnapshotRows,
     Transaction,
@@ -36,6 +37,7 @@ from cdc_merge.model import (
 from cdc_merge.plan import Plan
 from cdc_merge.ports import Observer, Source, Store, StoreTransaction
 from cdc_merge.records import Entry, Records
+from cdc_merge.timers import Timers
 
 # Row changes per batch and source. Large enough to share one fsync, small enough that a batch takes well under a
 # second.
@@ -72,22 +74,24 @@ class Pipeline:
         self._now_us, self._new_id = world.now_us, world.new_id
         self.rulebooks = rulebooks(plan, world.compile)
         self.records = Records(plan)
+        self.timers = Timers()
         self._settling: dict[str, Conflict] = {}
         self._saved_us = 0
 
     def resume(self) -> None:
-        """Take up where the store left off: clocks, positions, conflicts that were settling."""
+        """Take up where the store left off: clocks, positions, timers, conflicts that were settling."""
         positions = self._store.positions()
         for _, intake in self._sources:
             if intake.source in positions:
                 intake.resume(*positions[intake.source])
+        self.timers.move(self._store.due())
         for conflict in self._store.unfinished_conflicts():
             if conflict.status == "settling":
                 self._settling[conflict.id] = conflict
 
     @property
     def watermark_us(self) -> int:
-        """The stamp time that every source has passed; 0 while one has passed nothing."""
+        """The stamp time that every source has passed; 0 while one has passed nothing. It never goes back."""
         return min((intake.passed_us for _, intake in self._sources), default=0)
 
     def step(self) -> bool:
@@ -119,15 +123,20 @@ class Pipeline:
                 for _, intake, deliveries in taken:
                     batch.take(intake, deliveries, tx)  # 1, 2
                 batch.fold(tx)  # 3, 4
+                self.records.touch(self.timers.passed(self.watermark_us, PAGE), tx)
                 moved = [*batch.review(tx), *self._announce(now_us)]  # 5
                 tx.save_conflicts(moved)  # 6
+                if batch.due:
+                    tx.save_due(batch.due)
                 for _, intake, _ in taken:
                     if intake.position is not None:
-                        tx.save_position(intake.source, intake.position, intake.clock)
+                        position = intake.position._replace(passed_us=intake.passed_us)
+                        tx.save_position(intake.source, position, intake.clock)
         except BaseException:
             self.records.clear()
             raise
         self._saved_us = now_us
+        self.timers.move(batch.due)
         self._remember(moved)
         for source, intake, _ in taken:
             if intake.position is not None and intake.position.snapshot != "running":
@@ -142,6 +151,8 @@ class Pipeline:
 
     def _due(self, now_us: int) -> bool:
         watermark_us = self.watermark_us
+        if self.timers.is_due(watermark_us):
+            return True
         return any(announced(c, watermark_us, now_us, self._plan.settle_us) for c in self._settling.values())
 
     def _announce(self, now_us: int) -> Iterator[Conflict]:
@@ -152,8 +163,10 @@ class Pipeline:
             if key in self.records.touched:
                 continue
             opened = announced(conflict, watermark_us, now_us, self._plan.settle_us)
-            if opened is not None:
-                yield opened
+            if opened is None:
+                continue
+            units = self.records.entities()[conflict.question.entity]
+            yield answered(conflict, conflict.question, now_us) if answers_itself(units, conflict.question) else opened
 
     def _remember(self, moved: Sequence[Conflict]) -> None:
         for conflict in moved:
@@ -167,11 +180,17 @@ class Pipeline:
 
     def trace_is_told(self, trace: Conflict) -> bool:
         """Whether a conflict that is already recorded names the write that the trace is about."""
-        question = trace.question
+        place = trace.question.candidates[0].place
+        return any(c.place == place for told in self._told(trace.question) for c in told.question.candidates)
+
+    def answer_is_told(self, question: Question) -> bool:
+        """Whether it is recorded that a rule answered this question with these candidates."""
+        return any(is_answer(told, question) for told in self._told(question))
+
+    def _told(self, question: Question) -> list[Conflict]:
+        """What was ever asked about the same field of the record."""
         where = {"entity": question.entity, "key": question.key, "field": question.group or question.field or ""}
-        place = question.candidates[0].place
-        told = self._store.conflicts(where, None, PAGE)
-        return any(c.place == place for conflict in told for c in conflict.question.candidates)
+        return self._store.conflicts(where, None, PAGE)
 
     # ------------------------------------------------------------ what the store must be asked
 
@@ -235,6 +254,7 @@ class Batch:
         self._pending: list[Change] = []
         self._moment = pipeline.moment(now_us)
         self.facts: list[Fact] = []
+        self.due: dict[RecordKey, int | None] = {}
         self.changes: Counter[tuple[str, str, str]] = Counter()
         self.commits: dict[str, list[int]] = {}
         self.seconds: dict[str, float] = {}
@@ -298,15 +318,48 @@ class Batch:
     def review(self, tx: StoreTransaction) -> Iterator[Conflict]:
         """Step 5: the conflicts of every touched record that are new, moved or over."""
         started = perf_counter()
-        for entry in self._pipeline.records.touched.values():
-            yield from self._review(entry)
+        for key, entry in self._pipeline.records.touched.items():
+            yield from self._review(key, entry)
         self.seconds["questions"] = perf_counter() - started
 
-    def _review(self, entry: Entry) -> Iterator[Conflict]:
+    def _traced_us(self, entry: Entry) -> int | None:
+        """When the record's traces may be told: 0 for now, None for no traces. What is late may still take them
+        back."""
+        record = entry.record
+        if record.last is None or not any(cell.traces for cell in record.cells.values()):
+            return None
+        return 0 if self._pipeline.watermark_us > record.last.wall_us else record.last.wall_us
+
+    def _review(self, key: RecordKey, entry: Entry) -> Iterator[Conflict]:
         record, known = entry.record, entry.known
-        if any(cell.traces for cell in record.cells.values()):
+        traced_us = self._traced_us(entry)
+        if traced_us == 0:
             yield from [t for t in traces(record, known, self._moment) if not self._pipeline.trace_is_told(t)]
         rulebook = self._pipeline.rulebooks[record.units.entity.name]
-        found = all_questions(record, rulebook, self._pipeline.watermark_us).questions
+        answers = all_questions(record, rulebook, self._pipeline.watermark_us)
+        due_us = min(filter(None, (answers.due_us, traced_us)), default=None)
+        if due_us != self._pipeline.timers.get(key):
+            self.due[key] = due_us
+        found: Sequence[Question] = answers.questions
+        if answers.answered:
+            known = dict(known)
+            over = [*self._answered(answers, known)]
+            yield from over
+            told = {asked(conflict.question) for conflict in over}
+            found = [q for q in found if asked(q) not in told and not self._is_told(q, answers, known)]
         if found or known:
             yield from review(record, found, known, self._moment)
+
+    def _answered(self, answers: Answers, known: dict[Asked, Conflict]) -> Iterator[Conflict]:
+        """Open questions that a rule answers by itself from here on; they are known no more."""
+        for question in answers.questions:
+            identity = asked(question)
+            if identity in answers.answered and identity in known and known[identity].status == "open":
+                yield answered(known.pop(identity), question, self._now_us)
+
+    def _is_told(self, question: Question, answers: Answers, known: Mapping[Asked, Conflict]) -> bool:
+        """A rule answers it, and that is recorded already."""
+        identity = asked(question)
+        if identity in known or identity not in answers.answered:
+            return False
+        return self._pipeline.answer_is_told(question)

@@ -143,7 +143,7 @@ def _rule(shape: RuleShape) -> Rule:
         when=shape.when,
         severity=shape.severity,
         tolerance_us=shape.tolerance,
-        auto=decide.auto if decide else (),
+        auto=decide.auto if decide and not (decide.when or decide.approve) else (),
         approve=tuple(tuple(level) for level in decide.approve) if decide else (),
         threshold=None if shape.threshold is None else Decimal(shape.threshold),
     )

@@ -12,9 +12,8 @@ from cdc_merge.config.subject import Subject, entity_path
 ANY: Final = "*"
 NOT_YET: Final = (
     ("rules", ANY, "when"),
-    ("rules", ANY, "tolerance"),
     ("rules", ANY, "threshold"),
-    ("rules", ANY, "decide"),
+    *(("rules", ANY, "decide", key) for key in ("approve", "votes", "four_eyes", "sla", "on_expiry", "when")),
     ("notify",),
     ("history",),
     ("sources", ANY, "write_back", "enabled"),

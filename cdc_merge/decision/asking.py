@@ -5,30 +5,48 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+from cdc_merge.decision.queue import Asked, asked
 from cdc_merge.decision.rules import RULES, divergence
 from cdc_merge.decision.rules.rulebook import Rulebook, Stage
+from cdc_merge.merge.auto import answers
+from cdc_merge.merge.maps import plan_at
 from cdc_merge.merge.questions import questions
 from cdc_merge.merge.reading import ended
 from cdc_merge.merge.record import Record
+from cdc_merge.merge.units import Units
 from cdc_merge.model import Question
 
 
 class Answers(NamedTuple):
-    """`due_us`: the stamp time that changes the questions when the watermark has passed it; None when only a change
-    can."""
+    """`answered`: those that a rule answers by itself, by what is asked. `due_us`: the stamp time that changes the
+    questions when the watermark has passed it; None when only a change can."""
 
     questions: tuple[Question, ...]
     due_us: int | None
+    answered: frozenset[Asked] = frozenset()
 
 
 def all_questions(record: Record, rulebook: Rulebook, watermark_us: int) -> Answers:
     """What is open at present, in a stable order. A record that has ended asks nothing."""
-    asked = questions(record)
+    found = questions(record)
     if ended(record):
-        return Answers(_graded(asked, rulebook), None)
-    stage = Stage(asked, watermark_us)
-    found = (*asked, *(question for ask in RULES for question in ask(record, rulebook, stage)))
-    return Answers(_graded(found, rulebook), divergence.due_us(record, rulebook, stage))
+        return Answers(_graded(found, rulebook), None)
+    stage = Stage(found, watermark_us)
+    more = (question for ask in RULES for question in ask(record, rulebook, stage))
+    return Answers(
+        questions=_graded((*found, *more), rulebook),
+        due_us=divergence.due_us(record, rulebook, stage),
+        answered=frozenset(asked(q) for q in found if answers_itself(record.units, q)),
+    )
+
+
+def answers_itself(units: Units, question: Question) -> bool:
+    """Whether a rule answers the question, so that nobody is asked."""
+    name = question.group or question.field or ""
+    unit, owner = units.by_name.get(name), units.entity.fields.get(name.partition(".")[0])
+    if unit is not None:
+        return answers(unit.plan, question)
+    return owner is not None and owner.merge == "map" and answers(plan_at(owner, name), question)
 
 
 def _graded(found: tuple[Question, ...], rulebook: Rulebook) -> tuple[Question, ...]:

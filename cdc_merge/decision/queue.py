@@ -183,6 +183,20 @@ def trace_id(question: Question, lost: Candidate) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+# ---------------------------------------------------------------- answered by a rule
+
+
+def answered(conflict: Conflict, question: Question, now_us: int) -> Conflict:
+    """The conflict, closed because a rule answers its question by itself; what was never announced never is."""
+    return replace(conflict, question=question, status="closed", resolution="auto", closed_us=now_us)
+
+
+def is_answer(conflict: Conflict, question: Question) -> bool:
+    """Whether the conflict tells that a rule answered this very question: the same candidates."""
+    told = {candidate.place for candidate in conflict.question.candidates}
+    return conflict.resolution == "auto" and told == {candidate.place for candidate in question.candidates}
+
+
 # ---------------------------------------------------------------- announcing
 
 

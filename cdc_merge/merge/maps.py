@@ -103,6 +103,7 @@ def key_plan(plan: FieldPlan, key: str) -> FieldPlan:
         normalize=tuple(settings.pop("normalize", ())),
         agreement=plan.agreement,
         severity=settings.pop("severity", plan.severity),
+        auto=plan.auto,
         options=settings,
     )
 

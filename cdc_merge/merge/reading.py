@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cdc_merge.merge import maps
+from cdc_merge.merge import auto, maps
 from cdc_merge.merge.cell import ABSENT, BASELINE, Cell, Write, ignores
 from cdc_merge.merge.record import PRESENT, Delete, Record, opposes
 from cdc_merge.merge.units import Unit, members_of
@@ -58,7 +58,9 @@ def value_of(record: Record, unit: Unit, cell: Cell) -> MaybeValue:
     """The merged (or provisional) value of one unit; ABSENT for a map key that is not there."""
     front = effective(record, unit, cell)
     if front:
-        return unit.type.read(cell, unit.plan, front)
+        value = unit.type.read(cell, unit.plan, front)
+        asked = unit.type.asks(cell, unit.plan, front) if unit.plan.auto else []
+        return auto.read(cell, unit.plan, asked, value) if asked else value
     views = [(s, cell.sides[s].value) for s in record.holders(unit) if s in cell.sides and not cell.sides[s].ended]
     there = [(s, v) for s, v in views if v is not ABSENT]
     if not there and views:
@@ -67,8 +69,8 @@ def value_of(record: Record, unit: Unit, cell: Cell) -> MaybeValue:
 
 
 def effective(record: Record, unit: Unit, cell: Cell) -> list[Write]:
-    """The frontier, with the first-snapshot values that stand against it, and without what a delete that still counts had seen,
-    as long as anything else is left."""
+    """The frontier, with the first-snapshot values that stand against it, and without what a delete that still counts
+    had seen, as long as anything else is left."""
     front = cell.front()
     if cell.baselines and front:
         rivals = [b for b in cell.of(cell.baselines) if any(ignores(w, b) for w in front)]
@@ -128,5 +130,7 @@ def _held_maps(record: Record, source: str) -> dict[str, MaybeValue]:
     for plan in record.units.entity.fields.values():
         if plan.merge == "map" and (plan.name, source) in record.map_keys:
             keys = record.map_keys[(plan.name, source)]
-            found[plan.name] = None if keys is None else maps.assembled(plan, {f"{plan.name}.{k}": v for k, v in keys.items()})
+            found[plan.name] = (
+                None if keys is None else maps.assembled(plan, {f"{plan.name}.{k}": v for k, v in keys.items()})
+            )
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cdc_merge.merge import maps
+from cdc_merge.merge import auto, maps
 from cdc_merge.merge.cell import COMPACT_AT, Cell, Insert, Write
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.steps import MERGED
@@ -403,4 +403,6 @@ def _step(change: Change) -> int:
 
 
 def _judged(cell: Cell, unit: Unit) -> str:
-    return "conflict" if unit.type.asks(cell, unit.plan, cell.front()) else MERGED
+    """An automatic outcome settles what would be asked."""
+    asked = unit.type.asks(cell, unit.plan, cell.front())
+    return "conflict" if asked and auto.outcome(cell, unit.plan, asked) is None else MERGED

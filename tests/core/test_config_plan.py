@@ -213,9 +213,8 @@ def test_settings_that_this_version_does_not_act_on_are_warned_about(tmp_path: P
         "entities.customer.unique",
         "entities.customer.on_missing",
         "rules[0].when",
-        "rules[0].decide",
-        "rules[1].tolerance",
-        "rules[2].decide",
+        "rules[0].decide.approve",
+        "rules[0].decide.sla",
         "notify",
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -14,6 +15,7 @@ from cdc_merge.decision.rules.matching import matches, ruled
 from cdc_merge.decision.rules.rulebook import rulebooks
 from cdc_merge.merge.drift import REMEMBERED
 from cdc_merge.merge.fold import fold
+from cdc_merge.merge.reading import merged
 from cdc_merge.model import Change, Copy, Json, Question
 from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, Rule
 from tests.laws.worlds import ENTITY, SECOND, World, entity
@@ -330,10 +332,9 @@ def test_when_stamp_time_will_say_more_is_told_with_the_answers() -> None:
     books = rulebooks(plan, compile_expression)
     record = fold(plan.entities[ENTITY], world.changes)
     ends_us = edit.stamp.wall_us + TOLERANCE
-    assert all_questions(record, books[ENTITY], 0) == ((), ends_us)
-    assert all_questions(record, books[ENTITY], ends_us) == ((), ends_us)
-    found, due_us = all_questions(record, books[ENTITY], ends_us + 1)
-    assert (len(found), due_us) == (1, None)
+    for watermark_us, found, due_us in ((0, 0, ends_us), (ends_us, 0, ends_us), (ends_us + 1, 1, None)):
+        answers = all_questions(record, books[ENTITY], watermark_us)
+        assert (len(answers.questions), answers.due_us) == (found, due_us)
 
 
 def test_memory_of_replaced_values_is_bounded_and_keeps_what_somebody_holds() -> None:
@@ -346,3 +347,93 @@ def test_memory_of_replaced_values_is_bounded_and_keeps_what_somebody_holds() ->
     assert len(record.drifts["phone"].replaced) <= REMEMBERED
     since = record.drifts["phone"].since("B", alone=False)
     assert since == first.stamp
+
+
+# ---------------------------------------------------------------- auto
+
+
+def concurrent(plan: FieldPlan | None = None, start: object = "0", **values: object) -> World:
+    """Every source of `values` writes its own, one after the other, having seen no other's."""
+    world = drifting(plan, sources="".join(values), start=start)
+    for source, value in values.items():
+        world.update(source, phone=value)
+    return world
+
+
+def outcome(world: World, *auto: str | tuple[str, ...]) -> tuple[object, bool]:
+    """The merged value in every order of arrival, and whether the question is answered by itself."""
+    plan = plan_of(world.plan, Rule("auto", "customer.phone", auto=auto))
+    (question,) = asked_in_any_order(plan, world.changes)
+    shape = plan.entities[ENTITY]
+    value = merged(fold(shape, world.changes)).values.get("phone")
+    assert question.provisional == value
+    answers = all_questions(fold(shape, world.changes), rulebooks(plan, compile_expression)[ENTITY], 0)
+    return value, bool(answers.answered)
+
+
+@pytest.mark.parametrize(
+    ("auto", "value"),
+    [
+        (("latest",), "3"),
+        (("earliest",), "2"),
+        (("max",), "3"),
+        (("min",), "1"),
+        (("provisional",), "3"),
+        ((("D", "A"),), "1"),
+        ((("D", "B"), "latest"), "2"),
+    ],
+)
+def test_a_rule_answers_from_the_frontier(auto: tuple[str | tuple[str, ...], ...], value: str) -> None:
+    world = drifting(sources="BAC")
+    for source, written in (("B", "2"), ("A", "1"), ("C", "3")):
+        world.update(source, phone=written)
+    assert outcome(world, *auto) == (value, True)
+
+
+def test_the_outcome_changes_with_the_frontier() -> None:
+    world = concurrent(A="1", B="2")
+    assert outcome(world, "earliest") == ("1", True)
+    world.update("A", phone="4")
+    assert outcome(world, "earliest") == ("2", True)
+
+
+def test_a_chain_goes_on_where_a_step_has_no_answer_and_asks_where_none_has() -> None:
+    world = concurrent(A="1", B="2")
+    assert outcome(world, ("C",), "earliest") == ("1", True)
+    assert outcome(world, ("C",)) == ("2", False)
+    mixed = concurrent(FieldPlan("phone"), start=None, A=Json("[1]"), B=Json("[2]"))
+    assert outcome(mixed, "max") == (Json("[2]"), False)
+
+
+def test_numbers_of_any_kind_have_a_greatest() -> None:
+    assert outcome(concurrent(start=0, A=Decimal("2.5"), B=2), "max") == (Decimal("2.5"), True)
+
+
+@pytest.mark.parametrize("merge", ["counter", "immutable"])
+def test_counters_and_immutable_fields_take_no_answer_but_the_provisional_one(merge: str) -> None:
+    world = World(entity(FieldPlan("phone", merge=merge)))
+    world.insert("A", phone=1)
+    world.insert("B", phone=2)
+    value, is_answered = outcome(world, "latest", "max")
+    assert not is_answered
+    assert outcome(world, "provisional") == (value, True)
+
+
+def test_where_people_decided_no_rule_answers() -> None:
+    world = concurrent(A="1", B="2")
+    world.decide(phone="3")
+    world.update("A", phone="4")
+    assert outcome(world, "earliest") == ("4", False)
+
+
+def test_a_rule_of_a_map_answers_for_its_keys() -> None:
+    world = World(entity(FieldPlan("phone", merge="map")))
+    for source in "AB":
+        world.snapshot(source, phone=Json('{"home":"0"}'))
+    world.update("A", phone=Json('{"home":"1"}'))
+    world.update("B", phone=Json('{"home":"2"}'))
+    plan = plan_of(world.plan, Rule("auto", "*.phone", auto=("earliest",)))
+    record = fold(plan.entities[ENTITY], world.changes)
+    answers = all_questions(record, rulebooks(plan, compile_expression)[ENTITY], 0)
+    assert merged(record).values == {"phone": '{"home":"1"}'}
+    assert answers.answered == {("phone.home", "concurrent", None)}

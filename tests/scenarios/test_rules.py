@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tests.scenarios.incident import Incident
 from tests.scenarios.people import Mark
+from tests.scenarios.picture import Document
+from tests.scenarios.witness import Witness, asked_over_http, wait_for
 
 Begin = Callable[..., Incident]
 
 ALL_THREE = ("crm", "erp", "finance")
+
+
+def wait_until_asked(it: Incident, kind: str) -> None:
+    """Both sidecars have announced a question of that kind."""
+    path = f"/api/v1/conflicts?status=open&kind={kind}"
+    for witness in (it.plain, it.killed):
+        wait_for(witness, partial(announced, witness, path), f"asks a {kind}")
+
+
+def announced(witness: Witness, path: str) -> list[Document]:
+    answered = asked_over_http(witness, path)
+    return answered["items"] if answered is not None else []
+
+
 CREDIT = {
     "fields": {"used": "mv", "limit": "mv"},
     "types": {"used": "integer", "limit": "numeric(12,2)"},
@@ -57,3 +74,24 @@ def test_30_who_may_not_write_a_field_is_named_with_the_write(incident: Begin) -
     it.crm.update("C1", Mark(actor="manager"), level="3")
     found = [(q.key, q.kind) for q in it.says().questions]
     assert found == [("C1", "concurrent_update"), ("C1", "unauthorized"), ("C2", "unauthorized")]
+
+
+def test_29_a_system_that_keeps_the_old_value_for_too_long_is_asked_about_until_it_catches_up(incident: Begin) -> None:
+    it = incident(
+        fields={"phone": "mv"},
+        held={"C1": {"phone": "0"}, "C2": {"phone": "0"}},
+        more={"rules": [{"name": "drift", "on": "customer.phone", "tolerance": "500ms", "severity": "low"}]},
+    )
+    it.crm.update("C1", phone="1")
+    it.crm.update("C2", phone="1")
+    it.erp.copies("C2", phone="1")
+    wait_until_asked(it, "divergence")
+    said = it.says()
+    assert (said.only.key, said.only.kind, said.only.field, said.only.labels) == ("C1", "divergence", "phone", ())
+    assert said.only.by_source == {"crm": "1", "erp": "0"}
+    assert [(c["rule"], c["severity"]) for c in said.conflicts] == [("drift", "low")]
+    assert said.merged() == {"phone": "1"}
+    it.erp.copies("C1", phone="1")
+    said = it.says()
+    assert said.questions == ()
+    assert said.endings() == [("divergence", "phone", "converged", ())]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cdc_merge.decision.rules.rulebook import Rulebook, Stage
+from cdc_merge.merge.auto import answers
 from cdc_merge.merge.cell import MISSING, Cell
 from cdc_merge.merge.questions import About, made, shown
 from cdc_merge.merge.record import Record
@@ -37,10 +38,11 @@ def _quiet(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[tuple[U
     """The timed fields that no other question about their values is open on."""
     if not record.drifts:
         return
-    asked = {q.group or q.field for q in stage.found if q.kind.startswith("concurrent_") or q.kind == "divergence"}
+    asked = {q.group or q.field: q for q in stage.found if q.kind.startswith("concurrent_") or q.kind == "divergence"}
     for name in sorted(record.drifts):
-        unit = record.unit_of[name]
-        if name not in asked and unit.owner in rulebook.drifts:
+        unit, question = record.unit_of[name], asked.get(name)
+        is_open = question is not None and not answers(unit.plan, question)
+        if not is_open and unit.owner in rulebook.drifts:
             yield unit, rulebook.drifts[unit.owner]
 
 
