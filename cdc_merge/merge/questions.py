@@ -176,7 +176,8 @@ def _row_questions(record: Record) -> Iterator[Question]:
 
 
 def _deleted(change: Change, source: str) -> Candidate:
-    return Candidate(source, None, change.stamp, change.committed_us, change.actor, change.place)
+    """A delete has no value; of a row that moved, the new key is it."""
+    return Candidate(source, change.moved_to, change.stamp, change.committed_us, change.actor, change.place)
 
 
 def updates(writes: list[tuple[Unit, Write]]) -> list[Candidate]:

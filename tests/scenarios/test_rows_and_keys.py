@@ -34,6 +34,18 @@ def test_17_a_delete_against_an_unseen_edit_is_a_question_and_the_record_stays_r
         assert said.merged(key) == {"phone": "2"}
 
 
+def test_17_a_new_key_against_an_unseen_edit_is_a_question_under_the_old_key_and_names_the_new_one(
+    incident: Begin,
+) -> None:
+    it = incident(fields=PHONE, held=HELD)
+    it.crm.rekey("C1", "C9")
+    it.erp.update("C1", phone="2")
+    said = it.says()
+    assert (said.only.key, said.only.kind) == ("C1", "update_delete")
+    assert said.only.by_source == {"crm": "C9", "erp": {"phone": "2"}}
+    assert said.merged("C9") == {"phone": "0"}
+
+
 def test_18_a_copied_delete_does_not_hide_a_third_systems_edit(incident: Begin) -> None:
     it = incident(fields=PHONE, held=HELD, systems=("crm", "erp", "finance"))
     it.crm.delete("C1")
