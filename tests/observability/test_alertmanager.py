@@ -1,0 +1,132 @@
+"""Who is told what: the routes as amtool reads them, and what a real Alertmanager keeps back for something larger."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.observability.alerting import ROOT, Receiver, alertmanager, fetched, program, quick_alertmanager, wait_until
+from tests.observability.test_rules import ALERTS
+
+CONFIG = ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
+SIDECAR = {"job": "cdc-merge", "instance": "sidecar:8787"}
+
+
+def amtool(*arguments: str) -> str:
+    command = [program("amtool", "prometheus-alertmanager"), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout.strip()
+
+
+def test_alertmanager_takes_the_configuration() -> None:
+    amtool("check-config", str(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "receivers"),
+    [
+        ("CdcMergeWatchdog", "none", "watchdog"),
+        ("CdcMergeDown", "critical", "pager"),
+        ("CdcMergeSourceDown", "critical", "pager"),
+        ("CdcMergeSourceBehind", "warning", "chat"),
+        ("CdcMergeSlotLost", "critical", "dba-pager"),
+        ("CdcMergeSlotInvalidationSoon", "critical", "dba-pager"),
+        ("CdcMergeSlotInvalidationSoon", "warning", "dba-chat"),
+        ("CdcMergeClockSkew", "warning", "dba-chat"),
+        ("CdcMergeConflictStorm", "critical", "pager,data"),
+        ("CdcMergeConflictSpike", "warning", "data"),
+        ("CdcMergeConflictUnanswered", "critical", "data"),
+        ("CdcMergeConflictUnanswered", "info", "data"),
+        ("CdcMergeFreshnessBudgetBurning", "critical", "pager"),
+        ("CdcMergeFreshnessBudgetBurning", "warning", "chat"),
+    ],
+)
+def test_an_alert_goes_to_those_who_can_mend_it(name: str, severity: str, receivers: str) -> None:
+    team = {
+        rule["labels"]["team"] for rule in ALERTS if (rule["alert"], rule["labels"]["severity"]) == (name, severity)
+    }
+    labels = [f"alertname={name}", f"severity={severity}", f"team={team.pop()}"]
+    amtool("config", "routes", "test", f"--config.file={CONFIG}", f"--verify.receivers={receivers}", *labels)
+
+
+# ---------------------------------------------------------------- what is kept back
+
+
+@pytest.fixture(scope="module")
+def running_alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    receiver = Receiver()
+    directory = tmp_path_factory.mktemp("alerting") / "alertmanager"
+    try:
+        with alertmanager(directory, quick_alertmanager(receiver.address)) as address:
+            yield address
+    finally:
+        receiver.close()
+
+
+def kept_back(address: str, cause: dict[str, str], effect: dict[str, str]) -> bool:
+    """Whether the effect is inhibited while its cause fires, on a job of their own."""
+    job = {"job": f"{cause['alertname']}-{effect['alertname']}-{len(fetched(f'{address}/api/v2/alerts'))}"}
+    begun = datetime.now(UTC).isoformat()
+    alerts = [{"labels": {**SIDECAR, **each, **job}, "startsAt": begun} for each in (cause, effect)]
+    fetched(f"{address}/api/v2/alerts", alerts)
+    found: dict[str, str] = {}
+
+    def are_processed() -> bool:
+        told = [each for each in fetched(f"{address}/api/v2/alerts") if each["labels"]["job"] == job["job"]]
+        found.update({named(each["labels"]): each["status"]["state"] for each in told})
+        return len(found) == 2 and "unprocessed" not in found.values()
+
+    wait_until(are_processed, "Alertmanager has looked at both")
+    assert found[named(cause)] == "active"
+    return found[named(effect)] == "suppressed"
+
+
+def named(labels: Mapping[str, str]) -> str:
+    return f"{labels['alertname']} {labels['severity']}"
+
+
+def alert(name: str, severity: str = "critical", **labels: str) -> dict[str, str]:
+    return {"alertname": name, "severity": severity, **labels}
+
+
+@pytest.mark.parametrize(
+    ("cause", "effect"),
+    [
+        (alert("CdcMergeDown"), alert("CdcMergeSourceBehind", "warning", source="crm")),
+        (alert("CdcMergeSourceDown", source="crm"), alert("CdcMergeSourceBehind", "warning", source="crm")),
+        (alert("CdcMergeSlotLost", source="crm"), alert("CdcMergeSlotInactive", "warning", source="crm")),
+        (alert("CdcMergeSourceStalled", source="crm"), alert("CdcMergeFreshnessBudgetBurning", source="crm")),
+        (
+            alert("CdcMergeSlotInvalidationSoon", source="crm"),
+            alert("CdcMergeSlotInvalidationSoon", "warning", source="crm"),
+        ),
+        (alert("CdcMergeConflictStorm", entity="order"), alert("CdcMergeConflictSpike", "warning", entity="order")),
+    ],
+)
+def test_what_a_larger_alert_explains_is_kept_back(
+    running_alertmanager: str, cause: dict[str, str], effect: dict[str, str]
+) -> None:
+    assert kept_back(running_alertmanager, cause, effect)
+
+
+@pytest.mark.parametrize(
+    ("cause", "effect"),
+    [
+        (alert("CdcMergeDown"), alert("CdcMergeWatchdog", "none")),
+        (alert("CdcMergeSourceDown", source="crm"), alert("CdcMergeSourceBehind", "warning", source="erp")),
+        (alert("CdcMergeSourceDown", source="crm"), alert("CdcMergeSlotInactive", "warning", source="crm")),
+        (alert("CdcMergeConflictStorm", entity="order"), alert("CdcMergeConflictSpike", "warning", entity="customer")),
+        (
+            alert("CdcMergeConflictUnanswered", entity="order"),
+            alert("CdcMergeConflictUnanswered", "warning", entity="customer"),
+        ),
+    ],
+)
+def test_what_somebody_else_must_know_is_not_kept_back(
+    running_alertmanager: str, cause: dict[str, str], effect: dict[str, str]
+) -> None:
+    assert not kept_back(running_alertmanager, cause, effect)
