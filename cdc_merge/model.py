@@ -1,12 +1,13 @@
 """The vocabulary: the words of semantics.md §1 as frozen values, and nothing else.
 
-No I/O, no clock, no rules. Hot values (`Stamp`, `Place`, `Change`, the row changes) are NamedTuples: they are made once per
-change and compared by content, and a tuple was the cheapest honest type when measured.
+No I/O, no clock, no rules. Hot values (`Stamp`, `Place`, `Change`, the row changes) are NamedTuples: they are made
+once per change and compared by content, and a tuple was the cheapest honest type when measured.
 
 Times are integers: microseconds since 1970-01-01 UTC. LSNs are integers (`lsn_text` writes them as Postgres does).
 
 Field values are canonical and hashable (mapping/values.py makes them):
-None (SQL NULL) · str (text, enum, date, timestamp and everything not named here) · int · Decimal · bool · float · bytes ·
+None (SQL NULL) · str (text, enum, date, timestamp and everything not named here) · int · Decimal · bool · float ·
+bytes ·
 `Json` (canonical JSON text) · tuple (array).
 """
 
@@ -420,6 +421,7 @@ class BatchMerged:
     late_changes: int
     raised: tuple[Conflict, ...] = ()
     closed: tuple[Conflict, ...] = ()
+    rules: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,10 +222,19 @@ class Pipeline:
                 late_changes=self.records.late,
                 raised=tuple(c for c in moved if c.status == "settling" and c.revision == 1),
                 closed=tuple(c for c in moved if c.status == "closed"),
+                rules=self._evaluated(),
             )
         )
         for conflict in moved:
             self._observe(ConflictMoved(_what(conflict), conflict))
+
+    def _evaluated(self) -> Mapping[tuple[str, str], int]:
+        """What expressions gave since the last batch."""
+        total: Counter[tuple[str, str]] = Counter()
+        for rulebook in self.rulebooks.values():
+            total.update(rulebook.tally)
+            rulebook.tally.clear()
+        return total
 
 
 def _what(conflict: Conflict) -> str:

@@ -25,6 +25,7 @@ MERGES: Final = frozenset(
     {"lww", "mv", "counter", "set", "flag", "max", "min", "priority", "immutable", "lattice", "map", "append"}
 )
 STATES: Final = ("connecting", "snapshot", "streaming", "retrying", "paused", "stopped")
+EVALUATIONS: Final = ("true", "false", "unknown", "error")
 STAGES: Final = ("map", "merge", "questions", "all")
 # Why a source refuses to be read (errors.SourceRefused, `problem`), and the reader that failed by our own fault.
 PROBLEMS: Final = (
@@ -72,6 +73,7 @@ class Labels:
     def __init__(self, plan: Plan) -> None:
         self._entities = plan.entities
         self._units = {name: {**entity.fields, **entity.groups} for name, entity in plan.entities.items()}
+        self.rules = tuple(dict.fromkeys(check.name for entity in plan.entities.values() for check in entity.checks))
         self._tables = {(table.source, table.table) for table in plan.tables}
         mapped = {source for entity in plan.entities.values() for source in entity.sources}
         self.sources = tuple(sorted(mapped | {table.source for table in plan.tables}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -34,7 +34,7 @@ from cdc_merge.model import (
     SnapshotProgress,
     SourceChanged,
 )
-from cdc_merge.observers.labels import OTHER, PROBLEMS, STAGES, Labels
+from cdc_merge.observers.labels import EVALUATIONS, OTHER, PROBLEMS, STAGES, Labels
 from cdc_merge.observers.mirrors import MirrorCollector, Mirrors
 from cdc_merge.plan import Plan
 
@@ -113,6 +113,10 @@ class Metrics:
             "parked", "Rows that were set aside because they cannot be read.", ("source", "table")
         )
         self._cuts = self._counter("clock_cut", "Commits whose time lay too far ahead of our clock.", ("source",))
+        self._evaluations = self._counter(
+            "rule_evaluations", "Expressions of checks that were evaluated, by what they gave.", ("rule", "outcome")
+        )
+        self._rule_errors = self._counter("rule_errors", "Expressions that failed while they ran.", ("rule",))
         self._rows = self._counter("snapshot_rows", "Rows of first copies that were merged.", ("source", "entity"))
 
     def _make_conflict_metrics(self) -> None:
@@ -165,6 +169,8 @@ class Metrics:
         _touch(self._parked, labels.tables())
         _touch(self._pairs, labels.pairs())
         _touch(self._problems, labels.problems())
+        _touch(self._evaluations, ((rule, outcome) for rule in labels.rules for outcome in EVALUATIONS))
+        _touch(self._rule_errors, ((rule,) for rule in labels.rules))
         _touch(self._batch_seconds, ((stage,) for stage in STAGES))
         _touch(self._rows, labels.mapped())
         _touch(self._rows_expected, labels.mapped())
@@ -196,10 +202,17 @@ class Metrics:
             for wait in waits:
                 observe(max(0.0, wait))
         self._late.inc(fact.late_changes)
+        self._rules_evaluated(fact.rules)
         for conflict in fact.raised:
             self._count_raised(conflict)
         for conflict in fact.closed:
             self._count_closed(conflict)
+
+    def _rules_evaluated(self, evaluated: Mapping[tuple[str, str], int]) -> None:
+        for (rule, outcome), count in evaluated.items():
+            self._evaluations.labels(rule, outcome).inc(count)
+            if outcome == "error":
+                self._rule_errors.labels(rule).inc(count)
 
     def _conflict_moved(self, fact: ConflictMoved) -> None:
         if fact.what == "raised":

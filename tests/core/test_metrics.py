@@ -85,6 +85,8 @@ COUNTERS = {
     "late_changes": (),
     "parked": ("source", "table"),
     "conflict_pairs": ("entity", "pair"),
+    "rule_evaluations": ("rule", "outcome"),
+    "rule_errors": ("rule",),
 }
 GAUGES = {
     "conflicts_open": ("entity", "kind", "severity"),
@@ -155,6 +157,7 @@ def busy() -> Metrics:
             late_changes=1,
             raised=(OPEN,),
             closed=(CLOSED,),
+            rules={("limit", "true"): 5, ("limit", "error"): 2},
         )
     )
     metrics(Parked("crm", "public.customer", "unreadable"))

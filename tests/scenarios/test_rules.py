@@ -95,3 +95,37 @@ def test_29_a_system_that_keeps_the_old_value_for_too_long_is_asked_about_until_
     said = it.says()
     assert said.questions == ()
     assert said.endings() == [("divergence", "phone", "converged", ())]
+
+
+def test_32a_the_latest_of_three_stands_without_a_question_also_when_its_reader_is_late(incident: Begin) -> None:
+    it = incident(
+        fields={"phone": "mv", "name": "mv"},
+        held={"C1": {"phone": "0", "name": "0"}},
+        systems=ALL_THREE,
+        more={
+            "rules": [
+                {"name": "latest", "on": "*.phone", "decide": {"auto": "latest"}},
+                {"name": "first", "on": "customer.name", "decide": {"auto": [{"prefer": ["erp"]}, "earliest"]}},
+            ]
+        },
+    )
+    with it.late("finance"):
+        it.crm.update("C1", phone="1", name="a")
+        it.erp.update("C1", phone="2", name="b")
+        it.finance.update("C1", phone="3", name="c")
+        it.wait_until_durable("crm", "erp")
+    said = it.says()
+    assert said.questions == ()
+    assert said.merged() == {"phone": "3", "name": "b"}
+    assert set(said.endings()) == {
+        ("concurrent_update", "phone", "auto", ()),
+        ("concurrent_update", "name", "auto", ()),
+    }
+    told = [(c["group"] or c["field"], sorted(x["source"] for x in c["candidates"])) for c in said.closed]
+    assert ("phone", ["crm", "erp", "finance"]) in told
+    it.crm.update("C1", name="d")
+    said = it.says()
+    assert said.questions == ()
+    assert said.merged() == {"phone": "3", "name": "b"}
+    phones = [c for c in said.closed if c["field"] == "phone" and len(c["candidates"]) == 3]
+    assert len(phones) == 1, "the same outcome is recorded once"

@@ -15,7 +15,7 @@ from cdc_merge.merge.questions import updates
 from cdc_merge.merge.reading import effective, values
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Unit
-from cdc_merge.model import Question
+from cdc_merge.model import UNKNOWN, Question
 
 
 def ask(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[Question]:
@@ -23,7 +23,11 @@ def ask(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[Question]:
         return
     merged = {"record": values(record)}
     for check, test in rulebook.checks:
-        if test.evaluate(merged) is not False:
+        errors = test.errors
+        holds = test.evaluate(merged)
+        said = "error" if test.errors > errors else "unknown" if holds is UNKNOWN else "true" if holds else "false"
+        rulebook.tally[check.name, said] += 1
+        if holds is not False:
             continue
         candidates = updates(_writes(record, test))
         if candidates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -26,14 +27,15 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rulebook:
-    """`writers`: the fields and groups that not everybody may write. `drifts`: those that sources may hold
-    differently only for a while, each with its rule. `record_severity` replaces that of questions about the whole
-    record."""
+    """`writers`: the fields and groups that not everybody may write. `drifts`: those that sources may hold differently
+    only for a while, each with its rule. `record_severity` replaces that of questions about the whole record. `tally`
+    counts what expressions gave, (check, true | false | unknown | error), until somebody takes the counts."""
 
     checks: tuple[CompiledCheck, ...] = ()
     writers: Mapping[str, FieldPlan] = field(default_factory=dict)
     drifts: Mapping[str, Rule] = field(default_factory=dict)
     record_severity: str | None = None
+    tally: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def rulebooks(plan: Plan, compile_text: Compile) -> dict[str, Rulebook]:
