@@ -84,6 +84,10 @@ class NotFound(CdcMergeError):
     """The record, conflict, source or field that was asked for does not exist."""
 
 
+class HistoryRemoved(NotFound):
+    """The past that was asked about is older than `history.retention`: its log is gone, what it meant is kept."""
+
+
 class AddressUnavailable(CdcMergeError):
     """The HTTP listener cannot have the address it was given; nothing is listening."""
 

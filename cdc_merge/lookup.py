@@ -1,6 +1,8 @@
-"""Answers what the console and the command line ask, from what is durable: a full fold of the record's history.
+"""Answers what the console and the command line ask, from what is durable.
 
-Thread-safe: it keeps nothing but the compiled plan. The console's `Reading` is this, plus what a running sidecar knows.
+The present is a record's base and the changes after it; the past is folded from the nearest earlier base; an
+explanation is a full fold, which forgets nothing. Thread-safe: it keeps nothing but the compiled plan. The console's
+`Reading` is this, plus what a running sidecar knows.
 """
 
 from __future__ import annotations
@@ -9,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from cdc_merge.console.reading import Page
-from cdc_merge.documents import SourceReading
-from cdc_merge.errors import ConfigError, NotFound
+from cdc_merge.documents import SourceReading, time_json
+from cdc_merge.errors import ConfigError, HistoryRemoved, NotFound
+from cdc_merge.merge.base import folded as base_and_tail
 from cdc_merge.merge.explain import explain
-from cdc_merge.merge.fold import fold
 from cdc_merge.merge.reading import merged
-from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Units
-from cdc_merge.model import Change, Conflict, Explanation, MergedRecord, RecordKey, SourceStatus, Stamp
+from cdc_merge.model import Base, Change, Conflict, Explanation, MergedRecord, RecordKey, SourceStatus, Stamp
 from cdc_merge.plan import Plan, Rule
 from cdc_merge.ports import Store
 
@@ -46,10 +47,17 @@ class Lookup:
         return self._store.conflict(conflict_id)
 
     def record(self, record: RecordKey, as_of: Stamp | None) -> MergedRecord | None:
-        history = self._history(record)
+        self._entity(record.entity)
+        base, changes = self._store.folded(record, as_of)
+        if base is not None and not base.root and base.policy != self._plan.policy:
+            base, changes = self._store.folded(record, whole=True)
         if as_of is not None:
-            history = [change for change in history if change.stamp <= as_of]
-        return merged(self._folded(record, history)) if history else None
+            _refuse_before(base, as_of)
+            changes = [change for change in changes if change.stamp <= as_of]
+        if base is None and not changes:
+            return None
+        units, ahead_us = self._units[record.entity], self._plan.max_ahead_us
+        return merged(base_and_tail(units, record.key, (base, changes), max_ahead_us=ahead_us))
 
     def records(self, entity: str, cursor: str | None, limit: int) -> Page[MergedRecord]:
         self._entity(entity)
@@ -58,11 +66,16 @@ class Lookup:
         return Page([record for record in found if record is not None], keys.next_cursor)
 
     def history(self, record: RecordKey) -> Sequence[Change]:
-        return self._history(record)
+        self._entity(record.entity)
+        return self._store.history(record)
 
     def explain(self, record: RecordKey, field: str) -> Explanation | None:
-        history = self._history(record)
-        return explain(self._folded(record, history), field) if history else None
+        self._entity(record.entity)
+        root, changes = self._store.folded(record, whole=True)
+        if root is None and not changes:
+            return None
+        units, ahead_us = self._units[record.entity], self._plan.max_ahead_us
+        return explain(base_and_tail(units, record.key, (root, changes), max_ahead_us=ahead_us, compacts=False), field)
 
     def sources(self) -> Sequence[SourceReading]:
         if self._live is not None:
@@ -87,17 +100,18 @@ class Lookup:
     def reload(self) -> None:
         raise ConfigError("Reloading is not possible while running.", hint="Restart the sidecar to use the new file.")
 
-    def _history(self, record: RecordKey) -> list[Change]:
-        self._entity(record.entity)
-        return self._store.history(record)
-
-    def _folded(self, record: RecordKey, history: Sequence[Change]) -> Record:
-        return fold(self._units[record.entity], history, max_ahead_us=self._plan.max_ahead_us)
-
     def _entity(self, entity: str) -> None:
         if entity not in self._units:
             known = ", ".join(sorted(self._units))
             raise NotFound(f"There is no entity {entity}.", hint=f"The configuration has: {known}.")
+
+
+def _refuse_before(base: Base | None, as_of: Stamp) -> None:
+    if base is not None and base.stamp > as_of:
+        raise HistoryRemoved(
+            f"The history before {time_json(base.stamp.wall_us)} was removed by retention.",
+            hint="Ask for a later time; `history.retention` says how long the log of a record is kept.",
+        )
 
 
 Item = TypeVar("Item")

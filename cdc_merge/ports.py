@@ -115,8 +115,11 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[StoreTransaction]: ...
     def positions(self) -> Mapping[str, tuple[Position, Stamp]]: ...
     def history(self, record: RecordKey) -> list[Change]: ...
-    def folded(self, record: RecordKey, *, whole: bool = False) -> tuple[Base | None, list[Change]]:
-        """One state of a record: its newest base and the changes after it; with `whole` its root and all of its log."""
+    def folded(
+        self, record: RecordKey, until: Stamp | None = None, *, whole: bool = False
+    ) -> tuple[Base | None, list[Change]]:
+        """One state of a record: its newest base (earlier than `until`, where that is given) and the changes after it;
+        with `whole` its root and all that is left of its log. A root is there whatever is asked: nothing precedes it."""
         ...
 
     def records(self, entity: str, after: str | None, limit: int) -> list[str]:

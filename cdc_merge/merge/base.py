@@ -65,13 +65,22 @@ def restored(units: Units, tree: Tree, *, key: str, max_ahead_us: int) -> Record
     return _Restoring(Record(units, key, max_ahead_us=max_ahead_us, compacts=True), tree).record
 
 
-def folded(units: Units, key: str, known: tuple[Base | None, Iterable[Change]], *, max_ahead_us: int) -> Record:
-    """A record from its base, if it has one, and the changes that are later than it."""
+def folded(
+    units: Units,
+    key: str,
+    known: tuple[Base | None, Iterable[Change]],
+    *,
+    max_ahead_us: int,
+    compacts: bool = True,
+) -> Record:
+    """A record from its base, if it has one, and the changes later than it. Without `compacts` the cells forget nothing
+    of these changes, as `explain` needs it."""
     base, changes = known
     if base is None:
-        record = Record(units, key, max_ahead_us=max_ahead_us, compacts=True)
+        record = Record(units, key, max_ahead_us=max_ahead_us, compacts=compacts)
     else:
         record = restored(units, base.tree, key=key, max_ahead_us=max_ahead_us)
+        record.compacts = compacts
     for change in ordered(changes):
         advance(record, change)
     return record

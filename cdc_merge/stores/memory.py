@@ -184,10 +184,12 @@ class MemoryStore:
         with self._reading() as disk:
             return _ordered(disk.trails.get(record, {}))
 
-    def folded(self, record: RecordKey, *, whole: bool = False) -> tuple[Base | None, list[Change]]:
+    def folded(
+        self, record: RecordKey, until: Stamp | None = None, *, whole: bool = False
+    ) -> tuple[Base | None, list[Change]]:
         with self._reading() as disk:
             slots = disk.bases.get(record, {})
-            base = slots.get(ROOT_SLOT) if whole else _newest(slots, None)
+            base = (None if whole else _newest(slots, until)) or slots.get(ROOT_SLOT)
             return base, _ordered(disk.trails.get(record, {}), base.stamp if base else None)
 
     def records(self, entity: str, after: str | None, limit: int) -> list[str]:

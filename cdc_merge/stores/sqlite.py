@@ -151,12 +151,14 @@ class SqliteStore:
             found = cursor.execute(SQL["record"], record).fetchone()
             return trails(cursor, {found[0]: (record, found[1])})[record] if found else []
 
-    def folded(self, record: RecordKey, *, whole: bool = False) -> tuple[Base | None, list[Change]]:
+    def folded(
+        self, record: RecordKey, until: Stamp | None = None, *, whole: bool = False
+    ) -> tuple[Base | None, list[Change]]:
         with self._readers.reading() as cursor:
             found = cursor.execute(SQL["record"], record).fetchone()
             if not found:
                 return None, []
-            base = root_base(cursor, found[0]) if whole else newest_base(cursor, found[0], None)
+            base = (None if whole else newest_base(cursor, found[0], until)) or root_base(cursor, found[0])
             if base is None:
                 return None, trails(cursor, {found[0]: (record, found[1])})[record]
             floor = {} if whole else {record: base[1]}
