@@ -7,11 +7,12 @@ when a worker starts again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from cdc_merge.mapping.changes import Mapper, Truncated
 from cdc_merge.model import (
+    TRUNCATE,
     UNKNOWN,
     Change,
     Delivery,
@@ -38,6 +39,7 @@ class Taken(NamedTuple):
     parked: tuple[Parked, ...] = ()
     void: tuple[RecordKey, ...] = ()
     cut_us: int = 0
+    committed_us: int = 0
     carried: Mapping[RecordKey, str] = {}
 
 
@@ -88,7 +90,9 @@ class Intake:
         self.clock = mapped.clock
         self.passed_us = max(self.passed_us, min(delivery.commit_us - mapped.cut_us, now_us), self.clock.wall_us)
         self._reached(delivery.system, delivery.timeline, delivery.end_lsn)
-        return Taken(mapped.changes, mapped.truncated, mapped.parked, (), mapped.cut_us, mapped.carried)
+        return Taken(
+            mapped.changes, mapped.truncated, mapped.parked, (), mapped.cut_us, delivery.commit_us, mapped.carried
+        )
 
     def copied(self) -> Iterator[SnapshotProgress]:
         """How far the first copy of each entity is."""
@@ -139,9 +143,8 @@ def carried(change: Change, held: Callable[[str], MaybeValue], fields: frozenset
     return change._replace(fields={**change.fields, **missing}) if missing else change
 
 
-def truncations(truncated: Truncated, keys: Iterator[str]) -> list[Change]:
-    """The one event of an emptied table as a change of each record that the source held."""
-    return [
-        Change(truncated.entity, key, truncated.stamp, truncated.place, "truncate", {}, committed_us=truncated.stamp.wall_us)
-        for key in keys
-    ]
+def truncations(truncated: Truncated, keys: Iterable[str], committed_us: int) -> Iterator[Change]:
+    """The one event of an emptied table as a change of each record of which the source held a row before it."""
+    whole = Change(truncated.entity, "", truncated.stamp, truncated.place, TRUNCATE, {})
+    whole = whole._replace(actor=truncated.actor, copy=truncated.copy, committed_us=committed_us)
+    return (whole._replace(key=key) for key in keys)

@@ -17,7 +17,8 @@ from cdc_merge.decision.expression import Compile
 from cdc_merge.decision.queue import Asked, Moment, announced, answered, asked, is_answer, review, traces
 from cdc_merge.decision.rules.rulebook import rulebooks
 from cdc_merge.intake import Intake, Taken, carried, truncations
-from cdc_merge.merge.record import PRESENT
+from cdc_merge.merge.moves import came_from, destinations
+from cdc_merge.merge.record import PRESENT, Record
 from cdc_merge.model import (
     UNKNOWN,
     BatchMerged,
@@ -195,15 +196,14 @@ class Pipeline:
     # ------------------------------------------------------------ what the store must be asked
 
     def held_keys(self, entity: str, source: str, tx: StoreTransaction) -> Iterator[str]:
-        """The keys of all records of which the source holds a row."""
+        """The keys of all records of which the source holds a row, those of this batch included."""
+        recent = {key: entry for key, entry in self.records.touched.items() if key.entity == entity}
+        yield from (key.key for key, entry in recent.items() if _holds(entry, source))
         after: str | None = None
         while keys := self._store.records(entity, after, PAGE):
-            wanted = [RecordKey(entity, key) for key in keys]
+            wanted = [key for name in keys if (key := RecordKey(entity, name)) not in recent]
             self.records.load(wanted, tx)
-            for key in wanted:
-                row = self.records.get(key).record.rows.get(source)
-                if row is not None and row.presence == PRESENT:
-                    yield key.key
+            yield from [key.key for key in wanted if _holds(self.records.get(key), source)]
             self.records.shrink()
             after = keys[-1]
 
@@ -235,6 +235,10 @@ class Pipeline:
             total.update(rulebook.tally)
             rulebook.tally.clear()
         return total
+
+def _holds(entry: Entry, source: str) -> bool:
+    row = entry.record.rows.get(source)
+    return row is not None and row.presence == PRESENT
 
 
 def _what(conflict: Conflict) -> str:
@@ -290,13 +294,14 @@ class Batch:
         if taken.carried:
             self.fold(tx)
             changes = tuple(self._carried(intake.source, change, taken.carried, tx) for change in changes)
-        self._pending.extend(changes)
-        self.changes.update([(intake.source, change.entity, change.row) for change in changes])
+        # What the source held before the transaction is gone; rows that it entered afterwards are among its changes.
         for truncated in taken.truncated:
             self.fold(tx)
             keys = self._pipeline.held_keys(truncated.entity, intake.source, tx)
-            self._pending.extend(truncations(truncated, keys))
+            self._pending.extend(truncations(truncated, keys, taken.committed_us))
             self.changes[(intake.source, truncated.entity, "truncate")] += 1
+        self._pending.extend(changes)
+        self.changes.update([(intake.source, change.entity, change.row) for change in changes])
 
     def _carried(self, source: str, change: Change, came: Mapping[RecordKey, str], tx: StoreTransaction) -> Change:
         left = came.get(RecordKey(change.entity, change.key))
@@ -327,8 +332,11 @@ class Batch:
     def review(self, tx: StoreTransaction) -> Iterator[Conflict]:
         """Step 5: the conflicts of every touched record that are new, moved or over."""
         started = perf_counter()
-        for key, entry in self._pipeline.records.touched.items():
-            yield from self._review(key, entry)
+        records = self._pipeline.records
+        origins = {RecordKey(k.entity, old) for k, entry in records.touched.items() for old in came_from(entry.record)}
+        records.touch(sorted(origins - records.touched.keys()), tx)
+        for key, entry in records.touched.items():
+            yield from self._review(key, entry, self._targets(entry.record, tx))
         self.seconds["questions"] = perf_counter() - started
 
     def _traced_us(self, entry: Entry) -> int | None:
@@ -339,13 +347,26 @@ class Batch:
             return None
         return 0 if self._pipeline.watermark_us > record.last.wall_us else record.last.wall_us
 
-    def _review(self, key: RecordKey, entry: Entry) -> Iterator[Conflict]:
+    def _targets(self, record: Record, tx: StoreTransaction) -> Mapping[str, Record]:
+        """The records to which a record's rows have moved, and moved on."""
+        records, entity = self._pipeline.records, record.units.entity.name
+        found: dict[str, Record] = {}
+        wanted = destinations(record)
+        while wanted and len(found) < PAGE:
+            keys = [RecordKey(entity, key) for key in sorted(wanted)]
+            records.load(keys, tx)
+            reached = {key.key: records.get(key).record for key in keys}
+            found.update(reached)
+            wanted = {key for target in reached.values() for key in destinations(target)} - found.keys()
+        return found
+
+    def _review(self, key: RecordKey, entry: Entry, targets: Mapping[str, Record]) -> Iterator[Conflict]:
         record, known = entry.record, entry.known
         traced_us = self._traced_us(entry)
         if traced_us == 0:
             yield from [t for t in traces(record, known, self._moment) if not self._pipeline.trace_is_told(t)]
         rulebook = self._pipeline.rulebooks[record.units.entity.name]
-        answers = all_questions(record, rulebook, self._pipeline.watermark_us)
+        answers = all_questions(record, rulebook, self._pipeline.watermark_us, targets)
         due_us = min(filter(None, (answers.due_us, traced_us)), default=None)
         if due_us != self._pipeline.timers.get(key):
             self.due[key] = due_us

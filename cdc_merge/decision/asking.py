@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from cdc_merge.decision.rules import RULES, divergence
 from cdc_merge.decision.rules.rulebook import Rulebook, Stage
 from cdc_merge.merge.auto import answers
 from cdc_merge.merge.maps import plan_at
-from cdc_merge.merge.questions import questions
+from cdc_merge.merge.questions import NO_RECORDS, questions
 from cdc_merge.merge.reading import ended
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Units
@@ -26,9 +27,12 @@ class Answers(NamedTuple):
     answered: frozenset[Asked] = frozenset()
 
 
-def all_questions(record: Record, rulebook: Rulebook, watermark_us: int) -> Answers:
-    """What is open at present, in a stable order. A record that has ended asks nothing."""
-    found = questions(record)
+def all_questions(
+    record: Record, rulebook: Rulebook, watermark_us: int, targets: Mapping[str, Record] = NO_RECORDS
+) -> Answers:
+    """What is open at present, in a stable order. Rules ask nothing about a record that has ended. `targets`: the
+    records of its rows' new keys, as far as they are known."""
+    found = questions(record, targets)
     if ended(record):
         return Answers(_graded(found, rulebook), None)
     stage = Stage(found, watermark_us)

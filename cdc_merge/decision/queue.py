@@ -80,7 +80,9 @@ def _resolution(record: Record, question: Question) -> str:
     all."""
     cell = record.cells.get(question.group or question.field or "")
     if cell is None:
-        return "decided" if _decided_row(record) or _decided_fields(record, question) else "superseded"
+        if _decided_row(record) or _decided_fields(record, question):
+            return "decided"
+        return "converged" if question.kind == "key_change" else "superseded"
     front = cell.front()
     if question.kind == "divergence" and question.rule is not None:
         return "converged" if len({cell.held(s) for s in record.present} - {MISSING}) < 2 else "superseded"

@@ -1,6 +1,6 @@
 """What the merge may not settle by itself: the questions of a folded record. A pure function of history and plan.
 
-Each kind is one entry of KINDS; `questions` asks them all. A record that has ended asks nothing.
+Each kind is one entry of KINDS; `questions` asks them all. A record that has ended asks only where its rows went.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 from cdc_merge.merge.cell import ABSENT, BASELINE, DECIDED, MISSING, Cell, Side, Write
+from cdc_merge.merge.moves import key_change
 from cdc_merge.merge.reading import effective, ended, opposing, value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.types import counter
@@ -16,15 +17,20 @@ from cdc_merge.merge.units import Unit, members_of
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Candidate, Change, MaybeValue, Question, Value
 
 SEVERITIES: Final = ("low", "medium", "high", "critical")
+NO_RECORDS: Final[Mapping[str, Record]] = {}
 
 Answer: TypeAlias = "MaybeValue | Mapping[str, Value]"
 
 
-def questions(record: Record) -> tuple[Question, ...]:
-    """Every question that the record raises at present, in a stable order."""
-    if not (record.unsettled or record.deletes) or ended(record):
+def questions(record: Record, targets: Mapping[str, Record] = NO_RECORDS) -> tuple[Question, ...]:
+    """Every question that the record raises at present, in a stable order. `targets`: the records of its rows' new keys,
+    as far as they are known (merge/moves.py)."""
+    if not (record.unsettled or record.deletes):
         return ()
-    found = [*_row_questions(record)]
+    found = [*key_change(record, targets, highest(unit.plan.severity for unit in record.units.by_name.values()))]
+    if ended(record):
+        return tuple(found)
+    found.extend(_row_questions(record))
     for name in sorted(record.unsettled):
         cell, unit = record.cells[name], record.unit_of[name]
         for ask in KINDS:

@@ -245,11 +245,9 @@ def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | No
     local = change.row == TRUNCATE or record.units.entity.deletes == "local"
     row.presence, row.kept, row.fresh = DELETED, local, False
     record.refresh()
-    if change.copy is not None:
-        _copied_delete(record, change, source)
-    elif not local:
-        _new_delete(record, change, source)
     if not local:
+        gone = _new_delete if change.copy is None else _copied_delete
+        gone(record, change, source)
         for cell in record.cells.values():
             cell.drop(source)
         for held in [held for held in record.map_keys if held[1] == source]:
