@@ -93,6 +93,7 @@ class ResumedSource:
         if position is not None and position.snapshot != "running":
             later = (n for n, played in enumerate(self._tape) if _end(played.delivery) > position.lsn)
             self._next = next(later, len(self._tape))
+            self.arrived_us = self._tape[self._next - 1].arrived_us
 
     @property
     def is_over(self) -> bool:
@@ -112,6 +113,17 @@ class ResumedSource:
         return SourceStatus(self.name, "postgres", up=True)
 
     def stop(self) -> None: ...
+
+
+def with_evening(tapes: Tapes) -> Tapes:
+    """The same, and at the end every source says once more that it is idle, as servers go on to do."""
+    night_us = max(played.arrived_us for tape in tapes.values() for played in tape)
+    return {name: (*tape, Played(night_us, _idle(tape, night_us))) for name, tape in tapes.items()}
+
+
+def _idle(tape: Sequence[Played], at_us: int) -> Idle:
+    last = next(each for each in reversed([p.delivery for p in tape]) if isinstance(each, Transaction | Idle))
+    return Idle(last.source, last.system, last.timeline, _end(last) + 1, at_us)
 
 
 def _end(delivery: Delivery) -> int:

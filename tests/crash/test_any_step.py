@@ -16,7 +16,7 @@ import pytest
 from cdc_merge.ports import Store
 from cdc_merge.stores.memory import Disk, MemoryStore
 from cdc_merge.stores.sqlite import SqliteStore
-from tests.crash.mortal import Day, Death, Fate, Worker
+from tests.crash.mortal import Day, Death, Fate, Worker, with_evening
 from tests.scenarios.incident import Incident
 from tests.scenarios.picture import Picture
 from tests.scenarios.replay import picture_of
@@ -37,7 +37,7 @@ def test_40_a_worker_that_dies_at_any_step_of_every_batch_says_the_same(
     for _ in range(ACTS):
         work.act()
     expected = it.both_say()[0].picture
-    day = Day(it.plain.settings, it.tapes(), at_a_time)
+    day = Day(it.plain.settings, with_evening(it.tapes()), at_a_time)
 
     died: list[int] = []
     while not died or died[-1]:

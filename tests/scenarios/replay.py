@@ -93,11 +93,12 @@ class Rerun:
 
 
 def picture_of(store: Store, settings: Settings) -> Picture:
-    """What a store says, unfinished questions included."""
+    """What a store says once everything has had time to settle."""
     reading = Lookup(store, settings.plan)
     records = records_document(reading, "customer", None, ALL)["items"]
-    unfinished = [conflicts_document(reading, {"status": s}, None, ALL)["items"] for s in ("settling", "open")]
-    return picture(_documents(records), [each for found in unfinished for each in _documents(found)])
+    settling, standing = (conflicts_document(reading, {"status": s}, None, ALL)["items"] for s in ("settling", "open"))
+    assert settling == [], "there was time enough to settle"
+    return picture(_documents(records), _documents(standing))
 
 
 def _documents(found: object) -> list[Document]:
