@@ -190,7 +190,6 @@ class _Taken:
         self._source = source
         self._scope = scope
         self._known = known
-        self._known_key = self._key_of
         self._lineages = Lineages()
         self._identities: dict[str, dict[str, str | None]] = {}
         self._changes: list[Change] = []
@@ -265,7 +264,7 @@ class _Taken:
     def _locate(self, how: Reading, change: RowChange) -> Located | None:
         """Where a change was and is, its identity noted; None, and parked, when it concerns no record."""
         try:
-            at = locate(how, change, self._known_key)
+            at = locate(how, change, self._key_of)
         except UnreadableValue as error:
             self._park(how, str(error))
             return None
