@@ -1,4 +1,4 @@
-"""Batches make no cycles: garbage is looked for once in a while only, and a cycle would keep a batch in memory so long."""
+"""Batches make no cycles: garbage is looked for once in a while only, and a cycle keeps a batch in memory so long."""
 
 from __future__ import annotations
 
