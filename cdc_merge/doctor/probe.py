@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import select
 import time
+from contextlib import closing, suppress
 from typing import Final
 
 import psycopg
@@ -26,6 +27,8 @@ from cdc_merge.sources.walsender import WalSender
 
 PREFIX: Final = "cdc_merge.probe"
 LIMIT_S: Final = 10.0  # a new slot waits for open transactions: longer ones are named by SLT10
+LEAVING_LIMIT_S: Final = 5.0
+FINISH_LIMIT_S: Final = 0.5
 CANARY_LIMIT_S: Final = 10.0  # an idle sidecar confirms within a second
 
 
@@ -55,13 +58,27 @@ def probed(subject: Subject, dsn: str, facts: Facts, limit_s: float = LIMIT_S) -
         return Probed("skipped", 0.0, str(missing))
     if room.free_slots < 1 or room.free_senders < 1:
         return Probed("skipped", 0.0, "No slot or WAL sender is free for the probe.")
-    began = time.monotonic()
-    step, refusal = _walk(subject, dsn, began + limit_s)
-    return Probed(step, time.monotonic() - began, refusal)
+    began, token = time.monotonic(), secrets.token_hex(8)
+    step, refusal = _walk(subject, dsn, token, began + limit_s)
+    took_s = time.monotonic() - began
+    if not _is_gone(subject, dsn, f"cdc_merge_probe_{token}"):
+        return Probed("leave", took_s, f"slot cdc_merge_probe_{token} is still there; it ends with its session.")
+    return Probed(step, took_s, refusal)
 
 
-def _walk(subject: Subject, dsn: str, deadline: float) -> tuple[str, str]:
-    step, token = "create", secrets.token_hex(8)
+def _is_gone(subject: Subject, dsn: str, slot: str) -> bool:
+    """Whether the server has ended the session that had the slot: it does so a moment after we have."""
+    deadline = time.monotonic() + LEAVING_LIMIT_S
+    with suppress(CdcMergeError, psycopg.Error), closing(connect(subject.source, dsn)) as connection:
+        while time.monotonic() < deadline:
+            if connection.execute(query("confirmed").encode(), [slot]).fetchone() is None:
+                return True
+            time.sleep(0.02)
+    return False
+
+
+def _walk(subject: Subject, dsn: str, token: str, deadline: float) -> tuple[str, str]:
+    step = "create"
     try:
         sender = TemporarySlot(subject.source, dsn)
         try:
@@ -73,6 +90,7 @@ def _walk(subject: Subject, dsn: str, deadline: float) -> tuple[str, str]:
             emit(subject, dsn, token)
             step = "receive"
             arrived = _received(sender, token, deadline)
+            sender.finish(FINISH_LIMIT_S)
         finally:
             sender.close()
     except CdcMergeError as error:

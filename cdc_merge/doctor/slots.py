@@ -211,6 +211,7 @@ STEPS: Final = {
     "start": "starting the stream",
     "message": "sending a logical message",
     "receive": "receiving that message from the stream",
+    "leave": "leaving nothing behind",
 }
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import Server, start_server
-from tests.conftest import FAST
-from tests.doctor.patient import WELL, Patient, admitted
+from tests.conftest import FAST, fresh_database
+from tests.doctor.patient import WELL, Patient, admitted, bed
 
 
 @pytest.fixture(scope="session")
@@ -28,23 +28,37 @@ def old_clinic(server_directory: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def ward(clinic: Server) -> Iterator[str]:
+    """One database for many patients, one after the other: making a database takes longer than an examination."""
+    with fresh_database(clinic) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def old_ward(old_clinic: Server) -> Iterator[str]:
+    with fresh_database(old_clinic) as dsn:
+        yield dsn
+
+
 @pytest.fixture
-def patient(clinic: Server) -> Iterator[Patient]:
-    with admitted(clinic) as someone:
+def patient(clinic: Server, ward: str) -> Iterator[Patient]:
+    with bed(clinic, ward) as someone:
         yield someone
 
 
 @pytest.fixture
-def old_patient(old_clinic: Server) -> Iterator[Patient]:
-    with admitted(old_clinic) as someone:
+def old_patient(old_clinic: Server, old_ward: str) -> Iterator[Patient]:
+    with bed(old_clinic, old_ward) as someone:
         yield someone
 
 
 @pytest.fixture(params=["18", "15"])
 def either(request: pytest.FixtureRequest) -> Iterator[Patient]:
     """A patient on each version in turn."""
-    server: Server = request.getfixturevalue("clinic" if request.param == "18" else "old_clinic")
-    with admitted(server) as someone:
+    names = ("clinic", "ward") if request.param == "18" else ("old_clinic", "old_ward")
+    server, dsn = (request.getfixturevalue(name) for name in names)
+    with bed(server, dsn) as someone:
         yield someone
 
 

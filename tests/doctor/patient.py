@@ -19,7 +19,7 @@ from cdc_merge.doctor.examination import walked
 from cdc_merge.doctor.facts import Facts, Limits, Subject
 from cdc_merge.doctor.results import Check
 from cdc_merge.model import Position
-from tests.conftest import fresh_database
+from tests.conftest import drop_slots, fresh_database
 
 WELL: Mapping[str, str] = {"max_slot_wal_keep_size": "10GB", "max_prepared_transactions": "4"}
 SETUP = """
@@ -35,6 +35,18 @@ GRANT SELECT ON app.customer TO {role};
 GRANT pg_read_all_stats TO {role};
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO {role};
 """
+CLEANING = (
+    "DROP PUBLICATION IF EXISTS cdc_merge",
+    "DROP SCHEMA app CASCADE",
+    "DROP SCHEMA IF EXISTS cdc_merge CASCADE",
+    "ALTER DATABASE {database} RESET ALL",
+    "ALTER DATABASE {database} CONNECTION LIMIT -1",
+    "GRANT EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() TO public",
+    "DO $$ BEGIN EXECUTE (SELECT format('GRANT EXECUTE ON FUNCTION %s TO public', oid::regprocedure) FROM pg_proc"
+    " WHERE proname = 'pg_logical_emit_message' AND proargtypes[2] = 'text'::regtype); END $$",
+    "DROP OWNED BY {role} CASCADE",
+    "DROP ROLE {role}",
+)
 TABLES = {"app.customer": ("no", "name", "points")}
 KEYS = {"customer": ("app.customer", ("no",))}
 _SQL = re.compile(r"\b(?:SELECT|ALTER|ROLLBACK|DROP|GRANT)\b.*")
@@ -51,6 +63,7 @@ class Patient:
         self.database = re.search(r"dbname=(\S+)", dsn).group(1)  # type: ignore[union-attr] # fresh_database made it
         self.slot = f"slot_{self.database}"
         self.wanted: dict[str, Any] = {}
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @property
     def own_dsn(self) -> str:
@@ -59,12 +72,19 @@ class Patient:
     def sql(self, *statements: str) -> list[tuple[Any, ...]]:
         """Run as the DBA, each statement by itself; {role}, {database} and {slot} are filled in."""
         rows: list[tuple[Any, ...]] = []
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            connection.add_notice_handler(lambda notice: None)
-            for statement in statements:
-                cursor = connection.execute(self.filled(statement).encode())
-                rows = cursor.fetchall() if cursor.description else []
+        if self._connection is None:
+            self._connection = psycopg.connect(self.dsn, autocommit=True)
+            self._connection.add_notice_handler(lambda notice: None)
+        for statement in statements:
+            cursor = self._connection.execute(self.filled(statement).encode())
+            rows = cursor.fetchall() if cursor.description else []
         return rows
+
+    def hang_up(self) -> None:
+        """Close the DBA's connection; the next statement opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def filled(self, text: str) -> str:
         return text.replace("{role}", self.role).replace("{database}", self.database).replace("{slot}", self.slot)
@@ -122,10 +142,19 @@ class Patient:
 
 
 @contextmanager
+def bed(server: Server, dsn: str) -> Iterator[Patient]:
+    """A patient in a database that others have used and will use: it is left as it was found."""
+    patient = Patient(server, dsn, f"reader_{next(_numbers)}")
+    patient.sql(*(s for s in SETUP.split(";\n") if s.strip()), *(s for s in GRANTS.split(";\n") if s.strip()))
+    yield patient
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        drop_slots(connection, patient.database)
+    patient.sql(*CLEANING)
+    patient.hang_up()
+
+
+@contextmanager
 def admitted(server: Server) -> Iterator[Patient]:
-    role = f"reader_{next(_numbers)}"
-    with fresh_database(server) as dsn:
-        patient = Patient(server, dsn, role)
-        patient.sql(*(s for s in SETUP.split(";\n") if s.strip()), *(s for s in GRANTS.split(";\n") if s.strip()))
+    """A patient in a database of its own."""
+    with fresh_database(server) as dsn, bed(server, dsn) as patient:
         yield patient
-        patient.sql("DROP OWNED BY {role} CASCADE", "DROP ROLE {role}")

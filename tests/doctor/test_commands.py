@@ -15,16 +15,19 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdc_merge.app import Sidecar
 from cdc_merge.cli.main import run
+from cdc_merge.config import load
 from cdc_merge.doctor import guide, slot_life
 from cdc_merge.doctor.catalogue import KINDS
 from cdc_merge.errors import SourceUnavailable
 from tests.doctor.patient import Patient
-from tests.postgres.reading import Reading
+from tests.postgres.reading import Reading, wait_for
 
 ROOT = Path(__file__).parents[2]
 FILE = """
 store: sqlite://{directory}/state.db
+http: {{ listen: "127.0.0.1:0" }}
 sources:
   crm: {{ type: postgres, dsn: "{dsn}", slot: "{slot}" }}
 entities:
@@ -44,13 +47,16 @@ class Desk:
         self.said = self.told = ""
 
     def __call__(self, *arguments: str, dsn: str | None = None) -> int:
-        file = self._directory / "cdc-merge.yaml"
-        given = dsn or f"{self.patient.own_dsn} password=geheim"
-        file.write_text(FILE.format(directory=self._directory, dsn=given, slot=self.patient.slot))
-        code = run(["--config", str(file), *arguments])
+        code = run(["--config", str(self.file(dsn)), *arguments])
         self.said, self.told = self._capsys.readouterr()
         assert "geheim" not in self.said + self.told
         return code
+
+    def file(self, dsn: str | None = None) -> Path:
+        file = self._directory / "cdc-merge.yaml"
+        given = dsn or f"{self.patient.own_dsn} password=geheim"
+        file.write_text(FILE.format(directory=self._directory, dsn=given, slot=self.patient.slot))
+        return file
 
     def slots(self) -> int:
         return int(self.patient.sql("SELECT count(*) FROM pg_replication_slots")[0][0])
@@ -131,6 +137,26 @@ def test_whoever_cannot_be_asked_is_told_and_decides_the_exit_code(desk: Desk, t
     assert desk("doctor") == 77
     assert desk("doctor", "--source", "cmr") == 1
     assert "crm" in desk.told.lower()
+
+
+def test_beside_a_running_sidecar_the_path_through_it_is_proved_and_its_rounds_find_nothing(desk: Desk) -> None:
+    sidecar = Sidecar(load(desk.file(), {"HOME": str(desk.file().parent)}))
+    sidecar.start()
+    try:
+        wait_for(lambda: all(status.state == "streaming" for status in sidecar.statuses()), "it streams")
+        for _ in range(5):  # the store's position and the slot's move on while they are compared
+            desk.patient.sql("UPDATE app.customer SET points = points + 1")
+            sidecar.doctor.round()
+            assert {check.code: check.seen for check in sidecar.doctor.checks if check.severity != "ok"}.keys() <= {
+                "CAP07"
+            }
+        assert sidecar.metrics.registry.get_sample_value(
+            "cdc_merge_doctor_check_status", {"source": "crm", "check": "POS03"}
+        ) == (0.0)
+        assert desk("doctor") == 0
+        assert "ok       SLT12" in desk.said
+    finally:
+        sidecar.stop()
 
 
 # ---------------------------------------------------------------- grants and slots
