@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cdc_merge.errors import NotFound
-from cdc_merge.merge import maps
+from cdc_merge.merge import auto, maps
 from cdc_merge.merge.cell import BASELINE, DECIDED, Cell, Write
 from cdc_merge.merge.questions import shown
 from cdc_merge.merge.reading import effective, value_of
@@ -73,7 +73,8 @@ def _fate(cell: Cell, unit: Unit, write: Write, standing: tuple[list[Write], lis
     if write.bit & cell.overwritten:
         return "overwritten", "A copy of a concurrent write replaced it before anybody had seen it."
     if write in front:
-        return _standing(unit, write, front, asked)
+        answer = auto.outcome(cell, unit.plan, asked) if write in asked else None
+        return _standing(unit, write, front, asked) if answer is None else _answered(write, answer)
     if unit.plan.merge in ("counter", "set", "append"):
         return "merged", "Later writes build on it; its part is in the value."
     by = [w for w in cell.writes.values() if w.seen & write.bit and w.kind != BASELINE]
@@ -81,6 +82,14 @@ def _fate(cell: Cell, unit: Unit, write: Write, standing: tuple[list[Write], lis
         first = min(by, key=lambda w: w.stamp)
         return "lost", f"{first.source} had seen it and wrote again at {first.stamp}."
     return "lost", "A delete that had seen it, or the record's next life, ended it."
+
+
+def _answered(write: Write, answer: object) -> tuple[str, str]:
+    if answer is write:
+        return "won", "Concurrent with others; the rule's automatic answer is this write."
+    if isinstance(answer, Write):
+        return "lost", f"Concurrent with others; the rule's automatic answer is the write of {answer.stamp}."
+    return "merged", "Concurrent with others; the rule leaves the answer to the merge type."
 
 
 def _standing(unit: Unit, write: Write, front: list[Write], asked: list[Write]) -> tuple[str, str]:

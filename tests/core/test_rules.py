@@ -14,6 +14,7 @@ from cdc_merge.decision.asking import all_questions
 from cdc_merge.decision.rules.matching import matches, ruled
 from cdc_merge.decision.rules.rulebook import rulebooks
 from cdc_merge.merge.drift import REMEMBERED
+from cdc_merge.merge.explain import explain
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.reading import merged
 from cdc_merge.model import Change, Copy, Json, Question
@@ -437,3 +438,28 @@ def test_a_rule_of_a_map_answers_for_its_keys() -> None:
     answers = all_questions(record, rulebooks(plan, compile_expression)[ENTITY], 0)
     assert merged(record).values == {"phone": '{"home":"1"}'}
     assert answers.answered == {("phone.home", "concurrent", None)}
+
+
+def test_an_explanation_says_which_write_the_rule_chose() -> None:
+    world = concurrent(A="1", B="2")
+    plan = plan_of(world.plan, Rule("auto", "customer.phone", auto=("earliest",)))
+    told = explain(fold(plan.entities[ENTITY], world.changes), "phone")
+    assert [(each.source, each.outcome) for each in told.writes] == [("A", "won"), ("B", "lost")]
+    assert told.value == "1"
+    assert str(told.writes[0].stamp) in told.writes[1].because
+
+
+def test_expressions_are_counted_by_what_they_gave() -> None:
+    world = credit(800, 1000)
+    world.update("A", used=1200)
+    failing = Check("ratio", "record.used / 0 > 1")
+    plan = plan_of(replace(world.plan, checks=(LIMIT, failing)))
+    books = rulebooks(plan, compile_expression)
+    all_questions(fold(plan.entities[ENTITY], world.changes), books[ENTITY], 0)
+    all_questions(fold(plan.entities[ENTITY], credit(None, 5).changes), books[ENTITY], 0)
+    assert books[ENTITY].tally == {
+        ("limit", "false"): 1,
+        ("limit", "unknown"): 1,
+        ("ratio", "error"): 1,
+        ("ratio", "unknown"): 1,
+    }

@@ -1,8 +1,8 @@
 """divergence: a source holds something else than the others for longer than its rule's `tolerance` (semantics §5).
 
 Stamp time up to the watermark is all the time there is: the question is a function of history, rules and watermark.
-It is not asked beside a question of concurrent writes, nor beside the one about first snapshots (`baseline`), which
-is about the same values.
+It is not asked beside a question of concurrent writes, nor of sources whose first snapshots are asked about
+(`baseline`): that question tells their difference already.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cdc_merge.plan import Rule
 
 
 def ask(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[Question]:
-    for unit, rule in _quiet(record, rulebook, stage):
-        if any(at_us < stage.watermark_us for at_us in _ends(record, unit, rule)):
+    for unit, rule, told in _quiet(record, rulebook, stage):
+        if any(at_us < stage.watermark_us for at_us in _ends(record, unit, rule, told)):
             about = About(record, unit, record.cells[unit.name])
             question = made(about, tuple(_held(record, unit)), kind="divergence")
             yield replace(question, severity=rule.severity or question.severity, rule=rule.name)
@@ -30,27 +30,34 @@ def ask(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[Question]:
 
 def due_us(record: Record, rulebook: Rulebook, stage: Stage) -> int | None:
     """The next stamp time that makes a question when the watermark has passed it; None when time alone makes none."""
-    ends = [at_us for unit, rule in _quiet(record, rulebook, stage) for at_us in _ends(record, unit, rule)]
+    ends = [at_us for quiet in _quiet(record, rulebook, stage) for at_us in _ends(record, *quiet)]
     return min((at_us for at_us in ends if at_us >= stage.watermark_us), default=None)
 
 
-def _quiet(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[tuple[Unit, Rule]]:
-    """The timed fields that no other question about their values is open on."""
+def _quiet(record: Record, rulebook: Rulebook, stage: Stage) -> Iterator[tuple[Unit, Rule, frozenset[str]]]:
+    """The timed fields that no question of concurrent writes is open on; the sources whose difference at their first
+    snapshot is told already."""
     if not record.drifts:
         return
     asked = {q.group or q.field: q for q in stage.found if q.kind.startswith("concurrent_") or q.kind == "divergence"}
     for name in sorted(record.drifts):
         unit, question = record.unit_of[name], asked.get(name)
-        is_open = question is not None and not answers(unit.plan, question)
-        if not is_open and unit.owner in rulebook.drifts:
-            yield unit, rulebook.drifts[unit.owner]
+        if unit.owner not in rulebook.drifts:
+            continue
+        rule = rulebook.drifts[unit.owner]
+        if question is None or answers(unit.plan, question):
+            yield unit, rule, frozenset()
+        elif question.kind == "divergence":
+            yield unit, rule, frozenset(candidate.source for candidate in question.candidates)
 
 
-def _ends(record: Record, unit: Unit, rule: Rule) -> Iterator[int]:
+def _ends(record: Record, unit: Unit, rule: Rule, told: frozenset[str]) -> Iterator[int]:
     """When the tolerance of each source that holds something else ends, µs of stamp time."""
     assert rule.tolerance_us is not None, "only tolerant rules are among a rulebook's drifts"
     drift, cell = record.drifts[unit.name], record.cells[unit.name]
     for source in record.holders(unit):
+        if source in told:
+            continue
         since = drift.since(source, alone=not _first_null(cell, source))
         if since is not None:
             yield since.wall_us + rule.tolerance_us
