@@ -1,0 +1,140 @@
+"""Pipeline: how fast, where the time goes, what comes out of order."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.panels import HEATMAP, JOB, LINES, STAT, Board, Panel, Query, Row
+
+
+def quantile(part: float, metric: str, label: str) -> Query:
+    expr = f"histogram_quantile({part}, sum by (le, {label}) (rate({metric}_bucket{{{JOB}}}[$__rate_interval])))"
+    return Query(expr, f"{{{{{label}}}}} p{part * 100:g}")
+
+
+def rate_by(metric: str, label: str) -> tuple[Query, ...]:
+    return (Query(f"sum by ({label}) (rate({metric}{{{JOB}}}[$__rate_interval]))", f"{{{{{label}}}}}"),)
+
+
+SPEED: Final = (
+    Panel(
+        HEATMAP,
+        "From commit to merged",
+        "From the commit at the source to merged and on disk. A source whose clock is wrong shows wrong times.",
+        "s",
+        (Query(f"sum by (le) (rate(cdc_merge_detection_seconds_bucket{{{JOB}}}[$__rate_interval]))", "{{le}}"),),
+        12,
+    ),
+    Panel(
+        LINES,
+        "From commit to merged, by source",
+        "Half of the transactions, and all but one in a hundred, are faster.",
+        "s",
+        (
+            quantile(0.5, "cdc_merge_detection_seconds", "source"),
+            quantile(0.99, "cdc_merge_detection_seconds", "source"),
+        ),
+        12,
+    ),
+    Panel(
+        LINES,
+        "Where a batch's time goes",
+        "All but one batch in a hundred are faster, by stage; all includes the commit to the store.",
+        "s",
+        (quantile(0.99, "cdc_merge_batch_seconds", "stage"),),
+        12,
+    ),
+    Panel(
+        LINES,
+        "Changes by source",
+        "Changes of records a second.",
+        "ops",
+        rate_by("cdc_merge_changes_total", "source"),
+        6,
+    ),
+    Panel(
+        LINES,
+        "Changes by operation",
+        "Changes of records a second, by what happened to the row.",
+        "ops",
+        rate_by("cdc_merge_changes_total", "operation"),
+        6,
+    ),
+)
+
+MERGING: Final = (
+    Panel(
+        LINES,
+        "What the merge makes of fields",
+        "Fields a second, by outcome. Many copy_unmatched: a job marks as copies what it changes on the way.",
+        "ops",
+        rate_by("cdc_merge_merges_total", "outcome"),
+        12,
+    ),
+    Panel(
+        LINES,
+        "Out of order and set aside",
+        "Changes that came after a later stamp, and rows that could not be read, in the range on display.",
+        "short",
+        (
+            Query(f"sum(increase(cdc_merge_late_changes_total{{{JOB}}}[$__range]))", "late"),
+            Query(f"sum(increase(cdc_merge_parked_total{{{JOB}}}[$__range]))", "set aside"),
+            Query(f"sum(increase(cdc_merge_clock_cut_total{{{JOB}}}[$__range]))", "clock cut"),
+        ),
+        12,
+    ),
+)
+
+HOLDING: Final = (
+    Panel(
+        STAT,
+        "Watermark",
+        "How far back the time lies that every source has passed. Settling conflicts wait for it.",
+        "s",
+        (Query(f"time() - min(cdc_merge_watermark_timestamp_seconds{{{JOB}}})"),),
+        4,
+    ),
+    Panel(
+        STAT,
+        "Records in memory",
+        "Records whose state is held ready.",
+        "short",
+        (Query(f"sum(cdc_merge_records_cached{{{JOB}}})"),),
+        4,
+    ),
+    Panel(
+        LINES,
+        "History",
+        "Changes that the store holds.",
+        "short",
+        (Query(f"sum by (instance) (cdc_merge_history_changes{{{JOB}}})", "{{instance}}"),),
+        8,
+    ),
+    Panel(
+        LINES,
+        "Processor",
+        "Cores in use by the merging process. Near one: merging is the limit.",
+        "short",
+        rate_by("process_cpu_seconds_total", "instance"),
+        4,
+    ),
+    Panel(
+        LINES,
+        "Memory",
+        "Resident memory of the merging process.",
+        "bytes",
+        (Query(f"sum by (instance) (process_resident_memory_bytes{{{JOB}}})", "{{instance}}"),),
+        4,
+    ),
+)
+
+BOARD: Final = Board(
+    "cdc-merge-pipeline",
+    "Pipeline",
+    "How fast, where the time goes, what comes out of order.",
+    (
+        Row("How fast is it?", SPEED),
+        Row("What does the merge do?", MERGING),
+        Row("What does it hold?", HOLDING),
+    ),
+)

@@ -1,0 +1,214 @@
+"""Sources and slots: for those who own the servers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.panels import (
+    BY_SOURCE,
+    GREEN,
+    LINES,
+    NONE_WANTED,
+    RED,
+    SOURCE,
+    STAT,
+    TABLE,
+    YELLOW,
+    Board,
+    Panel,
+    Query,
+    Row,
+)
+
+GIB: Final = 1 << 30
+
+
+def by_source(metric: str) -> tuple[Query, ...]:
+    return (Query(f"max by (source) ({metric}{{{SOURCE}}})", "{{source}}"),)
+
+
+STATE: Final = (
+    Panel(
+        TABLE,
+        "State",
+        "The state that each source is in. Anything but streaming, snapshot: runbooks CdcMergeSourceDown and …Refused.",
+        "short",
+        (Query(f"max by (source, state) (cdc_merge_source_state{{{SOURCE}}}) == 1"),),
+        8,
+    ),
+    Panel(
+        STAT,
+        "Sources that refuse",
+        "Sources that are not read until a person acts; the console says why.",
+        "short",
+        (Query(f"sum(cdc_merge_source_problem{{{SOURCE}}})"),),
+        4,
+        NONE_WANTED,
+    ),
+    Panel(
+        LINES,
+        "Connections made anew",
+        "In the range on display. A line that climbs: runbook CdcMergeSourceReconnecting.",
+        "short",
+        (Query(f"sum by (source) (increase(cdc_merge_source_reconnects_total{{{SOURCE}}}[$__range]))", "{{source}}"),),
+        12,
+    ),
+)
+
+LAG: Final = (
+    Panel(
+        LINES,
+        "Not merged yet",
+        "Bytes of each source's log that are not merged and on disk. They may be of tables that we do not read.",
+        "bytes",
+        by_source("cdc_merge_source_lag_bytes"),
+        8,
+        ((GREEN, None), (YELLOW, 100 << 20), (RED, GIB)),
+    ),
+    Panel(
+        LINES,
+        "Merged late",
+        "How far back the time lies up to which a source has said everything.",
+        "s",
+        (
+            Query(
+                f"time() - min by (source) (cdc_merge_source_watermark_timestamp_seconds{{{SOURCE}}})",
+                "{{source}}",
+            ),
+        ),
+        8,
+        ((GREEN, None), (YELLOW, 60), (RED, 300)),
+    ),
+    Panel(
+        LINES,
+        "Last heard",
+        "Since when a source's server has sent nothing, not even a keepalive.",
+        "s",
+        (
+            Query(
+                f"time() - max by (source) (cdc_merge_source_last_message_timestamp_seconds{{{SOURCE}}})",
+                "{{source}}",
+            ),
+        ),
+        8,
+        ((GREEN, None), (YELLOW, 30), (RED, 60)),
+    ),
+    Panel(
+        LINES,
+        "Log written",
+        "Bytes of log that each server writes a second, for all its tables.",
+        "Bps",
+        (
+            Query(
+                f"max by (source) (deriv(cdc_merge_source_server_lsn_bytes{{{SOURCE}}}[$__rate_interval]))",
+                "{{source}} writes",
+            ),
+            Query(
+                f"max by (source) (deriv(cdc_merge_source_durable_lsn_bytes{{{SOURCE}}}[$__rate_interval]))",
+                "{{source}} is merged",
+            ),
+        ),
+        8,
+    ),
+    Panel(
+        LINES,
+        "Read and not on disk",
+        "Bytes of log that were received and are not merged yet: what waits inside the sidecar.",
+        "bytes",
+        (
+            Query(
+                f"max by (source) (cdc_merge_source_received_lsn_bytes{{{SOURCE}}}"
+                f" - cdc_merge_source_durable_lsn_bytes{{{SOURCE}}})",
+                "{{source}}",
+            ),
+        ),
+        8,
+    ),
+    Panel(
+        LINES,
+        "Last commit",
+        "Since when no commit of a source has come. A quiet source is no fault.",
+        "s",
+        (
+            Query(
+                f"time() - max by (source) (cdc_merge_source_last_commit_timestamp_seconds{{{SOURCE}}})",
+                "{{source}}",
+            ),
+        ),
+        8,
+    ),
+)
+
+SLOTS: Final = (
+    Panel(
+        TABLE,
+        "Slots",
+        "wal_status of each slot. unreserved: minutes remain; lost: a new first copy is needed.",
+        "short",
+        (Query(f"max by (source, status) (cdc_merge_slot_wal_status{{{SOURCE}}}) == 1"),),
+        8,
+    ),
+    Panel(
+        LINES,
+        "Log kept for our slot",
+        "What each server keeps for us, and what it may still write before the slot is lost (only with a limit).",
+        "bytes",
+        (
+            Query(f"max by (source) (cdc_merge_slot_retained_bytes{{{SOURCE}}})", "{{source}} keeps"),
+            Query(f"max by (source) (cdc_merge_slot_safe_bytes{{{SOURCE}}})", "{{source}} has left"),
+        ),
+        8,
+        ((GREEN, None), (YELLOW, 5 * GIB), (RED, 10 * GIB)),
+    ),
+    Panel(
+        STAT,
+        "Until a slot is lost",
+        "At the pace of the last 15 minutes; infinite where the server sets no limit.",
+        "s",
+        (Query(f"min(cdc_merge_slot_seconds_to_invalidation{{{SOURCE}}})"),),
+        4,
+        ((RED, None), (YELLOW, 7200), (GREEN, 86400)),
+    ),
+    Panel(
+        STAT,
+        "Slots that are read",
+        "Part of the slots that somebody reads. What is not read fills its server's disk.",
+        "percentunit",
+        (Query(f"avg(cdc_merge_slot_active{{{SOURCE}}})"),),
+        4,
+        ((RED, None), (GREEN, 1)),
+    ),
+    Panel(
+        TABLE,
+        "What the doctor finds",
+        "Checks that are not ok: 1 a warning, 2 fails, 3 unknown. `cdc-merge doctor --sql` prints what mends them.",
+        "short",
+        (Query(f"max by (source, check) (cdc_merge_doctor_check_status{{{SOURCE}}}) > 0"),),
+        12,
+    ),
+    Panel(
+        LINES,
+        "Clocks",
+        "How far a source's clock was ahead of ours when its stamps were cut.",
+        "s",
+        by_source("cdc_merge_clock_skew_seconds"),
+        6,
+        ((GREEN, None), (RED, 5)),
+    ),
+    Panel(
+        LINES,
+        "First copies",
+        "Rows of first copies a second. The table's estimate is cdc_merge_snapshot_rows_expected.",
+        "rowsps",
+        (Query(f"sum by (source) (rate(cdc_merge_snapshot_rows_total{{{SOURCE}}}[$__rate_interval]))", "{{source}}"),),
+        6,
+    ),
+)
+
+BOARD: Final = Board(
+    "cdc-merge-sources",
+    "Sources and slots",
+    "For those who own the servers: is each read, how late, and how long its slot is safe.",
+    (Row("Are they read?", STATE), Row("How late?", LAG), Row("Are the servers safe?", SLOTS)),
+    (BY_SOURCE,),
+)
