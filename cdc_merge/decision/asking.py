@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cdc_merge.decision.queue import Asked, asked
 from cdc_merge.decision.rules import RULES, divergence
@@ -27,12 +27,18 @@ class Answers(NamedTuple):
     answered: frozenset[Asked] = frozenset()
 
 
+# Most records of most batches: no object is made for them.
+NOTHING_ASKED: Final = Answers((), None)
+
+
 def all_questions(
     record: Record, rulebook: Rulebook, watermark_us: int, targets: Mapping[str, Record] = NO_RECORDS
 ) -> Answers:
     """What is open at present, in a stable order. Rules ask nothing about a record that has ended. `targets`: the
     records of its rows' new keys, as far as they are known."""
     found = questions(record, targets)
+    if rulebook.is_silent:
+        return Answers(found, None) if found else NOTHING_ASKED
     if ended(record):
         return Answers(_graded(found, rulebook), None)
     stage = Stage(found, watermark_us)

@@ -463,3 +463,21 @@ def test_expressions_are_counted_by_what_they_gave() -> None:
         ("ratio", "error"): 1,
         ("ratio", "unknown"): 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("rules", "checks", "silent"),
+    [
+        ((), (), True),
+        ((Rule("grave", "customer.phone", severity="high"),), (), True),
+        ((), (Check("c", "has(record.phone)"),), False),
+        ((DRIFT,), (), False),
+        ((Rule("auto", "*.phone", auto=("latest",)),), (), False),
+        ((Rule("whole", "customer", severity="high"),), (), False),
+    ],
+)
+def test_an_entity_that_no_rule_speaks_of_costs_nothing_more(
+    rules: tuple[Rule, ...], checks: tuple[Check, ...], silent: bool
+) -> None:
+    plan = plan_of(replace(entity(FieldPlan("phone")), checks=checks), *rules)
+    assert rulebooks(plan, compile_expression)[ENTITY].is_silent is silent

@@ -29,13 +29,15 @@ class Stage(NamedTuple):
 class Rulebook:
     """`writers`: the fields and groups that not everybody may write. `drifts`: those that sources may hold differently
     only for a while, each with its rule. `record_severity` replaces that of questions about the whole record. `tally`
-    counts what expressions gave, (check, true | false | unknown | error), until somebody takes the counts."""
+    counts what expressions gave, (check, true | false | unknown | error), until somebody takes the counts.
+    `is_silent`: nothing in the file adds to what the merge asks, or answers it."""
 
     checks: tuple[CompiledCheck, ...] = ()
     writers: Mapping[str, FieldPlan] = field(default_factory=dict)
     drifts: Mapping[str, Rule] = field(default_factory=dict)
     record_severity: str | None = None
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
+    is_silent: bool = True
 
 
 def rulebooks(plan: Plan, compile_text: Compile) -> dict[str, Rulebook]:
@@ -49,11 +51,14 @@ def _rulebook(entity: EntityPlan, rules: tuple[Rule, ...], compile_text: Compile
     drifts = {name: rule for name in units if (rule := first(tolerant, entity.name, name)) is not None}
     whole = first(untriggered(rules), entity.name, None)
     variables = {"record": record_types(entity)}
+    writers = {name: unit for name, unit in units.items() if guarded(unit)}
+    speaks = entity.checks or writers or drifts or whole or any(unit.auto for unit in units.values())
     return Rulebook(
         checks=tuple(CompiledCheck(check, compile_text(check.expr, variables)) for check in entity.checks),
-        writers={name: unit for name, unit in units.items() if guarded(unit)},
+        writers=writers,
         drifts=drifts,
         record_severity=whole.severity if whole is not None else None,
+        is_silent=not speaks,
     )
 
 
