@@ -160,7 +160,6 @@ def test_a_wrong_source_is_named(tmp_path: Path, source: str, problem: str) -> N
         ("fields:\n  phone: { merge: set, wins: true }", "wins is add or remove for merge: set"),
         ("fields:\n  phone: { merge: set, wins: both }", "wins is add or remove for a set"),
         ("fields:\n  phone: { merge: lattice, order: 5 }", "order is a list of words"),
-        ("fields:\n  phone: { merge: append }", "the merge type append is not part of this version"),
         ("fields:\n  phone: { merge: map, keys: { a: { merge: coutner } } }", "phone.keys.a.merge: there is no merge"),
         ("fields:\n  phone: { merge: map, keys: { a: { mrege: mv } } }", "'mrege' here (did you mean merge?)"),
         ("fields:\n  phone: { writers: { sources: [cmr] } }", "does not come from a source 'cmr' (did you mean crm?)"),
