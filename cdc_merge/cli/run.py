@@ -11,7 +11,7 @@ from cdc_merge.cli.check_config import looked_at
 from cdc_merge.cli.invocation import Invocation
 from cdc_merge.config import load
 from cdc_merge.errors import CdcMergeError
-from cdc_merge.observers import logs
+from cdc_merge.observers import log_lines
 
 ROLES = ("all", "read", "merge", "console")
 LEVELS = ("debug", "info", "warning", "error")
@@ -21,7 +21,7 @@ LEVELS = ("debug", "info", "warning", "error")
 @click.option("--role", type=click.Choice(ROLES), default="all", show_default=True, help="What this process does.")
 @click.option(
     "--log-format",
-    type=click.Choice(logs.FORMS),
+    type=click.Choice([*log_lines.FORMS]),
     help="How the log on stderr is written. [default: console on a terminal, else json]",
 )
 @click.option(
@@ -37,7 +37,7 @@ def command(invocation: Invocation, role: str, log_format: str | None, log_level
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
     settings = looked_at(settings)
-    logs.configure(log_format or ("console" if sys.stderr.isatty() else "json"), log_level.upper())
+    log_lines.configure(log_format or ("console" if sys.stderr.isatty() else "json"), log_level.upper())
     # Imported when it runs: the sources' and stores' packages would slow down every other command.
     from cdc_merge import app  # noqa: PLC0415
 

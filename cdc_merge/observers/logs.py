@@ -1,21 +1,16 @@
-"""Facts → log lines, and how every line of the process is written.
+"""Facts → log lines (`log_lines` says how a line is written).
 
-Each line has an `event`, a stable code that may be searched and alerted on; the sentence beside it may change. No line
-holds a value or a key: records are named by a digest, the same for the same record of this installation, so that lines
-can be joined without telling whom they are about. An exception is logged by its type and the places it passed, never by
-its message, which drivers like to fill with rows.
+Each line has an event code, stable, that may be searched and alerted on and that the runbooks cite; the sentence beside
+it may change. No line holds a value or a key: records are named by a digest, the same for the same record of this
+installation, so that lines can be joined without telling whom they are about.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
-import traceback
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Final, TextIO
+from typing import Final
 
 from cdc_merge.model import (
     BatchMerged,
@@ -27,9 +22,9 @@ from cdc_merge.model import (
     SnapshotProgress,
     SourceChanged,
 )
+from cdc_merge.observers.log_lines import logger
 
-LOG: Final = logging.getLogger("cdc_merge")
-FORMS: Final = ("console", "json")
+LOG: Final = logger("cdc_merge")
 Fields = Mapping[str, str | int | float | None]
 
 SEVERITY_LEVELS: Final = {
@@ -123,87 +118,4 @@ class Logs:
 
 def write(level: int, event: str, sentence: str, fields: Fields) -> None:
     """One line. Fields that are None are left out; the sentence is taken as it is, not as a format."""
-    told = {name: figure for name, figure in fields.items() if figure is not None}
-    LOG.log(level, "%s", sentence, extra={"event": event, "told": told})
-
-
-# ---------------------------------------------------------------- how lines are written
-
-
-def configure(form: str, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Write the process's log to `stream` (stderr), as JSON lines or for people. `form` is one of FORMS."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(FORMATTERS[form]())
-    root = logging.getLogger()
-    for old in [*root.handlers]:
-        root.removeHandler(old)
-    root.addHandler(handler)
-    root.setLevel(level)
-    # Its start and stop are ours to tell.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: ts, level, event, logger, message, and the event's own fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "ts": _time_of(record),
-            "level": record.levelname.lower(),
-            "event": _event_of(record),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **_told_by(record),
-        }
-        return json.dumps(line, ensure_ascii=False, default=repr)
-
-
-class Console(logging.Formatter):
-    """`12:00:00.123 WARNING conflict_announced A conflict waits for a decision. kind=… source=…`"""
-
-    def format(self, record: logging.LogRecord) -> str:
-        told = " ".join(f"{name}={_quoted(figure)}" for name, figure in _told_by(record).items())
-        words = (
-            _time_of(record)[11:23],
-            f"{record.levelname:<7}",
-            _event_of(record),
-            _one_line(record.getMessage()),
-            told,
-        )
-        return " ".join(word for word in words if word)
-
-
-FORMATTERS: Final[Mapping[str, type[logging.Formatter]]] = {"console": Console, "json": JsonLines}
-
-
-def _time_of(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-
-
-def _event_of(record: logging.LogRecord) -> str:
-    event = getattr(record, "event", None)
-    return event if isinstance(event, str) else "log"
-
-
-def _told_by(record: logging.LogRecord) -> dict[str, object]:
-    told = getattr(record, "told", None)
-    fields: dict[str, object] = dict(told) if isinstance(told, dict) else {}
-    if record.exc_info and record.exc_info[1] is not None:
-        fields |= exception_fields(record.exc_info[1])
-    return fields
-
-
-def exception_fields(error: BaseException) -> dict[str, object]:
-    """An exception's type and the places it passed, the innermost last."""
-    passed = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
-    return {"error": type(error).__name__, "where": " > ".join(passed)}
-
-
-def _quoted(figure: object) -> str:
-    text = _one_line(str(figure))
-    return json.dumps(text, ensure_ascii=False) if " " in text or '"' in text or not text else text
-
-
-def _one_line(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    LOG.log(level, sentence, code=event, **{name: figure for name, figure in fields.items() if figure is not None})

@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from cdc_merge.model import BatchMerged, ClockCut, ConflictMoved, Fact, Parked, SnapshotProgress, SourceChanged
-from cdc_merge.observers.logs import LOG, Logs, configure
+from cdc_merge.observers.log_lines import BURST, WINDOW_S, Repeats, configure
+from cdc_merge.observers.logs import LOG, Logs
 from tests.contracts.memory_reading import phone_conflict
 
 SECRET = "13800138000"
@@ -52,8 +53,8 @@ FACTS: list[tuple[Fact, str, str]] = [
 def test_each_fact_is_one_line_with_its_own_code(stream: io.StringIO, fact: Fact, event: str, level: str) -> None:
     Logs()(fact)
     (line,) = lines(stream)
-    assert (line["event"], line["level"]) == (event, level)
-    assert {"ts", "message", "logger"} <= line.keys()
+    assert (line["event.code"], line["log.level"]) == (event, level)
+    assert {"@timestamp", "message", "log.logger", "service.name", "ecs.version"} <= line.keys()
 
 
 def test_no_line_tells_a_value_or_a_key(stream: io.StringIO) -> None:
@@ -62,8 +63,8 @@ def test_no_line_tells_a_value_or_a_key(stream: io.StringIO) -> None:
     Logs()(ConflictMoved("announced", replace(conflict, question=told)))
     assert SECRET not in stream.getvalue()
     (line,) = lines(stream)
-    assert line["sources"] == "crm erp"
-    assert len(str(line["record"])) == 12
+    assert line["cdc_merge.sources"] == "crm erp"
+    assert len(str(line["cdc_merge.record"])) == 12
 
 
 def test_a_record_has_one_digest_per_installation() -> None:
@@ -73,14 +74,15 @@ def test_a_record_has_one_digest_per_installation() -> None:
     assert digest != Logs(b"there").record_digest("customer", "C001")
 
 
-def test_an_exception_is_told_by_type_and_place_without_its_message(stream: io.StringIO) -> None:
+@pytest.mark.parametrize("log", [LOG, logging.getLogger("elsewhere")], ids=["ours", "another package's"])
+def test_an_exception_is_told_by_type_and_place_without_its_message(stream: io.StringIO, log: logging.Logger) -> None:
     try:
         int(SECRET + "x")
     except ValueError:
-        LOG.exception("It failed.")
+        log.exception("It failed.")
     (line,) = lines(stream)
-    assert line["error"] == "ValueError"
-    assert "test_logs.py" in str(line["where"])
+    assert line["error.type"] == "ValueError"
+    assert "test_logs.py" in str(line["error.stack_trace"])
     assert SECRET not in stream.getvalue()
 
 
@@ -98,3 +100,39 @@ def test_a_line_for_people_stays_one_line_without_control_characters(stream: io.
     assert 'source_changed broken\\n\\x1b[2Jfake line source=crm state=stopped problem=slot_lost hint="Do this."' in (
         told.getvalue()
     )
+
+
+def test_a_line_of_another_package_has_the_same_names(stream: io.StringIO) -> None:
+    logging.getLogger("elsewhere").warning("%s is full", "the disk", extra={"event": "disk_full", "disk": "sda"})
+    (line,) = lines(stream)
+    assert (line["message"], line["event.code"], line["log.logger"]) == ("the disk is full", "disk_full", "elsewhere")
+    assert line["cdc_merge.disk"] == "sda"
+
+
+def test_what_is_said_again_and_again_is_written_a_few_times(stream: io.StringIO) -> None:
+    for number in range(3 * BURST):
+        Logs()(ConflictMoved("announced", phone_conflict(key=f"C{number}")))
+        Logs()(Parked("crm", "public.customer", "unreadable"))
+    Logs()(Parked("erp", "erp.partner", "unreadable"))
+    codes = [line["event.code"] for line in lines(stream)]
+    assert (codes.count("conflict_announced"), codes.count("row_parked")) == (BURST, BURST + 1)
+
+
+def test_how_often_a_line_was_left_out_is_told_with_the_next(stream: io.StringIO) -> None:
+    now_s = [0.0]
+    repeats = Repeats(lambda: now_s[0])
+    handler = logging.getLogger().handlers[0]
+    handler.filters[:] = [repeats]
+    for _ in range(BURST + 7):
+        Logs()(Parked("crm", "public.customer", "unreadable"))
+    now_s[0] += WINDOW_S
+    for _ in range(2):
+        Logs()(Parked("crm", "public.customer", "unreadable"))
+    told = [line.get("cdc_merge.repeats_left_out") for line in lines(stream)]
+    assert told == [None] * BURST + [7, None]
+
+
+def test_an_error_is_never_left_out(stream: io.StringIO) -> None:
+    for _ in range(3 * BURST):
+        Logs()(SourceChanged("crm", "stopped", "The slot is lost.", "slot_lost", "Take it anew."))
+    assert len(lines(stream)) == 3 * BURST
