@@ -13,9 +13,10 @@ from typing import TypeVar
 from cdc_merge.console.reading import Page
 from cdc_merge.documents import SourceReading, time_json
 from cdc_merge.errors import ConfigError, HistoryRemoved, NotFound
-from cdc_merge.merge.base import folded as base_and_tail
 from cdc_merge.merge.explain import explain
 from cdc_merge.merge.reading import merged
+from cdc_merge.merge.resume import folded as base_and_tail
+from cdc_merge.merge.resume import policy_of
 from cdc_merge.merge.units import Units
 from cdc_merge.model import Base, Change, Conflict, Explanation, MergedRecord, RecordKey, SourceStatus, Stamp
 from cdc_merge.plan import Plan, Rule
@@ -49,7 +50,7 @@ class Lookup:
     def record(self, record: RecordKey, as_of: Stamp | None) -> MergedRecord | None:
         self._entity(record.entity)
         base, changes = self._store.folded(record, as_of)
-        if base is not None and not base.root and base.policy != self._plan.policy:
+        if base is not None and not base.root and base.policy != policy_of(self._plan):
             base, changes = self._store.folded(record, whole=True)
         if as_of is not None:
             _refuse_before(base, as_of)

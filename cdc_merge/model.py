@@ -468,7 +468,17 @@ class SnapshotProgress:
     expected: int
 
 
-Fact: TypeAlias = "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress"
+@dataclass(frozen=True, slots=True)
+class DetectionDegraded:
+    """A change met a record of which something was removed by retention. `reason`: tombstone_removed (it cannot be told
+    whether its row was deleted or never seen), history_removed (it is older than what is left, and is not merged)."""
+
+    source: str
+    entity: str
+    reason: str
+
+
+Fact: TypeAlias = "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress | DetectionDegraded"
 
 EMPTY: Final[Mapping[str, Value]] = {}
 

@@ -26,6 +26,7 @@ from cdc_merge.model import (
     ClockCut,
     Conflict,
     ConflictMoved,
+    DetectionDegraded,
     Delivery,
     Fact,
     Idle,
@@ -38,6 +39,7 @@ from cdc_merge.model import (
 from cdc_merge.plan import Plan
 from cdc_merge.ports import Observer, Source, Store, StoreTransaction
 from cdc_merge.records import Entry, Records
+from cdc_merge.retention import Retention
 from cdc_merge.timers import Timers
 
 # Row changes per batch and source. Large enough to share one fsync, small enough that a batch takes well under a
@@ -45,6 +47,8 @@ from cdc_merge.timers import Timers
 BATCH_ROWS = 4_000
 # An idle source's position is saved at most this often; its commits are saved at once.
 IDLE_SAVE_US = 500_000
+# Old history leaves at most this often: 500 changes a tenth of a second keep up with 5,000 a second.
+SWEEP_EVERY_US = 100_000
 # Records read at a time when a whole table was emptied.
 PAGE = 1_000
 
@@ -76,6 +80,9 @@ class Pipeline:
         self.rulebooks = rulebooks(plan, world.compile)
         self.records = Records(plan)
         self.timers = Timers()
+        self._retention = Retention(plan, self.records.entities())
+        self._lost: frozenset[str] = frozenset()
+        self._swept_us = 0
         self._settling: dict[str, Conflict] = {}
         self._saved_us = 0
 
@@ -86,6 +93,7 @@ class Pipeline:
             if intake.source in positions:
                 intake.resume(*positions[intake.source])
         self.timers.move(self._store.due())
+        self._lost = self._store.lost()
         for conflict in self._store.unfinished_conflicts():
             if conflict.status == "settling":
                 self._settling[conflict.id] = conflict
@@ -127,6 +135,7 @@ class Pipeline:
                 self.records.touch(self.timers.passed(self.watermark_us, PAGE), tx)
                 moved = [*batch.review(tx), *self._announce(now_us)]  # 5
                 tx.save_conflicts(moved)  # 6
+                removed = self._sweep(tx, now_us)
                 if batch.due:
                     tx.save_due(batch.due)
                 for _, intake, _ in taken:
@@ -138,12 +147,21 @@ class Pipeline:
             raise
         self._saved_us = now_us
         self.timers.move(batch.due)
+        self.records.removed(removed)
+        self._lost |= {key.entity for key in removed}
         self._remember(moved)
         for source, intake, _ in taken:
             if intake.position is not None and intake.position.snapshot != "running":
                 source.confirm(intake.position.lsn)
         self.records.shrink()
         self._tell(batch, moved, perf_counter() - started)
+
+    def _sweep(self, tx: StoreTransaction, now_us: int) -> list[RecordKey]:
+        """What is older than the retention leaves, a piece at a time."""
+        if now_us - self._swept_us < SWEEP_EVERY_US:
+            return []
+        self._swept_us = now_us
+        return self._retention.sweep(tx, self.watermark_us, now_us)
 
     # ------------------------------------------------------------ conflicts
 
@@ -210,7 +228,7 @@ class Pipeline:
     # ------------------------------------------------------------ facts
 
     def _tell(self, batch: Batch, moved: Sequence[Conflict], seconds: float) -> None:
-        for fact in batch.facts:
+        for fact in (*batch.facts, *self._degraded()):
             self._observe(fact)
         now_us = self._now_us()
         self._observe(
@@ -227,6 +245,14 @@ class Pipeline:
         )
         for conflict in moved:
             self._observe(ConflictMoved(_what(conflict), conflict))
+
+    def _degraded(self) -> Iterator[Fact]:
+        """Changes whose records' past retention had removed."""
+        for source, entity in self.records.unknown:
+            if entity in self._lost:
+                yield DetectionDegraded(source, entity, "tombstone_removed")
+        for source, entity in self.records.beyond:
+            yield DetectionDegraded(source, entity, "history_removed")
 
     def _evaluated(self) -> Mapping[tuple[str, str], int]:
         """What expressions gave since the last batch."""

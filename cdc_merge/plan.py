@@ -119,6 +119,7 @@ class Plan:
     """Everything the core needs to know of the configuration.
 
     `policy` is a digest of all that influences the answers (`sha256:…`); it is named by every conflict.
+    `retention_us`: how long the log is kept, 0 for ever; `keep_folded_us`: what is younger never leaves it.
     """
 
     entities: Mapping[str, EntityPlan]
@@ -127,3 +128,5 @@ class Plan:
     settle_us: int = 2_000_000
     max_ahead_us: int = 5_000_000
     policy: str = ""
+    retention_us: int = 0
+    keep_folded_us: int = 600_000_000

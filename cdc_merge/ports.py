@@ -58,7 +58,8 @@ class StoreTransaction(Protocol):
         ...
 
     def bases(self, wanted: Mapping[RecordKey, Stamp | None]) -> Mapping[RecordKey, Base]:
-        """The newest base of each record that has one; the newest earlier than the stamp where one is given."""
+        """The newest base of each record that has one; the newest earlier than the stamp where one is given, or else the
+        record's root: nothing precedes that."""
         ...
 
     def save_base(self, key: RecordKey, base: Base, slot: int) -> None:
@@ -76,6 +77,26 @@ class StoreTransaction(Protocol):
     def append(self, changes: Iterable[Change]) -> set[RecordKey]:
         """Add changes to the log. A change whose (record, place) is there already is dropped; the smaller stamp stays.
         The records to which that happened."""
+        ...
+
+    def root(self, key: RecordKey) -> Base | None:
+        """The base whose log is gone."""
+        ...
+
+    def save_root(self, key: RecordKey, base: Base) -> None:
+        """From here on the record begins with this base; its earlier bases go."""
+        ...
+
+    def oldest(self, limit: int) -> Sequence[tuple[RecordKey, Stamp]]:
+        """The log's first changes, about in the order of arrival; never its very last."""
+        ...
+
+    def forget_oldest(self, count: int) -> None:
+        """Remove the first changes of the log, as `oldest` lists them; roots must hold them."""
+        ...
+
+    def forget_record(self, key: RecordKey) -> None:
+        """Remove a record that has a root and no log; the store remembers that its entity has lost some."""
         ...
 
     def open_conflicts(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Conflict]]:
@@ -137,6 +158,10 @@ class Store(Protocol):
 
     def due(self) -> Mapping[RecordKey, int]:
         """What `save_due` kept: record → stamp time."""
+        ...
+
+    def lost(self) -> frozenset[str]:
+        """The entities of which ended records were removed."""
         ...
 
     def figures(self) -> Figures:

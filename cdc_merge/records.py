@@ -15,11 +15,12 @@ from operator import attrgetter
 from typing import Final
 
 from cdc_merge.decision.queue import Asked, asked
-from cdc_merge.merge.base import folded, saved
+from cdc_merge.merge.base import saved
 from cdc_merge.merge.fold import advance
 from cdc_merge.merge.record import Outcomes, Record
+from cdc_merge.merge.resume import folded, policy_of
 from cdc_merge.merge.units import Units
-from cdc_merge.model import Base, Change, Conflict, RecordKey, Stamp
+from cdc_merge.model import DELETE, UPDATE, Base, Change, Conflict, RecordKey, Stamp
 from cdc_merge.plan import Plan
 from cdc_merge.ports import StoreTransaction
 
@@ -63,12 +64,14 @@ class Records:
     def __init__(self, plan: Plan, capacity: int = CAPACITY) -> None:
         self._units = {name: Units(entity) for name, entity in plan.entities.items()}
         self._max_ahead_us = plan.max_ahead_us
-        self._policy = plan.policy
+        self._policy = policy_of(plan)
         self._capacity = capacity
         self._entries: OrderedDict[RecordKey, Entry] = OrderedDict()
         self.touched: dict[RecordKey, Entry] = {}
         self._outcomes: dict[str, Outcomes] = {}
         self.late = 0
+        self.unknown: list[tuple[str, str]] = []
+        self.beyond: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -78,6 +81,7 @@ class Records:
         self.touched = {}
         self._outcomes = {}
         self.late = 0
+        self.unknown, self.beyond = [], []
 
     def clear(self) -> None:
         """A batch failed: what was folded in memory may be ahead of the log."""
@@ -134,6 +138,8 @@ class Records:
             key = RecordKey(change.entity, change.key)
             entry = entries[key]
             touched[key] = entry
+            if entry.record.last is None and change.row in (UPDATE, DELETE) and change.copy is None:
+                self.unknown.append((change.stamp.source, change.entity))
             if key in repeated:
                 entry.late = min(entry.late or change.stamp, change.stamp)
             elif advance(entry.record, change, outcomes.setdefault(change.entity, {})):
@@ -168,12 +174,20 @@ class Records:
         for key, stamp in late.items():
             tx.forget_bases(key, stamp)
         if late:
+            self._note_beyond(late, tx)
             for key, (record, number, since) in self._folded(late, tx):
                 entry = self.touched[key]
                 entry.record, entry.number, entry.since, entry.late = record, number, since, None
         for key, entry in self.touched.items():
             if entry.since >= RENEW_AFTER and not _traced(entry):
                 self._renew(key, entry, tx)
+
+    def _note_beyond(self, late: Mapping[RecordKey, Stamp], tx: StoreTransaction) -> None:
+        """Changes older than what retention has left of their record are not merged."""
+        for key, stamp in late.items():
+            root = tx.root(key)
+            if root is not None and stamp <= root.stamp:
+                self.beyond.append((stamp.source, key.entity))
 
     def _renew(self, key: RecordKey, entry: Entry, tx: StoreTransaction) -> None:
         """A base at the end of the history; every fourth of a slot moves up."""
@@ -193,6 +207,11 @@ class Records:
         self.load(wanted, tx)
         for key in wanted:
             self.touched[key] = self._entries[key]
+
+    def removed(self, keys: Iterable[RecordKey]) -> None:
+        """Retention removed these records: nothing is known of them any more."""
+        for key in keys:
+            self._entries.pop(key, None)
 
     def shrink(self) -> None:
         """Forget the records that were used longest ago, down to the capacity."""

@@ -34,6 +34,8 @@ def plan_of(shape: ConfigShape) -> Plan:
         settle_us=shape.settle,
         max_ahead_us=shape.clock.max_ahead,
         policy=policy(entities, tables, shape.rules),
+        retention_us=shape.history.retention,
+        keep_folded_us=shape.history.keep_folded,
     )
     return ruled(plan)
 

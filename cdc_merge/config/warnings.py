@@ -15,7 +15,6 @@ NOT_YET: Final = (
     ("rules", ANY, "threshold"),
     *(("rules", ANY, "decide", key) for key in ("approve", "votes", "four_eyes", "sla", "on_expiry", "when")),
     ("notify",),
-    ("history",),
     ("sources", ANY, "write_back", "enabled"),
     ("entities", ANY, "unique"),
     ("entities", ANY, "on_missing"),

@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
-from cdc_merge.history.order import ordered
 from cdc_merge.merge import maps
 from cdc_merge.merge.cell import ABSENT, MISSING, Cell, Insert, Side, Waiting, Write
 from cdc_merge.merge.drift import Drift
-from cdc_merge.merge.fold import advance
 from cdc_merge.merge.record import Delete, Record, Row
 from cdc_merge.merge.units import Unit, Units
-from cdc_merge.model import UNKNOWN, Base, Change, Copy, MaybeValue, Place, Stamp
+from cdc_merge.model import UNKNOWN, Change, Copy, MaybeValue, Place, Stamp
 
 Tree: TypeAlias = Sequence[Any]
 """Nested lists of model values; what comes back from a store may be tuples."""
@@ -63,27 +61,6 @@ def restored(units: Units, tree: Tree, *, key: str, max_ahead_us: int) -> Record
     """The record that was saved. Units that the configuration no longer has are left out; one whose type it has changed
     begins again with its writes."""
     return _Restoring(Record(units, key, max_ahead_us=max_ahead_us, compacts=True), tree).record
-
-
-def folded(
-    units: Units,
-    key: str,
-    known: tuple[Base | None, Iterable[Change]],
-    *,
-    max_ahead_us: int,
-    compacts: bool = True,
-) -> Record:
-    """A record from its base, if it has one, and the changes later than it. Without `compacts` the cells forget nothing
-    of these changes, as `explain` needs it."""
-    base, changes = known
-    if base is None:
-        record = Record(units, key, max_ahead_us=max_ahead_us, compacts=compacts)
-    else:
-        record = restored(units, base.tree, key=key, max_ahead_us=max_ahead_us)
-        record.compacts = compacts
-    for change in ordered(changes):
-        advance(record, change)
-    return record
 
 
 def _sparse(owner: object, slots: tuple[str, ...], plain: Forms, fresh: object) -> Tree:

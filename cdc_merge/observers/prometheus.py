@@ -29,6 +29,7 @@ from cdc_merge.model import (
     ClockCut,
     Conflict,
     ConflictMoved,
+    DetectionDegraded,
     Fact,
     Parked,
     SnapshotProgress,
@@ -90,6 +91,8 @@ class Metrics:
                 self._snapshot_progress(fact)
             case SourceChanged():
                 self._source_changed(fact)
+            case DetectionDegraded():
+                self._degraded.set(1)
 
     def reload_succeeded(self) -> None:
         self._reload.set(1)
@@ -155,6 +158,11 @@ class Metrics:
         )
         self._reload = self._gauge("config_last_reload_successful", "1 if the configuration file could be used.", ())
         self._reload.set(1)
+        self._degraded = self._gauge(
+            "detection_degraded",
+            "1 once a change met what retention had removed: a delete or an older change may go undetected.",
+            (),
+        )
         build = self._gauge("build_info", "1, with the version that runs.", ("version", "python"))
         build.labels(version, platform.python_version()).set(1)
 

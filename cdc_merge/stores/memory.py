@@ -32,6 +32,7 @@ class Disk:
 
     trails: dict[RecordKey, _Trail] = field(default_factory=dict)
     bases: dict[RecordKey, _Slots] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
     conflicts: dict[str, Conflict] = field(default_factory=dict)
     positions: dict[str, tuple[Position, Stamp]] = field(default_factory=dict)
     identities: dict[tuple[str, str, str], str] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class MemoryTransaction:
         self._disk = disk
         self._trails: dict[RecordKey, _Trail] = {}
         self._bases: dict[RecordKey, _Slots] = {}
+        self._lost: set[str] = set()
         self._conflicts: dict[str, Conflict] = {}
         self._positions: dict[str, tuple[Position, Stamp]] = {}
         self._identities: dict[tuple[str, str, str], str | None] = {}
@@ -59,7 +61,7 @@ class MemoryTransaction:
         return {RecordKey(*key): _ordered(self._trail(RecordKey(*key)), after.get(key)) for key in keys}
 
     def bases(self, wanted: Mapping[RecordKey, Stamp | None]) -> dict[RecordKey, Base]:
-        found = {key: _newest(self._slots(key), before) for key, before in wanted.items()}
+        found = {key: _newest(self._slots(key), before) or self.root(key) for key, before in wanted.items()}
         return {key: base for key, base in found.items() if base is not None}
 
     def save_base(self, key: RecordKey, base: Base, slot: int) -> None:
@@ -87,6 +89,30 @@ class MemoryTransaction:
             if stored is None or change.stamp < stored.stamp:
                 trail[change.place] = change
         return repeated
+
+    def root(self, key: RecordKey) -> Base | None:
+        return self._slots(key).get(ROOT_SLOT)
+
+    def save_root(self, key: RecordKey, base: Base) -> None:
+        kept = {slot: each for slot, each in self._slots(key).items() if each.stamp > base.stamp}
+        self._bases[key] = kept | {ROOT_SLOT: base._replace(root=True)}
+
+    def oldest(self, limit: int) -> list[tuple[RecordKey, Stamp]]:
+        return [(record, change.stamp) for record, change in self._in_order()[: min(limit, len(self._in_order()) - 1)]]
+
+    def forget_oldest(self, count: int) -> None:
+        for record, change in self._in_order()[:count]:
+            trail = self._trail(record)
+            self._trails[record] = {place: each for place, each in trail.items() if place != change.place}
+
+    def forget_record(self, key: RecordKey) -> None:
+        self._trails[key], self._bases[key] = {}, {}
+        self._lost.add(key.entity)
+
+    def _in_order(self) -> list[tuple[RecordKey, Change]]:
+        records = self._disk.trails.keys() | self._trails.keys()
+        log = [(record, change) for record in records for change in self._trail(record).values()]
+        return sorted(log, key=lambda entry: entry[1].stamp)
 
     def open_conflicts(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Conflict]]:
         found: dict[RecordKey, list[Conflict]] = {RecordKey(*key): [] for key in keys}
@@ -128,7 +154,9 @@ class MemoryTransaction:
     def publish(self) -> None:
         disk = self._disk
         with disk.lock:
-            _lay_over(disk.trails, {record: trail or None for record, trail in self._trails.items()})
+            known = {record: trail if trail or self._slots(record) else None for record, trail in self._trails.items()}
+            _lay_over(disk.trails, known)
+            disk.lost.update(self._lost)
             _lay_over(disk.bases, {record: slots or None for record, slots in self._bases.items()})
             _lay_over(disk.identities, self._identities)
             disk.conflicts.update(self._conflicts)
@@ -136,7 +164,7 @@ class MemoryTransaction:
             _lay_over(disk.due, self._due)
 
     def _trail(self, record: RecordKey) -> _Trail:
-        return self._trails.get(record) or ({} if record in self._trails else self._disk.trails.get(record, {}))
+        return self._trails[record] if record in self._trails else self._disk.trails.get(record, {})
 
     def _slots(self, record: RecordKey) -> _Slots:
         return self._bases[record] if record in self._bases else self._disk.bases.get(record, {})
@@ -222,6 +250,10 @@ class MemoryStore:
     def due(self) -> Mapping[RecordKey, int]:
         with self._reading() as disk:
             return dict(disk.due)
+
+    def lost(self) -> frozenset[str]:
+        with self._reading() as disk:
+            return frozenset(disk.lost)
 
     def figures(self) -> Figures:
         with self._reading() as disk:

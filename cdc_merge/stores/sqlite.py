@@ -24,6 +24,7 @@ from cdc_merge.stores.queue import FILTERS
 from cdc_merge.stores.sqlite_bases import Bases, newest_base, root_base
 from cdc_merge.stores.sqlite_file import SQL, Readers, open_for_writing, translated
 from cdc_merge.stores.sqlite_log import HistoryLog, Known, later_than, signed, tails, trails, unsigned
+from cdc_merge.stores.sqlite_retention import Retention
 
 _CONFLICTS_PER_PAGE: Final = 500  # of `unfinished_conflicts`: no read stays open while the caller works on them
 
@@ -48,6 +49,12 @@ class SqliteTransaction:
         self.save_base = self._bases.save_base
         self.raise_base = self._bases.raise_base
         self.forget_bases = self._bases.forget_bases
+        retention = Retention(cursor, self._log)
+        self.root = retention.root
+        self.save_root = retention.save_root
+        self.oldest = retention.oldest
+        self.forget_oldest = retention.forget_oldest
+        self.forget_record = retention.forget_record
         self.append = self._log.append
         self.forget_history = self._log.forget_source
         self.finish = self._log.finish
@@ -195,6 +202,10 @@ class SqliteStore:
     def due(self) -> Mapping[RecordKey, int]:
         with self._readers.reading() as cursor:
             return {RecordKey(entity, key): due_us for entity, key, due_us in cursor.execute(SQL["due"])}
+
+    def lost(self) -> frozenset[str]:
+        with self._readers.reading() as cursor:
+            return frozenset(entity for (entity,) in cursor.execute(SQL["lost"]))
 
     def figures(self) -> Figures:
         with self._readers.reading() as cursor:

@@ -55,7 +55,9 @@ class Bases:
         found = {}
         for key, before in wanted.items():
             known = self._log.number_of(key)
-            base = newest_base(self._cursor, known[0], before) if known else None
+            if known is None:
+                continue
+            base = newest_base(self._cursor, known[0], before) or root_base(self._cursor, known[0])
             if base is not None:
                 found[key] = base[0]
         return found

@@ -167,7 +167,15 @@ class HistoryLog:
         self._added = -self._cursor.rowcount
         for key in touched:
             self._forget_bases(key)
-        for statement in ("relink", "forget_heads", "make_heads", "forget_records", "forget_scopes", "forget_orphans"):
+        for statement in (
+            "relink",
+            "forget_heads",
+            "make_heads",
+            "mend_heads",
+            "forget_records",
+            "forget_scopes",
+            "forget_orphans",
+        ):
             self._cursor.execute(SQL[statement])
         self.finish()
         self._known.forget()
@@ -179,6 +187,14 @@ class HistoryLog:
         found = self.number_of(key)
         assert found is not None, "a record with a log has a number"
         self._cursor.execute(SQL["forget_bases_of"], (found[0] * 16, found[0] * 16 + 14))
+
+    def removed(self, count: int) -> None:
+        """So many entries are no longer in the log."""
+        self._added -= count
+
+    def unknown(self, key: RecordKey) -> None:
+        """Nothing is known about a record any more; its number is not given again before the next start."""
+        self._known.records.pop(key, None)
 
     def finish(self) -> None:
         """Write down what is kept once per batch: the highest places and the count."""

@@ -13,6 +13,7 @@ from cdc_merge.lookup import Lookup
 from cdc_merge.merge.base import saved
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.reading import merged
+from cdc_merge.merge.resume import policy_of
 from cdc_merge.model import Base, Change
 from cdc_merge.ports import ROOT_SLOT, Store
 from cdc_merge.records import Records
@@ -40,7 +41,9 @@ def test_every_moment_of_a_record_is_the_fold_up_to_it(merge_type: str, data: st
         with store.transaction() as batch:
             entry = cache.get(A_RECORD)
             if data.draw(st.booleans()) and entry.record.last is not None:
-                batch.save_base(A_RECORD, Base(entry.record.last, 1, plan.policy, saved(entry.record)), entry.since % 9)
+                batch.save_base(
+                    A_RECORD, Base(entry.record.last, 1, policy_of(plan), saved(entry.record)), entry.since % 9
+                )
     lookup = Lookup(store, plan)
     assert lookup.record(A_RECORD, None) == merged(fold(entity, changes))
     for moment in changes:

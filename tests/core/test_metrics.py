@@ -16,6 +16,7 @@ from cdc_merge.model import (
     ClockCut,
     Conflict,
     ConflictMoved,
+    DetectionDegraded,
     Figures,
     Parked,
     Question,
@@ -89,6 +90,7 @@ COUNTERS = {
     "rule_errors": ("rule",),
 }
 GAUGES = {
+    "detection_degraded": (),
     "conflicts_open": ("entity", "kind", "severity"),
     "conflict_oldest_open_timestamp_seconds": ("entity", "severity"),
     "source_up": ("source",),
@@ -163,6 +165,7 @@ def busy() -> Metrics:
     metrics(Parked("crm", "public.customer", "unreadable"))
     metrics(ClockCut("crm", 3_500_000))
     metrics(SnapshotProgress("crm", "customer", 100, 250))
+    metrics(DetectionDegraded("crm", "customer", "tombstone_removed"))
     return metrics
 
 
@@ -184,6 +187,13 @@ def test_every_metric_of_the_contract_is_exposed_with_its_type_and_labels(kind: 
 def test_nothing_of_ours_is_exposed_beyond_the_list_here() -> None:
     names = {family.name for family in text_string_to_metric_families(text(busy())) if family.name.startswith("cdc_")}
     assert names == {f"cdc_merge_{name}" for name in (*COUNTERS, *GAUGES, *HISTOGRAMS, "scrape_failures")}
+
+
+def test_detection_is_degraded_from_the_first_change_that_met_what_was_removed() -> None:
+    metrics = made()
+    assert value(metrics, "detection_degraded") == 0
+    metrics(DetectionDegraded("crm", "customer", "history_removed"))
+    assert value(metrics, "detection_degraded") == 1
 
 
 def test_each_family_has_one_help_one_type_and_no_series_twice() -> None:

@@ -20,6 +20,7 @@ from cdc_merge.merge.fold import fold
 from cdc_merge.merge.questions import questions
 from cdc_merge.merge.reading import merged
 from cdc_merge.merge.record import Record
+from cdc_merge.merge.resume import policy_of
 from cdc_merge.model import INSERT, UNKNOWN, UPDATE, Change, Place, RecordKey, Stamp
 from cdc_merge.plan import EntityPlan, FieldPlan, Plan
 from cdc_merge.ports import Store, StoreTransaction
@@ -157,7 +158,7 @@ def test_another_policy_does_not_use_the_bases_of_the_one_before(store: Store) -
         assert said(record) == expected(other, history)
     found, _ = store.folded(A_RECORD)
     assert found is not None
-    assert found.policy == "two"
+    assert found.policy == policy_of(plan_of(other, "two"))
 
 
 @pytest.mark.usefixtures("_bases_soon")

@@ -105,6 +105,10 @@ UPDATE OR REPLACE base SET id = id + 1 WHERE id = ?
 -- A change came that they should hold and do not.
 DELETE FROM base WHERE id BETWEEN :first AND :last AND (wall_us, counter, source) >= (:wall_us, :counter, :source)
 
+-- name: forget_earlier_bases
+-- A root holds all that they do.
+DELETE FROM base WHERE id BETWEEN :first AND :last AND (wall_us, counter, source) <= (:wall_us, :counter, :source)
+
 -- name: forget_bases_of
 -- Part of the record's log was taken back.
 DELETE FROM base WHERE id BETWEEN ? AND ?
@@ -112,6 +116,36 @@ DELETE FROM base WHERE id BETWEEN ? AND ?
 -- name: forget_orphans
 -- Their records are gone.
 DELETE FROM base WHERE id / 16 NOT IN (SELECT record_id FROM head)
+
+-- name: oldest
+-- The log is in order of arrival. Its last entry stays whatever happens: the numbers of entries are given from there.
+SELECT record.entity, record.key, entry.source, entry.body
+FROM history AS entry CROSS JOIN record ON record.id = entry.record_id
+WHERE entry.seq < (SELECT max(seq) FROM history) ORDER BY entry.seq LIMIT ?
+
+-- name: forget_oldest
+-- A trail that loses its older end needs no mending: it ends where an entry is missing.
+DELETE FROM history WHERE seq IN (SELECT seq FROM history ORDER BY seq LIMIT ?)
+
+-- name: mend_heads
+-- Records whose log is gone; the numbers of their entries may be given again.
+UPDATE head SET seq = 0 WHERE seq NOT IN (SELECT seq FROM history)
+
+-- name: forget_record
+-- One record that nothing is known of any more but its name.
+DELETE FROM record WHERE entity = ? AND key = ?
+
+-- name: forget_head
+-- With the record.
+DELETE FROM head WHERE record_id = ?
+
+-- name: save_lost
+-- Once per entity.
+INSERT OR IGNORE INTO lost (entity) VALUES (?)
+
+-- name: lost
+-- Read when a worker starts.
+SELECT entity FROM lost
 
 -- name: find_place
 -- Only for places that are not beyond the highest of their scope: re-delivery, and sources without one order.
@@ -151,12 +185,12 @@ FROM (SELECT seq, lag(seq, 1, 0) OVER (PARTITION BY record_id ORDER BY seq) AS p
 WHERE linked.seq = history.seq AND linked.previous <> history.previous
 
 -- name: forget_heads
--- All heads are made again from the log that is left.
-DELETE FROM head
+-- All heads are made again from the log that is left, except of records whose older log is in a root.
+DELETE FROM head WHERE record_id NOT IN (SELECT id / 16 FROM base WHERE id % 16 = 15)
 
 -- name: make_heads
 -- The newest entry of each record.
-INSERT INTO head (record_id, seq) SELECT record_id, max(seq) FROM history GROUP BY record_id
+REPLACE INTO head (record_id, seq) SELECT record_id, max(seq) FROM history GROUP BY record_id
 
 -- name: forget_records
 -- A record is there as long as something is known about it.
