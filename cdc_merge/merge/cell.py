@@ -563,9 +563,12 @@ class Cell:
 
     def compact(self) -> None:
         """Forget what can never matter again; masks are renumbered. Exact: see the module's header."""
+        if self._is_plain() and self._compact_plain():
+            return
         keep = self.frontier | self.overwritten | self.baselines | self.sets
         for waiting in self.waiting:
             keep |= waiting.replaced | waiting.written
+        keep |= self._open_gaps()
         masks = [side.seen for side in self.sides.values()]
         masks.extend(self.deletes.values())
         masks.extend(seen for held in self.past.values() for _, seen in held)
@@ -573,6 +576,32 @@ class Cell:
             masks.append(write.seen)
             masks.append(write.after)
         self._renumber(self._representatives(keep, masks))
+
+    def _is_plain(self) -> bool:
+        """One write stands and nothing else is kept: the common case, in which compacting is a few steps."""
+        front = self.frontier
+        kept = self.overwritten | self.baselines | self.sets | (front & (front - 1))
+        return not (kept or self.waiting or self.deletes or self.past or self.watched) and front != 0
+
+    def _compact_plain(self) -> bool:
+        """All that the standing write has seen becomes one write, if every source has seen all of it or nothing of it."""
+        front = self.writes[self.frontier]
+        old = [w for w in self.writes.values() if w is not front and w.kind != BASELINE]
+        over = sum([w.bit for w in old])
+        sides = self.sides.values()
+        if not old or over & ~front.seen or any(side.seen & over not in (0, over) for side in sides):
+            return False
+        latest = max(old, key=lambda w: w.change.stamp)
+        for write in old:
+            if write is not latest and write.part is not None:
+                latest.part = self._both(write.part, latest.part)
+        for side in sides:
+            side.seen = (1 if side.seen & over else 0) | (2 if side.seen & front.bit else 0)
+        latest.bit, latest.seen, latest.after = 1, 0, 1
+        front.bit, front.seen, front.after = 2, 1, 3
+        self.writes = {1: latest, 2: front}
+        self.frontier, self.next = 2, 4
+        return True
 
     def _representatives(self, keep: int, masks: list[int]) -> list[Write]:
         classes: dict[tuple[bool, ...], Write] = {}
@@ -593,6 +622,17 @@ class Cell:
                 classes[signature] = later
         survivors.extend(classes.values())
         return sorted(survivors, key=lambda w: w.bit)
+
+    def _open_gaps(self) -> int:
+        """The unknown deltas that no rewrite has seen: each is a candidate of its own."""
+        if not self.watched:
+            return 0
+        gaps, settled = 0, 0
+        for write in self.of(self.sets):
+            settled |= write.seen
+        for write in self.writes.values():
+            gaps |= write.bit if write.is_gap else 0
+        return gaps & ~settled
 
     def _both(self, one: Any, other: Any) -> Any:
         return other if one is None else one if other is None else self.traits.together(one, other)

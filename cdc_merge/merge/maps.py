@@ -72,7 +72,8 @@ def _keys(
     new = None if after is ABSENT else parsed(after)
     record.map_keys[(plan.name, source)] = new if new is not None or whole else {}
     wanted = {*(old or ()), *(new or ())}
-    if whole and new is not None:
+    born = record.rows[source].born if whole and source in record.rows else None
+    if whole and (new is not None or (born is not None and not born.first)):
         wanted |= _known_keys(record, plan)
     for key in sorted(wanted):
         was = (old or {}).get(key, ABSENT) if known else UNKNOWN

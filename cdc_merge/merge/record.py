@@ -185,7 +185,7 @@ def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcom
         _forget(record, delete)
     row = record.row(source)
     row.fresh, row.by = row.fresh or was_deleted, change
-    for cell in record.cells.values() if own else ():
+    for cell in record.cells.values() if was_deleted else ():
         cell.take_back(source)
     _feed(record, change, source, None, outcomes)
 
@@ -232,8 +232,9 @@ def _update(record: Record, change: Change, source: str, outcomes: Outcomes | No
 
 def _learn_before(record: Record, change: Change, source: str) -> None:
     """A row seen for the first time by an update: its old tuple says what the source held."""
-    for unit, before, _ in _events(record, change, source):
-        if before is not UNKNOWN:
+    for field, (before, _) in change.fields.items():
+        unit = record.units.by_name.get(field)
+        if unit is not None and before is not UNKNOWN:
             record.cell(unit).read_first(source, change, before, candidate=False)
 
 
