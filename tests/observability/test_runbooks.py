@@ -31,6 +31,11 @@ def commands(text: str) -> list[str]:
     return [line for line in (*lines, *inline) if line.startswith("cdc-merge ")]
 
 
+def families() -> set[str]:
+    """Metrics as documentation names them: a histogram without the suffixes of its series."""
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in metric_names()}
+
+
 def accepted(line: str) -> None:
     """Parse a command line as the program does, without running it. click's UsageError when it does not exist."""
     words = shlex.split(line)[1:]
@@ -74,7 +79,7 @@ def test_a_command_that_does_not_exist_is_noticed(line: str) -> None:
 def test_every_metric_and_event_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     metrics = set(re.findall(r"`((?:[a-z_]+:)?cdc_merge_[a-z0-9_:]+|process_[a-z_]+)`", text))
-    assert metrics - metric_names() - recorded_names() == set()
+    assert metrics - metric_names() - families() - recorded_names() == set()
     events = set(re.findall(r"events? `([a-z_]+)`", text))
     sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "cdc_merge").rglob("*.py"))
     assert [event for event in events if f'"{event}"' not in sources] == []
@@ -85,3 +90,10 @@ def test_every_link_within_the_documentation_leads_somewhere(page: Path) -> None
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_documentation_lists_every_metric_and_every_alert() -> None:
+    text = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    names = {name for name in families() if name.startswith("cdc_merge_")}
+    assert [name for name in sorted(names) if f"| `{name}` |" not in text] == []
+    assert [name for name in NAMES if f"[{name}](runbooks/{name}.md)" not in text] == []
