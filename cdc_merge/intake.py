@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from cdc_merge.mapping.changes import Mapper, Truncated
+from cdc_merge.mapping.columns import Shape
 from cdc_merge.model import (
     TRUNCATE,
     UNKNOWN,
@@ -41,6 +42,7 @@ class Taken(NamedTuple):
     cut_us: int = 0
     committed_us: int = 0
     carried: Mapping[RecordKey, str] = {}
+    shapes: tuple[Shape, ...] = ()
 
 
 class Intake:
@@ -91,7 +93,13 @@ class Intake:
         self.passed_us = max(self.passed_us, min(delivery.commit_us - mapped.cut_us, now_us), self.clock.wall_us)
         self._reached(delivery.system, delivery.timeline, delivery.end_lsn)
         return Taken(
-            mapped.changes, mapped.truncated, mapped.parked, (), mapped.cut_us, delivery.commit_us, mapped.carried
+            mapped.changes,
+            mapped.truncated,
+            mapped.parked,
+            cut_us=mapped.cut_us,
+            committed_us=delivery.commit_us,
+            carried=mapped.carried,
+            shapes=mapped.shapes,
         )
 
     def copied(self) -> Iterator[SnapshotProgress]:
@@ -121,7 +129,7 @@ class Intake:
         self.clock = mapped.clock
         self.snapshot_rows += len(delivery.changes)
         self._copied.update(change.entity for change in mapped.changes)
-        return Taken(mapped.changes, (), mapped.parked)
+        return Taken(mapped.changes, (), mapped.parked, shapes=mapped.shapes)
 
     def _snapshot_done(self, delivery: SnapshotDone) -> Taken:
         assert self.position is not None, "a first copy ended before it began"

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from cdc_merge.decision.asking import Answers, all_questions, answers_itself
+from cdc_merge.decision.drift import WHOLE_TABLE, Announced, drifted
 from cdc_merge.decision.expression import Compile
 from cdc_merge.decision.queue import Asked, Moment, announced, answered, asked, is_answer, review, traces
 from cdc_merge.decision.rules.rulebook import rulebooks
@@ -31,6 +32,7 @@ from cdc_merge.model import (
     Fact,
     Idle,
     MaybeValue,
+    Place,
     Question,
     RecordKey,
     SnapshotRows,
@@ -291,6 +293,7 @@ class Batch:
         self._pipeline = pipeline
         self._now_us = now_us
         self._pending: list[Change] = []
+        self._shapes: dict[tuple[str, str, str], Announced] = {}
         self._moment = pipeline.moment(now_us)
         self.facts: list[Fact] = []
         self.due: dict[RecordKey, int | None] = {}
@@ -314,6 +317,13 @@ class Batch:
 
     def _add(self, intake: Intake, taken: Taken, tx: StoreTransaction) -> None:
         self.facts.extend(taken.parked)
+        if taken.shapes and intake.position is not None:
+            at = intake.position
+            for shape in taken.shapes:
+                place = Place(at.system, at.timeline, at.lsn, shape.table, 0)
+                self._shapes[(intake.source, shape.entity, shape.table)] = Announced(
+                    intake.source, shape, intake.clock, place
+                )
         if taken.cut_us:
             self.facts.append(ClockCut(intake.source, taken.cut_us))
         changes = taken.changes
@@ -363,6 +373,7 @@ class Batch:
         records.touch(sorted(origins - records.touched.keys()), tx)
         for key, entry in records.touched.items():
             yield from self._review(key, entry, self._targets(entry.record, tx))
+        yield from self._drifted(tx)
         self.seconds["questions"] = perf_counter() - started
 
     def _traced_us(self, entry: Entry) -> int | None:
@@ -372,6 +383,13 @@ class Batch:
         if record.last is None or not any(cell.traces for cell in record.cells.values()):
             return None
         return 0 if self._pipeline.watermark_us > record.last.wall_us else record.last.wall_us
+
+    def _drifted(self, tx: StoreTransaction) -> Iterator[Conflict]:
+        """The tables that changed their shape."""
+        for (_, name, _), seen in self._shapes.items():
+            whole = RecordKey(name, WHOLE_TABLE)
+            entity = self._pipeline.records.entities()[name].entity
+            yield from drifted(entity, seen, tx.open_conflicts([whole]).get(whole, ()), self._moment)
 
     def _targets(self, record: Record, tx: StoreTransaction) -> Mapping[str, Record]:
         """The records to which a record's rows have moved, and moved on."""

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from cdc_merge.clock import cut, tick
 from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.actors import Marks, column_actor, copy_of, marks
-from cdc_merge.mapping.columns import Reading, missing_columns, reading
+from cdc_merge.mapping.columns import Reading, Shape, missing_columns, reading, shape
 from cdc_merge.mapping.lineage import Lineages, Touch
 from cdc_merge.mapping.locating import Located, locate, wanted_identity
 from cdc_merge.mapping.telling import Scope, inserted, tell_followed, tell_single
@@ -62,6 +62,7 @@ class Mapped(NamedTuple):
     `parked` are rows that could not be read or located, without values. `cut_us`: by how much the commit time lay too
     far ahead. `carried`: a record whose row came from another key and whose change leaves fields out (unchanged
     TOASTed or unsent columns): they are what this source held before the transaction under the key named here.
+    `shapes`: the tables whose columns are announced for the first time, or differently from before.
     """
 
     changes: tuple[Change, ...]
@@ -71,6 +72,7 @@ class Mapped(NamedTuple):
     parked: tuple[Parked, ...] = ()
     cut_us: int = 0
     carried: Mapping[RecordKey, str] = {}
+    shapes: tuple[Shape, ...] = ()
 
 
 class Mapper:
@@ -90,6 +92,8 @@ class Mapper:
         self._compiled: dict[int, tuple[Relation, tuple[Reading, ...]]] = {}
         self._readings: dict[Relation, tuple[Reading, ...]] = {}
         self._unreported: list[Parked] = []
+        self._announced: dict[str, Relation] = {}
+        self._shapes: list[Shape] = []
 
     def expected(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Rows by table as rows by entity; 0 where the server has no estimate."""
@@ -135,7 +139,9 @@ class Mapper:
             clock = tick(clock, commit_us)
             for how in readings:
                 take(how, change, clock)
-        return taken.mapped(clock, self._reported())._replace(cut_us=tx.commit_us - commit_us)
+        return taken.mapped(clock, self._reported())._replace(
+            cut_us=tx.commit_us - commit_us, shapes=self._seen_shapes()
+        )
 
     def snapshot(self, rows: SnapshotRows, began: SnapshotBegan, clock: Stamp) -> Mapped:
         """Map a piece of a first copy: what the source held at its consistent point. Stamps count on from there."""
@@ -148,7 +154,7 @@ class Mapper:
             clock = tick(clock, began.at_us)
             for how in readings:
                 taken.take_snapshot(how, change, clock)
-        return taken.mapped(clock, self._reported())
+        return taken.mapped(clock, self._reported())._replace(shapes=self._seen_shapes())
 
     def _read(self, relation: Relation) -> tuple[Reading, ...]:
         # By identity first: hashing a relation with all its columns costs more than mapping a row.
@@ -158,6 +164,9 @@ class Mapper:
         if len(self._compiled) >= _RELATIONS_KEPT:
             self._compiled.clear()
             self._readings.clear()
+        if self._announced.get(relation.table) != relation:
+            self._announced[relation.table] = relation
+            self._shapes += [shape(table, relation, self._plan) for table in self._tables.get(relation.table, ())]
         readings = self._readings.get(relation)
         if readings is None:
             readings = self._readings[relation] = self._compile(relation)
@@ -177,6 +186,10 @@ class Mapper:
                 for column in missing_columns(table, relation)
             )
         return tuple(readings)
+
+    def _seen_shapes(self) -> tuple[Shape, ...]:
+        shapes, self._shapes = tuple(self._shapes), []
+        return shapes
 
     def _reported(self) -> tuple[Parked, ...]:
         reported, self._unreported = tuple(self._unreported), []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import itemgetter
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from cdc_merge.mapping.documents import plain
 from cdc_merge.mapping.keys import KeyReader, key_reader, value_text
@@ -46,6 +46,48 @@ class Reading:
 
 
 ACTOR_FIELD: Final = ""
+_NUMBERS: Final = frozenset({"integer", "decimal", "float"})
+_ONLY: Final[Mapping[str, frozenset[str]]] = {"counter": _NUMBERS, "flag": frozenset({"boolean"})}
+"""Merge types that can read nothing else, whatever is known of the other sources' columns."""
+
+
+class Drift(NamedTuple):
+    """A mapped column that cannot be read as it was mapped; `field` is None for a column of the key."""
+
+    field: str | None
+    column: str
+
+
+class Shape(NamedTuple):
+    """A table as it was last announced, as far as one entity is concerned."""
+
+    entity: str
+    table: str
+    drifts: tuple[Drift, ...]
+
+
+def shape(table: TableMap, relation: Relation, plan: Plan) -> Shape:
+    """Which mapped columns are gone, or have a type that their field cannot be read from."""
+    there = {column.name: column for column in relation.columns}
+    keys = [Drift(None, column) for column in table.key if column not in there]
+    entity = plan.entities.get(table.entity)
+    fields = [
+        Drift(field, column)
+        for field, column in table.fields.items()
+        if column not in there or not _readable(there[column], field, entity)
+    ]
+    return Shape(table.entity, table.table, (*keys, *fields))
+
+
+def _readable(column: Column, field: str, entity: EntityPlan | None) -> bool:
+    """Sets and maps read several types; a field without a type of its own reads any."""
+    wanted, has = _wanted_type(field, entity), value_type(column.type_oid, column.type_name)
+    planned = entity.fields.get(field) if entity else None
+    if planned is not None and planned.merge in _ONLY:
+        return has in _ONLY[planned.merge]
+    if not wanted or has == wanted or planned is None or planned.merge in ("set", "map"):
+        return True
+    return (has, wanted) in _CONVERSIONS or {has, wanted} <= _NUMBERS
 
 
 def missing_columns(table: TableMap, relation: Relation) -> tuple[str, ...]:
@@ -69,7 +111,7 @@ def reading(table: TableMap, relation: Relation, plan: Plan, label: str) -> Read
             _field_reader(relation.columns[index_of[column]], field, plan.entities.get(table.entity)),
         )
         for field, column in table.fields.items()
-        if column in index_of
+        if column in index_of and _readable(relation.columns[index_of[column]], field, plan.entities.get(table.entity))
     )
     actor_index = index_of.get(table.actor_column or "")
     actor = None if actor_index is None else (actor_index, _reader(relation.columns[actor_index]))

@@ -27,8 +27,9 @@ from cdc_merge.sources.watch import Watch, Watched
 
 FINISH_LIMIT_S: Final = 0.5  # a stream that ends in peace frees its slot at once; closing the socket is enough, too
 
-_BLOCKING: Final = frozenset({"wal_level", "publication_missing", "table_missing", "column_missing", "configuration"})
-_BLOCKING_FIRST_COPY: Final = _BLOCKING | {"not_selectable", "not_permitted"}
+_BLOCKING: Final = frozenset({"wal_level", "publication_missing", "table_missing", "configuration"})
+# A column that goes while the stream is followed concerns its own field only (`schema_drift`).
+_BLOCKING_FIRST_COPY: Final = _BLOCKING | {"column_missing", "not_selectable", "not_permitted"}
 
 
 @dataclass(frozen=True, slots=True)

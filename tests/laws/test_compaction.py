@@ -13,10 +13,11 @@ from cdc_merge.merge.fold import advance, fold
 from cdc_merge.merge.questions import questions
 from cdc_merge.merge.reading import merged
 from cdc_merge.merge.record import Record
-from cdc_merge.model import Change, MergedRecord, Question
-from cdc_merge.plan import EntityPlan
+from cdc_merge.model import UNKNOWN, Change, MergedRecord, Question
+from cdc_merge.plan import EntityPlan, FieldPlan
 from tests.laws.test_fold_equals_oracle import story
-from tests.laws.worlds import ALPHABETS, USUAL, scripts, small_worlds
+from tests.laws.worlds import ALPHABETS, USUAL, World, scripts, small_worlds
+from tests.laws.worlds import entity as entity_of
 
 RARE = ("truncate", "late_copy", "named_copy", "marked_from", "decide", "decide_delete")
 
@@ -65,3 +66,19 @@ def test_a_compacting_fold_says_what_the_full_fold_says_in_longer_stories(merge_
     if changes:
         check(entity, changes)
         check_advanced(entity, changes, data.draw(st.integers(0, len(changes))))
+
+
+def test_an_unknown_delta_stays_a_question_however_often_its_cell_is_compacted() -> None:
+    world = World(entity_of(FieldPlan("f", "counter"), FieldPlan("g")), full_old=False)
+    world.rows["A"] = {"f": 1, "g": "0"}
+    for number in range(2, 5):
+        world.changes.append(_with_unknown_base(world, number))
+    asked = [q for q in questions(fold(world.plan, world.changes, compacts=True)) if q.kind == "unknown_base"]
+    assert asked == [q for q in questions(fold(world.plan, world.changes)) if q.kind == "unknown_base"]
+
+
+def _with_unknown_base(world: World, number: int) -> Change:
+    """An update from an unknown value, of a field that was unchanged TOAST until then."""
+    change = world.update("A", f=number)
+    world.changes.pop()
+    return change._replace(fields={"f": (UNKNOWN, number)})
