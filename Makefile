@@ -22,7 +22,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python tests/install_extras.py
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 setup: $(STAMP)
 
