@@ -17,6 +17,7 @@ from cdc_merge.model import (
     ClockCut,
     Conflict,
     ConflictMoved,
+    DetectionDegraded,
     Fact,
     Parked,
     SnapshotProgress,
@@ -66,6 +67,9 @@ class Logs:
             case ClockCut():
                 ahead: Fields = {"source": fact.source, "ahead_seconds": fact.ahead_us / 1e6}
                 write(logging.WARNING, "clock_cut", "A source's clock is ahead of ours; its stamp was cut.", ahead)
+            case DetectionDegraded():
+                lost: Fields = {"source": fact.source, "entity": fact.entity, "reason": fact.reason}
+                write(logging.WARNING, "detection_degraded", "A change met what retention had removed.", lost)
             case SnapshotProgress():
                 rows: Fields = {
                     "source": fact.source,
