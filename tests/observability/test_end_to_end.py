@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from cdc_merge.app import Sidecar
+from cdc_merge.cli.main import run
 from cdc_merge.config.load import load
 from cdc_merge.demo.servers import Server
 from tests.conftest import drop_slots
@@ -69,6 +70,7 @@ class Scene(NamedTuple):
     sidecar: Sidecar
     prometheus: str
     receiver: Receiver
+    config: Path
 
     def told(self, name: str, status: str = "firing", **labels: str) -> tuple[str, Parsed]:
         """The notification, once it has come: who received it, and the alert."""
@@ -117,7 +119,8 @@ def scene(new_server: Callable[..., Server], tmp_path: Path) -> Iterator[Scene]:
         servers = {"crm": new_server(), "erp": new_server()}
         for server in servers.values():
             prepared(server)
-        sidecar = Sidecar(load(configured(tmp_path, servers), {}))
+        config_file = configured(tmp_path, servers)
+        sidecar = Sidecar(load(config_file, {}))
         stack.callback(sidecar.stop)
         sidecar.start()
         (tmp_path / "rules").mkdir()
@@ -128,16 +131,19 @@ def scene(new_server: Callable[..., Server], tmp_path: Path) -> Iterator[Scene]:
             "scrape_configs": [{"job_name": "cdc-merge", "static_configs": [{"targets": [sidecar.address]}]}],
         }
         address = stack.enter_context(prometheus(tmp_path / "prometheus", config))
-        yield Scene(servers["crm"], servers["erp"], sidecar, address, receiver)
+        yield Scene(servers["crm"], servers["erp"], sidecar, address, receiver, config_file)
 
 
 @pytest.mark.timeout(240)
-def test_a_storm_a_stopped_source_a_lost_slot_and_a_dead_sidecar_reach_the_right_people(scene: Scene) -> None:
+def test_a_storm_a_stopped_source_a_lost_slot_and_a_dead_sidecar_reach_the_right_people(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
     copied = "sum(cdc_merge_snapshot_rows_total) and sum(cdc_merge_source_up) == 2 and sum(up) == 1"
     wait_until(lambda: queried(scene.prometheus, copied), "both first copies are done and scraped")
     assert queried(scene.prometheus, copied)[0]["value"][1] == str(2 * CUSTOMERS)
     assert {alert["labels"]["alertname"] for _, alert in scene.receiver.told} <= {"CdcMergeWatchdog"}
     a_conflict_storm(scene)
+    one_command(scene, capsys)
     a_stopped_source(scene)
     a_lost_slot(scene)
     a_dead_sidecar(scene)
@@ -163,6 +169,18 @@ def three_clicks(console_url: str) -> None:
     }
     writes = [change for change in fetched(f"{record}/history")["items"] if change["kind"] == "write"]
     assert {write["source"] for write in writes} == {"crm", "erp"}
+
+
+def one_command(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the labels of the alert to the conflicts, and from the key of one to its history, as the runbook says."""
+    _, alert = scene.told("CdcMergeConflictStorm", entity="customer")
+    asked = ["conflicts", "list", "--status", "open", "--entity", alert["labels"]["entity"]]
+    assert run(["--config", str(scene.config), "--output", "json", *asked]) == 0
+    (conflict, *_) = json.loads(capsys.readouterr().out)["items"]
+    assert run(["--config", str(scene.config), "record", "history", conflict["entity"], conflict["key"]]) == 0
+    told = capsys.readouterr().out
+    assert f"crm{conflict['key']}" in told
+    assert f"erp{conflict['key']}" in told
 
 
 def a_stopped_source(scene: Scene) -> None:
