@@ -12,11 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
 APT_SECONDS: Final = 600  # one apt-get call, a slow mirror included
+SERVICE_POLICY: Final = Path("/usr/sbin/policy-rc.d")
 CLUSTER_DEFAULTS: Final = Path("/etc/postgresql-common/createcluster.conf")
 
 
@@ -76,6 +78,20 @@ def _no_cluster_by_itself() -> None:
         CLUSTER_DEFAULTS.write_text(setting.sub("create_main_cluster = false", CLUSTER_DEFAULTS.read_text()))
 
 
+@contextmanager
+def _no_services() -> Iterator[None]:
+    """Debian's packages would start what they bring (policy-rc.d, invoke-rc.d(8)); a policy that is there stays."""
+    if SERVICE_POLICY.exists():
+        yield
+        return
+    SERVICE_POLICY.write_text("#!/bin/sh\nexit 101\n")
+    SERVICE_POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        SERVICE_POLICY.unlink()
+
+
 def _install(piece: Piece) -> None:
     print(f"Installing {piece.name} ({piece.how})", file=sys.stderr)
     for package in piece.packages:
@@ -89,8 +105,9 @@ def main() -> None:
     wanted = [piece for piece in missing() if piece.packages]
     if not wanted or not _may_install() or not _apt("update"):
         return
-    for piece in wanted:
-        _install(piece)
+    with _no_services():
+        for piece in wanted:
+            _install(piece)
 
 
 if __name__ == "__main__":
