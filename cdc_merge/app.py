@@ -136,9 +136,9 @@ class Sidecar:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self._failure is None:
             durable = self._durable_lsns()
-            if all(durable.get(source, 0) >= lsn for source, lsn in lsns.items()):
-                if not self.store.conflicts({"status": "settling"}, None, 1):
-                    return True
+            reached = all(durable.get(source, 0) >= lsn for source, lsn in lsns.items())
+            if reached and not self.store.conflicts({"status": "settling"}, None, 1):
+                return True
             self._stopping.wait(0.05)
         return False
 
@@ -216,7 +216,6 @@ class Sidecar:
         mapper = Mapper(settings.name, tables, plan, whole_rows=settings.snapshot == "never")
         return source, Intake(settings.name, mapper, settings.slot)
 
-
     def _reader(self, settings: PostgresSourceSettings, columns: Mapping[str, tuple[str, ...]]) -> Source:
         dsn, wake, observe = settings.dsn.reveal(), self._wake.set, self._observe
         reader = ReaderSettings(
@@ -242,7 +241,9 @@ def _tokens(file: Path) -> str:
     try:
         return file.read_text()
     except OSError as error:
-        raise ConfigError(f"The tokens file {file} cannot be read: {error.strerror}.", hint="Mend access.tokens_file.") from error
+        raise ConfigError(
+            f"The tokens file {file} cannot be read: {error.strerror}.", hint="Mend access.tokens_file."
+        ) from error
 
 
 def open_reading(settings: Settings) -> Reading:

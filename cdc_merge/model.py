@@ -478,7 +478,9 @@ class DetectionDegraded:
     reason: str
 
 
-Fact: TypeAlias = "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress | DetectionDegraded"
+Fact: TypeAlias = (
+    "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress | DetectionDegraded"
+)
 
 EMPTY: Final[Mapping[str, Value]] = {}
 

@@ -27,8 +27,8 @@ from cdc_merge.model import (
     ClockCut,
     Conflict,
     ConflictMoved,
-    DetectionDegraded,
     Delivery,
+    DetectionDegraded,
     Fact,
     Idle,
     MaybeValue,
@@ -263,6 +263,7 @@ class Pipeline:
             total.update(rulebook.tally)
             rulebook.tally.clear()
         return total
+
 
 def _holds(entry: Entry, source: str) -> bool:
     row = entry.record.rows.get(source)

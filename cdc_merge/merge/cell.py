@@ -34,6 +34,9 @@ ABSENT: Final[Any] = Absent.ABSENT
 # Beyond this many kept writes a cell is compacted. Small, so that masks stay machine words; large enough to be rare.
 COMPACT_AT = 8
 
+# A row that was deleted and inserted again and again goes back to many inserts; beyond so many they are compacted too.
+MANY_INSERTS = 4
+
 WRITE, BASELINE, DECIDED = 0, 1, 2
 
 
@@ -88,7 +91,9 @@ class Write:
         "value",
     )
 
-    def __init__(self, bit: int, source: str, change: Change, value: MaybeValue, key: object, seen: int) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - made millions of times: positional, and no builder in between
+        self, bit: int, source: str, change: Change, value: MaybeValue, key: object, seen: int
+    ) -> None:
         self.bit = bit
         self.source = source
         self.change = change
@@ -138,9 +143,23 @@ class Side:
     """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
     inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `base`: what the parts of a
     counter or log add to while nobody has rewritten it; `ended`: a new life of the record began elsewhere since, so the value does
-    not count as long as nobody writes; `untouched`: it still holds its first snapshot value, `baseline` is that value as an insert; `gone`: (value, key) before its row was deleted."""
+    not count as long as nobody writes; `untouched`: it still holds its first snapshot value, `baseline` is that value as an insert;
+    `gone`: (value, key) before its row was deleted."""
 
-    __slots__ = ("base", "baseline", "by", "ended", "first", "first_key", "gone", "inserts", "key", "seen", "untouched", "value")
+    __slots__ = (
+        "base",
+        "baseline",
+        "by",
+        "ended",
+        "first",
+        "first_key",
+        "gone",
+        "inserts",
+        "key",
+        "seen",
+        "untouched",
+        "value",
+    )
 
     def __init__(self) -> None:
         self.value: MaybeValue = UNKNOWN
@@ -171,7 +190,8 @@ class Traits(NamedTuple):
 class Cell:
     """The state of one unit. `sides`: per source; `diverged`: pairs of sources that differed at their first snapshot and have not held
     one value since; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
-    values nobody has replaced; `past`: for (s, t) what t has held since the two last held one value (`agreement: past`); `sets`: rewrites of a counter or log that no other rewrite has seen; `watched`: may ask although
+    values nobody has replaced; `past`: for (s, t) what t has held since the two last held one value (`agreement: past`); `sets`:
+    rewrites of a counter or log that no other rewrite has seen; `watched`: may ask although
     nothing is concurrent; `extra`: a type's own state."""
 
     __slots__ = (
@@ -563,6 +583,8 @@ class Cell:
 
     def compact(self) -> None:
         """Forget what can never matter again; masks are renumbered. Exact: see the module's header."""
+        if any(len(side.inserts) > MANY_INSERTS for side in self.sides.values()):
+            self._compact_inserts()
         if self._is_plain() and self._compact_plain():
             return
         keep = self.frontier | self.overwritten | self.baselines | self.sets
@@ -576,6 +598,18 @@ class Cell:
             masks.append(write.seen)
             masks.append(write.after)
         self._renumber(self._representatives(keep, masks))
+
+    def _compact_inserts(self) -> None:
+        """Inserts that the same sides and writes go back to can never be told apart again: the latest of each kind stays
+        for all of them."""
+        owners: list[Side | Write] = [*self.sides.values(), *self.writes.values()]
+        latest: dict[tuple[object, ...], Insert] = {}
+        for insert in sorted(frozenset[Insert]().union(*[owner.inserts for owner in owners])):
+            held_by = tuple([insert in owner.inserts for owner in owners])
+            latest[insert.stamp if insert.baseline else insert.first, held_by] = insert
+        kept = frozenset(latest.values())
+        for owner in owners:
+            owner.inserts &= kept
 
     def _is_plain(self) -> bool:
         """One write stands and nothing else is kept: the common case, in which compacting is a few steps."""
@@ -637,7 +671,7 @@ class Cell:
     def _both(self, one: Any, other: Any) -> Any:
         return other if one is None else one if other is None else self.traits.together(one, other)
 
-    def _renumber(self, survivors: list[Write]) -> None:
+    def _renumber(self, survivors: list[Write]) -> None:  # noqa: C901 - one loop for each kind of mask
         renamed = {write.bit: 1 << index for index, write in enumerate(survivors)}
 
         def moved(mask: int) -> int:

@@ -30,7 +30,9 @@ def explain(record: Record, field: str) -> Explanation:
     return _explained(record, unit, value_of(record, unit, cell), tuple(w.stamp for w in front), told)
 
 
-def _explained(record: Record, unit: Unit, value: MaybeValue, frontier: tuple, writes: tuple[Explained, ...]) -> Explanation:  # type: ignore[type-arg]
+def _explained(
+    record: Record, unit: Unit, value: MaybeValue, frontier: tuple, writes: tuple[Explained, ...]
+) -> Explanation:  # type: ignore[type-arg]
     return Explanation(
         entity=record.units.entity.name,
         key=record.key,

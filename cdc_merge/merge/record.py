@@ -40,7 +40,8 @@ Outcomes = dict[tuple[str, str, str], int]
 
 class Row:
     """One source's row. `kept`: its last values still count as held (TRUNCATE, `deletes: local`). `fresh`: a marked insert
-    put it back, so that the first genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began with, `by`: the change that brought it."""
+    put it back, so that the first genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began
+    with, `by`: the change that brought it."""
 
     __slots__ = ("born", "by", "fresh", "identity", "kept", "last", "presence")
 
@@ -128,7 +129,9 @@ class Record:
     def refresh(self) -> None:
         """Who counts as holding the record, in the order of `from:`."""
         rows = self.rows
-        present = tuple(s for s in self.units.entity.sources if s in rows and (rows[s].presence == PRESENT or rows[s].kept))
+        present = tuple(
+            s for s in self.units.entity.sources if s in rows and (rows[s].presence == PRESENT or rows[s].kept)
+        )
         self.present = present
         self.holding = self.units.holding(present)
 
@@ -256,6 +259,7 @@ def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | No
 
 
 def _new_delete(record: Record, change: Change, source: str) -> None:
+    _forget_known(record)
     delete = Delete(change, source, record.known.get(source, NONE))
     if not _was_awaited(record, delete):
         record.deletes.append(delete)
@@ -263,6 +267,12 @@ def _new_delete(record: Record, change: Change, source: str) -> None:
     for name, cell in record.cells.items():
         unit = record.unit_of[name]
         unit.type.witness(cell, delete.stamp, source, not record.units.maps(source, unit))
+
+
+def _forget_known(record: Record) -> None:
+    """Only of deletes that count does it matter who has seen them."""
+    count = frozenset([delete.stamp for delete in record.deletes])
+    record.known = {source: known & count for source, known in record.known.items()}
 
 
 def _was_awaited(record: Record, delete: Delete) -> bool:
@@ -362,7 +372,9 @@ def _events(record: Record, change: Change, source: str) -> Iterator[tuple[Unit,
         yield from _others(record, change, source)
 
 
-def _feed(record: Record, change: Change, source: str, born: Insert | None, outcomes: Outcomes | None) -> None:
+def _feed(  # noqa: C901 - the hot path, in one piece
+    record: Record, change: Change, source: str, born: Insert | None, outcomes: Outcomes | None
+) -> None:
     """Give every unit that the change touches its event. The hot path: one pass, one event object, no look-up twice."""
     event = Event(source, change, born, record.known.get(source, NONE))
     event.max_ahead_us = record.max_ahead_us

@@ -47,9 +47,7 @@ ORDER = ["draft", "confirmed", "shipped"]
 STORIES = (
     Story("mv", "138…1", (Step("crm", "138…2"), Step("erp", "138…3")), ("lww", {}), ("mv", {})),
     Story("lww", "old remark", (Step("crm", "call back"), Step("erp", "paid")), ("mv", {}), ("lww", {})),
-    Story(
-        "priority", "B", (Step("crm", "A"), Step("erp", "C")), ("lww", {}), ("priority", {"order": ["crm", "erp"]})
-    ),
+    Story("priority", "B", (Step("crm", "A"), Step("erp", "C")), ("lww", {}), ("priority", {"order": ["crm", "erp"]})),
     Story("counter", 10, (Step("crm", 9), Step("erp", 9)), ("mv", {}), ("counter", {})),
     Story("max", 5, (Step("crm", 9), Step("erp", 7)), ("lww", {}), ("max", {})),
     Story("min", 5, (Step("crm", 2), Step("erp", 4)), ("lww", {}), ("min", {})),
@@ -61,8 +59,14 @@ STORIES = (
         ("lww", {}),
         ("map", {}),
     ),
-    Story("flag", None, (Step("crm", True), Step("erp", False)), ("lww", {}), ("flag", {"wins": True})),
-    Story("lattice", "draft", (Step("crm", "shipped"), Step("erp", "confirmed")), ("lww", {}), ("lattice", {"order": ORDER})),
+    Story("flag", None, (Step("crm", value=True), Step("erp", value=False)), ("lww", {}), ("flag", {"wins": True})),
+    Story(
+        "lattice",
+        "draft",
+        (Step("crm", "shipped"), Step("erp", "confirmed")),
+        ("lww", {}),
+        ("lattice", {"order": ORDER}),
+    ),
     Story("append", "1;", (Step("crm", "1;2;"), Step("erp", "1;3;")), ("lww", {}), ("append", {})),
     Story("immutable", "T-1", (Step("crm", "T-2"),), ("lww", {}), ("immutable", {})),
 )
@@ -103,7 +107,11 @@ def shown(value: Any) -> str:
 
 
 def picture(story: Story) -> str:
-    parts = [*_lanes(story), *_verdict(story, story.wrong, 190, "#b3261e"), *_verdict(story, story.right, 250, "#1b6e3c")]
+    parts = [
+        *_lanes(story),
+        *_verdict(story, story.wrong, 190, "#b3261e"),
+        *_verdict(story, story.right, 250, "#1b6e3c"),
+    ]
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 310" font-family="sans-serif" font-size="14" '
@@ -113,7 +121,9 @@ def picture(story: Story) -> str:
 
 
 def _lanes(story: Story) -> list[str]:
-    parts = [_text(16, 28, f"Two systems edit at the same time, before either has seen the other: {story.name}", "#222222")]
+    parts = [
+        _text(16, 28, f"Two systems edit at the same time, before either has seen the other: {story.name}", "#222222")
+    ]
     for source, y in LANES.items():
         parts.append(_text(16, y + 5, source, "#222222"))
         parts.append(f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - 20}" y2="{y}" stroke="#888888"/>')

@@ -636,7 +636,12 @@ def test_what_is_due_outlives_the_worker(opening: Opening) -> None:
 
 def test_what_is_due_is_not_kept_of_a_batch_that_failed(opening: Opening) -> None:
     store = opening()
-    with pytest.raises(KeyError), store.transaction() as tx:
-        tx.save_due({A: 7})
-        raise KeyError("the batch fails")
+
+    def fail() -> None:
+        with store.transaction() as tx:
+            tx.save_due({A: 7})
+            raise KeyError("the batch fails")
+
+    with pytest.raises(KeyError):
+        fail()
     assert store.due() == {}

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cdc_merge.history.order import ordered
-from cdc_merge.merge import base, record
+from cdc_merge.merge import base, cell, record
 from cdc_merge.merge.cell import Cell, Side, Waiting, Write
 from cdc_merge.merge.drift import Drift
 from cdc_merge.merge.fold import MAX_AHEAD_US, advance, fold
@@ -36,6 +36,7 @@ EVERY_KIND = sorted({*STEPS} - {"snapshot"})
 def _compacted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "COMPACT_AT", 1)
     monkeypatch.setattr(base, "SMALL", 0)
+    monkeypatch.setattr(cell, "MANY_INSERTS", 0)
 
 
 def through_a_base(units: Units, folded: Record) -> Record:

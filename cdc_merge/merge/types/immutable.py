@@ -88,5 +88,13 @@ def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
 
 
 TYPE = mv.TYPE._replace(
-    name="immutable", zero=zero, apply=apply, snapshot=snapshot, decide=decide, end=end, read=read, start=start, asks=asks
+    name="immutable",
+    zero=zero,
+    apply=apply,
+    snapshot=snapshot,
+    decide=decide,
+    end=end,
+    read=read,
+    start=start,
+    asks=asks,
 )._replace(saved=saved, restored=restored)

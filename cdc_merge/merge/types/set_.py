@@ -182,7 +182,10 @@ def _remove(cell: Cell, plan: FieldPlan, element: object, what: tuple[Event, See
     if any(waiting[:2] == (source, element) for waiting in elements.waiting):
         elements.dropped.add((source, element))
     if plan.options.get("wins") == "remove":
-        elements.removals.setdefault(element, []).append({**taught, source: event.change.stamp})
+        removal: Seen = {**taught, source: event.change.stamp}
+        # Whoever sees this removal has seen those that its source had seen: they keep nothing out by themselves any more.
+        kept = [seen_by for seen_by in elements.removals.get(element, ()) if not removal.keys() <= seen_by.keys()]
+        elements.removals[element] = [*kept, removal]
         _keep(elements, element, lambda dot: any(dot.since.get(s, at) > at for s, at in taught.items()))
         return
     _keep(elements, element, lambda dot: source not in dot.seen_by)
