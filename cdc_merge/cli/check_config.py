@@ -14,7 +14,7 @@ import click
 from cdc_merge.cli.invocation import Invocation, print_json
 from cdc_merge.config import Settings, load
 from cdc_merge.config.columns import Columns, catalog_problems, with_value_types
-from cdc_merge.config.load import refused
+from cdc_merge.config.load import refused, written
 from cdc_merge.config.problems import Path, Problem
 from cdc_merge.config.settings import PostgresSource
 from cdc_merge.documents import Document
@@ -53,13 +53,16 @@ def command(invocation: Invocation, *, offline: bool) -> None:
     _good(invocation, settings, offline=offline)
 
 
-def looked_at(settings: Settings) -> Settings:
+def looked_at(settings: Settings, *, has_run: bool) -> Settings:
     """The settings with the types that the sources' catalogs tell. ConfigError for what they contradict, SourceRefused for a source
-    that says no; a source that cannot be reached is told about and may come later."""
+    that says no; a source that cannot be reached is told about and may come later. What a sidecar that `has_run` before meets is a
+    change of the source, not a mistake of the file: it is told, the rest goes on, and the merge asks about it (`schema_drift`)."""
     answers = ask(settings)
     problems = [*answers.problems, *catalog_problems(settings, answers.columns, frozenset(answers.asked))]
-    if problems:
+    if problems and not has_run:
         raise refused(settings.file, settings.lines, problems)
+    for line in written(settings.file, settings.lines, problems):
+        click.echo(f"warning: {line}", err=True)
     for error in answers.silent.values():
         if isinstance(error, SourceRefused):
             raise error

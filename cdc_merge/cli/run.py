@@ -10,6 +10,7 @@ import click
 from cdc_merge.cli.check_config import looked_at
 from cdc_merge.cli.invocation import Invocation
 from cdc_merge.config import load
+from cdc_merge.config.settings import SqliteStore
 from cdc_merge.errors import CdcMergeError
 from cdc_merge.observers import log_lines
 
@@ -36,7 +37,8 @@ def command(invocation: Invocation, role: str, log_format: str | None, log_level
     settings = load(invocation.config, os.environ)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
-    settings = looked_at(settings)
+    store = settings.store
+    settings = looked_at(settings, has_run=isinstance(store, SqliteStore) and store.path.exists())
     log_lines.configure(log_format or ("console" if sys.stderr.isatty() else "json"), log_level.upper())
     # Imported when it runs: the sources' and stores' packages would slow down every other command.
     from cdc_merge import app  # noqa: PLC0415

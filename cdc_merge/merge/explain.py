@@ -14,7 +14,7 @@ from cdc_merge.merge.questions import shown
 from cdc_merge.merge.reading import effective, value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Unit
-from cdc_merge.model import UNKNOWN, Explained, Explanation, Json, MaybeValue
+from cdc_merge.model import UNKNOWN, Explained, Explanation, Json, MaybeValue, Stamp
 
 
 def explain(record: Record, field: str) -> Explanation:
@@ -31,8 +31,8 @@ def explain(record: Record, field: str) -> Explanation:
 
 
 def _explained(
-    record: Record, unit: Unit, value: MaybeValue, frontier: tuple, writes: tuple[Explained, ...]
-) -> Explanation:  # type: ignore[type-arg]
+    record: Record, unit: Unit, value: MaybeValue, frontier: tuple[Stamp, ...], writes: tuple[Explained, ...]
+) -> Explanation:
     return Explanation(
         entity=record.units.entity.name,
         key=record.key,
