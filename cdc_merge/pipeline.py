@@ -381,7 +381,7 @@ class Batch:
         """When the record's traces may be told: 0 for now, None for no traces. What is late may still take them
         back."""
         record = entry.record
-        if record.last is None or not any(cell.traces for cell in record.cells.values()):
+        if record.last is None or not any(record.cells[name].traces for name in record.unsettled):
             return None
         return 0 if self._pipeline.watermark_us > record.last.wall_us else record.last.wall_us
 

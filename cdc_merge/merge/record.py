@@ -310,10 +310,11 @@ def _copied_delete(record: Record, change: Change, source: str) -> None:
         record.waiting.append((source, change.stamp))
     for delete in record.deletes:
         record.known[source] = record.known.get(source, NONE) | delete.known | {delete.stamp}
-        for cell in record.cells.values():
+        for name, cell in record.cells.items():
             for write in list(cell.of(cell.frontier)):
                 if write.source == source and opposes(cell, write, delete):
                     cell.take_out(write)
+                    record.unsettled[name] = None
             cell.side(source).seen |= cell.deletes.get(delete.stamp, 0)
 
 
@@ -394,7 +395,7 @@ def _feed(  # noqa: C901 - the hot path, in one piece
         if unit.plan.agreement == "past" and change.row != DECISION:
             cell.remember(source, event.holders, came=change.row != SNAPSHOT)
         front = cell.frontier
-        if front & (front - 1) or cell.watched or cell.diverged or cell.baselines:
+        if front & (front - 1) or cell.watched or cell.diverged or cell.baselines or cell.traces:
             record.unsettled[unit.name] = None
         elif record.unsettled:
             record.unsettled.pop(unit.name, None)

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 
 from cdc_merge import records
 from cdc_merge.errors import StoreUnavailable
-from cdc_merge.merge.fold import fold
+from cdc_merge.merge.base import saved
+from cdc_merge.merge.fold import advance, fold
 from cdc_merge.merge.questions import questions
 from cdc_merge.merge.reading import merged
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.resume import policy_of
-from cdc_merge.model import INSERT, UNKNOWN, UPDATE, Change, Place, RecordKey, Stamp
+from cdc_merge.merge.units import Units
+from cdc_merge.model import DELETE, INSERT, UNKNOWN, UPDATE, Change, Place, RecordKey, Stamp
 from cdc_merge.plan import EntityPlan, FieldPlan, Plan
 from cdc_merge.ports import Store, StoreTransaction
 from cdc_merge.records import Records
@@ -300,3 +302,28 @@ def test_three_thousand_edits_that_come_shuffled_in_every_batch_are_the_full_fol
         dice.shuffle(batch)
         merge(cache, store, batch)
     assert said(cache.get(A_RECORD).record) == expected(SHOP, history)
+
+
+CYCLES: dict[str, tuple[FieldPlan, Callable[[int], list[tuple[str, Any, Any]]]]] = {
+    "rows that come and go": (FieldPlan("name"), lambda number: [(INSERT, None, number), (DELETE, None, None)]),
+    "elements that come and go": (
+        FieldPlan("name", merge="set", options={"wins": "remove"}, value_type="array"),
+        lambda number: [(UPDATE, ("x",), ()), (UPDATE, (), ("x",))],
+    ),
+}
+
+
+@pytest.mark.parametrize("cycle", CYCLES)
+def test_the_state_of_a_record_does_not_grow_with_its_changes(cycle: str) -> None:
+    shape, steps = CYCLES[cycle]
+    entity = EntityPlan(ENTITY, SOURCES, dict.fromkeys(SOURCES, frozenset({"name"})), {"name": shape})
+    going, sizes = Record(Units(entity), KEY, max_ahead_us=5_000_000, compacts=True), []
+    places = iter(range(10**6))
+    for number in range(400):
+        for row, before, after in steps(number):
+            at = next(places)
+            told = {} if row == DELETE else {"name": (UNKNOWN if before is None else before, after)}
+            place = Place("of crm", 1, at, "public.item", 0)
+            advance(going, Change(ENTITY, KEY, Stamp(at * 1000, 0, "crm"), place, row, told))
+        sizes.append(len(repr(saved(going))))
+    assert max(sizes[200:]) < 1.3 * max(sizes[50:100])
