@@ -40,7 +40,8 @@ ABOUT: Final = (
     Panel(
         BARS,
         "Who disagrees",
-        "Conflicts in the range on display by the two sources that disagree. One pair far ahead: a job between them.",
+        "Conflicts in the range on display by the two sources that disagree; one name alone: only that source is asked about. "
+        "One pair far ahead: a job between them.",
         "short",
         (Query(f"sum by (pair) (increase(cdc_merge_conflict_pairs_total{{{ENTITY}}}[$__range])) > 0", "{{pair}}"),),
         12,

@@ -58,7 +58,7 @@ LIGHTS: Final = (
     ),
     Panel(
         STAT,
-        "Critical and high conflicts open",
+        "Critical and high open",
         "Questions that somebody must answer soon.",
         "short",
         (Query(f'sum(cdc_merge_conflicts_open{{{JOB}, severity=~"critical|high"}})'),),
