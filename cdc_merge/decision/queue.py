@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cdc_merge.merge.cell import MISSING, Cell, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.questions import candidate, shown
 from cdc_merge.merge.reading import value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Unit
+from cdc_merge.merge.writes import MISSING, Write
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Candidate, Conflict, Question
 
 Asked = tuple[str | None, str, str | None]

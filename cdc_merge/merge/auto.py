@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Protocol, TypeAlias
 
-from cdc_merge.merge.cell import BASELINE, DECIDED, Cell, Write
+from cdc_merge.merge.cell import Cell
+from cdc_merge.merge.writes import BASELINE, DECIDED, Write
 from cdc_merge.model import DECISION_SOURCE, MaybeValue, Question, Stamp
 from cdc_merge.plan import FieldPlan
 

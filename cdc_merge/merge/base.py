@@ -15,10 +15,12 @@ from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from cdc_merge.merge import maps
-from cdc_merge.merge.cell import ABSENT, MISSING, Cell, Insert, Side, Waiting, Write
+from cdc_merge.merge.cell import Cell
+from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.drift import Drift
 from cdc_merge.merge.record import Delete, Record, Row
 from cdc_merge.merge.units import Unit, Units
+from cdc_merge.merge.writes import ABSENT, MISSING, Insert, Side, Waiting, Write
 from cdc_merge.model import UNKNOWN, Change, Copy, MaybeValue, Place, Stamp
 
 Tree: TypeAlias = Sequence[Any]
@@ -151,7 +153,7 @@ class _Saving:
 
     def _of_cell(self, unit: Unit, cell: Cell) -> Tree:
         if len(cell.writes) > SMALL:
-            cell.compact()
+            compact(cell)
         fresh = Cell(cell.traits, cell.keyed, cell.order)
         plain: Forms = {
             **self._cell,

@@ -2,189 +2,31 @@
 
 The rules of semantics §2 live here and nowhere else: what a genuine write dominates, what a copy teaches, when sources
 agree, when what everybody holds is the value. `seen` sets are bit masks over the writes that the cell still keeps.
-
-Writes outside the frontier matter only through the sets that contain them: two such writes contained in the same sets can
-never be told apart again, so `compact` keeps the later of them, with what both add (`Traits.together`). The full fold never
-compacts; the law suite compares the two.
+What may be forgotten is compaction.py's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from decimal import Context, Decimal
-from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any
 
+from cdc_merge.merge.writes import (
+    ABSENT,
+    BASELINE,
+    DECIDED,
+    MISSING,
+    NO_INSERTS,
+    NO_PAST,
+    NOTHING,
+    PAST_VALUES,
+    Insert,
+    Side,
+    Traits,
+    Waiting,
+    Write,
+    ignores,
+)
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, MaybeValue, Stamp
-
-MISSING = object()
-
-
-class Absent(Enum):
-    """A key that a map does not have: held like a value, different from NULL."""
-
-    ABSENT = "absent"
-
-    def __repr__(self) -> str:
-        return "ABSENT"
-
-
-ABSENT: Final[Any] = Absent.ABSENT
-
-# Beyond this many kept writes a cell is compacted. Small, so that masks stay machine words; large enough to be rare.
-COMPACT_AT = 8
-
-# A row that was deleted and inserted again and again goes back to many inserts; beyond so many they are compacted too.
-MANY_INSERTS = 4
-
-WRITE, BASELINE, DECIDED = 0, 1, 2
-
-
-class Insert(NamedTuple):
-    """An insert that values go back to. `baseline`: a first-snapshot value, which counts as one against a first insert (§4)."""
-
-    stamp: Stamp
-    first: bool
-    baseline: bool
-
-
-NO_INSERTS: frozenset[Insert] = frozenset()
-NO_DELETES: frozenset[Stamp] = frozenset()
-# Shared by the many cells that no delete has witnessed; never written to.
-NOTHING: dict[Stamp, int] = {}
-NO_PAST: dict[tuple[str, str], list[tuple[object, int]]] = {}
-
-# How far back `agreement: past` looks (semantics §2 rule 3).
-PAST_VALUES = 100
-
-
-# More digits than any numeric column may have (131072 before the point, 16383 after), so that sums never round.
-EXACT = Context(prec=150_000)
-
-
-def plus(left: Decimal | int, right: Decimal | int) -> Decimal | int:
-    """The exact sum."""
-    if isinstance(left, int) and isinstance(right, int):
-        return left + right
-    return EXACT.add(Decimal(left), Decimal(right))
-
-
-class Write:
-    """A genuine edit (or decision, or first-snapshot value) of one cell. `seen`: what its source had seen before it;
-    `after`: just after it, agreement included. `part`: what it adds to a counter or log; `is_set`: it rewrites that; `is_gap`: a delta
-    nobody knows."""
-
-    __slots__ = (
-        "after",
-        "before",
-        "bit",
-        "change",
-        "deletes",
-        "inserts",
-        "is_gap",
-        "is_set",
-        "key",
-        "kind",
-        "part",
-        "seen",
-        "source",
-        "value",
-    )
-
-    def __init__(  # noqa: PLR0913, PLR0917 - made millions of times: positional, and no builder in between
-        self, bit: int, source: str, change: Change, value: MaybeValue, key: object, seen: int
-    ) -> None:
-        self.bit = bit
-        self.source = source
-        self.change = change
-        self.value = value
-        self.key = key
-        self.seen = seen
-        self.after = seen | bit
-        self.kind = WRITE
-        self.inserts = NO_INSERTS
-        self.deletes = NO_DELETES
-        self.before: MaybeValue = UNKNOWN
-        self.part: Any = None
-        self.is_set = False
-        self.is_gap = False
-
-    @property
-    def stamp(self) -> Stamp:
-        return self.change.stamp
-
-
-def ignores(write: Write, baseline: Write) -> bool:
-    """A first-snapshot value that nobody has replaced stands against a first insert elsewhere that had not seen it (§4)."""
-    if baseline.bit & write.seen or (write.key == baseline.key and not write.part):
-        return False
-    return meets(write, baseline)
-
-
-def meets(write: Write, baseline: Write) -> bool:
-    """The write goes back to a first insert that came after the first-snapshot value was read elsewhere."""
-    return any(i.first and not i.baseline and i.stamp > baseline.stamp for i in write.inserts)
-
-
-class Waiting:
-    """A copy that repeated no write known at its stamp; it waits `max_ahead` of stamp time for one (§2 rule 2)."""
-
-    __slots__ = ("change", "key", "replaced", "source", "written")
-
-    def __init__(self, source: str, change: Change, key: object, replaced: int) -> None:
-        self.source = source
-        self.change = change
-        self.key = key
-        self.replaced = replaced
-        self.written = 0
-
-
-class Side:
-    """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
-    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `base`: what the parts of a
-    counter or log add to while nobody has rewritten it; `ended`: a new life of the record began elsewhere since, so the value does
-    not count as long as nobody writes; `untouched`: it still holds its first snapshot value, `baseline` is that value as an insert;
-    `gone`: (value, key) before its row was deleted."""
-
-    __slots__ = (
-        "base",
-        "baseline",
-        "by",
-        "ended",
-        "first",
-        "first_key",
-        "gone",
-        "inserts",
-        "key",
-        "seen",
-        "untouched",
-        "value",
-    )
-
-    def __init__(self) -> None:
-        self.value: MaybeValue = UNKNOWN
-        self.key: object = MISSING
-        self.by: Change | None = None
-        self.seen = 0
-        self.ended = False
-        self.untouched = False
-        self.gone: tuple[MaybeValue, object] | None = None
-        self.baseline: Insert | None = None
-        self.inserts = NO_INSERTS
-        self.base: MaybeValue = UNKNOWN
-        self.first: MaybeValue = UNKNOWN
-        self.first_key: object = MISSING
-
-
-class Traits(NamedTuple):
-    """How a merge type takes part in the rules. `agrees`: §2 rule 3. `settles`: rule 4. `overwrites`: copies overwrite. `rivals`: a
-    first-snapshot value counts as an insert against a first insert elsewhere (§4). `together`: two parts as one."""
-
-    agrees: bool
-    settles: bool
-    overwrites: bool
-    rivals: bool = True
-    together: Callable[[Any, Any], Any] = plus
 
 
 class Cell:
@@ -578,121 +420,3 @@ class Cell:
             if earlier.source in equals:
                 earlier.inserts |= write.inserts
         self.baselines |= bit
-
-    # ------------------------------------------------------------ keeping it small
-
-    def compact(self) -> None:
-        """Forget what can never matter again; masks are renumbered. Exact: see the module's header."""
-        if any(len(side.inserts) > MANY_INSERTS for side in self.sides.values()):
-            self._compact_inserts()
-        if self._is_plain() and self._compact_plain():
-            return
-        keep = self.frontier | self.overwritten | self.baselines | self.sets
-        for waiting in self.waiting:
-            keep |= waiting.replaced | waiting.written
-        keep |= self._open_gaps()
-        masks = [side.seen for side in self.sides.values()]
-        masks.extend(self.deletes.values())
-        masks.extend(seen for held in self.past.values() for _, seen in held)
-        for write in self.of(keep):
-            masks.append(write.seen)
-            masks.append(write.after)
-        self._renumber(self._representatives(keep, masks))
-
-    def _compact_inserts(self) -> None:
-        """Inserts that the same sides and writes go back to can never be told apart again: the latest of each kind stays
-        for all of them."""
-        owners: list[Side | Write] = [*self.sides.values(), *self.writes.values()]
-        latest: dict[tuple[object, ...], Insert] = {}
-        for insert in sorted(frozenset[Insert]().union(*[owner.inserts for owner in owners])):
-            held_by = tuple([insert in owner.inserts for owner in owners])
-            latest[insert.stamp if insert.baseline else insert.first, held_by] = insert
-        kept = frozenset(latest.values())
-        for owner in owners:
-            owner.inserts &= kept
-
-    def _is_plain(self) -> bool:
-        """One write stands and nothing else is kept: the common case, in which compacting is a few steps."""
-        front = self.frontier
-        kept = self.overwritten | self.baselines | self.sets | (front & (front - 1))
-        return not (kept or self.waiting or self.deletes or self.past or self.watched) and front != 0
-
-    def _compact_plain(self) -> bool:
-        """All that the standing write has seen becomes one write, if every source has seen all of it or nothing of it."""
-        front = self.writes[self.frontier]
-        old = [w for w in self.writes.values() if w is not front and w.kind != BASELINE]
-        over = sum([w.bit for w in old])
-        sides = self.sides.values()
-        if not old or over & ~front.seen or any(side.seen & over not in (0, over) for side in sides):
-            return False
-        latest = max(old, key=lambda w: w.change.stamp)
-        for write in old:
-            if write is not latest and write.part is not None:
-                latest.part = self._both(write.part, latest.part)
-        for side in sides:
-            side.seen = (1 if side.seen & over else 0) | (2 if side.seen & front.bit else 0)
-        latest.bit, latest.seen, latest.after = 1, 0, 1
-        front.bit, front.seen, front.after = 2, 1, 3
-        self.writes = {1: latest, 2: front}
-        self.frontier, self.next = 2, 4
-        return True
-
-    def _representatives(self, keep: int, masks: list[int]) -> list[Write]:
-        classes: dict[tuple[bool, ...], Write] = {}
-        survivors: list[Write] = []
-        for write in self.writes.values():
-            if write.bit & keep:
-                survivors.append(write)
-                continue
-            if write.kind == BASELINE:
-                continue
-            signature = tuple([bool(mask & write.bit) for mask in masks])
-            earlier = classes.get(signature)
-            if earlier is None:
-                classes[signature] = write
-            else:
-                later, older = (write, earlier) if write.stamp > earlier.stamp else (earlier, write)
-                later.part = self._both(older.part, later.part)
-                classes[signature] = later
-        survivors.extend(classes.values())
-        return sorted(survivors, key=lambda w: w.bit)
-
-    def _open_gaps(self) -> int:
-        """The unknown deltas that no rewrite has seen: each is a candidate of its own."""
-        if not self.watched:
-            return 0
-        gaps, settled = 0, 0
-        for write in self.of(self.sets):
-            settled |= write.seen
-        for write in self.writes.values():
-            gaps |= write.bit if write.is_gap else 0
-        return gaps & ~settled
-
-    def _both(self, one: Any, other: Any) -> Any:
-        return other if one is None else one if other is None else self.traits.together(one, other)
-
-    def _renumber(self, survivors: list[Write]) -> None:  # noqa: C901 - one loop for each kind of mask
-        renamed = {write.bit: 1 << index for index, write in enumerate(survivors)}
-
-        def moved(mask: int) -> int:
-            out = 0
-            for old, new in renamed.items():
-                if mask & old:
-                    out |= new
-            return out
-
-        self.frontier, self.overwritten = moved(self.frontier), moved(self.overwritten)
-        self.baselines, self.sets = moved(self.baselines), moved(self.sets)
-        for side in self.sides.values():
-            side.seen = moved(side.seen)
-        for delete, seen in self.deletes.items():
-            self.deletes[delete] = moved(seen)
-        for pair, held in self.past.items():
-            self.past[pair] = [(key, moved(seen)) for key, seen in held]
-        for waiting in self.waiting:
-            waiting.replaced, waiting.written = moved(waiting.replaced), moved(waiting.written)
-        for write in survivors:
-            write.bit = renamed[write.bit]
-            write.seen, write.after = moved(write.seen), moved(write.after)
-        self.writes = {write.bit: write for write in survivors}
-        self.next = 1 << len(survivors)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from cdc_merge.merge.cell import MISSING, Cell
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.reading import value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Unit
+from cdc_merge.merge.writes import MISSING
 from cdc_merge.model import UNKNOWN, Change, Stamp
 
 # Replaced values that nobody holds any more are remembered for a source that takes one late; as many as `agreement:

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 
 from cdc_merge.errors import NotFound
 from cdc_merge.merge import auto, maps
-from cdc_merge.merge.cell import BASELINE, DECIDED, Cell, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.questions import shown
 from cdc_merge.merge.reading import effective, value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Unit
+from cdc_merge.merge.writes import BASELINE, DECIDED, Write
 from cdc_merge.model import UNKNOWN, Explained, Explanation, Json, MaybeValue, Stamp
 
 

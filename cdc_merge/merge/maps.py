@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cdc_merge.merge.cell import ABSENT, Cell
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.units import Unit
+from cdc_merge.merge.writes import ABSENT
 from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Json, MaybeValue, Value
 from cdc_merge.plan import FieldPlan
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from cdc_merge.merge.cell import Cell, Insert, Traits, Write
+from cdc_merge.merge.cell import Cell
+from cdc_merge.merge.writes import Insert, Traits, Write
 from cdc_merge.model import UNKNOWN, Change, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import ABSENT, BASELINE, DECIDED, MISSING, Cell, Write, ignores, meets
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event
+from cdc_merge.merge.writes import ABSENT, BASELINE, DECIDED, MISSING, Write, ignores, meets
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 

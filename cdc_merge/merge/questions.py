@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from cdc_merge.merge.cell import ABSENT, BASELINE, DECIDED, MISSING, Cell, Side, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.moves import key_change
 from cdc_merge.merge.reading import effective, ended, opposing, value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.types import counter
 from cdc_merge.merge.units import Unit, members_of
+from cdc_merge.merge.writes import ABSENT, BASELINE, DECIDED, MISSING, Side, Write
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Candidate, Change, MaybeValue, Question, Value
 
 SEVERITIES: Final = ("low", "medium", "high", "critical")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from cdc_merge.merge import auto, maps
-from cdc_merge.merge.cell import ABSENT, BASELINE, Cell, Write, ignores
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.record import PRESENT, Delete, Record, opposes
 from cdc_merge.merge.units import Unit, members_of
+from cdc_merge.merge.writes import ABSENT, BASELINE, Write, ignores
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, MaybeValue, MergedRecord, SourceView, Value
 
 

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cdc_merge.merge import auto, maps
-from cdc_merge.merge.cell import COMPACT_AT, Cell, Insert, Write
+from cdc_merge.merge.cell import Cell
+from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.steps import MERGED
 from cdc_merge.merge.units import Unit, Units, group_values
+from cdc_merge.merge.writes import COMPACT_AT, Insert, Write
 from cdc_merge.model import (
     DECISION,
     DECISION_SOURCE,
@@ -400,7 +402,7 @@ def _feed(  # noqa: C901 - the hot path, in one piece
         elif record.unsettled:
             record.unsettled.pop(unit.name, None)
         if record.compacts and len(cell.writes) > COMPACT_AT:
-            cell.compact()
+            compact(cell)
         if outcomes is not None:
             judged = outcome if outcome != MERGED else _judged(cell, unit)
             outcomes[(unit.owner, unit.plan.merge, judged)] = outcomes.get((unit.owner, unit.plan.merge, judged), 0) + 1

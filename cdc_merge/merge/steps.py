@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc_merge.mapping.normal import normalizer
-from cdc_merge.merge.cell import ABSENT, MISSING, Cell, Insert, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event, Views
+from cdc_merge.merge.writes import ABSENT, MISSING, Insert, Write
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 

@@ -57,6 +57,10 @@ def test_older_versions_start_the_same_way(old_server: Server) -> None:
 
 
 STARTS_ONE_AND_WAITS = """
+import signal
+
+# A shell that runs us in the background has SIGINT ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys, time
 from pathlib import Path
 from cdc_merge.demo.servers import start_server

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cdc_merge.history.order import ordered
-from cdc_merge.merge import base, cell, record
-from cdc_merge.merge.cell import Cell, Side, Waiting, Write
+from cdc_merge.merge import base, compaction, record
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.drift import Drift
 from cdc_merge.merge.fold import MAX_AHEAD_US, advance, fold
 from cdc_merge.merge.questions import questions
@@ -22,6 +22,7 @@ from cdc_merge.merge.reading import merged
 from cdc_merge.merge.record import Record, Row
 from cdc_merge.merge.types.set_ import Elements
 from cdc_merge.merge.units import Units
+from cdc_merge.merge.writes import Side, Waiting, Write
 from cdc_merge.model import Change
 from cdc_merge.plan import EntityPlan
 from cdc_merge.stores.encoding import decode_base, encode_base
@@ -36,7 +37,7 @@ EVERY_KIND = sorted({*STEPS} - {"snapshot"})
 def _compacted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "COMPACT_AT", 1)
     monkeypatch.setattr(base, "SMALL", 0)
-    monkeypatch.setattr(cell, "MANY_INSERTS", 0)
+    monkeypatch.setattr(compaction, "MANY_INSERTS", 0)
 
 
 def through_a_base(units: Units, folded: Record) -> Record:

@@ -153,8 +153,12 @@ def test_a_storm_a_stopped_source_a_lost_slot_and_a_dead_sidecar_reach_the_right
 def a_conflict_storm(scene: Scene) -> None:
     for server, name in ((scene.crm, "crm"), (scene.erp, "erp")):
         scene.execute(server, f"update customer set phone = '{name}' || no")
-    receiver, alert = scene.told("CdcMergeConflictStorm", entity="customer")
-    assert {to for to, each in scene.receiver.told if each["labels"] == alert["labels"]} == {"pager", "data"}, receiver
+    _, alert = scene.told("CdcMergeConflictStorm", entity="customer")
+
+    def receivers() -> set[str]:
+        return {to for to, each in scene.receiver.told if each["labels"] == alert["labels"]}
+
+    wait_until(lambda: receivers() == {"pager", "data"}, "both who are to know are told")
     three_clicks(alert["annotations"]["console_url"])
     scene.told("CdcMergeConflictStorm", "resolved", entity="customer")
 

@@ -101,14 +101,14 @@ def test_what_the_pipeline_confirms_the_server_may_forget(dsn: str) -> None:
 
 def test_a_killed_reader_is_replaced_without_loss_or_double(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 500) g")
-    with Isolated(dsn, window_bytes=20_000).start() as reading:
+    with Isolated(dsn, window_bytes=400_000).start() as reading:
         reading.until_copied()
         with writers(dsn) as begun:
             assert begun.wait(10)
             for wanted in (20, 60):
                 reading.until(partial(has_transactions, reading, wanted), "edits flowed")
                 reading.kill_reader()
-        reading.until_passed(wal_lsn(dsn))
+        reading.until_passed(wal_lsn(dsn), limit_s=60)
         assert reading.table() == in_the_database(dsn)
         assert [f.state for f in reading.facts if isinstance(f, SourceChanged)].count("retrying") >= 2
 

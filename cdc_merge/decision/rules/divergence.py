@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from cdc_merge.decision.rules.rulebook import Rulebook, Stage
 from cdc_merge.merge.auto import answers
-from cdc_merge.merge.cell import MISSING, Cell
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.questions import About, made, shown
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Unit
+from cdc_merge.merge.writes import MISSING
 from cdc_merge.model import Candidate, Question
 from cdc_merge.plan import Rule
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from cdc_merge.decision.expression import Expression
 from cdc_merge.decision.rules.rulebook import Rulebook, Stage
-from cdc_merge.merge.cell import BASELINE, Write
 from cdc_merge.merge.questions import updates
 from cdc_merge.merge.reading import effective, values
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Unit
+from cdc_merge.merge.writes import BASELINE, Write
 from cdc_merge.model import UNKNOWN, Question
 
 

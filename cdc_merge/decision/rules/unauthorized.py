@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cdc_merge.decision.rules.rulebook import Rulebook, Stage
-from cdc_merge.merge.cell import WRITE, Write
 from cdc_merge.merge.questions import About, base_of, question_of
 from cdc_merge.merge.reading import effective
 from cdc_merge.merge.record import Record
+from cdc_merge.merge.writes import WRITE, Write
 from cdc_merge.model import Question
 from cdc_merge.plan import FieldPlan
 

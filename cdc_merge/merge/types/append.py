@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cdc_merge.merge import parts, steps
-from cdc_merge.merge.cell import Cell, Traits, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.writes import Traits, Write
 from cdc_merge.model import UNKNOWN, MaybeValue
 from cdc_merge.plan import FieldPlan
 

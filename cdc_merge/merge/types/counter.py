@@ -11,9 +11,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 from cdc_merge.merge import parts, steps
-from cdc_merge.merge.cell import ABSENT, Cell, Traits, Write, plus
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.writes import ABSENT, Traits, Write, plus
 from cdc_merge.model import MaybeValue
 from cdc_merge.plan import FieldPlan
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 
 from cdc_merge.mapping.values import order_key
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell, Traits, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import MergeType, Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.writes import Traits, Write
 from cdc_merge.model import UNKNOWN, MaybeValue, Value
 from cdc_merge.plan import FieldPlan
 

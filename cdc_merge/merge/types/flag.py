@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell, Traits, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.writes import Traits, Write
 from cdc_merge.model import UNKNOWN, MaybeValue
 from cdc_merge.plan import FieldPlan
 

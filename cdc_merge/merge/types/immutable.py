@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import MISSING, Cell, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.writes import MISSING, Write
 from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import MISSING, Cell, Traits, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.writes import MISSING, Traits, Write
 from cdc_merge.model import UNKNOWN, MaybeValue
 from cdc_merge.plan import FieldPlan
 

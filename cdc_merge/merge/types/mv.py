@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell, Traits, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import MergeType
+from cdc_merge.merge.writes import Traits, Write
 from cdc_merge.model import MaybeValue
 from cdc_merge.plan import FieldPlan
 

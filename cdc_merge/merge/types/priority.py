@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.writes import Write
 from cdc_merge.model import DECISION_SOURCE, MaybeValue
 from cdc_merge.plan import FieldPlan
 

@@ -14,9 +14,10 @@ from typing import Any, Final
 from cdc_merge.mapping.normal import normalizer
 from cdc_merge.mapping.values import order_key
 from cdc_merge.merge import steps
-from cdc_merge.merge.cell import MISSING, Cell, Traits, Write
+from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event, MergeType, Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.writes import MISSING, Traits, Write
 from cdc_merge.model import INSERT, UNKNOWN, Json, MaybeValue, Place, Stamp, Value
 from cdc_merge.plan import FieldPlan
 
