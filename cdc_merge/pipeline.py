@@ -46,7 +46,7 @@ from cdc_merge.timers import Timers
 
 # Row changes per batch and source. Large enough to share one fsync, small enough that a batch takes well under a
 # second.
-BATCH_ROWS = 4_000
+BATCH_ROWS = 8_000
 # An idle source's position is saved at most this often; its commits are saved at once.
 IDLE_SAVE_US = 500_000
 # Old history leaves at most this often: 500 changes a tenth of a second keep up with 5,000 a second.
@@ -407,10 +407,13 @@ class Batch:
 
     def _review(self, key: RecordKey, entry: Entry, targets: Mapping[str, Record]) -> Iterator[Conflict]:
         record, known = entry.record, entry.known
+        rulebook = self._pipeline.rulebooks[record.units.entity.name]
+        quiet = rulebook.is_silent and not (known or record.unsettled or record.deletes)
+        if quiet and self._pipeline.timers.get(key) is None:
+            return
         traced_us = self._traced_us(entry)
         if traced_us == 0:
             yield from [t for t in traces(record, known, self._moment) if not self._pipeline.trace_is_told(t)]
-        rulebook = self._pipeline.rulebooks[record.units.entity.name]
         answers = all_questions(record, rulebook, self._pipeline.watermark_us, targets)
         due_us = min(filter(None, (answers.due_us, traced_us)), default=None)
         if due_us != self._pipeline.timers.get(key):
