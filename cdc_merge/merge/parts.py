@@ -92,8 +92,8 @@ def standing(cell: Cell, front: list[Write]) -> list[Write]:
 
 
 def unseen(cell: Cell, seen: int) -> list[Write]:
-    """The writes that bring a part and are not in `seen`."""
-    return [w for w in cell.writes.values() if w.part and not w.bit & seen]
+    """The writes that bring a part and are not in `seen`; parts that were put together may add up to 0."""
+    return [w for w in cell.writes.values() if w.part is not None and not w.bit & seen]
 
 
 def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:

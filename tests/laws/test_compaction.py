@@ -77,6 +77,17 @@ def test_an_unknown_delta_stays_a_question_however_often_its_cell_is_compacted()
     assert asked == [q for q in questions(fold(world.plan, world.changes)) if q.kind == "unknown_base"]
 
 
+def test_deltas_that_add_up_to_nothing_still_stand_beside_a_null_that_had_not_seen_them() -> None:
+    world = World(entity_of(FieldPlan("f", "counter")))
+    world.snapshot("A", f=1)
+    world.snapshot("B", f=1)
+    world.update("A", f=3)
+    world.update("A", f=1)
+    world.update("B", f=None)
+    assert merged(fold(world.plan, world.changes)).values == {"f": 0}
+    check(world.plan, world.changes)
+
+
 def _with_unknown_base(world: World, number: int) -> Change:
     """An update from an unknown value, of a field that was unchanged TOAST until then."""
     change = world.update("A", f=number)
