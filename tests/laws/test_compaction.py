@@ -83,6 +83,7 @@ def test_deltas_that_add_up_to_nothing_still_stand_beside_a_null_that_had_not_se
     world.snapshot("B", f=1)
     world.update("A", f=3)
     world.update("A", f=1)
+    world.update("A", f=None)
     world.update("B", f=None)
     assert merged(fold(world.plan, world.changes)).values == {"f": 0}
     check(world.plan, world.changes)
