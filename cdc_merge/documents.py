@@ -203,6 +203,8 @@ def conflict_json(conflict: Conflict) -> Fields:
     # A question about a whole row has no value of one field to offer: null, not left out.
     about_a_field = question.field is not None or question.group is not None
     document |= _answer_json("provisional", question.provisional) if about_a_field else {"provisional": None}
+    if question.records:
+        document["records"] = [*question.records]
     document["suggestion"] = None
     document["candidates"] = [candidate_json(candidate) for candidate in question.candidates]
     return document
@@ -220,6 +222,8 @@ def candidate_json(candidate: Candidate) -> Fields:
     }
     if candidate.delta is not None:
         document["delta"] = value_json(candidate.delta)
+    if candidate.key is not None:
+        document["key"] = candidate.key
     return document
 
 

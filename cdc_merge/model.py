@@ -326,7 +326,8 @@ class MergedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One answer to a conflict's question. `value` UNKNOWN: left out (an absent map key)."""
+    """One answer to a conflict's question. `value` UNKNOWN: left out (an absent map key). `key`: whose it is, in a
+    question about several records."""
 
     source: str
     value: MaybeValue | Mapping[str, Value]
@@ -336,11 +337,13 @@ class Candidate:
     place: Place
     seen: tuple[Stamp, ...] = ()
     delta: Decimal | int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A conflict as the merge sees it: a pure function of history and rules, without id or life."""
+    """A conflict as the merge sees it: a pure function of history and rules, without id or life. `records`: the keys of
+    all the records that it is about, where `key` is only the first of them."""
 
     entity: str
     key: str
@@ -353,6 +356,7 @@ class Question:
     provisional: MaybeValue | Mapping[str, Value] = UNKNOWN
     labels: tuple[str, ...] = ()
     rule: str | None = None
+    records: tuple[str, ...] = ()
 
     @property
     def identity(self) -> tuple[str | None, str, str | None]:

@@ -58,6 +58,7 @@ class CandidateDocument(Sent):
     actor: str | None = Field(description="Who, where that is known.")
     place: PlaceDocument
     seen: list[str] = Field(description="Stamps of the writes that the writer had seen.")
+    key: str | None = Field(default=None, description="duplicate: the key of the record that the candidate belongs to.")
 
 
 class SuggestionDocument(Sent):
@@ -91,6 +92,7 @@ class ConflictDocument(Sent):
         default=None, description="What all candidates had seen; absent when there is no such value."
     )
     provisional: FieldValue = Field(default=None, description="The merged value until somebody decides.")
+    records: list[str] = Field(default=[], description="duplicate: the keys of all the records, in order.")
     suggestion: SuggestionDocument | None = None
     candidates: list[CandidateDocument]
 

@@ -220,6 +220,7 @@ def _question_items(question: Question) -> list[object]:
         question.provisional,
         question.labels,
         question.rule,
+        question.records,
     ]
 
 
@@ -239,10 +240,11 @@ def _candidate_items(candidate: Candidate) -> list[object]:
         candidate.place,
         candidate.seen,
         candidate.delta,
+        candidate.key,
     ]
 
 
 def _candidate(items: tuple[Any, ...]) -> Candidate:
-    source, value, stamp, committed_us, actor, place, seen, delta = items
+    source, value, stamp, committed_us, actor, place, seen, *rest = items
     saw = tuple(Stamp(*each) for each in seen)
-    return Candidate(source, value, Stamp(*stamp), committed_us, actor, Place(*place), saw, delta)
+    return Candidate(source, value, Stamp(*stamp), committed_us, actor, Place(*place), saw, *rest)

@@ -92,6 +92,7 @@ candidates = st.builds(
     places,
     st.lists(stamps, max_size=3).map(tuple),
     st.none() | st.integers() | st.decimals(),
+    maybe_text,
 )
 texts = st.lists(text, max_size=3).map(tuple)
 questions = st.builds(
@@ -107,6 +108,7 @@ questions = st.builds(
     maybe_maps,
     texts,
     maybe_text,
+    texts,
 )
 conflicts = st.builds(
     Conflict,
