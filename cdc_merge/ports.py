@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from cdc_merge.model import (
     Base,
@@ -24,6 +24,8 @@ from cdc_merge.model import (
 )
 
 NOTHING_FOLDED: Final[Mapping[RecordKey, Stamp]] = {}
+
+NO_DIGESTS: Final[frozenset[bytes]] = frozenset()
 
 ROOT_SLOT: Final = 15
 """A record has at most sixteen bases, one a slot; the last slot is its root's, whose log is gone."""
@@ -121,6 +123,22 @@ class StoreTransaction(Protocol):
         """Records that stamp time alone will say something new about, and when (µs); None: no longer."""
         ...
 
+    def digests_of(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, frozenset[bytes]]:
+        """What `save_digests` kept of these records, this transaction's own included; those without any are left out."""
+        ...
+
+    def keys_with(self, entity: str, digest: bytes, limit: int) -> list[str]:
+        """The keys of the records that hold the digest, at most `limit`, in the store's own order."""
+        ...
+
+    def save_digests(self, digests: Mapping[RecordKey, frozenset[bytes]]) -> None:
+        """What each of these records may not share with another one, in place of what was kept of it."""
+        ...
+
+    def save_indexed(self, entity: str, rules: str, reached: str | None) -> None:
+        """The entity's records up to the key `reached` have their digests under these rules; None: all of them."""
+        ...
+
     def forget_source(self, source: str) -> list[RecordKey]:
         """Remove all history and identities of a source whose first copy did not finish; the records it touched."""
         ...
@@ -160,12 +178,27 @@ class Store(Protocol):
         """What `save_due` kept: record → stamp time."""
         ...
 
+    def indexed(self) -> Mapping[str, tuple[str, str | None]]:
+        """What `save_indexed` kept: entity → the rules, the key reached."""
+        ...
+
     def lost(self) -> frozenset[str]:
         """The entities of which ended records were removed."""
         ...
 
     def figures(self) -> Figures:
         """Counts from the store (history size, open conflicts); cache and watermark are the pipeline's to fill in."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Scratch(Protocol):
+    """Lists of plain values laid aside, each in a numbered bucket, for as long as one large transaction is merged."""
+
+    def put(self, bucket: int, items: Sequence[object]) -> None: ...
+    def read(self, bucket: int) -> Iterator[Any]:
+        """The bucket's lists, in the order in which they were put."""
         ...
 
     def close(self) -> None: ...

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from cdc_merge.errors import NotFound, StoreUnavailable
 from cdc_merge.model import Base, Change, Conflict, Figures, Place, Position, RecordKey, Stamp
-from cdc_merge.ports import NOTHING_FOLDED, ROOT_SLOT
+from cdc_merge.ports import NO_DIGESTS, NOTHING_FOLDED, ROOT_SLOT
 from cdc_merge.stores.queue import CLOSED, FILTERS, OPEN, matches
 
 K = TypeVar("K")
@@ -37,6 +37,9 @@ class Disk:
     positions: dict[str, tuple[Position, Stamp]] = field(default_factory=dict)
     identities: dict[tuple[str, str, str], str] = field(default_factory=dict)
     due: dict[RecordKey, int] = field(default_factory=dict)
+    digests: dict[RecordKey, frozenset[bytes]] = field(default_factory=dict)
+    holders: dict[tuple[str, bytes], frozenset[str]] = field(default_factory=dict)
+    indexed: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     claimed: tuple[object, str] | None = None
     lock: Lock = field(default_factory=Lock)
     writing: Lock = field(default_factory=Lock)
@@ -54,6 +57,9 @@ class MemoryTransaction:
         self._positions: dict[str, tuple[Position, Stamp]] = {}
         self._identities: dict[tuple[str, str, str], str | None] = {}
         self._due: dict[RecordKey, int | None] = {}
+        self._digests: dict[RecordKey, frozenset[bytes]] = {}
+        self._holders: dict[tuple[str, bytes], frozenset[str]] = {}
+        self._indexed: dict[str, tuple[str, str | None]] = {}
 
     def histories(
         self, keys: Iterable[RecordKey], after: Mapping[RecordKey, Stamp] = NOTHING_FOLDED
@@ -138,6 +144,28 @@ class MemoryTransaction:
     def save_due(self, due: Mapping[RecordKey, int | None]) -> None:
         self._due.update(due)
 
+    def digests_of(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, frozenset[bytes]]:
+        return {RecordKey(*key): found for key in keys if (found := self._digests_of(key))}
+
+    def keys_with(self, entity: str, digest: bytes, limit: int) -> list[str]:
+        return sorted(self._holders_of((entity, digest)))[:limit]
+
+    def save_digests(self, digests: Mapping[RecordKey, frozenset[bytes]]) -> None:
+        for key, held in digests.items():
+            for digest in self._digests_of(key) ^ held:
+                named = (key.entity, digest)
+                self._holders[named] = self._holders_of(named) ^ {key.key}
+            self._digests[key] = held
+
+    def _digests_of(self, key: RecordKey) -> frozenset[bytes]:
+        return self._digests[key] if key in self._digests else self._disk.digests.get(key, NO_DIGESTS)
+
+    def _holders_of(self, named: tuple[str, bytes]) -> frozenset[str]:
+        return self._holders[named] if named in self._holders else self._disk.holders.get(named, frozenset())
+
+    def save_indexed(self, entity: str, rules: str, reached: str | None) -> None:
+        self._indexed[entity] = (rules, reached)
+
     def forget_source(self, source: str) -> list[RecordKey]:
         touched = []
         for record in sorted(self._disk.trails.keys() | self._trails.keys()):
@@ -162,6 +190,9 @@ class MemoryTransaction:
             disk.conflicts.update(self._conflicts)
             disk.positions.update(self._positions)
             _lay_over(disk.due, self._due)
+            _lay_over(disk.digests, {key: held or None for key, held in self._digests.items()})
+            _lay_over(disk.holders, {named: keys or None for named, keys in self._holders.items()})
+            disk.indexed.update(self._indexed)
 
     def _trail(self, record: RecordKey) -> _Trail:
         return self._trails[record] if record in self._trails else self._disk.trails.get(record, {})
@@ -250,6 +281,10 @@ class MemoryStore:
     def due(self) -> Mapping[RecordKey, int]:
         with self._reading() as disk:
             return dict(disk.due)
+
+    def indexed(self) -> Mapping[str, tuple[str, str | None]]:
+        with self._reading() as disk:
+            return dict(disk.indexed)
 
     def lost(self) -> frozenset[str]:
         with self._reading() as disk:

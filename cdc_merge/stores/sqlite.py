@@ -17,7 +17,7 @@ from typing import Final
 
 from cdc_merge.errors import NotFound, StoreUnavailable
 from cdc_merge.model import Base, Change, Conflict, Figures, Position, RecordKey, Stamp
-from cdc_merge.ports import NOTHING_FOLDED
+from cdc_merge.ports import NO_DIGESTS, NOTHING_FOLDED
 from cdc_merge.stores.encoding import decode_conflict, encode_conflict
 from cdc_merge.stores.lock import LockFile
 from cdc_merge.stores.queue import FILTERS
@@ -98,6 +98,24 @@ class SqliteTransaction:
         kept = [(*key, due_us) for key, due_us in due.items() if due_us is not None]
         self._cursor.executemany(SQL["save_due"], kept)
         self._cursor.executemany(SQL["forget_due"], [key for key, due_us in due.items() if due_us is None])
+
+    def digests_of(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, frozenset[bytes]]:
+        found = {key: self._cursor.execute(SQL["digests_of"], key).fetchall() for key in keys}
+        return {RecordKey(*key): frozenset([digest for (digest,) in rows]) for key, rows in found.items() if rows}
+
+    def keys_with(self, entity: str, digest: bytes, limit: int) -> list[str]:
+        return [key for (key,) in self._cursor.execute(SQL["keys_with"], (entity, digest, limit))]
+
+    def save_digests(self, digests: Mapping[RecordKey, frozenset[bytes]]) -> None:
+        kept = self.digests_of(digests)
+        changes = [(key, new, kept.get(key, NO_DIGESTS)) for key, new in digests.items()]
+        gone = [(key.entity, digest, key.key) for key, new, old in changes for digest in old - new]
+        came = [(key.entity, digest, key.key) for key, new, old in changes for digest in new - old]
+        self._cursor.executemany(SQL["forget_digest"], gone)
+        self._cursor.executemany(SQL["save_digest"], came)
+
+    def save_indexed(self, entity: str, rules: str, reached: str | None) -> None:
+        self._cursor.execute(SQL["save_indexed"], (entity, rules, reached))
 
     def forget_source(self, source: str) -> list[RecordKey]:
         self._cursor.execute(SQL["forget_identities"], (source,))
@@ -202,6 +220,10 @@ class SqliteStore:
     def due(self) -> Mapping[RecordKey, int]:
         with self._readers.reading() as cursor:
             return {RecordKey(entity, key): due_us for entity, key, due_us in cursor.execute(SQL["due"])}
+
+    def indexed(self) -> Mapping[str, tuple[str, str | None]]:
+        with self._readers.reading() as cursor:
+            return {entity: (rules, reached) for entity, rules, reached in cursor.execute(SQL["indexed"])}
 
     def lost(self) -> frozenset[str]:
         with self._readers.reading() as cursor:

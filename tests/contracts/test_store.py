@@ -645,3 +645,57 @@ def test_what_is_due_is_not_kept_of_a_batch_that_failed(opening: Opening) -> Non
     with pytest.raises(KeyError):
         fail()
     assert store.due() == {}
+
+
+# ---------------------------------------------------------------- what no two records may share
+
+
+def test_records_are_found_by_each_digest_they_hold_and_only_by_those(store: Store) -> None:
+    with store.transaction() as batch:
+        batch.save_digests({B: frozenset({b"1", b"2"}), A: frozenset({b"1"})})
+        assert batch.keys_with("customer", b"1", 9) == ["A", "B"]
+        batch.save_digests({B: frozenset({b"2", b"3"}), RecordKey("order", "A"): frozenset({b"2"})})
+    with store.transaction() as batch:
+        held = {digest: batch.keys_with("customer", digest, 9) for digest in (b"1", b"2", b"3", b"4")}
+        assert held == {b"1": ["A"], b"2": ["B"], b"3": ["B"], b"4": []}
+        assert batch.keys_with("order", b"2", 9) == ["A"]
+        known = batch.digests_of([A, B, RecordKey("order", "B")])
+        assert known == {A: {b"1"}, B: {b"2", b"3"}}
+
+
+def test_a_record_that_holds_nothing_any_more_is_found_by_nothing(opening: Opening) -> None:
+    store = opening()
+    with store.transaction() as batch:
+        batch.save_digests({A: frozenset({b"1"}), B: frozenset({b"1"})})
+    with store.transaction() as batch:
+        batch.save_digests({A: frozenset()})
+        assert batch.keys_with("customer", b"1", 9) == ["B"]
+    store.close()
+    with opening().transaction() as batch:
+        assert (batch.digests_of([A, B]), batch.keys_with("customer", b"1", 9)) == ({B: {b"1"}}, ["B"])
+
+
+def test_of_many_records_with_one_digest_the_first_keys_are_listed(store: Store) -> None:
+    with store.transaction() as batch:
+        batch.save_digests({RecordKey("customer", f"{n:03}"): frozenset({b"1"}) for n in reversed(range(50))})
+        assert batch.keys_with("customer", b"1", 3) == ["000", "001", "002"]
+    with store.transaction() as batch:
+        assert batch.keys_with("customer", b"1", 3) == ["000", "001", "002"]
+
+
+def test_digests_and_how_far_they_reach_are_not_kept_of_a_batch_that_failed(opening: Opening) -> None:
+    store = opening()
+    with store.transaction() as batch:
+        batch.save_digests({A: frozenset({b"1"})})
+        batch.save_indexed("customer", "the rules", "A")
+        batch.save_indexed("order", "others", None)
+    with pytest.raises(Interrupted):
+        interrupted(store, lambda batch: batch.save_digests({A: frozenset({b"2"}), B: frozenset({b"1"})}))
+    with pytest.raises(Interrupted):
+        interrupted(store, lambda batch: batch.save_indexed("customer", "new rules", None))
+    store.close()
+    again = opening()
+    assert again.indexed() == {"customer": ("the rules", "A"), "order": ("others", None)}
+    with again.transaction() as batch:
+        assert batch.digests_of([A, B]) == {A: {b"1"}}
+        assert batch.keys_with("customer", b"1", 9) == ["A"]

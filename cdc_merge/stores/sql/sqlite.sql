@@ -303,6 +303,30 @@ DELETE FROM due WHERE entity = ? AND key = ?
 -- All of them: a worker that starts keeps them in memory.
 SELECT entity, key, due_us FROM due
 
+-- name: digests_of
+-- Answered from the index alone.
+SELECT digest FROM unique_digest WHERE entity = ? AND key = ?
+
+-- name: keys_with
+-- One step down the primary key; nearly always one row.
+SELECT key FROM unique_digest WHERE entity = ? AND digest = ? ORDER BY key LIMIT ?
+
+-- name: save_digest
+-- Only what changed is written.
+INSERT OR IGNORE INTO unique_digest (entity, digest, key) VALUES (?, ?, ?)
+
+-- name: forget_digest
+-- The record holds another value, or none.
+DELETE FROM unique_digest WHERE entity = ? AND digest = ? AND key = ?
+
+-- name: save_indexed
+-- Once a page.
+REPLACE INTO unique_index (entity, rules, reached) VALUES (?, ?, ?)
+
+-- name: indexed
+-- Read when a worker starts.
+SELECT entity, rules, reached FROM unique_index
+
 -- name: history_changes
 -- The running count.
 SELECT history_changes FROM figure
