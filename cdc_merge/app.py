@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -34,6 +35,7 @@ from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
 from cdc_merge.pipeline import Pipeline, World
 from cdc_merge.ports import Observer, Source, Store
+from cdc_merge.reloading import Reloading
 from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
 from cdc_merge.sources.postgres import PostgresSource
@@ -59,11 +61,21 @@ class Sidecar:
     """The whole sidecar: readers, the merging thread, the HTTP side. `start`, `stop`; nothing starts by itself.
 
     `isolated`: every reader is a process of its own, so that no merge keeps a server waiting; else they are threads.
+    `environment` is what the file is read with again when it is reloaded; `on_reload` is told its settings then.
     """
 
-    def __init__(self, settings: Settings, observers: Sequence[Observer] = (), *, isolated: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observers: Sequence[Observer] = (),
+        *,
+        isolated: bool = False,
+        environment: Mapping[str, str] = os.environ,
+        on_reload: Callable[[Settings], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._isolated = isolated
+        self._on_reload = on_reload
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -75,7 +87,9 @@ class Sidecar:
         self._sources = [self._source(source) for source in settings.sources.values()]
         world = World(now_us, lambda: secrets.token_hex(8), compile_expression)
         self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, world)
-        self.reading: Reading = Lookup(self.store, settings.plan, self._readings, self._ready)
+        self._reloading = Reloading(settings, environment, self._follow, self._wake.set, self._observe)
+        self._lookup = Lookup(self.store, settings.plan, self._readings, self._ready, self._reloading.reload)
+        self.reading: Reading = self._lookup
         self.doctor = Rounds(
             Doctor(self._positions, now_us, probing=False),
             lambda: subjects(settings.sources, settings.plan, self._positions()),
@@ -128,6 +142,17 @@ class Sidecar:
         self._stopping.set()
         self._wake.set()
 
+    def reload(self) -> None:
+        """Put the configuration file's present content in force. CdcMergeError says why the old one still is."""
+        self._reloading.reload()
+
+    def _follow(self, settings: Settings) -> None:
+        self.pipeline.follow(settings.plan)
+        self._lookup.follow(settings.plan)
+        self.metrics.follow(settings.plan)
+        if self._on_reload is not None:
+            self._on_reload(settings)
+
     def statuses(self) -> list[SourceStatus]:
         return [source.status() for source, _ in self._sources]
 
@@ -153,6 +178,7 @@ class Sidecar:
         swept_s = time.monotonic()
         try:
             while not self._stopping.is_set():
+                self._reloading.between_batches()
                 is_busy = self.pipeline.step()
                 if not is_busy:
                     self._wake.wait(IDLE_WAIT_S)
@@ -254,20 +280,31 @@ def open_reading(settings: Settings) -> Reading:
     return Lookup(open_settings_store(settings), settings.plan)
 
 
-def run(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> int:
-    """Run the sidecar until SIGTERM or SIGINT. The exit code."""
-    sidecar = Sidecar(settings, [Logs(secrets.token_bytes(16))], isolated=True)
+def run(
+    settings: Settings,
+    *,
+    on_ready: Callable[[str], None] | None = None,
+    on_reload: Callable[[Settings], None] | None = None,
+) -> int:
+    """Run the sidecar until SIGTERM or SIGINT; SIGHUP reloads its configuration. The exit code."""
+    sidecar = Sidecar(settings, [Logs(secrets.token_bytes(16))], isolated=True, on_reload=on_reload)
 
     def stop(number: int, frame: FrameType | None) -> None:
         sidecar.ask_to_stop()
 
+    hung_up = threading.Event()
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: hung_up.set())
     try:
         sidecar.start()
         if on_ready is not None:
             on_ready(sidecar.address)
         while not sidecar.wait(0.5):
             _stop_if_every_source_refuses(sidecar)
+            if hung_up.is_set():
+                hung_up.clear()
+                with suppress(CdcMergeError):  # it was told to the log and to the metrics
+                    sidecar.reload()
     finally:
         sidecar.stop()
         for number, handler in before.items():

@@ -34,12 +34,14 @@ class Lookup:
         plan: Plan,
         live: Callable[[], Sequence[SourceReading]] | None = None,
         ready: Callable[[], tuple[bool, str]] | None = None,
+        reload: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._plan = plan
         self._units = {name: Units(entity) for name, entity in plan.entities.items()}
         self._live = live
         self._ready = ready
+        self._reload = reload
 
     def conflicts(self, where: Mapping[str, str], cursor: str | None, limit: int) -> Page[Conflict]:
         return _page(self._store.conflicts(where, cursor, limit + 1), limit, lambda conflict: conflict.id)
@@ -99,7 +101,14 @@ class Lookup:
         return (False, "No sidecar is running here.") if self._ready is None else self._ready()
 
     def reload(self) -> None:
-        raise ConfigError("Reloading is not possible while running.", hint="Restart the sidecar to use the new file.")
+        if self._reload is None:
+            raise ConfigError("No sidecar is running here.", hint="The next cdc-merge run reads the file.")
+        self._reload()
+
+    def follow(self, plan: Plan) -> None:
+        """Answer by another plan of the same mappings and merges."""
+        self._units = {name: Units(entity) for name, entity in plan.entities.items()}
+        self._plan = plan
 
     def _entity(self, entity: str) -> None:
         if entity not in self._units:

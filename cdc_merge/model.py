@@ -498,3 +498,14 @@ class Figures:
     watermark_us: int = 0
     conflicts_open: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     oldest_open_us: Mapping[tuple[str, str], int] = field(default_factory=dict)
+@dataclass(frozen=True, slots=True)
+class ConfigReloaded:
+    """The configuration file was read again while running. `policy` is the one in force afterwards; `problem` says why
+    that is still the old one, None when the file's is; `problems` lists each place."""
+
+    policy: str
+    problem: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+    " | ConfigReloaded"

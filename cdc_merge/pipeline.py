@@ -78,7 +78,7 @@ class Pipeline:
         self._sources = sources
         self._store = store
         self._observe = observe
-        self._now_us, self._new_id = world.now_us, world.new_id
+        self._now_us, self._new_id, self._compile = world
         self.rulebooks = rulebooks(plan, world.compile)
         self.records = Records(plan)
         self.timers = Timers()
@@ -99,6 +99,14 @@ class Pipeline:
         for conflict in self._store.unfinished_conflicts():
             if conflict.status == "settling":
                 self._settling[conflict.id] = conflict
+
+    def follow(self, plan: Plan) -> None:
+        """Go on by another plan of the same sources, mappings and merges. Between two batches only. ExpressionError
+        leaves the old one in force."""
+        self.rulebooks = rulebooks(plan, self._compile)
+        self._plan = plan
+        self.records = Records(plan)
+        self._retention = Retention(plan, self.records.entities())
 
     @property
     def watermark_us(self) -> int:

@@ -17,6 +17,7 @@ from cdc_merge.config.settings import (
     Settings,
     SourceSettings,
     SqliteStore,
+    Telemetry,
     WriteBack,
     default_slot,
 )
@@ -47,6 +48,8 @@ def settings_of(
             roles={role: tuple(who) for role, who in shape.access.roles.items()},
         ),
         notify=tuple(Channel(channel.type, dict(channel.model_extra or {})) for channel in shape.notify),
+        log_level=shape.log.level,
+        telemetry=Telemetry(shape.telemetry.otlp, float(shape.telemetry.share)),
         warnings=warnings,
         lines=lines,
     )

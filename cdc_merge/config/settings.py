@@ -120,6 +120,14 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Where traces go (OTLP over HTTP), None for nowhere; `share` of the batches are traced."""
+
+    otlp: str | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """One configuration file, checked. `warnings` are worth knowing and stop nothing; `lines` finds a path's line.
 
@@ -135,6 +143,8 @@ class Settings:
     plan: Plan
     access: Access = Access()
     notify: tuple[Channel, ...] = ()
+    log_level: str | None = None
+    telemetry: Telemetry = Telemetry()
     warnings: tuple[str, ...] = ()
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, repr=False)
 

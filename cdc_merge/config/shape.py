@@ -146,6 +146,25 @@ class NotifyShape(Shape, extra="allow"):
     type: str = Field(description="The kind of channel.")
 
 
+class LogShape(Shape):
+    """The log on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] | None = Field(
+        default=None, description="The least that is logged; info when absent. --log-level goes before it."
+    )
+
+
+class TelemetryShape(Shape):
+    """Traces for OpenTelemetry; needs the package extra otel."""
+
+    otlp: str | None = Field(
+        default=None,
+        pattern="^https?://[^/?#@]+(/[^?#]*)?$",
+        description="Where traces are sent by OTLP over HTTP, such as http://127.0.0.1:4318; none are made when absent.",
+    )
+    share: Number = Field(default=1, gt=0, le=1, description="The share of batches that are traced.")
+
+
 class ConfigShape(Shape):
     """The configuration of cdc-merge (YAML 1.2)."""
 
@@ -167,3 +186,5 @@ class ConfigShape(Shape):
     )
     notify: list[NotifyShape] = Field(default=[], description="Who is told about conflicts.")
     access: AccessShape = Field(default_factory=AccessShape, description="Who may do what over HTTP.")
+    log: LogShape = Field(default_factory=LogShape, description="The log on stderr.")
+    telemetry: TelemetryShape = Field(default_factory=TelemetryShape, description="Traces for OpenTelemetry.")

@@ -15,6 +15,7 @@ from typing import Final
 from cdc_merge.model import (
     BatchMerged,
     ClockCut,
+    ConfigReloaded,
     Conflict,
     ConflictMoved,
     DetectionDegraded,
@@ -70,6 +71,8 @@ class Logs:
             case DetectionDegraded():
                 lost: Fields = {"source": fact.source, "entity": fact.entity, "reason": fact.reason}
                 write(logging.WARNING, "detection_degraded", "A change met what retention had removed.", lost)
+            case ConfigReloaded():
+                self._reloaded(fact)
             case SnapshotProgress():
                 rows: Fields = {
                     "source": fact.source,
@@ -113,6 +116,14 @@ class Logs:
             "resolution": conflict.resolution,
             "sources": " ".join(sorted({candidate.source for candidate in question.candidates})),
         }
+
+    def _reloaded(self, fact: ConfigReloaded) -> None:
+        if fact.problem is None:
+            sentence = "The configuration file was read again and is in force."
+            write(logging.INFO, "config_reloaded", sentence, {"policy": fact.policy})
+            return
+        told: Fields = {"policy": fact.policy, "problem": fact.problem, "problems": " | ".join(fact.problems) or None}
+        write(logging.ERROR, "config_reload_failed", "The old configuration stays in force.", told)
 
     def _source(self, fact: SourceChanged) -> None:
         level = logging.ERROR if fact.problem else logging.INFO

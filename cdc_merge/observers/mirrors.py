@@ -101,6 +101,9 @@ class MirrorCollector(Collector):
         self._failures = 0
         self._pace = WalPace(mirrors.monotonic)
 
+    def follow(self, labels: Labels) -> None:
+        self._labels = labels
+
     def collect(self) -> Iterator[Metric]:
         yield from self._read(self._of_sources)
         yield from self._read(self._of_figures)

@@ -27,6 +27,7 @@ from prometheus_client import (
 from cdc_merge.model import (
     BatchMerged,
     ClockCut,
+    ConfigReloaded,
     Conflict,
     ConflictMoved,
     DetectionDegraded,
@@ -71,7 +72,8 @@ class Metrics:
         self._skew: dict[str, tuple[float, float]] = {}
         self._snapshot_rows: dict[tuple[str, str], int] = {}
         self._foresee()
-        self.registry.register(MirrorCollector(PREFIX, self._labels, mirrors))
+        self._mirrored = MirrorCollector(PREFIX, self._labels, mirrors)
+        self.registry.register(self._mirrored)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -93,12 +95,14 @@ class Metrics:
                 self._source_changed(fact)
             case DetectionDegraded():
                 self._degraded.set(1)
+            case ConfigReloaded():
+                self._config_reloaded(fact)
 
-    def reload_succeeded(self) -> None:
-        self._reload.set(1)
-
-    def reload_failed(self) -> None:
-        self._reload.set(0)
+    def follow(self, plan: Plan) -> None:
+        """From here on the label values are those of another plan; series that it no longer foresees stay."""
+        self._labels = Labels(plan)
+        self._mirrored.follow(self._labels)
+        self._foresee()
 
     # ---------------------------------------------------------------- the metrics
 
@@ -156,8 +160,16 @@ class Metrics:
             "1 at the reason why the source refuses to be read; a person must act.",
             ("source", "problem"),
         )
-        self._reload = self._gauge("config_last_reload_successful", "1 if the configuration file could be used.", ())
+        self._reload = self._gauge(
+            "config_last_reload_successful",
+            "1 if the configuration file could be used when it was last read; 0 while an older one is in force.",
+            (),
+        )
         self._reload.set(1)
+        self._reloaded = self._gauge(
+            "config_last_reload_success_timestamp_seconds", "Since when the present configuration is in force.", ()
+        )
+        self._reloaded.set_to_current_time()
         self._degraded = self._gauge(
             "detection_degraded",
             "1 once a change met what retention had removed: a delete or an older change may go undetected.",
@@ -246,6 +258,11 @@ class Metrics:
         if conflict.closed_us is not None:
             took_s = max(0, conflict.closed_us - conflict.raised_us) / 1e6
             self._resolution_seconds.labels(entity, resolution).observe(took_s)
+
+    def _config_reloaded(self, fact: ConfigReloaded) -> None:
+        self._reload.set(fact.problem is None)
+        if fact.problem is None:
+            self._reloaded.set_to_current_time()
 
     def _clock_cut(self, fact: ClockCut) -> None:
         source = self._labels.source(fact.source)

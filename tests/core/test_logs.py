@@ -10,7 +10,16 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_merge.model import BatchMerged, ClockCut, ConflictMoved, Fact, Parked, SnapshotProgress, SourceChanged
+from cdc_merge.model import (
+    BatchMerged,
+    ClockCut,
+    ConfigReloaded,
+    ConflictMoved,
+    Fact,
+    Parked,
+    SnapshotProgress,
+    SourceChanged,
+)
 from cdc_merge.observers.log_lines import BURST, WINDOW_S, Repeats, configure
 from cdc_merge.observers.logs import LOG, Logs
 from tests.contracts.memory_reading import phone_conflict
@@ -46,6 +55,8 @@ FACTS: list[tuple[Fact, str, str]] = [
     (Parked("crm", "public.customer", "unreadable"), "row_parked", "warning"),
     (ClockCut("crm", 3_500_000), "clock_cut", "warning"),
     (SnapshotProgress("crm", "customer", 1, 2), "snapshot_progress", "debug"),
+    (ConfigReloaded("sha256:b"), "config_reloaded", "info"),
+    (ConfigReloaded("sha256:a", "x.yaml has a problem", ("x.yaml:3: store",)), "config_reload_failed", "error"),
 ]
 
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cdc_merge.model import (
     BatchMerged,
     ClockCut,
+    ConfigReloaded,
     Conflict,
     ConflictMoved,
     DetectionDegraded,
@@ -114,6 +115,7 @@ GAUGES = {
     "records_cached": (),
     "watermark_timestamp_seconds": (),
     "config_last_reload_successful": (),
+    "config_last_reload_success_timestamp_seconds": (),
     "build_info": ("version", "python"),
 }
 HISTOGRAMS = {
@@ -345,10 +347,13 @@ def test_a_fact_that_is_nobodys_metric_is_let_pass() -> None:
 def test_a_reload_says_whether_it_succeeded() -> None:
     metrics = made()
     assert value(metrics, "config_last_reload_successful") == 1
-    metrics.reload_failed()
+    since = value(metrics, "config_last_reload_success_timestamp_seconds")
+    metrics(ConfigReloaded("sha256:a", "A line is wrong."))
     assert value(metrics, "config_last_reload_successful") == 0
-    metrics.reload_succeeded()
+    assert value(metrics, "config_last_reload_success_timestamp_seconds") == since
+    metrics(ConfigReloaded("sha256:b"))
     assert value(metrics, "config_last_reload_successful") == 1
+    assert value(metrics, "config_last_reload_success_timestamp_seconds") > since
 
 
 # ---------------------------------------------------------------- mirrored states
