@@ -1,21 +1,27 @@
 """Opening connections to a source: plain ones for questions, one in replication mode for the stream.
 
 Rules: whatever a role or database has set, values arrive in one form (`PINNED`, proved after connecting, since a pooler
-may strip it); no timeout of the role ends a session that waits by design; a dead network is noticed within a minute.
+may strip it); no timeout of the role ends a session that waits by design; a dead network is noticed within a minute, and
+so is a server that lives and does not answer.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+import time
+from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc_merge.errors import SourceRefused
 from cdc_merge.sources.queries import query
 from cdc_merge.sources.refusals import connect_refusal, server_errors
 
-Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"  # a row holds what its query selects
+Answer = TypeVar("Answer")
+
+ANSWER_LIMIT_S: Final = 60.0  # questions to a catalog take milliseconds; a server silent for so long is gone or stuck
+_LOOK_EVERY_S: Final = 0.1
 
 PINNED: Final = {
     "datestyle": ("ISO", "ISO"),
@@ -37,6 +43,26 @@ _CONNECT_LIMIT_S: Final = 10
 _TCP: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
 
+class PatientConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that waits for each answer, or for the next row of a copy, for `answer_limit_s` seconds and not for
+    ever: a half-open connection ends as an OperationalError, its socket closed."""
+
+    answer_limit_s: float | None = None
+
+    def wait(self, gen: PQGen[Answer], interval: float = _LOOK_EVERY_S, timeout: float | None = None) -> Answer:
+        limit_s = timeout or self.answer_limit_s or ANSWER_LIMIT_S
+        deadline = time.monotonic() + limit_s
+        try:
+            return super().wait(gen, interval, limit_s)
+        except psycopg.OperationalError:
+            if time.monotonic() >= deadline:
+                self.pgconn.finish()  # nothing that follows on this connection would be answered either
+            raise
+
+
+Connection: TypeAlias = PatientConnection  # a row holds what its query selects
+
+
 def connect(source: str, dsn: str, *, replication: bool = False) -> Connection:
     """A connection with pinned settings; SourceUnavailable or SourceRefused, without the DSN in them."""
     given = _parsed(source, dsn)
@@ -47,7 +73,7 @@ def connect(source: str, dsn: str, *, replication: bool = False) -> Connection:
     if replication:
         wanted["replication"] = "database"
     try:
-        connection = psycopg.connect(
+        connection = PatientConnection.connect(
             **({"connect_timeout": _CONNECT_LIMIT_S} | _TCP | wanted),
             autocommit=True,
             prepare_threshold=None,

@@ -23,6 +23,7 @@ from cdc_merge.sources.connecting import Connection
 from cdc_merge.sources.refusals import server_errors
 
 CHUNK_ROWS: Final = 2_000
+ROW_LIMIT_S: Final = 900.0  # a row filter may have to pass over a large table before it finds the next row
 CHUNK_BYTES: Final = 1 << 20  # a chunk of wide rows ends earlier, so that the queue's bound means something
 
 _ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
@@ -49,6 +50,7 @@ class FirstCopy:
     def __init__(self, source: str, connection: Connection, publication: str) -> None:
         self._source = source
         self._connection = connection
+        connection.answer_limit_s = ROW_LIMIT_S
         self._catalog = Catalog(source, connection, publication)
 
     def begin(self, snapshot: str, tables: Iterable[str]) -> dict[str, TableFacts]:

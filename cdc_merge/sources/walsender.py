@@ -18,7 +18,7 @@ from psycopg import pq, sql
 
 from cdc_merge.errors import CdcMergeError, SourceUnavailable
 from cdc_merge.model import lsn_from_text, lsn_text
-from cdc_merge.sources.connecting import connect
+from cdc_merge.sources.connecting import ANSWER_LIMIT_S, connect
 from cdc_merge.sources.frames import status_update
 from cdc_merge.sources.positions import Server
 from cdc_merge.sources.refusals import refusal, server_errors
@@ -26,6 +26,7 @@ from cdc_merge.sources.timelines import Timelines, read_history
 
 _MAX_FRAMES: Final = 20_000  # taken in one go, so that status replies and stopping never wait for long
 _ANSWER_STEP_S: Final = 0.2
+_REASON_LIMIT_S: Final = 2.0  # for what a server says behind the end of its stream
 
 
 class CreatedSlot(NamedTuple):
@@ -80,22 +81,41 @@ class WalSender:
         deadline = time.monotonic() + limit_s
         with server_errors(self._source):
             self._pg.send_query(text)
-            is_cancelled = False
-            while self._pg.is_busy():
-                if not is_cancelled and (stopped() or time.monotonic() > deadline):
-                    self._connection.cancel_safe()
-                    is_cancelled = True
-                select.select([self._pg.socket], [], [], _ANSWER_STEP_S)
-                self._pg.consume_input()
-            results = []
-            while (result := self._pg.get_result()) is not None:
-                results.append(result)
-        last = results[-1]
+            while not self._has_answer(min(deadline, time.monotonic() + _ANSWER_STEP_S)):
+                if stopped() or time.monotonic() > deadline:
+                    break
+            is_cancelled = self._pg.is_busy()
+            if is_cancelled:
+                self._connection.cancel_safe()
+            last = self._result()
+            while (result := self._result()) is not None:
+                last = result
+        assert last is not None, "a command has a result"
         if last.status == pq.ExecStatus.TUPLES_OK:
             return last
         if is_cancelled and _sqlstate(last) == "57014":
             return None
         raise self._refusal(last)
+
+    def _has_answer(self, deadline: float) -> bool:
+        """Whether the next result has come by then."""
+        while self._pg.is_busy():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            select.select([self._pg.socket], [], [], left_s)
+            self._pg.consume_input()
+        return True
+
+    def _result(self, limit_s: float = ANSWER_LIMIT_S) -> pq.abc.PGresult | None:
+        """The next result of what was asked. SourceUnavailable when it does not come in time."""
+        if self._has_answer(time.monotonic() + limit_s):
+            return self._pg.get_result()
+        raise SourceUnavailable(
+            f"Source {self._source}: the server did not answer within {limit_s:g} s.",
+            hint="The connection is made anew; look at network and server load if it stays.",
+            sqlstate="08006",
+        )
 
     def start(self, slot: str, publication: str, lsn: int) -> None:
         """Begin to stream everything whose commit ends after `lsn` (0: from where the slot stands)."""
@@ -106,35 +126,42 @@ class WalSender:
             "(proto_version '1', publication_names {names}, messages 'true')"
         ).format(slot=sql.Identifier(slot), lsn=sql.SQL(lsn_text(lsn)), names=sql.Literal(names))
         with server_errors(self._source):
-            result = self._pg.exec_(text.as_bytes(self._connection))
+            self._pg.send_query(text.as_bytes(self._connection))
+            result = self._result()
+        assert result is not None, "a command has a result"
         if result.status != pq.ExecStatus.COPY_BOTH:
             raise self._refusal(result)
         self._pg.nonblocking = 1
         self.is_streaming = True
 
     def receive(self) -> list[memoryview]:
-        """All whole CopyData payloads that have arrived; reads the socket once."""
+        """All whole CopyData payloads that have arrived; reads the socket once. Behind the last one: why it ended."""
         frames: list[memoryview] = []
         append = frames.append
         get = self._pg.get_copy_data
         with server_errors(self._source):
-            self._pg.consume_input()
-            while len(frames) < _MAX_FRAMES:
+            if self.is_streaming:
+                self._pg.consume_input()
+            while self.is_streaming and len(frames) < _MAX_FRAMES:
                 size, frame = get(1)
                 if size > 0:
                     append(frame)
                 elif size == 0:
-                    break
+                    return frames
                 else:
                     self.is_streaming = False
-                    if not frames:
-                        raise self._ended()
-                    break
+            if not frames:
+                raise self._ended()
         return frames
 
     def _ended(self) -> CdcMergeError:
+        """Why the stream ended. A server that ends its half first says why only when we have ended ours."""
         result = self._pg.get_result()
-        if result is None or result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.COPY_IN):
+        if result is not None and result.status == pq.ExecStatus.COPY_IN:
+            self._pg.put_copy_end()
+            self._pg.flush()
+            result = self._result(_REASON_LIMIT_S)
+        if result is None or result.status == pq.ExecStatus.COMMAND_OK:
             return SourceUnavailable(f"Source {self._source}: the server ended the stream.", hint="It is tried again.")
         return self._refusal(result)
 

@@ -72,6 +72,7 @@ class Watch:
         self.connection: Connection = connect(source, dsn)
         self._pg = self.connection.pgconn
         self._read: Callable[[Sequence[bytes | None]], Answer] | None = None
+        self._row_so_far: list[bytes | None] = []
 
     @property
     def socket(self) -> int:
@@ -127,12 +128,18 @@ class Watch:
         """The answer to what was asked, once it has come. SourceUnavailable when the server ended this session."""
         with server_errors(self._source):
             self._pg.consume_input()
-            if self._read is None or self._pg.is_busy():
+            if self._read is None:
                 return None
-            row: list[bytes | None] = []
-            while (result := self._pg.get_result()) is not None:
-                row = self._row(result)
+            # An answer may be cut between two packets: asking for a result that has not come would wait for it.
+            while not self._pg.is_busy():
+                result = self._pg.get_result()
+                if result is None:
+                    break
+                self._row_so_far = self._row(result)
+            else:
+                return None
         read, self._read = self._read, None
+        row, self._row_so_far = self._row_so_far, []
         return read(row)
 
     def _row(self, result: pq.abc.PGresult) -> list[bytes | None]:
