@@ -8,9 +8,9 @@ installation, so that lines can be joined without telling whom they are about.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 from cdc_merge.model import (
     BatchMerged,
@@ -52,35 +52,22 @@ class Logs:
 
     def __init__(self, salt: bytes = b"") -> None:
         self._salt = salt[: blake2b.MAX_KEY_SIZE]
+        self._telling: Mapping[type, Callable[[Any], None]] = {
+            BatchMerged: self._batch,
+            ConflictMoved: self._conflict,
+            SourceChanged: self._source,
+            Parked: _parked,
+            ClockCut: _clock_cut,
+            DetectionDegraded: _degraded,
+            SnapshotProgress: _progress,
+            ConfigReloaded: _reloaded,
+        }
 
     def __call__(self, fact: Fact) -> None:
         """Write what is worth a line. Never raises: logging reports its own faults on stderr."""
-        match fact:
-            case BatchMerged():
-                self._batch(fact)
-            case ConflictMoved():
-                self._conflict(fact)
-            case SourceChanged():
-                self._source(fact)
-            case Parked():
-                told: Fields = {"source": fact.source, "table": fact.table, "reason": fact.reason}
-                write(logging.WARNING, "row_parked", "A row was set aside; the stream went on.", told)
-            case ClockCut():
-                ahead: Fields = {"source": fact.source, "ahead_seconds": fact.ahead_us / 1e6}
-                write(logging.WARNING, "clock_cut", "A source's clock is ahead of ours; its stamp was cut.", ahead)
-            case DetectionDegraded():
-                lost: Fields = {"source": fact.source, "entity": fact.entity, "reason": fact.reason}
-                write(logging.WARNING, "detection_degraded", "A change met what retention had removed.", lost)
-            case ConfigReloaded():
-                self._reloaded(fact)
-            case SnapshotProgress():
-                rows: Fields = {
-                    "source": fact.source,
-                    "entity": fact.entity,
-                    "rows": fact.rows,
-                    "expected": fact.expected,
-                }
-                write(logging.DEBUG, "snapshot_progress", "A first copy goes on.", rows)
+        tell = self._telling.get(type(fact))
+        if tell is not None:
+            tell(fact)
 
     def record_digest(self, entity: str, key: str) -> str:
         """What stands for a record in the log: 12 hex digits."""
@@ -117,18 +104,39 @@ class Logs:
             "sources": " ".join(sorted({candidate.source for candidate in question.candidates})),
         }
 
-    def _reloaded(self, fact: ConfigReloaded) -> None:
-        if fact.problem is None:
-            sentence = "The configuration file was read again and is in force."
-            write(logging.INFO, "config_reloaded", sentence, {"policy": fact.policy})
-            return
-        told: Fields = {"policy": fact.policy, "problem": fact.problem, "problems": " | ".join(fact.problems) or None}
-        write(logging.ERROR, "config_reload_failed", "The old configuration stays in force.", told)
-
     def _source(self, fact: SourceChanged) -> None:
         level = logging.ERROR if fact.problem else logging.INFO
         told = {"source": fact.source, "state": fact.state, "problem": fact.problem, "hint": fact.hint or None}
         write(level, "source_changed", fact.sentence, told)
+
+
+def _parked(fact: Parked) -> None:
+    told: Fields = {"source": fact.source, "table": fact.table, "reason": fact.reason}
+    write(logging.WARNING, "row_parked", "A row was set aside; the stream went on.", told)
+
+
+def _clock_cut(fact: ClockCut) -> None:
+    told: Fields = {"source": fact.source, "ahead_seconds": fact.ahead_us / 1e6}
+    write(logging.WARNING, "clock_cut", "A source's clock is ahead of ours; its stamp was cut.", told)
+
+
+def _degraded(fact: DetectionDegraded) -> None:
+    told: Fields = {"source": fact.source, "entity": fact.entity, "reason": fact.reason}
+    write(logging.WARNING, "detection_degraded", "A change met what retention had removed.", told)
+
+
+def _progress(fact: SnapshotProgress) -> None:
+    told: Fields = {"source": fact.source, "entity": fact.entity, "rows": fact.rows, "expected": fact.expected}
+    write(logging.DEBUG, "snapshot_progress", "A first copy goes on.", told)
+
+
+def _reloaded(fact: ConfigReloaded) -> None:
+    if fact.problem is None:
+        sentence = "The configuration file was read again and is in force."
+        write(logging.INFO, "config_reloaded", sentence, {"policy": fact.policy})
+        return
+    told: Fields = {"policy": fact.policy, "problem": fact.problem, "problems": " | ".join(fact.problems) or None}
+    write(logging.ERROR, "config_reload_failed", "The old configuration stays in force.", told)
 
 
 def write(level: int, event: str, sentence: str, fields: Fields) -> None:

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -71,6 +71,16 @@ class Metrics:
         self._closed = _FirstTime()
         self._skew: dict[str, tuple[float, float]] = {}
         self._snapshot_rows: dict[tuple[str, str], int] = {}
+        self._counting: Mapping[type, Callable[[Any], None]] = {
+            BatchMerged: self._batch_merged,
+            ConflictMoved: self._conflict_moved,
+            Parked: self._parked_row,
+            ClockCut: self._clock_cut,
+            SnapshotProgress: self._snapshot_progress,
+            SourceChanged: self._source_changed,
+            DetectionDegraded: self._detection_degraded,
+            ConfigReloaded: self._config_reloaded,
+        }
         self._foresee()
         self._mirrored = MirrorCollector(PREFIX, self._labels, mirrors)
         self.registry.register(self._mirrored)
@@ -80,23 +90,9 @@ class Metrics:
 
     def __call__(self, fact: Fact) -> None:
         """Count a fact. Never raises, never waits."""
-        match fact:
-            case BatchMerged():
-                self._batch_merged(fact)
-            case ConflictMoved():
-                self._conflict_moved(fact)
-            case Parked():
-                self._parked.labels(*self._labels.table(fact.source, fact.table)).inc()
-            case ClockCut():
-                self._clock_cut(fact)
-            case SnapshotProgress():
-                self._snapshot_progress(fact)
-            case SourceChanged():
-                self._source_changed(fact)
-            case DetectionDegraded():
-                self._degraded.set(1)
-            case ConfigReloaded():
-                self._config_reloaded(fact)
+        count = self._counting.get(type(fact))
+        if count is not None:
+            count(fact)
 
     def follow(self, plan: Plan) -> None:
         """From here on the label values are those of another plan; series that it no longer foresees stay."""
@@ -258,6 +254,12 @@ class Metrics:
         if conflict.closed_us is not None:
             took_s = max(0, conflict.closed_us - conflict.raised_us) / 1e6
             self._resolution_seconds.labels(entity, resolution).observe(took_s)
+
+    def _parked_row(self, fact: Parked) -> None:
+        self._parked.labels(*self._labels.table(fact.source, fact.table)).inc()
+
+    def _detection_degraded(self, fact: DetectionDegraded) -> None:
+        self._degraded.set(1)
 
     def _config_reloaded(self, fact: ConfigReloaded) -> None:
         self._reload.set(fact.problem is None)
