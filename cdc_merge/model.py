@@ -153,7 +153,8 @@ class Transaction(NamedTuple):
     """One committed source transaction, complete and in commit order.
 
     `end_lsn` is the commit's end: confirming it means that this transaction never comes again.
-    `origin` is the replication origin's name when the transaction was applied under one.
+    `origin` is the replication origin's name when the transaction was applied under one. `changes` may be read as often
+    as needed; those of a large transaction are not in memory.
     """
 
     source: str
@@ -163,7 +164,7 @@ class Transaction(NamedTuple):
     commit_us: int
     origin: str | None
     messages: tuple[Message, ...]
-    changes: tuple[RowChange, ...]
+    changes: Sequence[RowChange]
 
 
 class Idle(NamedTuple):
@@ -177,9 +178,11 @@ class Idle(NamedTuple):
 
 
 class SnapshotBegan(NamedTuple):
-    """A consistent first copy starts: all rows are as of `lsn`, when the source's clock read `at_us`.
+    """A consistent copy of tables starts: all rows are as of `lsn`, when the source's clock read `at_us`.
 
-    `expected_rows` is an estimate per table. Rows of an earlier, unfinished copy of this source are void.
+    `expected_rows` is an estimate per table. `lost` is None for a first copy: rows that an earlier, unfinished copy of
+    these tables brought are void. Else it names the problem for which the stream could not be continued: the history
+    stays, what the copy says is seen beside it, and what it does not name is looked for.
     """
 
     source: str
@@ -188,6 +191,7 @@ class SnapshotBegan(NamedTuple):
     lsn: int
     at_us: int
     expected_rows: Mapping[str, int]
+    lost: str | None = None
 
 
 class SnapshotRows(NamedTuple):
@@ -197,19 +201,51 @@ class SnapshotRows(NamedTuple):
     changes: tuple[RowChange, ...]
 
 
+class SnapshotTable(NamedTuple):
+    """All rows of one table of the copy were delivered."""
+
+    source: str
+    table: str
+
+
 class SnapshotDone(NamedTuple):
-    """The first copy is complete; the stream follows from `lsn`."""
+    """The copy is complete; the stream follows from `lsn`."""
 
     source: str
     lsn: int
 
 
-Delivery: TypeAlias = "Transaction | Idle | SnapshotBegan | SnapshotRows | SnapshotDone"
+class RowsRead(NamedTuple):
+    """Rows of one table, read again while the stream is followed: the answer to a request (`orders.RowsWanted`).
+
+    `rows` were the source's when its stream had reached `lsn`, at `at_us`; ordinals count through this delivery. `moved`
+    were there too, but changed while they were read: the stream has told what they are. `reached` is where the next
+    piece begins, None at the table's end. With a `problem`, nothing was read.
+    """
+
+    source: str
+    system: str
+    timeline: int
+    lsn: int
+    at_us: int
+    number: int
+    rows: tuple[RowChange, ...] = ()
+    moved: tuple[RowChange, ...] = ()
+    reached: tuple[str, ...] | None = None
+    expected: int = 0
+    problem: str = ""
+
+
+Delivery: TypeAlias = "Transaction | Idle | SnapshotBegan | SnapshotRows | SnapshotTable | SnapshotDone | RowsRead"
 
 
 class Position(NamedTuple):
-    """How far a source is merged and on disk. `snapshot` is none, running or done; `slot` names the slot it belongs to;
-    `passed_us` is the stamp time that the source has passed."""
+    """How far a source is merged and on disk. `slot` names the slot it belongs to; `passed_us` is the stamp time that
+    the source has passed.
+
+    `snapshot` is none or done, and while a copy is not finished running (a first one) or again (one into a history that
+    exists); `copied` are then the tables that it has finished.
+    """
 
     system: str
     timeline: int
@@ -217,6 +253,12 @@ class Position(NamedTuple):
     snapshot: str
     slot: str
     passed_us: int = 0
+    copied: tuple[str, ...] = ()
+
+    @property
+    def is_copying(self) -> bool:
+        """The picture is not complete, and nothing may be confirmed."""
+        return self.snapshot in ("running", "again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +428,8 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One write of one field, and what became of it: won, lost, merged, candidate or overwritten."""
+    """One write of one field, and what became of it: won, lost, merged, candidate or overwritten. `saw`: writes that its
+    writer had seen, the latest ones where they are many; `saw_earlier`: how many more there are, all earlier."""
 
     stamp: Stamp
     source: str
@@ -396,6 +439,7 @@ class Explained:
     saw: tuple[Stamp, ...]
     outcome: str
     because: str
+    saw_earlier: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,8 +526,19 @@ class DetectionDegraded:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigReloaded:
+    """The configuration file was read again while running. `policy` is the one in force afterwards; `problem` says why
+    that is still the old one, None when the file's is; `problems` lists each place."""
+
+    policy: str
+    problem: str | None = None
+    problems: tuple[str, ...] = ()
+
+
 Fact: TypeAlias = (
     "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress | DetectionDegraded"
+    " | ConfigReloaded"
 )
 
 EMPTY: Final[Mapping[str, Value]] = {}
@@ -498,14 +553,3 @@ class Figures:
     watermark_us: int = 0
     conflicts_open: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     oldest_open_us: Mapping[tuple[str, str], int] = field(default_factory=dict)
-@dataclass(frozen=True, slots=True)
-class ConfigReloaded:
-    """The configuration file was read again while running. `policy` is the one in force afterwards; `problem` says why
-    that is still the old one, None when the file's is; `problems` lists each place."""
-
-    policy: str
-    problem: str | None = None
-    problems: tuple[str, ...] = ()
-
-
-    " | ConfigReloaded"

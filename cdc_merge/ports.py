@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from cdc_merge.model import (
     Base,
@@ -22,6 +22,7 @@ from cdc_merge.model import (
     SourceStatus,
     Stamp,
 )
+from cdc_merge.orders import RowsWanted, SourceOrders
 
 NOTHING_FOLDED: Final[Mapping[RecordKey, Stamp]] = {}
 
@@ -47,6 +48,24 @@ class Source(Protocol):
     def confirm(self, lsn: int) -> None: ...
     def status(self) -> SourceStatus: ...
     def stop(self) -> None: ...
+
+
+@runtime_checkable
+class ReadsAgain(Protocol):
+    """What a source of a database can do beside following its stream."""
+
+    def rest(self) -> None:
+        """Read nothing until `start`, but keep telling of the slot; what was not taken comes again."""
+        ...
+
+    def read_again(self, wanted: RowsWanted) -> None:
+        """Answer with one `RowsRead` of that number in the stream, whatever reconnects and restarts lie between. A
+        request replaces the one before."""
+        ...
+
+    def accept_loss(self, *, accepts: bool) -> None:
+        """Whether a position that cannot be continued is copied anew; as of the next `start`."""
+        ...
 
 
 class StoreTransaction(Protocol):
@@ -111,6 +130,10 @@ class StoreTransaction(Protocol):
 
     def save_position(self, source: str, position: Position, clock: Stamp) -> None: ...
 
+    def save_orders(self, source: str, orders: SourceOrders) -> None:
+        """What the source was told, whole."""
+        ...
+
     def keys_of(self, source: str, table: str, identities: Iterable[str]) -> Mapping[str, str]:
         """identity → business key, for the identities that are known."""
         ...
@@ -153,6 +176,7 @@ class Store(Protocol):
 
     def transaction(self) -> AbstractContextManager[StoreTransaction]: ...
     def positions(self) -> Mapping[str, tuple[Position, Stamp]]: ...
+    def orders(self) -> Mapping[str, SourceOrders]: ...
     def history(self, record: RecordKey) -> list[Change]: ...
     def folded(
         self, record: RecordKey, until: Stamp | None = None, *, whole: bool = False

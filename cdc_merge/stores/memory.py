@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from cdc_merge.errors import NotFound, StoreUnavailable
 from cdc_merge.model import Base, Change, Conflict, Figures, Place, Position, RecordKey, Stamp
+from cdc_merge.orders import SourceOrders
 from cdc_merge.ports import NO_DIGESTS, NOTHING_FOLDED, ROOT_SLOT
 from cdc_merge.stores.queue import CLOSED, FILTERS, OPEN, matches
 
@@ -35,6 +36,7 @@ class Disk:
     lost: set[str] = field(default_factory=set)
     conflicts: dict[str, Conflict] = field(default_factory=dict)
     positions: dict[str, tuple[Position, Stamp]] = field(default_factory=dict)
+    orders: dict[str, SourceOrders] = field(default_factory=dict)
     identities: dict[tuple[str, str, str], str] = field(default_factory=dict)
     due: dict[RecordKey, int] = field(default_factory=dict)
     digests: dict[RecordKey, frozenset[bytes]] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class MemoryTransaction:
         self._lost: set[str] = set()
         self._conflicts: dict[str, Conflict] = {}
         self._positions: dict[str, tuple[Position, Stamp]] = {}
+        self._orders: dict[str, SourceOrders] = {}
         self._identities: dict[tuple[str, str, str], str | None] = {}
         self._due: dict[RecordKey, int | None] = {}
         self._digests: dict[RecordKey, frozenset[bytes]] = {}
@@ -134,6 +137,9 @@ class MemoryTransaction:
     def save_position(self, source: str, position: Position, clock: Stamp) -> None:
         self._positions[source] = (position, clock)
 
+    def save_orders(self, source: str, orders: SourceOrders) -> None:
+        self._orders[source] = orders
+
     def keys_of(self, source: str, table: str, identities: Iterable[str]) -> Mapping[str, str]:
         found = {identity: self._key_of((source, table, identity)) for identity in identities}
         return {identity: key for identity, key in found.items() if key is not None}
@@ -189,6 +195,7 @@ class MemoryTransaction:
             _lay_over(disk.identities, self._identities)
             disk.conflicts.update(self._conflicts)
             disk.positions.update(self._positions)
+            disk.orders.update(self._orders)
             _lay_over(disk.due, self._due)
             _lay_over(disk.digests, {key: held or None for key, held in self._digests.items()})
             _lay_over(disk.holders, {named: keys or None for named, keys in self._holders.items()})
@@ -238,6 +245,10 @@ class MemoryStore:
     def positions(self) -> Mapping[str, tuple[Position, Stamp]]:
         with self._reading() as disk:
             return dict(disk.positions)
+
+    def orders(self) -> Mapping[str, SourceOrders]:
+        with self._reading() as disk:
+            return dict(disk.orders)
 
     def history(self, record: RecordKey) -> list[Change]:
         with self._reading() as disk:

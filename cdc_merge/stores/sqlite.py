@@ -13,13 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 from cdc_merge.errors import NotFound, StoreUnavailable
 from cdc_merge.model import Base, Change, Conflict, Figures, Position, RecordKey, Stamp
+from cdc_merge.orders import SourceOrders
 from cdc_merge.ports import NO_DIGESTS, NOTHING_FOLDED
 from cdc_merge.stores.encoding import decode_conflict, encode_conflict
 from cdc_merge.stores.lock import LockFile
+from cdc_merge.stores.orders import decode_orders, encode_orders
 from cdc_merge.stores.queue import FILTERS
 from cdc_merge.stores.sqlite_bases import Bases, newest_base, root_base
 from cdc_merge.stores.sqlite_file import SQL, Readers, open_for_writing, translated
@@ -77,9 +79,12 @@ class SqliteTransaction:
         self._cursor.executemany(SQL["save_conflict"], map(_conflict_row, conflicts))
 
     def save_position(self, source: str, position: Position, clock: Stamp) -> None:
-        system, timeline, lsn, snapshot, slot, passed_us = position
-        row = (source, system, timeline, signed(lsn), snapshot, slot, passed_us, *clock)
+        system, timeline, lsn, snapshot, slot, passed_us, copied = position
+        row = (source, system, timeline, signed(lsn), snapshot, slot, passed_us, json.dumps(copied), *clock)
         self._cursor.execute(SQL["save_position"], row)
+
+    def save_orders(self, source: str, orders: SourceOrders) -> None:
+        self._cursor.execute(SQL["save_orders"], (source, encode_orders(orders)))
 
     def keys_of(self, source: str, table: str, identities: Iterable[str]) -> Mapping[str, str]:
         found = {
@@ -166,10 +171,11 @@ class SqliteStore:
 
     def positions(self) -> Mapping[str, tuple[Position, Stamp]]:
         with self._readers.reading() as cursor:
-            return {
-                name: (Position(system, timeline, unsigned(lsn), snapshot, slot, passed_us), Stamp(*clock))
-                for name, system, timeline, lsn, snapshot, slot, passed_us, *clock in cursor.execute(SQL["positions"])
-            }
+            return dict(map(_position, cursor.execute(SQL["positions"])))
+
+    def orders(self) -> Mapping[str, SourceOrders]:
+        with self._readers.reading() as cursor:
+            return {name: decode_orders(body) for name, body in cursor.execute(SQL["orders"])}
 
     def history(self, record: RecordKey) -> list[Change]:
         with self._readers.reading() as cursor:
@@ -253,6 +259,12 @@ class SqliteStore:
 
     def _lock_file(self, owner: str) -> LockFile:
         return LockFile(self._path.with_name(self._path.name + ".lock"), owner)
+
+
+def _position(row: tuple[Any, ...]) -> tuple[str, tuple[Position, Stamp]]:
+    name, system, timeline, lsn, snapshot, slot, passed_us, copied, *clock = row
+    position = Position(system, timeline, unsigned(lsn), snapshot, slot, passed_us, tuple(json.loads(copied)))
+    return name, (position, Stamp(*clock))
 
 
 def _seq(cursor: sqlite3.Cursor, conflict_id: str | None) -> int:

@@ -29,6 +29,7 @@ from cdc_merge.model import (
     RecordKey,
     Stamp,
 )
+from cdc_merge.orders import NO_ORDERS, Resync, SourceOrders
 from cdc_merge.ports import Store, StoreTransaction
 from tests.contracts.store_subjects import SUBJECTS, Opening
 
@@ -453,6 +454,27 @@ def test_positions_and_clocks_come_back(store: Store) -> None:
         batch.save_position("crm", *crm)
         batch.save_position("oa", *oa)
     assert store.positions() == {"crm": crm, "oa": oa}
+
+
+def test_the_tables_that_an_unfinished_copy_has_finished_come_back(store: Store) -> None:
+    position = Position("7", 1, 5, "running", "s", 0, ("public.a", 'public."b,c"'))
+    with store.transaction() as batch:
+        batch.save_position("crm", position, Stamp(5, 6, "crm"))
+    assert store.positions() == {"crm": (position, Stamp(5, 6, "crm"))}
+
+
+def test_what_a_source_was_told_outlives_the_worker_and_is_replaced_whole(opening: Opening) -> None:
+    resync = Resync(
+        "public.a", Stamp(1, 2, "crm"), 9, "slot_lost", "missing", 3, ("1", "é"), 1, "K", ("K", "L"), 4, 5, 6, "no"
+    )
+    orders = SourceOrders(paused=True, accepts_loss=True, resyncs=(resync, Resync("public.b", Stamp(0, 0, "crm"), 0)))
+    store = opening()
+    with store.transaction() as batch:
+        batch.save_orders("crm", SourceOrders(paused=True))
+        batch.save_orders("crm", orders)
+        batch.save_orders("erp", NO_ORDERS)
+    store.close()
+    assert opening().orders() == {"crm": orders, "erp": NO_ORDERS}
 
 
 def test_identities_are_known_per_source_and_table_until_forgotten(store: Store) -> None:

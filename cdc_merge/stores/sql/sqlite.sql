@@ -272,12 +272,21 @@ ORDER BY seq LIMIT :limit
 -- name: save_position
 -- Together with the clock: a restart never stamps backwards.
 REPLACE INTO source
-  (name, system, timeline, lsn, snapshot, slot, passed_us, clock_wall_us, clock_counter, clock_source)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  (name, system, timeline, lsn, snapshot, slot, passed_us, copied, clock_wall_us, clock_counter, clock_source)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: positions
 -- All sources at once; there are few.
-SELECT name, system, timeline, lsn, snapshot, slot, passed_us, clock_wall_us, clock_counter, clock_source FROM source
+SELECT name, system, timeline, lsn, snapshot, slot, passed_us, copied, clock_wall_us, clock_counter, clock_source
+FROM source
+
+-- name: save_orders
+-- Rarely, and a few hundred bytes: always whole.
+REPLACE INTO source_order (name, body) VALUES (?, ?)
+
+-- name: orders
+-- All sources at once; there are few.
+SELECT name, body FROM source_order
 
 -- name: key_of
 -- Asked one by one, like `record`.
