@@ -303,7 +303,7 @@ def run(
             _stop_if_every_source_refuses(sidecar)
             if hung_up.is_set():
                 hung_up.clear()
-                with suppress(CdcMergeError):  # it was told to the log and to the metrics
+                with suppress(Exception):  # the log and the metrics were told, and the old configuration is in force
                     sidecar.reload()
     finally:
         sidecar.stop()

@@ -49,9 +49,11 @@ class Reloading:
         with self._one_at_a_time:
             try:
                 self._reload()
-            except CdcMergeError as error:
+            except Exception as error:
+                # Of a fault of ours only the name: its message may hold anything.
+                problem = str(error) if isinstance(error, CdcMergeError) else type(error).__name__
                 problems = error.problems if isinstance(error, ConfigError) else ()
-                self._observe(ConfigReloaded(self._settings.plan.policy, str(error), problems))
+                self._observe(ConfigReloaded(self._settings.plan.policy, problem, problems))
                 raise
             self._observe(ConfigReloaded(self._settings.plan.policy))
 
