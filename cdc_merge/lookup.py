@@ -13,7 +13,8 @@ from typing import TypeVar
 from cdc_merge.console.reading import Page
 from cdc_merge.documents import SourceReading, time_json
 from cdc_merge.errors import ConfigError, HistoryRemoved, NotFound
-from cdc_merge.merge.explain import explain
+from cdc_merge.history.order import ordered
+from cdc_merge.merge.explain import explained
 from cdc_merge.merge.reading import merged
 from cdc_merge.merge.resume import folded as base_and_tail
 from cdc_merge.merge.resume import policy_of
@@ -78,7 +79,8 @@ class Lookup:
         if root is None and not changes:
             return None
         units, ahead_us = self._units[record.entity], self._plan.max_ahead_us
-        return explain(base_and_tail(units, record.key, (root, changes), max_ahead_us=ahead_us, compacts=False), field)
+        begun = base_and_tail(units, record.key, (root, ()), max_ahead_us=ahead_us, compacts=False)
+        return explained(begun, ordered(changes), field)
 
     def sources(self) -> Sequence[SourceReading]:
         if self._live is not None:

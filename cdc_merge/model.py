@@ -440,6 +440,7 @@ class Explained:
     outcome: str
     because: str
     saw_earlier: int = 0
+    saw_earlier: int = 0
 
 
 @dataclass(frozen=True, slots=True)

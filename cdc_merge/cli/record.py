@@ -16,7 +16,7 @@ from cdc_merge.console.answers import (
     history_document,
     record_document,
 )
-from cdc_merge.documents import Document, Fields
+from cdc_merge.documents import Fields
 from cdc_merge.model import RecordKey
 
 HISTORY_HEADINGS = ("STAMP", "COMMITTED", "SOURCE", "KIND", "ACTOR", "CHANGES")
@@ -123,13 +123,15 @@ def _write(write: Fields) -> tuple[str, ...]:
         *(cell_of(write, name) for name in ("stamp", "source", "kind")),
         word_of(write, "before"),
         word_of(write, "after"),
-        _lines(write["saw"]),
+        _seen(write),
         *(cell_of(write, name) for name in ("outcome", "because")),
     )
 
 
-def _lines(stamps: Document) -> str:
-    return "\n".join(map(shown, stamps)) if isinstance(stamps, list) and stamps else ABSENT
+def _seen(write: Fields) -> str:
+    stamps, earlier = write["saw"], write["saw_earlier"]
+    lines = [*map(shown, stamps)] if isinstance(stamps, list) else []
+    return "\n".join([f"{shown(earlier)} earlier ones", *lines] if earlier else lines) or ABSENT
 
 
 def _objects(document: Fields, name: str) -> dict[str, Fields]:

@@ -11,12 +11,16 @@ from typing import Any
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.writes import BASELINE, MANY_INSERTS, Insert, Side, Write
 
+Joins = list[tuple[Write, Write]]
+"""(forgotten, what stands for it), in the order in which they were joined."""
 
-def compact(cell: Cell) -> None:
-    """Forget what can never matter again; masks are renumbered. Exact: see the module's header."""
+
+def compact(cell: Cell, joins: Joins | None = None) -> None:
+    """Forget what can never matter again; masks are renumbered. Exact: see the module's header. `joins` is told which
+    write stands for which from here on."""
     if any(len(side.inserts) > MANY_INSERTS for side in cell.sides.values()):
         _compact_inserts(cell)
-    if _is_plain(cell) and _compact_plain(cell):
+    if _is_plain(cell) and _compact_plain(cell, joins):
         return
     keep = cell.frontier | cell.overwritten | cell.baselines | cell.sets
     for waiting in cell.waiting:
@@ -28,7 +32,7 @@ def compact(cell: Cell) -> None:
     for write in cell.of(keep):
         masks.append(write.seen)
         masks.append(write.after)
-    _renumber(cell, _representatives(cell, keep, masks))
+    _renumber(cell, _representatives(cell, keep, masks, joins))
 
 
 def _compact_inserts(cell: Cell) -> None:
@@ -51,7 +55,7 @@ def _is_plain(cell: Cell) -> bool:
     return not (kept or cell.waiting or cell.deletes or cell.past or cell.watched) and front != 0
 
 
-def _compact_plain(cell: Cell) -> bool:
+def _compact_plain(cell: Cell, joins: Joins | None) -> bool:
     """All that the standing write has seen becomes one write, if every source has seen all of it or nothing of it."""
     front = cell.writes[cell.frontier]
     old = [w for w in cell.writes.values() if w is not front and w.kind != BASELINE]
@@ -63,6 +67,8 @@ def _compact_plain(cell: Cell) -> bool:
     for write in old:
         if write is not latest and write.part is not None:
             latest.part = _both(cell, write.part, latest.part)
+    if joins is not None:
+        joins += [(write, latest) for write in old if write is not latest]
     for side in sides:
         side.seen = (1 if side.seen & over else 0) | (2 if side.seen & front.bit else 0)
     latest.bit, latest.seen, latest.after = 1, 0, 1
@@ -72,7 +78,7 @@ def _compact_plain(cell: Cell) -> bool:
     return True
 
 
-def _representatives(cell: Cell, keep: int, masks: list[int]) -> list[Write]:
+def _representatives(cell: Cell, keep: int, masks: list[int], joins: Joins | None) -> list[Write]:
     classes: dict[tuple[bool, ...], Write] = {}
     survivors: list[Write] = []
     for write in cell.writes.values():
@@ -89,6 +95,8 @@ def _representatives(cell: Cell, keep: int, masks: list[int]) -> list[Write]:
             later, older = (write, earlier) if write.stamp > earlier.stamp else (earlier, write)
             later.part = _both(cell, older.part, later.part)
             classes[signature] = later
+            if joins is not None:
+                joins.append((older, later))
     survivors.extend(classes.values())
     return sorted(survivors, key=lambda w: w.bit)
 

@@ -1,21 +1,24 @@
 """Why a field has its value: every write, what its writer had seen, and what became of it (contract §7, `explain`).
 
-Reads a full fold: one whose cells have forgotten nothing.
+`explain` is the definition: it reads a full fold, one whose cells have forgotten nothing. `explained` says the same in
+one pass over however long a history, with the fates that fates.py notes; of what a writer had seen it names the
+latest writes and counts the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cdc_merge.errors import NotFound
 from cdc_merge.merge import auto, maps
 from cdc_merge.merge.cell import Cell
+from cdc_merge.merge.fates import Fate, watched
 from cdc_merge.merge.questions import shown
 from cdc_merge.merge.reading import effective, value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Unit
 from cdc_merge.merge.writes import BASELINE, DECIDED, Write
-from cdc_merge.model import UNKNOWN, Explained, Explanation, Json, MaybeValue, Stamp
+from cdc_merge.model import UNKNOWN, Change, Explained, Explanation, Json, MaybeValue, Stamp
 
 
 def explain(record: Record, field: str) -> Explanation:
@@ -29,6 +32,30 @@ def explain(record: Record, field: str) -> Explanation:
     writes = sorted((w for w in cell.writes.values() if w.kind != BASELINE), key=lambda w: w.stamp)
     told = tuple(_write(cell, unit, w, (front, asked)) for w in writes)
     return _explained(record, unit, value_of(record, unit, cell), tuple(w.stamp for w in front), told)
+
+
+def explained(record: Record, changes: Iterable[Change], field: str) -> Explanation:
+    """Fold the changes (in stamp order) into a record that does not compact, and explain one of its fields as `explain`
+    does. NotFound when the entity has no such field."""
+    group = record.units.group_of.get(field)
+    fates = watched(record, changes, group.name if group else field)
+    unit = _unit(record, field)
+    cell = record.cells.get(unit.name)
+    if cell is None:
+        return _explained(record, unit, UNKNOWN, (), ())
+    front = effective(record, unit, cell)
+    asked = unit.type.asks(cell, unit.plan, front) if front else []
+    told = tuple(_noted(cell, unit, fate, (front, asked)) for fate in fates)
+    return _explained(record, unit, value_of(record, unit, cell), tuple(w.stamp for w in front), told)
+
+
+def _noted(cell: Cell, unit: Unit, fate: Fate, standing: tuple[list[Write], list[Write]]) -> Explained:
+    write = fate.write
+    is_kept = cell.writes.get(write.bit) is write
+    outcome, because = _kept(cell, unit, write, standing) if is_kept else (None, "")
+    if outcome is None:
+        outcome, because = _past(unit, fate.by)
+    return _told(unit, write, (fate.saw or (), fate.earlier), (outcome, because))
 
 
 def _explained(
@@ -58,32 +85,47 @@ def _unit(record: Record, field: str) -> Unit:
 
 
 def _write(cell: Cell, unit: Unit, write: Write, standing: tuple[list[Write], list[Write]]) -> Explained:
-    outcome, because = _fate(cell, unit, write, standing)
+    saw = tuple(sorted(w.stamp for w in cell.of(write.seen) if w.kind != BASELINE))
+    outcome, because = _kept(cell, unit, write, standing)
+    if outcome is None:
+        by = [w for w in cell.writes.values() if w.seen & write.bit and w.kind != BASELINE]
+        outcome, because = _past(unit, min(by, key=lambda w: w.stamp, default=None))
+    return _told(unit, write, (saw, 0), (outcome, because))
+
+
+def _told(unit: Unit, write: Write, saw: tuple[tuple[Stamp, ...], int], fate: tuple[str, str]) -> Explained:
     return Explained(
         stamp=write.stamp,
         source=write.source,
         kind="decision" if write.kind == DECIDED else "write",
         before=_plain(unit, write.before),
         after=_plain(unit, write.value),
-        saw=tuple(sorted(w.stamp for w in cell.of(write.seen) if w.kind != BASELINE)),
-        outcome=outcome,
-        because=because,
+        saw=saw[0],
+        saw_earlier=saw[1],
+        outcome=fate[0],
+        because=fate[1],
     )
 
 
-def _fate(cell: Cell, unit: Unit, write: Write, standing: tuple[list[Write], list[Write]]) -> tuple[str, str]:
+def _kept(
+    cell: Cell, unit: Unit, write: Write, standing: tuple[list[Write], list[Write]]
+) -> tuple[str, str] | tuple[None, str]:
+    """The outcome of a write that still counts, or was overwritten; None for one that is past."""
     front, asked = standing
     if write.bit & cell.overwritten:
         return "overwritten", "A copy of a concurrent write replaced it before anybody had seen it."
-    if write in front:
-        answer = auto.outcome(cell, unit.plan, asked) if write in asked else None
-        return _standing(unit, write, front, asked) if answer is None else _answered(write, answer)
+    if write not in front:
+        return None, ""
+    answer = auto.outcome(cell, unit.plan, asked) if write in asked else None
+    return _standing(unit, write, front, asked) if answer is None else _answered(write, answer)
+
+
+def _past(unit: Unit, by: Write | None) -> tuple[str, str]:
+    """A write that later ones have seen; `by` is the earliest of them."""
     if unit.plan.merge in ("counter", "set", "append"):
         return "merged", "Later writes build on it; its part is in the value."
-    by = [w for w in cell.writes.values() if w.seen & write.bit and w.kind != BASELINE]
-    if by:
-        first = min(by, key=lambda w: w.stamp)
-        return "lost", f"{first.source} had seen it and wrote again at {first.stamp}."
+    if by is not None:
+        return "lost", f"{by.source} had seen it and wrote again at {by.stamp}."
     return "lost", "A delete that had seen it, or the record's next life, ended it."
 
 

@@ -299,7 +299,9 @@ def test_an_explanation_has_every_key() -> None:
     writes = document["writes"]
     assert isinstance(writes, list)
     assert isinstance(writes[0], dict)
-    assert writes[0].keys() == {"stamp", "source", "kind", "before", "after", "saw", "outcome", "because"}
+    assert writes[0].keys() == {
+        "stamp", "source", "kind", "before", "after", "saw", "saw_earlier", "outcome", "because",
+    }
 
 
 def test_an_explained_value_that_is_unknown_is_left_out() -> None:
