@@ -9,7 +9,7 @@ times the number of changes it is late by, and no watermark is needed for it to 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
@@ -68,7 +68,7 @@ class Records:
         self._capacity = capacity
         self._entries: OrderedDict[RecordKey, Entry] = OrderedDict()
         self.touched: dict[RecordKey, Entry] = {}
-        self._outcomes: dict[str, Outcomes] = {}
+        self._outcomes: defaultdict[str, Outcomes] = defaultdict(list)
         self.late = 0
         self.unknown: list[tuple[str, str]] = []
         self.beyond: list[tuple[str, str]] = []
@@ -79,7 +79,7 @@ class Records:
     def begin(self) -> None:
         """A batch begins: nothing is touched, nothing counted."""
         self.touched = {}
-        self._outcomes = {}
+        self._outcomes = defaultdict(list)
         self.late = 0
         self.unknown, self.beyond = [], []
 
@@ -142,7 +142,7 @@ class Records:
                 self.unknown.append((change.stamp.source, change.entity))
             if key in repeated:
                 entry.late = min(entry.late or change.stamp, change.stamp)
-            elif advance(entry.record, change, outcomes.setdefault(change.entity, {})):
+            elif advance(entry.record, change, outcomes[change.entity]):
                 entry.since += 1
             else:
                 entry.late = min(entry.late or change.stamp, change.stamp)
@@ -157,7 +157,7 @@ class Records:
     @property
     def merges(self) -> dict[tuple[str, str, str, str], int]:
         """How often (entity, field, merge, outcome) happened in this batch."""
-        return {(entity, *what): count for entity, counted in self._outcomes.items() for what, count in counted.items()}
+        return {(entity, *what): n for entity, told in self._outcomes.items() for what, n in Counter(told).items()}
 
     def _count_late(self, change: Change) -> None:
         self.late += 1
@@ -165,8 +165,7 @@ class Records:
         for field in change.fields:
             plan = units.entity.fields.get(field) or units.group_of.get(field)
             if plan is not None:
-                counted = self._outcomes.setdefault(change.entity, {})
-                counted[(plan.name, plan.merge, "late")] = counted.get((plan.name, plan.merge, "late"), 0) + 1
+                self._outcomes[change.entity].append((plan.name, plan.merge, "late"))
 
     def refold(self, tx: StoreTransaction) -> None:
         """Fold again every touched record that received a late change, and renew the bases that are due."""

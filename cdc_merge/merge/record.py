@@ -14,7 +14,8 @@ from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.steps import MERGED
-from cdc_merge.merge.units import Unit, Units, group_values
+from cdc_merge.merge.succession import succeeds
+from cdc_merge.merge.units import Outcome, Unit, Units, group_values
 from cdc_merge.merge.writes import COMPACT_AT, Insert, Write
 from cdc_merge.model import (
     DECISION,
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 PRESENT, DELETED = "present", "deleted"
 NONE: Final[frozenset[Stamp]] = frozenset()
 
-Outcomes = dict[tuple[str, str, str], int]
-"""How often (unit owner, merge type, outcome) happened, for `merges_total`."""
+Outcomes = list[Outcome]
+"""What happened, unit after unit, for `merges_total`: counted once per batch."""
 
 
 class Row:
@@ -183,7 +184,7 @@ def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | No
 
 def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
     """It overwrites the source's own delete, seen or not."""
-    was_deleted = source in record.rows and record.absent(source)
+    was_deleted = source in record.rows and record.absent(source) and not record.rows[source].kept
     own = [d for d in record.deletes if d.source == source]
     for delete in own:
         record.deletes.remove(delete)
@@ -379,33 +380,48 @@ def _feed(  # noqa: C901 - the hot path, in one piece
     record: Record, change: Change, source: str, born: Insert | None, outcomes: Outcomes | None
 ) -> None:
     """Give every unit that the change touches its event. The hot path: one pass, one event object, no look-up twice."""
-    event = Event(source, change, born, record.known.get(source, NONE))
-    event.max_ahead_us = record.max_ahead_us
-    rivals = len(record.units.entity.sources) > 1
-    step = _step(change)
-    cells, holding = record.cells, record.holding
+    known = record.known.get(source, NONE)
+    plain = record.compacts and change.row == UPDATE and change.copy is None and born is None and not known
+    event: Event | None = None
+    cells = record.cells
     for unit, before, after in _events(record, change, source):
         if after is UNKNOWN:
             continue
-        cell = cells.get(unit.name) or record.cell(unit)
+        name = unit.name
+        cell = cells.get(name) or record.cell(unit)
+        if plain and succeeds(cell, unit, source, change, before, after):
+            if record.unsettled:
+                record.unsettled.pop(name, None)
+            if outcomes is not None:
+                outcomes.append(unit.applied)
+            continue
+        if event is None:
+            event = Event(source, change, born, known)
+            event.max_ahead_us = record.max_ahead_us
         event.before, event.after = before, after
-        event.holders = holding.get(unit.owner) or record.holders(unit)
-        event.rivals = rivals and unit.type.traits.rivals
-        if cell.waiting:
-            cell.expire(change.stamp, record.max_ahead_us)
-        outcome = unit.steps[step](cell, unit.plan, event)
-        if unit.plan.agreement == "past" and change.row != DECISION:
-            cell.remember(source, event.holders, came=change.row != SNAPSHOT)
-        front = cell.frontier
-        if front & (front - 1) or cell.watched or cell.diverged or cell.baselines or cell.traces:
-            record.unsettled[unit.name] = None
-        elif record.unsettled:
-            record.unsettled.pop(unit.name, None)
-        if record.compacts and len(cell.writes) > COMPACT_AT:
-            compact(cell)
+        outcome = _give(record, cell, unit, event)
         if outcomes is not None:
-            judged = outcome if outcome != MERGED else _judged(cell, unit)
-            outcomes[(unit.owner, unit.plan.merge, judged)] = outcomes.get((unit.owner, unit.plan.merge, judged), 0) + 1
+            outcomes.append((unit.owner, unit.plan.merge, outcome if outcome != MERGED else _judged(cell, unit)))
+
+
+def _give(record: Record, cell: Cell, unit: Unit, event: Event) -> str:
+    """The step that any event of a unit takes; its outcome."""
+    change = event.change
+    event.holders = record.holding.get(unit.owner) or record.holders(unit)
+    event.rivals = unit.rivals
+    if cell.waiting:
+        cell.expire(change.stamp, record.max_ahead_us)
+    outcome = unit.steps[_step(change)](cell, unit.plan, event)
+    if unit.plan.agreement == "past" and change.row != DECISION:
+        cell.remember(event.source, event.holders, came=change.row != SNAPSHOT)
+    front = cell.frontier
+    if front & (front - 1) or cell.watched or cell.diverged or cell.baselines or cell.traces:
+        record.unsettled[unit.name] = None
+    elif record.unsettled:
+        record.unsettled.pop(unit.name, None)
+    if record.compacts and len(cell.writes) > COMPACT_AT:
+        compact(cell)
+    return outcome
 
 
 def _step(change: Change) -> int:

@@ -14,7 +14,7 @@ from cdc_merge.merge import parts, steps
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
-from cdc_merge.merge.writes import ABSENT, Traits, Write, plus
+from cdc_merge.merge.writes import ABSENT, REFUSED, Traits, Write, plus
 from cdc_merge.model import MaybeValue
 from cdc_merge.plan import FieldPlan
 
@@ -39,6 +39,11 @@ def _delta(cell: Cell, write: Write) -> bool:
     else:
         write.part = plus(new, -old)
     return True
+
+
+def _adds(before: MaybeValue, after: MaybeValue) -> object:
+    old, new = number(before), number(after)
+    return REFUSED if old is None or new is None else plus(new, -old)
 
 
 def base(cell: Cell) -> Number | None:
@@ -84,4 +89,5 @@ TYPE = mv.TYPE._replace(
     read=read,
     start=start,
     asks=parts.asks,
+    adds=_adds,
 )

@@ -33,4 +33,5 @@ TYPE = MergeType(
     read=read,
     start=steps.first_in_order,
     asks=asks,
+    adds=steps.adds_nothing,
 )
