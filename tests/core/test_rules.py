@@ -309,6 +309,14 @@ def test_a_null_of_the_first_snapshot_differs_only_from_a_null_that_was_replaced
     assert [held(q) for q in diverged(world, NEVER)] == [{"A": "1", "B": None}]
 
 
+def test_a_source_of_whose_row_the_field_is_not_known_is_not_asked_about() -> None:
+    world = World(entity(FieldPlan("phone"), FieldPlan("name")))
+    world.rows["B"] = {"phone": "1", "name": "n"}  # read by nobody before
+    world.insert("A", phone="2", name="n")
+    world.update("B", name="m")
+    assert diverged(world, NEVER) == ()
+
+
 def test_a_source_whose_row_is_gone_holds_nothing() -> None:
     world = drifting(sources="ABC")
     world.update("A", phone="1")

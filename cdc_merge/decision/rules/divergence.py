@@ -65,9 +65,9 @@ def _ends(record: Record, unit: Unit, rule: Rule, told: frozenset[str]) -> Itera
 
 
 def _first_null(cell: Cell, source: str) -> bool:
-    """A NULL of the first snapshot differs from nothing by itself."""
-    side = cell.sides[source]
-    return side.key is None and side.first_key is None
+    """A NULL of the first snapshot differs from nothing by itself; nor does what nobody knows of the source's row."""
+    side = cell.sides.get(source)
+    return side is None or (side.key is None and side.first_key is None)
 
 
 def _held(record: Record, unit: Unit) -> Iterator[Candidate]:
