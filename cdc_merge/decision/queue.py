@@ -81,7 +81,7 @@ def _resolution(record: Record, question: Question) -> str:
     all."""
     cell = record.cells.get(question.group or question.field or "")
     if cell is None:
-        if _decided_row(record) or _decided_fields(record, question):
+        if decided_by_people(record, question):
             return "decided"
         return "converged" if question.kind == "key_change" else "superseded"
     front = cell.front()
@@ -92,6 +92,11 @@ def _resolution(record: Record, question: Question) -> str:
     if question.kind == "divergence":
         return "converged"
     return "converged" if _agrees(record, cell, question) else "superseded"
+
+
+def decided_by_people(record: Record, question: Question) -> bool:
+    """People decided the record's end, or one of the fields that a question about the whole record mentions."""
+    return _decided_row(record) or _decided_fields(record, question)
 
 
 def _decided_row(record: Record) -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cdc_merge.decision.expression import Compile, Expression
 from cdc_merge.decision.rules.matching import first, untriggered, with_tolerance
+from cdc_merge.decision.rules.unique import CompiledUnique, compiled
 from cdc_merge.model import Question
 from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, Rule
 
@@ -28,13 +29,14 @@ class Stage(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Rulebook:
     """`writers`: the fields and groups that not everybody may write. `drifts`: those that sources may hold differently
-    only for a while, each with its rule. `record_severity` replaces that of questions about the whole record. `tally`
-    counts what expressions gave, (check, true | false | unknown | error), until somebody takes the counts.
-    `is_silent`: nothing in the file adds to what the merge asks, or answers it."""
+    only for a while, each with its rule. `unique`: what no two records may share. `record_severity` replaces that of
+    questions about the whole record. `tally` counts what expressions gave, (check, true | false | unknown | error), until
+    somebody takes the counts. `is_silent`: nothing in the file adds to what the merge asks of one record, or answers it."""
 
     checks: tuple[CompiledCheck, ...] = ()
     writers: Mapping[str, FieldPlan] = field(default_factory=dict)
     drifts: Mapping[str, Rule] = field(default_factory=dict)
+    unique: tuple[CompiledUnique, ...] = ()
     record_severity: str | None = None
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
     is_silent: bool = True
@@ -57,6 +59,7 @@ def _rulebook(entity: EntityPlan, rules: tuple[Rule, ...], compile_text: Compile
         checks=tuple(CompiledCheck(check, compile_text(check.expr, variables)) for check in entity.checks),
         writers=writers,
         drifts=drifts,
+        unique=compiled(entity, compile_text, record_types(entity)),
         record_severity=whole.severity if whole is not None else None,
         is_silent=not speaks,
     )

@@ -1,0 +1,202 @@
+"""duplicate: records of one entity that share what they may not, one question per connected set (semantics §5).
+
+It stands under the smallest key and names every record. Candidates are the standing writes of the fields that the
+matching rules compare; of a record that nobody has written, what the sources hold since their first snapshots. Where
+there is nothing else, the question is labelled `baseline`: it was there before anything could be told about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple, Protocol
+
+from cdc_merge.decision.queue import Asked, Moment
+from cdc_merge.decision.rules.rulebook import Rulebook
+from cdc_merge.decision.rules.unique import CompiledUnique
+from cdc_merge.merge.cell import Cell
+from cdc_merge.merge.questions import highest
+from cdc_merge.merge.reading import effective, value_of
+from cdc_merge.merge.record import Record
+from cdc_merge.merge.units import Unit, members_of
+from cdc_merge.merge.writes import BASELINE
+from cdc_merge.model import (
+    SNAPSHOT,
+    UNKNOWN,
+    Candidate,
+    Change,
+    Conflict,
+    MaybeValue,
+    Question,
+    Stamp,
+    Value,
+)
+
+KIND: Final = "duplicate"
+
+# A set beyond it is a value that stands for "none" (tax number 0): the question names the first records by key.
+MOST_RECORDS: Final = 500
+
+
+class Member(NamedTuple):
+    """One record of a connected set, and the rules by which it matches others."""
+
+    record: Record
+    rules: tuple[CompiledUnique, ...]
+
+
+# ---------------------------------------------------------------- connected sets
+
+
+class Index(Protocol):
+    """Who holds which digest, in one entity."""
+
+    def digests_of(self, key: str) -> Iterable[bytes]: ...
+
+    def keys_with(self, digest: bytes) -> Sequence[str]:
+        """In a fixed order, the first `MOST_RECORDS` of them."""
+        ...
+
+
+def connected(key: str, index: Index) -> tuple[str, ...]:
+    """The keys of the records that match the record, or match one that does, itself included, in order. Of a set that
+    is too large the first ones, the same whichever of them is asked."""
+    found = _reached(key, index)
+    while found[0] != key and len(found) == MOST_RECORDS:
+        key = found[0]
+        found = _reached(key, index)
+    return found
+
+
+def _reached(key: str, index: Index) -> tuple[str, ...]:
+    reached, seen, latest = {key}, set[bytes](), [key]
+    while latest and len(reached) < MOST_RECORDS:
+        digests = {digest for each in latest for digest in index.digests_of(each)} - seen
+        seen |= digests
+        found = sorted({each for digest in digests for each in index.keys_with(digest)} - reached)
+        latest = found[: MOST_RECORDS - len(reached)]
+        reached.update(latest)
+    return tuple(sorted(reached))
+
+
+# ---------------------------------------------------------------- the question
+
+
+def question(members: Sequence[Member], rulebook: Rulebook) -> Question | None:
+    """What is asked about a connected set, its records in the order of their keys; None for one record alone."""
+    if len(members) < 2:
+        return None
+    candidates = [each for member in members for each in _candidates(member)]
+    first = members[0].record
+    rules = [rule for member in members for rule in member.rules]
+    return Question(
+        entity=first.units.entity.name,
+        key=first.key,
+        field=None,
+        group=None,
+        kind=KIND,
+        severity=rulebook.record_severity or highest(rule.rule.severity for rule in rules),
+        candidates=tuple(candidate for candidate, _ in candidates),
+        provisional=None,
+        labels=("baseline",) if all(change.row == SNAPSHOT for _, change in candidates) else (),
+        records=tuple(member.record.key for member in members),
+    )
+
+
+def _candidates(member: Member) -> list[tuple[Candidate, Change]]:
+    """One candidate a change: what it says of the fields that are compared."""
+    record = member.record
+    fields: dict[Stamp, dict[str, Value]] = {}
+    changes: dict[Stamp, Change] = {}
+    for field in dict.fromkeys(field for rule in member.rules for field in rule.rule.fields):
+        for change, value in _told(record, field):
+            changes[change.stamp] = change
+            if value is not UNKNOWN:
+                fields.setdefault(change.stamp, {})[field] = value
+    return [(_candidate(record.key, changes[stamp], told), changes[stamp]) for stamp, told in sorted(fields.items())]
+
+
+def _candidate(key: str, change: Change, value: Mapping[str, Value]) -> Candidate:
+    source = change.stamp.source.partition("/")[0]
+    return Candidate(source, value, change.stamp, change.committed_us, change.actor, change.place, key=key)
+
+
+def _told(record: Record, field: str) -> Iterator[tuple[Change, MaybeValue]]:
+    """The changes that gave the field its merged value, as far as they stand."""
+    for name, cell in record.cells.items():
+        unit = record.unit_of[name]
+        if field != unit.owner and field not in unit.plan.members:
+            continue
+        merged = unit.keyed(value_of(record, unit, cell))
+        front = [write for write in effective(record, unit, cell) if write.kind != BASELINE]
+        told = [(write.change, write.value) for write in front] or [*_held(record, unit, cell)]
+        for change, value in [(change, value) for change, value in told if unit.keyed(value) == merged] or told:
+            yield change, _of_field(unit, field, value)
+
+
+def _held(record: Record, unit: Unit, cell: Cell) -> Iterator[tuple[Change, MaybeValue]]:
+    for source in record.holders(unit):
+        change = cell.sides[source].by if source in cell.sides else None
+        if change is not None and cell.view(source) is not UNKNOWN:
+            yield change, cell.view(source)
+
+
+def _of_field(unit: Unit, field: str, value: MaybeValue) -> MaybeValue:
+    return members_of(unit.plan, value).get(field, UNKNOWN) if unit.plan.members else value
+
+
+# ---------------------------------------------------------------- the queue
+
+
+def without(known: dict[Asked, Conflict]) -> dict[Asked, Conflict]:
+    """What is known of one record by itself: a duplicate is several records' concern."""
+    if not any(conflict.question.kind == KIND for conflict in known.values()):
+        return known
+    return {identity: conflict for identity, conflict in known.items() if conflict.question.kind != KIND}
+
+
+def reviewed(
+    known: Iterable[Conflict], found: Iterable[Question], moment: Moment, *, is_decided: Callable[[Conflict], bool]
+) -> Iterator[Conflict]:
+    """The duplicates that change: new ones settling, known ones revised, moved or closed. A known one goes on as the set
+    that holds its key, or else the first that holds one of its records; sets that come together are one question.
+    `is_decided`: people decided what it asks."""
+    free = {question.key: question for question in sorted(found, key=lambda question: question.key)}
+    taken: list[Question] = []
+    for conflict in sorted(known, key=lambda each: (each.raised_us, each.id)):
+        heir = _heir(conflict.question, free.values())
+        if heir is None:
+            joined = _heir(conflict.question, taken) is not None
+            ended = "superseded" if joined else "decided" if is_decided(conflict) else "converged"
+            yield replace(conflict, status="closed", resolution=ended, closed_us=moment.now_us)
+            continue
+        taken.append(free.pop(heir.key))
+        if heir != conflict.question:
+            yield replace(conflict, question=heir, revision=conflict.revision + 1, labels=heir.labels)
+    for question in free.values():
+        yield Conflict(
+            id=moment.new_id(),
+            question=question,
+            status="settling",
+            revision=1,
+            raised_us=moment.now_us,
+            labels=question.labels,
+            policy=moment.policy,
+        )
+
+
+def _heir(asked: Question, found: Iterable[Question]) -> Question | None:
+    """The set that goes on with what was asked."""
+    records = frozenset(asked.records)
+    heirs = [question for question in found if not records.isdisjoint(question.records)]
+    return next((question for question in heirs if asked.key in question.records), heirs[0] if heirs else None)
+
+
+def is_dismissed(question: Question, told: Iterable[Conflict]) -> bool:
+    """People have said of these candidates that they are no duplicates, or what to do about them."""
+    places = {candidate.place for candidate in question.candidates}
+    answered = [conflict for conflict in told if conflict.resolution in ("dismissed", "decided")]
+    return any(
+        conflict.question.kind == KIND and {c.place for c in conflict.question.candidates} == places
+        for conflict in answered
+    )

@@ -1,0 +1,189 @@
+"""Records that may not share a value: who holds which digest, and what is asked about those that match.
+
+The index is in the store and commits with the batch, so that it always says what the open questions rest on: whatever
+the order of arrival, the batches or the restarts, the same records are asked about. A batch looks at the records it
+touched and at those that matched one of them before. When the rules of an entity have changed, its records are looked
+at again, a page a batch; until then those not yet reached match by the earlier rules.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Final
+
+from cdc_merge.decision.queue import Moment, decided_by_people
+from cdc_merge.decision.rules.duplicate import (
+    KIND,
+    MOST_RECORDS,
+    Member,
+    connected,
+    is_dismissed,
+    question,
+    reviewed,
+)
+from cdc_merge.decision.rules.rulebook import Rulebook
+from cdc_merge.decision.rules.unique import digests
+from cdc_merge.merge.record import Record
+from cdc_merge.model import Conflict, Question, RecordKey
+from cdc_merge.plan import EntityPlan, Plan
+from cdc_merge.ports import NO_DIGESTS, Store, StoreTransaction
+from cdc_merge.records import Entry, Records
+
+# Records that are looked at again in one batch after the rules have changed: some tens of milliseconds.
+PAGE: Final = 1_000
+# A record has few conflicts; those that people have answered are among them.
+TOLD: Final = 1_000
+
+
+class Duplicates:
+    """The duplicates of one worker. `review` belongs into a batch, when all its records are folded."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rules: dict[str, str] = {}
+        self._unindexed: dict[str, str | None] = {}
+        self._reached: dict[str, str | None] = {}
+
+    def follow(self, plan: Plan) -> None:
+        """The rules that are in force from here on. See which entities' records must be looked at again."""
+        known = self._store.indexed()
+        entities = {name: entity for name, entity in plan.entities.items() if entity.unique or name in known}
+        self._rules = {name: rules_of(entity) for name, entity in entities.items()}
+        self._unindexed = {}
+        for name, rules in self._rules.items():
+            found, reached = known.get(name, ("", None))
+            if found != rules or reached is not None:
+                self._unindexed[name] = reached if found == rules else None
+
+    @property
+    def is_due(self) -> bool:
+        """There are records to look at again."""
+        return bool(self._unindexed)
+
+    def page(self, tx: StoreTransaction) -> list[RecordKey]:
+        """The next records to look at again."""
+        self._reached = {}
+        for entity, after in self._unindexed.items():
+            keys = self._store.records(entity, after, PAGE)
+            self._reached[entity] = keys[-1] if len(keys) == PAGE else None
+            tx.save_indexed(entity, self._rules[entity], self._reached[entity])
+            return [RecordKey(entity, key) for key in keys]
+        return []
+
+    def committed(self) -> None:
+        """The batch is on disk: what it has looked at needs no second look."""
+        for entity, reached in self._reached.items():
+            self._unindexed[entity] = reached
+            if reached is None:
+                del self._unindexed[entity]
+        self._reached = {}
+
+    def review(
+        self, tx: StoreTransaction, records: Records, rulebooks: Mapping[str, Rulebook], moment: Moment
+    ) -> Iterator[Conflict]:
+        """The duplicates that the batch's records raise, change or end."""
+        touched: dict[str, dict[str, Entry]] = {}
+        for key, entry in records.touched.items():
+            if key.entity in self._rules or _was_asked(entry):
+                touched.setdefault(key.entity, {})[key.key] = entry
+        for entity, entries in touched.items():
+            for conflict in _Entity(entity, tx, records, rulebooks[entity]).reviewed(entries, moment):
+                is_raised = conflict.status == "settling" and conflict.revision == 1
+                if not (is_raised and is_dismissed(conflict.question, self._told(conflict.question))):
+                    yield conflict
+
+    def _told(self, asked: Question) -> list[Conflict]:
+        return self._store.conflicts({"entity": asked.entity, "key": asked.key, "kind": KIND}, None, TOLD)
+
+
+class _Entity:
+    """One entity's records and index in one batch."""
+
+    def __init__(self, name: str, tx: StoreTransaction, records: Records, rulebook: Rulebook) -> None:
+        self._name = name
+        self._tx = tx
+        self._records = records
+        self._rulebook = rulebook
+        self._keys: dict[bytes, list[str]] = {}
+
+    # ------------------------------------------------------------ the index
+
+    def digests_of(self, key: str) -> Iterable[bytes]:
+        record = RecordKey(self._name, key)
+        return self._tx.digests_of([record]).get(record, NO_DIGESTS)
+
+    def keys_with(self, digest: bytes) -> list[str]:
+        found = self._keys.get(digest)
+        if found is None:
+            found = self._keys[digest] = self._tx.keys_with(self._name, digest, MOST_RECORDS)
+        return found
+
+    def _save(self, held: Mapping[str, frozenset[bytes]]) -> dict[str, frozenset[bytes]]:
+        """What these records hold from here on. What those of them that gave something up held of it."""
+        named = {RecordKey(self._name, key): its for key, its in held.items()}
+        kept = self._tx.digests_of(named)
+        self._tx.save_digests({key: its for key, its in named.items() if its != kept.get(key, NO_DIGESTS)})
+        return {key.key: its - named[key] for key, its in kept.items() if its - named[key]}
+
+    # ------------------------------------------------------------ what is asked
+
+    def reviewed(self, entries: Mapping[str, Entry], moment: Moment) -> Iterator[Conflict]:
+        suspects = self._suspects(entries)
+        sets = {connected(key, self) for key in suspects}
+        known = self._known(suspects | {key for keys in sets for key in keys})
+        found = [each for keys in sets if (each := self._question(keys)) is not None]
+        return reviewed(known, found, moment, is_decided=self._is_decided)
+
+    def _suspects(self, entries: Mapping[str, Entry]) -> set[str]:
+        """The records whose sets may have changed; the index is up to date from here on."""
+
+        def count(rule: str, said: str) -> None:
+            self._rulebook.tally[rule, said] += 1
+
+        rules = self._rulebook.unique
+        held = {key: frozenset(digests(entry.record, rules, count)) for key, entry in entries.items()}
+        left = self._save(held)
+        found = {key for gone in left.values() for digest in gone for key in self.keys_with(digest)}
+        found |= left.keys() | {key for key, entry in entries.items() if _was_asked(entry)}
+        return found | {key for key, its in held.items() if any(len(self.keys_with(each)) > 1 for each in its)}
+
+    def _question(self, keys: Sequence[str]) -> Question | None:
+        """What is asked about records that match, as far as they do by the present rules."""
+        if len(keys) < 2:
+            return None
+        records = self._loaded(keys)
+        held = [digests(record, self._rulebook.unique, _uncounted) for record in records]
+        holders = Counter(digest for its in held for digest in its)
+        rules = [tuple(rule for digest, rule in its.items() if holders[digest] > 1) for its in held]
+        members = [Member(record, its) for record, its in zip(records, rules, strict=True) if its]
+        return question(members, self._rulebook)
+
+    def _known(self, keys: Iterable[str]) -> list[Conflict]:
+        """The unfinished duplicates that stand under these keys."""
+        found = self._tx.open_conflicts([RecordKey(self._name, key) for key in sorted(keys)])
+        return [conflict for several in found.values() for conflict in several if conflict.question.kind == KIND]
+
+    def _is_decided(self, conflict: Conflict) -> bool:
+        return any(decided_by_people(each, conflict.question) for each in self._loaded(conflict.question.records))
+
+    def _loaded(self, keys: Sequence[str]) -> list[Record]:
+        wanted = [RecordKey(self._name, key) for key in keys]
+        self._records.load(wanted, self._tx)
+        return [self._records.get(key).record for key in wanted]
+
+
+def rules_of(entity: EntityPlan) -> str:
+    """A digest of all that says what an entity's records may not share."""
+    units = {**entity.fields, **entity.groups}
+    compared = [(n, u.merge, sorted(u.options.items(), key=repr), u.normalize, u.auto) for n, u in units.items()]
+    return sha256(repr((entity.unique, entity.sources, entity.deletes, compared)).encode()).hexdigest()
+
+
+def _was_asked(entry: Entry) -> bool:
+    return any(conflict.question.kind == KIND for conflict in entry.known.values())
+
+
+def _uncounted(rule: str, said: str) -> None:
+    """Counted when its record was touched."""
