@@ -7,11 +7,13 @@ when a worker starts again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
-from cdc_merge.mapping.changes import Mapper, Truncated
+from cdc_merge.mapping.changes import Mapped, Mapper, Truncated
 from cdc_merge.mapping.columns import Shape
+from cdc_merge.mapping.large import LARGE_ROWS, Sorted
 from cdc_merge.model import (
     TRUNCATE,
     UNKNOWN,
@@ -22,6 +24,7 @@ from cdc_merge.model import (
     Parked,
     Position,
     RecordKey,
+    RowChange,
     SnapshotBegan,
     SnapshotDone,
     SnapshotProgress,
@@ -29,7 +32,8 @@ from cdc_merge.model import (
     Stamp,
     Transaction,
 )
-from cdc_merge.ports import StoreTransaction
+from cdc_merge.ports import Scratch, StoreTransaction
+from cdc_merge.spool import Spool, in_pieces
 
 
 class Taken(NamedTuple):
@@ -43,15 +47,29 @@ class Taken(NamedTuple):
     committed_us: int = 0
     carried: Mapping[RecordKey, str] = {}
     shapes: tuple[Shape, ...] = ()
+    is_piece: bool = False
+
+
+# Rows of a large transaction that are mapped in one go.
+PIECE_ROWS = 8_000
+
+
+def is_large(delivery: Delivery) -> bool:
+    """It does not fit into memory once it is mapped and merged."""
+    return isinstance(delivery, Transaction) and len(delivery.changes) > LARGE_ROWS
 
 
 class Intake:
-    """`passed_us` is the stamp time up to which the source has said everything (semantics §2, Stability)."""
+    """`passed_us` is the stamp time up to which the source has said everything (semantics §2, Stability).
 
-    def __init__(self, source: str, mapper: Mapper, slot: str) -> None:
+    `scratch` gives room for one large transaction.
+    """
+
+    def __init__(self, source: str, mapper: Mapper, slot: str, scratch: Callable[[], Scratch] = Spool) -> None:
         self.source = source
         self.mapper = mapper
         self.slot = slot
+        self._scratch = scratch
         self.clock = Stamp(0, 0, source)
         self.position: Position | None = None
         self.passed_us = 0
@@ -63,8 +81,16 @@ class Intake:
 
     def resume(self, position: Position, clock: Stamp) -> None:
         self.position, self.clock = position, clock
-        if position.snapshot != "running":
+        if not position.is_copying:
             self.passed_us = max(clock.wall_us, position.passed_us)
+
+    def pieces(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> Iterator[Taken]:
+        """As `take`; a large transaction in several pieces, which belong into one store transaction. Each record's change
+        is in one of them, so that every piece can be merged and forgotten before the next."""
+        if isinstance(delivery, Transaction) and is_large(delivery):
+            yield from self._large(delivery, tx, now_us)
+        else:
+            yield self.take(delivery, tx, now_us)
 
     def take(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> Taken:
         """Map one delivery; what it needs from the store is read, and what the store must remember is saved."""
@@ -79,19 +105,11 @@ class Intake:
         return self._snapshot_done(delivery)
 
     def _transaction(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Taken:
-        if self.position is not None and delivery.end_lsn <= self.position.lsn:
-            return Taken()  # delivered again: the same places, which count once
-        known: dict[tuple[str, str], str] = {}
-        if delivery.changes:
-            for table, identities in self.mapper.identities(delivery.changes).items():
-                found = tx.keys_of(self.source, table, identities)
-                known.update({(table, identity): key for identity, key in found.items()})
-        mapped = self.mapper.transaction(delivery, self.clock, now_us, known)
-        for table, moved in mapped.identities.items():
-            tx.save_identities(self.source, table, moved)
-        self.clock = mapped.clock
-        self.passed_us = max(self.passed_us, min(delivery.commit_us - mapped.cut_us, now_us), self.clock.wall_us)
-        self._reached(delivery.system, delivery.timeline, delivery.end_lsn)
+        if self._is_repeated(delivery):
+            return Taken()
+        mapped = self.mapper.transaction(delivery, self.clock, now_us, self._known(delivery.changes, tx))
+        self._save_identities(mapped, tx)
+        self._passed(delivery, mapped, now_us)
         return Taken(
             mapped.changes,
             mapped.truncated,
@@ -101,6 +119,47 @@ class Intake:
             carried=mapped.carried,
             shapes=mapped.shapes,
         )
+
+    def _large(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Iterator[Taken]:
+        if self._is_repeated(delivery):
+            return
+        with closing(self._scratch()) as scratch:
+            touches = Sorted(scratch, len(delivery.changes))
+            mapped = Mapped((), self.clock, {})
+            for changes in in_pieces(delivery.changes, PIECE_ROWS):
+                known = self._known(changes, tx)
+                is_first = mapped.clock == self.clock
+                mapped = self.mapper.sort(delivery, changes, (mapped.clock, now_us), known, touches)
+                touches.flush()
+                self._save_identities(mapped, tx)
+                taken = Taken((), mapped.truncated, mapped.parked, shapes=mapped.shapes, is_piece=True)
+                yield taken._replace(cut_us=mapped.cut_us if is_first else 0, committed_us=delivery.commit_us)
+            for lineages in touches.buckets():
+                told = self.mapper.tell(delivery, lineages, mapped.clock)
+                yield Taken(told.changes, (), told.parked, carried=told.carried, is_piece=True)
+        self._passed(delivery, mapped, now_us)
+
+    def _is_repeated(self, delivery: Transaction) -> bool:
+        """It was delivered before: the same places, which count once."""
+        return self.position is not None and delivery.end_lsn <= self.position.lsn
+
+    def _known(self, changes: Sequence[RowChange], tx: StoreTransaction) -> dict[tuple[str, str], str]:
+        """What the store knows of the rows' business keys: (table, identity) → key."""
+        known: dict[tuple[str, str], str] = {}
+        for table, identities in self.mapper.identities(changes).items():
+            found = tx.keys_of(self.source, table, identities)
+            known.update({(table, identity): key for identity, key in found.items()})
+        return known
+
+    def _save_identities(self, mapped: Mapped, tx: StoreTransaction) -> None:
+        for table, moved in mapped.identities.items():
+            tx.save_identities(self.source, table, moved)
+
+    def _passed(self, delivery: Transaction, mapped: Mapped, now_us: int) -> None:
+        """The transaction is taken: clock and position are behind it."""
+        self.clock = mapped.clock
+        self.passed_us = max(self.passed_us, min(delivery.commit_us - mapped.cut_us, now_us), self.clock.wall_us)
+        self._reached(delivery.system, delivery.timeline, delivery.end_lsn)
 
     def copied(self) -> Iterator[SnapshotProgress]:
         """How far the first copy of each entity is."""
@@ -124,8 +183,7 @@ class Intake:
     def _snapshot_rows(self, delivery: SnapshotRows, tx: StoreTransaction) -> Taken:
         assert self._began is not None, "rows of a first copy before it began"
         mapped = self.mapper.snapshot(delivery, self._began, self.clock)
-        for table, identities in mapped.identities.items():
-            tx.save_identities(self.source, table, identities)
+        self._save_identities(mapped, tx)
         self.clock = mapped.clock
         self.snapshot_rows += len(delivery.changes)
         self._copied.update(change.entity for change in mapped.changes)

@@ -440,7 +440,6 @@ class Explained:
     outcome: str
     because: str
     saw_earlier: int = 0
-    saw_earlier: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,7 +460,13 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class BatchMerged:
-    """A batch is on disk. Counters are keyed by the label values of contract §5."""
+    """A batch is on disk. Counters are keyed by the label values of contract §5.
+
+    `transactions`: how many rows each transaction changed, by source. `behind`: transactions whose commit time lay before
+    one that was committed earlier, by (source, why): `own` where the source's clock or its concurrent commits did that,
+    `origin` where they were applied under a replication origin and carry its time. `loads`: records that were wanted, by
+    where their state was, `memory` or `store`. `ended_us`: our clock when it was on disk.
+    """
 
     seconds: Mapping[str, float]
     changes: Mapping[tuple[str, str, str], int]
@@ -471,6 +476,10 @@ class BatchMerged:
     raised: tuple[Conflict, ...] = ()
     closed: tuple[Conflict, ...] = ()
     rules: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    transactions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    behind: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    loads: Mapping[str, int] = field(default_factory=dict)
+    ended_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

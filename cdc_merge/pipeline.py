@@ -7,17 +7,20 @@ pipeline knows neither what a source is nor where the store is, and it owns no t
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from cdc_merge.decision.asking import Answers, all_questions, answers_itself
 from cdc_merge.decision.drift import WHOLE_TABLE, Announced, drifted
 from cdc_merge.decision.expression import Compile
 from cdc_merge.decision.queue import Asked, Moment, announced, answered, asked, is_answer, review, traces
+from cdc_merge.decision.rules import duplicate
 from cdc_merge.decision.rules.rulebook import rulebooks
-from cdc_merge.intake import Intake, Taken, carried, truncations
+from cdc_merge.duplicates import Duplicates
+from cdc_merge.intake import Intake, Taken, carried, is_large, truncations
 from cdc_merge.merge.moves import came_from, destinations
 from cdc_merge.merge.record import PRESENT, Record
 from cdc_merge.model import (
@@ -63,6 +66,30 @@ class World(NamedTuple):
     compile: Compile
 
 
+Arrived: TypeAlias = Sequence[tuple[Source, Intake, Sequence[Delivery]]]
+"""What each source has delivered."""
+
+
+def parts(arrived: Arrived) -> Iterator[Arrived]:
+    """A large transaction is a batch of its own: its records are settled piece by piece."""
+    waiting = [(source, intake, deque(deliveries)) for source, intake, deliveries in arrived]
+    is_over = False
+    while not is_over:
+        small = [(source, intake, _before_large(deliveries)) for source, intake, deliveries in waiting]
+        large = [(source, intake, [deliveries.popleft()]) for source, intake, deliveries in waiting if deliveries]
+        if not large or any(deliveries for _, _, deliveries in small):
+            yield small
+        yield from ([each] for each in large)
+        is_over = not any(deliveries for _, _, deliveries in waiting)
+
+
+def _before_large(deliveries: deque[Delivery]) -> list[Delivery]:
+    found = list(takewhile(lambda delivery: not is_large(delivery), deliveries))
+    for _ in found:
+        deliveries.popleft()
+    return found
+
+
 class Pipeline:
     """One worker. Everything but the world follows from deliveries and the store."""
 
@@ -82,6 +109,7 @@ class Pipeline:
         self.rulebooks = rulebooks(plan, world.compile)
         self.records = Records(plan)
         self.timers = Timers()
+        self.duplicates = Duplicates(store)
         self._retention = Retention(plan, self.records.entities())
         self._lost: frozenset[str] = frozenset()
         self._swept_us = 0
@@ -96,6 +124,7 @@ class Pipeline:
                 intake.resume(*positions[intake.source])
         self.timers.move(self._store.due())
         self._lost = self._store.lost()
+        self.duplicates.follow(self._plan)
         for conflict in self._store.unfinished_conflicts():
             if conflict.status == "settling":
                 self._settling[conflict.id] = conflict
@@ -107,6 +136,7 @@ class Pipeline:
         self._plan = plan
         self.records = Records(plan)
         self._retention = Retention(plan, self.records.entities())
+        self.duplicates.follow(plan)
 
     @property
     def watermark_us(self) -> int:
@@ -123,17 +153,18 @@ class Pipeline:
         if only_idle and not self._due(now_us) and now_us - self._saved_us < IDLE_SAVE_US:
             self._pass_idle(taken, now_us)
             return True
-        self._batch(taken, now_us)
+        for part in parts(taken):
+            self._batch(part, now_us)
         return True
 
-    def _pass_idle(self, taken: Sequence[tuple[Source, Intake, Sequence[Delivery]]], now_us: int) -> None:
+    def _pass_idle(self, taken: Arrived, now_us: int) -> None:
         """Idle marks move the watermark at once; their positions are saved and confirmed with a later batch."""
         for _, intake, deliveries in taken:
             for delivery in deliveries:
                 if isinstance(delivery, Idle):
                     intake.idle(delivery, now_us)
 
-    def _batch(self, taken: Sequence[tuple[Source, Intake, Sequence[Delivery]]], now_us: int) -> None:
+    def _batch(self, taken: Arrived, now_us: int) -> None:
         started = perf_counter()
         batch = Batch(self, now_us)
         self.records.begin()
@@ -143,8 +174,11 @@ class Pipeline:
                     batch.take(intake, deliveries, tx)  # 1, 2
                 batch.fold(tx)  # 3, 4
                 self.records.touch(self.timers.passed(self.watermark_us, PAGE), tx)
-                moved = [*batch.review(tx), *self._announce(now_us)]  # 5
+                self.records.touch(self.duplicates.page(tx), tx)
+                moved = [*batch.review(tx)]  # 5
+                moved += self._announce(now_us, [*batch.moved, *moved])
                 tx.save_conflicts(moved)  # 6
+                moved = [*batch.moved, *moved]
                 removed = self._sweep(tx, now_us)
                 if batch.due:
                     tx.save_due(batch.due)
@@ -157,11 +191,12 @@ class Pipeline:
             raise
         self._saved_us = now_us
         self.timers.move(batch.due)
+        self.duplicates.committed()
         self.records.removed(removed)
         self._lost |= {key.entity for key in removed}
         self._remember(moved)
         for source, intake, _ in taken:
-            if intake.position is not None and intake.position.snapshot != "running":
+            if intake.position is not None and not intake.position.is_copying:
                 source.confirm(intake.position.lsn)
         self.records.shrink()
         self._tell(batch, moved, perf_counter() - started)
@@ -180,16 +215,17 @@ class Pipeline:
 
     def _due(self, now_us: int) -> bool:
         watermark_us = self.watermark_us
-        if self.timers.is_due(watermark_us):
+        if self.timers.is_due(watermark_us) or self.duplicates.is_due:
             return True
         return any(announced(c, watermark_us, now_us, self._plan.settle_us) for c in self._settling.values())
 
-    def _announce(self, now_us: int) -> Iterator[Conflict]:
+    def _announce(self, now_us: int, moved: Sequence[Conflict]) -> Iterator[Conflict]:
         """Settling conflicts that a person may be told of now; those of this batch's records speak for themselves."""
         watermark_us = self.watermark_us
+        told = {conflict.id for conflict in moved}
         for conflict in list(self._settling.values()):
             key = RecordKey(conflict.question.entity, conflict.question.key)
-            if key in self.records.touched:
+            if key in self.records.touched or conflict.id in told:
                 continue
             opened = announced(conflict, watermark_us, now_us, self._plan.settle_us)
             if opened is None:
@@ -203,6 +239,11 @@ class Pipeline:
                 self._settling[conflict.id] = conflict
             else:
                 self._settling.pop(conflict.id, None)
+        self.note(moved)
+
+    def note(self, moved: Sequence[Conflict]) -> None:
+        """The records that are in memory know of these."""
+        for conflict in moved:
             entry = self.records.cached(RecordKey(conflict.question.entity, conflict.question.key))
             if entry is not None:
                 keep(entry.known, conflict)
@@ -238,16 +279,17 @@ class Pipeline:
     # ------------------------------------------------------------ facts
 
     def _tell(self, batch: Batch, moved: Sequence[Conflict], seconds: float) -> None:
-        for fact in (*batch.facts, *self._degraded()):
+        batch.count()
+        for fact in batch.facts:
             self._observe(fact)
         now_us = self._now_us()
         self._observe(
             BatchMerged(
                 seconds={**batch.seconds, "all": seconds},
                 changes=dict(batch.changes),
-                merges=dict(self.records.merges),
+                merges=dict(batch.merges),
                 detection_seconds={s: tuple((now_us - t) / 1e6 for t in times) for s, times in batch.commits.items()},
-                late_changes=self.records.late,
+                late_changes=batch.late,
                 raised=tuple(c for c in moved if c.status == "settling" and c.revision == 1),
                 closed=tuple(c for c in moved if c.status == "closed"),
                 rules=self._evaluated(),
@@ -256,7 +298,7 @@ class Pipeline:
         for conflict in moved:
             self._observe(ConflictMoved(_what(conflict), conflict))
 
-    def _degraded(self) -> Iterator[Fact]:
+    def degraded(self) -> Iterator[Fact]:
         """Changes whose records' past retention had removed."""
         for source, entity in self.records.unknown:
             if entity in self._lost:
@@ -309,16 +351,22 @@ class Batch:
         self.changes: Counter[tuple[str, str, str]] = Counter()
         self.commits: dict[str, list[int]] = {}
         self.seconds: dict[str, float] = {}
+        self.merges: Counter[tuple[str, str, str, str]] = Counter()
+        self.late = 0
+        self.moved: list[Conflict] = []
 
     def take(self, intake: Intake, deliveries: Sequence[Delivery], tx: StoreTransaction) -> None:
         """Steps 1 and 2 for one source's deliveries."""
         started = perf_counter()
         for delivery in deliveries:
-            taken = intake.take(delivery, tx, self._now_us)
-            if taken.void:
-                self._pipeline.records.forget(taken.void, tx)
-            self._add(intake, taken, tx)
-            if isinstance(delivery, Transaction) and taken.changes:
+            before = self.changes.total()
+            for taken in intake.pieces(delivery, tx, self._now_us):
+                if taken.void:
+                    self._pipeline.records.forget(taken.void, tx)
+                self._add(intake, taken, tx)
+                if taken.is_piece:
+                    self._settle_piece(tx)
+            if isinstance(delivery, Transaction) and self.changes.total() > before:
                 self.commits.setdefault(intake.source, []).append(delivery.commit_us)
         if any(isinstance(delivery, SnapshotRows) for delivery in deliveries):
             self.facts.extend(intake.copied())
@@ -374,16 +422,39 @@ class Batch:
         records.refold(tx)
         self.seconds["merge"] = self.seconds.get("merge", 0.0) + perf_counter() - started
 
+    def _settle_piece(self, tx: StoreTransaction) -> None:
+        """Steps 3 to 6 for the records of a piece, which no later piece will touch; then they need not be in memory."""
+        pipeline = self._pipeline
+        self.fold(tx)
+        moved = list(self._review_touched(tx))
+        tx.save_conflicts(moved)
+        pipeline.note(moved)
+        self.moved += moved
+        self.count()
+        pipeline.records.begin()
+        pipeline.records.shrink()
+
+    def count(self) -> None:
+        """Take over what the records counted."""
+        records = self._pipeline.records
+        self.merges.update(records.merges)
+        self.late += records.late
+        self.facts.extend(self._pipeline.degraded())
+
     def review(self, tx: StoreTransaction) -> Iterator[Conflict]:
         """Step 5: the conflicts of every touched record that are new, moved or over."""
+        yield from self._review_touched(tx)
+        yield from self._drifted(tx)
+
+    def _review_touched(self, tx: StoreTransaction) -> Iterator[Conflict]:
         started = perf_counter()
         records = self._pipeline.records
         origins = {RecordKey(k.entity, old) for k, entry in records.touched.items() for old in came_from(entry.record)}
         records.touch(sorted(origins - records.touched.keys()), tx)
         for key, entry in records.touched.items():
             yield from self._review(key, entry, self._targets(entry.record, tx))
-        yield from self._drifted(tx)
-        self.seconds["questions"] = perf_counter() - started
+        yield from self._pipeline.duplicates.review(tx, records, self._pipeline.rulebooks, self._moment)
+        self.seconds["questions"] = self.seconds.get("questions", 0.0) + perf_counter() - started
 
     def _traced_us(self, entry: Entry) -> int | None:
         """When the record's traces may be told: 0 for now, None for no traces. What is late may still take them
@@ -414,7 +485,7 @@ class Batch:
         return found
 
     def _review(self, key: RecordKey, entry: Entry, targets: Mapping[str, Record]) -> Iterator[Conflict]:
-        record, known = entry.record, entry.known
+        record, known = entry.record, duplicate.without(entry.known)
         rulebook = self._pipeline.rulebooks[record.units.entity.name]
         quiet = rulebook.is_silent and not (known or record.unsettled or record.deletes)
         if quiet and self._pipeline.timers.get(key) is None:
@@ -424,7 +495,7 @@ class Batch:
             yield from [t for t in traces(record, known, self._moment) if not self._pipeline.trace_is_told(t)]
         answers = all_questions(record, rulebook, self._pipeline.watermark_us, targets)
         due_us = min(filter(None, (answers.due_us, traced_us)), default=None)
-        if due_us != self._pipeline.timers.get(key):
+        if due_us != self.due.get(key, self._pipeline.timers.get(key)):
             self.due[key] = due_us
         found: Sequence[Question] = answers.questions
         if answers.answered:

@@ -54,7 +54,7 @@ class Source(Protocol):
 class ReadsAgain(Protocol):
     """What a source of a database can do beside following its stream."""
 
-    def rest(self) -> None:
+    def rest(self, position: Position | None) -> None:
         """Read nothing until `start`, but keep telling of the slot; what was not taken comes again."""
         ...
 

@@ -7,14 +7,14 @@ the source's clock, our own, the keys that the store remembers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from cdc_merge.clock import cut, tick
 from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.actors import Marks, column_actor, copy_of, marks
 from cdc_merge.mapping.columns import Reading, Shape, missing_columns, reading, shape
-from cdc_merge.mapping.lineage import Lineages, Touch
+from cdc_merge.mapping.lineage import Lineages, Touch, Touches
 from cdc_merge.mapping.locating import Located, locate, wanted_identity
 from cdc_merge.mapping.telling import Scope, inserted, tell_followed, tell_single
 from cdc_merge.model import (
@@ -123,14 +123,25 @@ class Mapper:
 
     def transaction(self, tx: Transaction, clock: Stamp, now_us: int, known: Mapping[tuple[str, str], str]) -> Mapped:
         """Map one transaction. `clock` is the last stamp given out; `known`: (table, identity) → business key."""
+        return self.sort(tx, tx.changes, (clock, now_us), known, Lineages())
+
+    def sort(
+        self,
+        tx: Transaction,
+        changes: Iterable[RowChange],
+        clock_and_now: tuple[Stamp, int],
+        known: Mapping[tuple[str, str], str],
+        lineages: Touches,
+    ) -> Mapped:
+        """Map some changes of a transaction, in order, `clock` being the last stamp given out: each goes to `lineages`,
+        which says in the end what the records are told (of a large transaction: nothing yet, see `tell`)."""
+        clock, now_us = clock_and_now
         commit_us = cut(tx.commit_us, now_us, self._plan.max_ahead_us)
-        said = marks(tx.messages)
-        scope = Scope(tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, said, self._whole_rows)
-        taken = _Taken(self._source, scope, known)
+        taken = _Taken(self._source, self._scope(tx), known, lineages)
         take = taken.take
         relation: Relation | None = None
         readings: tuple[Reading, ...] = ()
-        for change in tx.changes:
+        for change in changes:
             if change.relation is not relation:
                 relation = change.relation
                 readings = self._read(relation)
@@ -143,10 +154,18 @@ class Mapper:
             cut_us=tx.commit_us - commit_us, shapes=self._seen_shapes()
         )
 
+    def tell(self, tx: Transaction, lineages: Touches, clock: Stamp) -> Mapped:
+        """What records of a transaction are told that were touched as `lineages` says."""
+        return _Taken(self._source, self._scope(tx), {}, lineages).mapped(clock, ())
+
+    def _scope(self, tx: Transaction) -> Scope:
+        said = marks(tx.messages)
+        return Scope(tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, said, self._whole_rows)
+
     def snapshot(self, rows: SnapshotRows, began: SnapshotBegan, clock: Stamp) -> Mapped:
         """Map a piece of a first copy: what the source held at its consistent point. Stamps count on from there."""
         scope = Scope(began.system, began.timeline, began.lsn, began.at_us, None, Marks(), self._whole_rows)
-        taken = _Taken(self._source, scope, {})
+        taken = _Taken(self._source, scope, {}, Lineages())
         for change in rows.changes:
             readings = self._read(change.relation)
             if not readings:
@@ -199,11 +218,11 @@ class Mapper:
 class _Taken:
     """The row changes of one delivery, taken one by one, and what they tell in the end."""
 
-    def __init__(self, source: str, scope: Scope, known: Mapping[tuple[str, str], str]) -> None:
+    def __init__(self, source: str, scope: Scope, known: Mapping[tuple[str, str], str], lineages: Touches) -> None:
         self._source = source
         self._scope = scope
         self._known = known
-        self._lineages = Lineages()
+        self._lineages = lineages
         self._identities: dict[str, dict[str, str | None]] = {}
         self._changes: list[Change] = []
         self._truncated: list[Truncated] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.columns import Reading
@@ -102,6 +102,15 @@ class Followed(NamedTuple):
         if row is None or row.born is None or row.born == row.key:
             return None
         return row.born if any(field not in row.after for field, _, _ in row.last.reading.fields) else None
+
+
+class Touches(Protocol):
+    """Takes a transaction's touches in order, and says what its records were told."""
+
+    def add(self, touch: Touch) -> None: ...
+    def forget(self, label: str) -> None: ...
+    def single(self) -> Iterator[Touch]: ...
+    def followed(self) -> list[Followed]: ...
 
 
 class Lineages:

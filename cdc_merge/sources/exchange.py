@@ -11,18 +11,22 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cdc_merge.model import Delivery, Position
+from cdc_merge.orders import RowsWanted
 from cdc_merge.sources.delivery_queue import DeliveryQueue
 from cdc_merge.sources.positions import Slot
+from cdc_merge.spool import RowSpool
 
 
 class Exchange:
     """`wake` tells the pipeline that something arrived; `woken` is readable when the reader is to look up.
 
-    `delivered` is how far everything is in the queue, `confirmed_lsn` how far the pipeline has it on disk.
+    `wanted` are rows to be read again; the reader clears it with its answer. `delivered` is how far everything is in the queue, `confirmed_lsn` how far the pipeline has it on disk.
+    `directory` is where the rows of large transactions wait.
     """
 
-    def __init__(self, max_queued_bytes: int, wake: Callable[[], None]) -> None:
+    def __init__(self, max_queued_bytes: int, wake: Callable[[], None], directory: str | None = None) -> None:
         self._wake = wake
+        self._directory = directory
         self._woken, self._waker = socket.socketpair()
         self._woken.settimeout(0)
         self._waker.settimeout(0)
@@ -38,6 +42,7 @@ class Exchange:
         self.last_message_us: int | None = None
         self.streams_begun = 0
         self.slot: Slot | None = None
+        self.wanted: RowsWanted | None = None
 
     @property
     def woken(self) -> int:
@@ -55,6 +60,9 @@ class Exchange:
 
     def deliver(self, delivery: Delivery, rows: int = 0, size_bytes: int = 0) -> None:
         self.queue.put(delivery, rows, size_bytes)
+
+    def lay_aside(self) -> RowSpool:
+        return RowSpool(self._directory)
 
     def wake(self) -> None:
         self._wake()

@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import marshal
+import os
 import pickle
 import signal
 import threading
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Final, NamedTuple
 
@@ -27,28 +29,33 @@ from cdc_merge.model import (
     Position,
     SnapshotBegan,
     SnapshotDone,
+    SnapshotTable,
     SourceStatus,
     Transaction,
 )
+from cdc_merge.orders import RowsWanted
 from cdc_merge.sources.parcels import Packer
 from cdc_merge.sources.postgres import PostgresSource
+from cdc_merge.spool import SpooledRows
 
 STATUS_EVERY_S: Final = 0.25
 
 
 class FromChild(IntEnum):
-    """The first byte of a frame."""
+    """The first byte of a frame. Behind LAID_ASIDE comes the descriptor of the file that holds the transaction's rows."""
 
     PARCEL = 1
     LAST_PARCEL = 2
     STATUS = 3
     FACT = 4
+    LAID_ASIDE = 5
 
 
 class ToChild(IntEnum):
     STOP = 1
     CONFIRM = 2
     TAKEN = 3
+    READ_AGAIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +69,31 @@ class ReaderSettings:
     snapshot: str
     tables: Mapping[str, Sequence[str]]
     max_queued_bytes: int
+    directory: str | None = None
 
 
 class Beginning(NamedTuple):
-    """Read on behind `position`; the server may forget what ends at or before `confirmed_lsn`."""
+    """Read on behind `position`; the server may forget what ends at or before `confirmed_lsn`. The rest as in
+    ports.ReadsAgain."""
 
     position: Position | None
     confirmed_lsn: int
+    rests: bool = False
+    accepts_loss: bool = False
+    wanted: RowsWanted | None = None
 
 
 class Frame(NamedTuple):
-    """What the parent reads from the pipe: a parcel, with `reached` when it is a delivery's last, or news."""
+    """What the parent reads from the pipe: a parcel, with `reached` when it is a delivery's last, or news.
+
+    `large` is a transaction without its rows: their number and their file's size in bytes are `rows`."""
 
     kind: FromChild
     parcel: bytes = b""
     reached: Position | None = None
     told: SourceStatus | Fact | None = None
+    large: Transaction | None = None
+    rows: tuple[int, int] = (0, 0)
 
 
 def last_frame(reached: Position | None, parcel: bytes) -> bytes:
@@ -91,6 +107,9 @@ def read_frame(frame: bytes) -> Frame:
     if kind is FromChild.LAST_PARCEL:
         reached, parcel = marshal.loads(body)
         return Frame(kind, parcel, Position(*reached) if reached else None)
+    if kind is FromChild.LAID_ASIDE:
+        reached, large, rows = pickle.loads(body)
+        return Frame(kind, reached=reached, large=large, rows=rows)
     return Frame(kind, told=pickle.loads(body))
 
 
@@ -98,6 +117,18 @@ def forward(pipe: Connection, settings: ReaderSettings, beginning: Beginning, wi
     """The process's main."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Forwarder(pipe, settings, beginning, window_bytes).run()
+
+
+def behind(delivery: SnapshotBegan | Transaction | Idle, reached: Position | None, slot: str) -> Position:
+    """The position that a delivery names; what follows the stream within an unfinished copy does not end that."""
+    if isinstance(delivery, SnapshotBegan):
+        snapshot = "running" if delivery.lost is None else "again"
+        copied = reached.copied if reached is not None and delivery.lost is None and reached.is_copying else ()
+        return Position(delivery.system, delivery.timeline, delivery.lsn, snapshot, slot, copied=copied)
+    lsn = delivery.end_lsn if isinstance(delivery, Transaction) else delivery.lsn
+    if reached is not None and reached.is_copying:
+        return reached._replace(timeline=delivery.timeline, lsn=lsn)
+    return Position(delivery.system, delivery.timeline, lsn, "done", slot)
 
 
 class Forwarder:
@@ -116,7 +147,13 @@ class Forwarder:
         self._source = PostgresSource(
             **asdict(settings), wake=self._something.set, observe=self._note, now_us=lambda: time.time_ns() // 1000
         )
-        self._source.start(beginning.position, beginning.confirmed_lsn)
+        self._source.accept_loss(accepts=beginning.accepts_loss)
+        if beginning.rests:
+            self._source.rest(beginning.position)
+        else:
+            self._source.start(beginning.position, beginning.confirmed_lsn)
+        if beginning.wanted is not None:
+            self._source.read_again(beginning.wanted)
 
     def run(self) -> None:
         listener = threading.Thread(target=self._obey, daemon=True)
@@ -152,6 +189,9 @@ class Forwarder:
         deliveries = self._source.take(1)
         for delivery in deliveries:
             self._reached = self._behind(delivery)
+            if isinstance(delivery, Transaction) and isinstance(delivery.changes, SpooledRows):
+                self._send_large(delivery, delivery.changes)
+                continue
             for body, is_last in self._packer.pack(delivery):
                 self._sent_bytes += len(body)
                 if is_last:
@@ -160,16 +200,22 @@ class Forwarder:
                     self._send(FromChild.PARCEL, body)
         return bool(deliveries)
 
+    def _send_large(self, delivery: Transaction, rows: SpooledRows) -> None:
+        """The parent reads the rows' file itself: they never travel."""
+        size_bytes = os.fstat(rows.descriptor).st_size
+        self._sent_bytes += size_bytes
+        told = (self._reached, delivery._replace(changes=()), (len(rows), size_bytes))
+        self._send(FromChild.LAID_ASIDE, pickle.dumps(told))
+        reduction.send_handle(self._pipe, rows.descriptor, os.getppid())
+
     def _behind(self, delivery: Delivery) -> Position | None:
         """Where a new reader would go on."""
-        if isinstance(delivery, Transaction):
-            return Position(delivery.system, delivery.timeline, delivery.end_lsn, "done", self._slot)
-        if isinstance(delivery, Idle):
-            return Position(delivery.system, delivery.timeline, delivery.lsn, "done", self._slot)
-        if isinstance(delivery, SnapshotBegan):
-            return Position(delivery.system, delivery.timeline, delivery.lsn, "running", self._slot)
+        if isinstance(delivery, SnapshotBegan | Transaction | Idle):
+            return behind(delivery, self._reached, self._slot)
+        if isinstance(delivery, SnapshotTable) and self._reached is not None:
+            return self._reached._replace(copied=(*self._reached.copied, delivery.table))
         if isinstance(delivery, SnapshotDone) and self._reached is not None:
-            return self._reached._replace(lsn=delivery.lsn, snapshot="done")
+            return self._reached._replace(lsn=delivery.lsn, snapshot="done", copied=())
         return self._reached
 
     def _send_status(self) -> None:
@@ -187,6 +233,8 @@ class Forwarder:
                     break
                 if word is ToChild.CONFIRM:
                     self._source.confirm(number)
+                elif word is ToChild.READ_AGAIN:
+                    self._source.read_again(number)
                 else:
                     self._taken_bytes += number
                     self._something.set()

@@ -5,6 +5,7 @@ Rules
   stream but what it has received. A child that dies is replaced by one that goes on behind the last whole delivery.
 - What arrived is not on disk: a new child confirms to its server only what the pipeline had confirmed.
 - What lies between the two is bounded: the child sends on only while less than `window_bytes` are not taken.
+- A large transaction's rows lie in a file that both read (spool.py); the window counts it, so there is rarely a second.
 - The child ends when the pipe closes, so it never outlives the parent.
 """
 
@@ -15,20 +16,24 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing import reduction
 from typing import Final, NamedTuple
 
 from cdc_merge.model import (
     Delivery,
     Fact,
     Position,
+    RowsRead,
     SnapshotRows,
     SourceChanged,
     SourceStatus,
     Transaction,
 )
+from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
-from cdc_merge.sources.forwarder import Beginning, FromChild, ReaderSettings, ToChild, forward, read_frame
+from cdc_merge.sources.forwarder import Beginning, Frame, FromChild, ReaderSettings, ToChild, forward, read_frame
 from cdc_merge.sources.parcels import Unpacker
+from cdc_merge.spool import SpooledRows
 
 WINDOW_BYTES: Final = 16 << 20  # as parcels; less than what the child's own queue holds
 STOP_LIMIT_S: Final = 20.0  # the reader's own limit, and the end of the process
@@ -50,20 +55,42 @@ class IsolatedSource:
         self._changing = threading.Lock()  # which child is ours
         self._confirmed_lsn = 0
         self._restarts = 0
+        self._rests = self._accepts_loss = False
+        self._wanted: RowsWanted | None = None
         self._status = SourceStatus(settings.name, "postgres", state="stopped", slot=settings.slot)
 
     # ---------------------------------------------------------------- the port
 
     def start(self, position: Position | None) -> None:
+        self._start(position, rests=False)
+
+    def rest(self, position: Position | None) -> None:
+        self._start(position, rests=True)
+
+    def _start(self, position: Position | None, *, rests: bool) -> None:
         self.stop()
-        self._confirmed_lsn = position.lsn if position is not None and position.snapshot != "running" else 0
-        self._status = replace(self._status, state="connecting", up=False, problem=None)
+        self._confirmed_lsn = position.lsn if position is not None and not position.is_copying else 0
+        self._rests, self._wanted = rests, None
+        self._status = replace(self._status, state="paused" if rests else "connecting", up=False, problem=None)
         with self._changing:
             self._begin(position, deque())
 
+    def accept_loss(self, *, accepts: bool) -> None:
+        self._accepts_loss = accepts
+
+    def read_again(self, wanted: RowsWanted) -> None:
+        self._wanted = wanted
+        child = self._child
+        if child is not None:
+            child.send(ToChild.READ_AGAIN, wanted)
+
     def take(self, limit: int) -> Sequence[Delivery]:
         child = self._child
-        return [] if child is None else child.take(limit)
+        taken = [] if child is None else child.take(limit)
+        wanted = self._wanted
+        if wanted is not None and any(isinstance(d, RowsRead) and d.number == wanted.number for d in taken):
+            self._wanted = None
+        return taken
 
     def confirm(self, lsn: int) -> None:
         child = self._child
@@ -112,16 +139,18 @@ class IsolatedSource:
                 self._begin(child.delivered, child.waiting)
 
     def _begin(self, position: Position | None, waiting: deque[_Arrived]) -> None:
-        self._child = _Child(self, Beginning(position, self._confirmed_lsn), waiting)
+        beginning = Beginning(position, self._confirmed_lsn, self._rests, self._accepts_loss, self._wanted)
+        self._child = _Child(self, beginning, waiting)
         self._child.begin()  # it may have something to tell at once
 
 
 class _Arrived(NamedTuple):
-    """One delivery, not yet unpacked: that is the taker's work."""
+    """One delivery, not yet unpacked: that is the taker's work; a `large` one has its rows in a file."""
 
     parcels: deque[bytes]
     size_bytes: int
     unpacker: Unpacker
+    large: Transaction | None = None
 
 
 class _Child:
@@ -155,6 +184,9 @@ class _Child:
         while self.waiting and rows < limit:
             arrived = self.waiting.popleft()
             size_bytes += arrived.size_bytes
+            if arrived.large is not None:
+                taken.append(arrived.large)
+                rows += _rows(arrived.large)
             while arrived.parcels:
                 delivery = arrived.unpacker.unpack(arrived.parcels.popleft())
                 if delivery is not None:
@@ -164,7 +196,7 @@ class _Child:
             self.send(ToChild.TAKEN, size_bytes)
         return taken
 
-    def send(self, word: ToChild, number: int = 0) -> None:
+    def send(self, word: ToChild, number: int | RowsWanted = 0) -> None:
         try:
             with self._sending:
                 self._pipe.send((word, number))
@@ -195,6 +227,8 @@ class _Child:
                     self.waiting.append(_Arrived(parcels, sum(map(len, parcels)), self._unpacker))
                     self.delivered = frame.reached
                     parcels = deque()
+                if frame.large is not None:
+                    self._receive_large(frame, frame.large)
                 if frame.kind is not FromChild.PARCEL:
                     self._source.hear(self, frame.kind, frame.told)
         except (EOFError, OSError):
@@ -203,6 +237,14 @@ class _Child:
             self._process.join()
             self._source.mourn(self)
 
+    def _receive_large(self, frame: Frame, large: Transaction) -> None:
+        rows, size_bytes = frame.rows
+        large = large._replace(changes=SpooledRows(reduction.recv_handle(self._pipe), rows))
+        self.waiting.append(_Arrived(deque(), size_bytes, self._unpacker, large))
+        self.delivered = frame.reached
+
 
 def _rows(delivery: Delivery) -> int:
+    if isinstance(delivery, RowsRead):
+        return len(delivery.rows) + len(delivery.moved) + 1
     return max(1, len(delivery.changes)) if isinstance(delivery, Transaction | SnapshotRows) else 1

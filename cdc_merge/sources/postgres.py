@@ -9,30 +9,24 @@ Rules
 
 from __future__ import annotations
 
-import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from cdc_merge.errors import CdcMergeError, SourceRefused
 from cdc_merge.model import Delivery, Position, SourceChanged, SourceStatus
+from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
 from cdc_merge.sources.exchange import Exchange
+from cdc_merge.sources.retrying import Patience
 from cdc_merge.sources.session import Ears, PostgresSettings, Session
+from cdc_merge.sources.stream import HEALTH_EVERY_S
+from cdc_merge.sources.watch import Watch, Watched
 
-RETRY_FIRST_S: Final = 0.2
-RETRY_LONGEST_S: Final = 5.0
 STOP_LIMIT_S: Final = 15.0  # a connection attempt in progress may take its ten seconds
 MAX_QUEUED_BYTES: Final = 64 << 20  # as the server sent them; in memory rows take about five times as much
-
-
-def retry_delays() -> Iterator[float]:
-    """Seconds to wait before each next attempt: doubling, with jitter so that many readers do not come at once."""
-    delay = RETRY_FIRST_S
-    while True:
-        yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-        delay = min(delay * 2, RETRY_LONGEST_S)
 
 
 class PostgresSource:
@@ -40,7 +34,8 @@ class PostgresSource:
 
     `tables` maps `schema.table` → the columns needed of it; `snapshot` is initial or never. `wake` is called from the
     reader's thread when something has arrived or the state has changed. `now_us` is our own clock. `max_queued_bytes`
-    bounds what waits for the pipeline; a single transaction may be larger (rows.MAX_TRANSACTION_ROWS).
+    bounds what waits for the pipeline; a single transaction may be larger, and its rows then wait in `directory` (None:
+    where the system keeps temporary files).
     """
 
     def __init__(  # noqa: PLR0913 - every one is a setting of this source or a port that it speaks to; keywords only
@@ -56,6 +51,7 @@ class PostgresSource:
         observe: Observer,
         now_us: Callable[[], int],
         max_queued_bytes: int = MAX_QUEUED_BYTES,
+        directory: str | None = None,
         slot_creation_limit_s: float = 60.0,
     ) -> None:
         self.name = name
@@ -65,10 +61,12 @@ class PostgresSource:
         self._observe = observe
         self._now_us = now_us
         self._max_queued_bytes = max_queued_bytes
+        self._directory = directory
         self._exchange: Exchange | None = None
         self._thread: threading.Thread | None = None
         self._state = "stopped"
         self._problem: str | None = None
+        self._accepts_loss = False
 
     # ---------------------------------------------------------------- the port
 
@@ -78,15 +76,35 @@ class PostgresSource:
         `confirmed_lsn`: how far it is on disk, where `position` was only received.
         """
         self.stop()
-        exchange = Exchange(self._max_queued_bytes, self._wake)
+        exchange = Exchange(self._max_queued_bytes, self._wake, self._directory)
         exchange.delivered = position
-        if position is not None and position.snapshot != "running":
+        if position is not None and not position.is_copying:
             exchange.received_lsn = position.lsn
             exchange.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
         self._exchange = exchange
         self._state, self._problem = "connecting", None
-        self._thread = threading.Thread(target=self._run, args=(exchange,), name=f"source-{self.name}", daemon=True)
+        self._begin(exchange, self._run)
+
+    def rest(self, position: Position | None) -> None:
+        self.stop()
+        exchange = Exchange(self._max_queued_bytes, self._wake, self._directory)
+        if position is not None and not position.is_copying:
+            exchange.received_lsn = exchange.confirmed_lsn = position.lsn
+        self._exchange = exchange
+        self._begin(exchange, self._rest)
+
+    def _begin(self, exchange: Exchange, work: Callable[[Exchange], None]) -> None:
+        self._thread = threading.Thread(target=work, args=(exchange,), name=f"source-{self.name}", daemon=True)
         self._thread.start()
+
+    def read_again(self, wanted: RowsWanted) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.wanted = wanted
+            exchange.call_reader()
+
+    def accept_loss(self, *, accepts: bool) -> None:
+        self._accepts_loss = accepts
 
     def take(self, limit: int) -> Sequence[Delivery]:
         return self._exchange.queue.take(limit) if self._exchange else []
@@ -143,19 +161,41 @@ class PostgresSource:
 
     def _run(self, exchange: Exchange) -> None:
         session = Session(self._settings, exchange, Ears(self._observe, self._announce), self._now_us)
-        delays = retry_delays()
+        patience = Patience(self.name)
         while not exchange.stopping.is_set():
-            begun = exchange.streams_begun
+            before, begun_s = exchange.delivered, time.monotonic()
             error = self._attempt(session)
             if error is None:
                 return
+            patience.ended(has_moved=exchange.delivered != before, lived_s=time.monotonic() - begun_s)
+            error = patience.judged(error)
             if isinstance(error, SourceRefused):
                 self._fail("stopped", error, error.problem)
                 return
-            if exchange.streams_begun > begun:
-                delays = retry_delays()
             self._fail("retrying", error, None)
-            exchange.stopping.wait(next(delays))
+            exchange.stopping.wait(patience.pause_s())
+
+    def _rest(self, exchange: Exchange) -> None:
+        """Look at the slot now and then, over a connection that is made for it: it goes on to hold WAL."""
+        self._announce("paused", "rests: its stream is not read, its slot keeps what comes")
+        watched = Watched(self._settings.slot, self._settings.publication, tuple(self._settings.tables))
+        while not exchange.stopping.is_set():
+            try:
+                self._look(exchange, watched)
+                self._problem = None
+            except CdcMergeError as error:
+                self._problem = f"{error} {error.hint}".strip()
+            self._wake()
+            exchange.stopping.wait(HEALTH_EVERY_S)
+
+    def _look(self, exchange: Exchange, watched: Watched) -> None:
+        watch = Watch(self.name, self._settings.dsn, watched)
+        try:
+            exchange.slot = watch.health().slot
+            exchange.server_lsn = watch.clock().lsn
+            exchange.last_message_us = self._now_us()
+        finally:
+            watch.close()
 
     def _attempt(self, session: Session) -> CdcMergeError | None:
         """None when the session ended because it was asked to."""

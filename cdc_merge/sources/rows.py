@@ -7,13 +7,14 @@ Rules
 - An unchanged TOASTed column is filled from a full old row, and otherwise stays UNCHANGED.
 - A row that cannot be read is parked and takes its ordinal; the stream goes on. A Commit that cannot be read is an
   error of the connection: nothing behind it could be placed.
-- Logical messages outside a transaction are not ordered with commits; they are dropped.
+- Logical messages outside a transaction are not ordered with commits; they are dropped, as those of other programs are.
+- The rows of a large transaction need not be held in memory: whoever feeds says when they are laid aside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, cast
 
 from cdc_merge.errors import ProtocolError, SourceRefused
 from cdc_merge.model import (
@@ -32,14 +33,24 @@ from cdc_merge.sources import pgoutput
 from cdc_merge.sources.builtin_types import BUILTIN_TYPES
 from cdc_merge.sources.timelines import Timelines
 
-MAX_TRANSACTION_ROWS: Final = 10_000_000
-"""A transaction is held in memory until its commit: about 1 kB per row of ten short columns, so this is some 10 GB."""
+MAX_TRANSACTION_ROWS: Final = 100_000_000
+"""A transaction waits for its commit, its rows in memory or laid aside: some 20 GB of a disk at 200 bytes a row."""
+
+OUR_MESSAGES: Final = "cdc_merge."
+"""Logical messages of other prefixes are other people's, and may be many and large."""
 
 _ROW_KINDS: Final = b"IUD"
 _COMMIT_KIND: Final = ord("C")
 
 # RowChange(...) costs a third of a row's assembly; tuple.__new__ makes the same value in half the time.
 _new_tuple = tuple.__new__
+
+
+class LaidAside(Protocol):
+    """Takes the rows of one transaction, in order, and gives them all back at its end."""
+
+    def add(self, changes: Sequence[RowChange]) -> None: ...
+    def finished(self) -> Sequence[RowChange]: ...
 
 
 class Assembler:
@@ -56,10 +67,13 @@ class Assembler:
         self._relations: dict[int, tuple[Relation, str]] = {}
         self._type_names: dict[int, str] = {}
         self._changes: list[RowChange] = []
+        self._aside: LaidAside | None = None
+        self._aside_rows = 0
         self._ordinals: dict[str, int] = {}
         self._messages: list[Message] = []
         self._origin: str | None = None
         self.is_open = False
+        self.xid = 0  # of the transaction that began last
         # By the message's type; each entry takes that type only, which a dict cannot say.
         self._take = cast(
             "dict[type[object], Callable[[object], Transaction | None]]",
@@ -92,6 +106,7 @@ class Assembler:
         if self.is_open:
             raise ProtocolError("A transaction began inside another one.")
         self._clear()
+        self.xid = message.xid
         self.is_open = True
 
     def _commit(self, message: pgoutput.Commit) -> Transaction:
@@ -103,13 +118,30 @@ class Assembler:
             message.commit_us,
             self._origin,
             tuple(self._messages),
-            tuple(self._changes),
+            self._all_changes(),
         )
         self._clear()
         return transaction
 
+    def lay_aside(self, anew: Callable[[], LaidAside]) -> None:
+        """Hold no row of the open transaction in memory any more. SourceRefused when there are too many at all."""
+        if self._aside_rows + len(self._changes) > MAX_TRANSACTION_ROWS:
+            raise self._too_large()
+        if self._aside is None:
+            self._aside = anew()
+        self._aside.add(self._changes)
+        self._aside_rows += len(self._changes)
+        self._changes = []
+
+    def _all_changes(self) -> Sequence[RowChange]:
+        if self._aside is None:
+            return tuple(self._changes)
+        self._aside.add(self._changes)
+        return self._aside.finished()
+
     def _clear(self) -> None:
         self._changes = []
+        self._aside, self._aside_rows = None, 0
         self._ordinals = {}
         self._messages = []
         self._origin = None
@@ -119,7 +151,7 @@ class Assembler:
         self._origin = message.name
 
     def _message(self, message: pgoutput.LogicalMessage) -> None:
-        if message.transactional:
+        if message.transactional and message.prefix.startswith(OUR_MESSAGES):
             self._messages.append(Message(message.prefix, message.content, transactional=True))
 
     # ---------------------------------------------------------------- relations
@@ -167,10 +199,7 @@ class Assembler:
             return
         ordinal = self._ordinals.get(table, 0)
         self._ordinals[table] = ordinal + 1
-        changes = self._changes
-        if len(changes) >= MAX_TRANSACTION_ROWS:
-            raise self._too_large()
-        changes.append(_new_tuple(RowChange, (operation, relation, old, full, new, ordinal)))
+        self._changes.append(_new_tuple(RowChange, (operation, relation, old, full, new, ordinal)))
 
     def _too_large(self) -> SourceRefused:
         return SourceRefused(

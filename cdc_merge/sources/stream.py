@@ -3,6 +3,7 @@
 Rules
 - What was queued once is never queued again: everything that ends at or before `Exchange.delivered` is dropped.
 - A full queue stops reading, never answering: status goes out by the clock, or at once when something was confirmed.
+- Commits come in the order of their LSNs; a server that goes back behind what it said is not followed.
 - An idle mark is delivered only between transactions, when all that came before it is queued. Its time is a reading of
   the server's clock from before which every commit has come (watch.py), never a keepalive's own.
 - The plain session's end is the server's shutdown: we leave at once, so that it does not wait for us.
@@ -16,10 +17,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from cdc_merge.errors import SourceRefused, SourceUnavailable
-from cdc_merge.model import Idle, Position, Transaction
+from cdc_merge.errors import ProtocolError, SourceRefused, SourceUnavailable
+from cdc_merge.model import Idle, Position, Transaction, lsn_text
 from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.frames import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, read_keepalive
+from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.walsender import WalSender
 from cdc_merge.sources.watch import ClockReading, Flushed, Health, Watch
@@ -30,14 +32,18 @@ HEALTH_EVERY_S: Final = 5.0
 SILENCE_LIMIT_S: Final = 60.0  # we ask for an answer four times a second: a server silent for so long is gone
 FLUSH_AFTER_US: Final = 500_000  # an open transaction's WAL is written out up to 15 s late, unless somebody commits
 CLOCK_MARGIN_US: Final = 10_000  # a commit takes its time a moment before it is written
+LAY_ASIDE_BYTES: Final = (
+    8 << 20
+)  # of one transaction, as the server sends it; in memory rows take about five times as much
 MAX_READINGS: Final = 1_000  # clock readings whose LSN the stream has not reached; older ones say less and go first
 
 
 class Lines(NamedTuple):
-    """The two connections of a session."""
+    """The two connections of a session, and what reads tables again beside them."""
 
     watch: Watch
     sender: WalSender
+    rereading: Rereading | None = None
 
 
 class Timer:
@@ -62,17 +68,18 @@ class Stream:
     ) -> None:
         self._source = source
         self._exchange = exchange
-        self._watch, self._sender = lines
+        self._watch, self._sender, self._rereading = lines
         self._assembler = assembler
         self._now_us = now_us
         assert exchange.delivered is not None
         self._delivered: Position = exchange.delivered
-        self._size = 0
+        self._begun_lsn = self._committed_lsn = exchange.delivered.lsn
+        self._size = self._aside = 0  # bytes of the open transaction, and of its rows that are not in memory
         self._readings: deque[ClockReading] = deque(maxlen=MAX_READINGS)
         self._at_us = 0
         self._may_flush = True
         self._idle_sent = (0, 0)
-        self._heard_s = time.monotonic()
+        self._heard_s = self._asked_s = time.monotonic()
         self._status = Timer(STATUS_EVERY_S)
         self._clock = Timer(CLOCK_EVERY_S)
         self._health = Timer(HEALTH_EVERY_S)
@@ -92,11 +99,18 @@ class Stream:
                 poll.modify(self._sender.socket, 0 if is_paused else select.POLLIN)
             ready = {descriptor for descriptor, _ in poll.poll(0 if has_more else self._wait_ms())}
             self._answer_calls(ready)
+            self._tend()
             if is_paused and self._sender.socket in ready:
                 raise SourceUnavailable(f"Source {self._source}: the connection was lost.", hint="It is tried again.")
             # Bytes may wait in libpq or in TLS where poll does not see them: read until nothing comes.
             has_more = not is_paused and (has_more or self._sender.socket in ready) and self._receive()
         self._send_status()
+
+    def _tend(self) -> None:
+        refused = self._rereading.tend(self._delivered, self._now_us()) if self._rereading else None
+        if refused is not None:
+            self._exchange.deliver(refused)
+            self._exchange.wake()
 
     def _wait_ms(self) -> float:
         soonest = min(self._status.next_s, self._clock.next_s, self._health.next_s)
@@ -105,16 +119,22 @@ class Stream:
     def _run_timers(self, now_s: float) -> None:
         if self._status.is_due(now_s):
             self._send_status()
-        if self._clock.is_due(now_s):
-            self._watch.ask_clock()
+        if self._clock.is_due(now_s) and self._watch.ask_clock():
+            self._asked_s = now_s
         if now_s >= self._health.next_s and self._watch.ask_health():
             self._health.is_due(now_s)
         if now_s - self._heard_s > SILENCE_LIMIT_S and not self._exchange.queue.is_full:
-            raise SourceUnavailable(
-                f"Source {self._source}: the server sent nothing for {SILENCE_LIMIT_S:g} s.",
-                hint="The connection is made anew; look at network and server load if it stays.",
-                sqlstate="08006",
-            )
+            raise self._silent("sent nothing for")
+        # Without answers there are no idle marks, and nothing else would tell.
+        if now_s - self._asked_s > SILENCE_LIMIT_S:
+            raise self._silent("did not answer on the connection beside the stream for")
+
+    def _silent(self, what: str) -> SourceUnavailable:
+        return SourceUnavailable(
+            f"Source {self._source}: the server {what} {SILENCE_LIMIT_S:g} s.",
+            hint="The connection is made anew; look at network and server load if it stays.",
+            sqlstate="08006",
+        )
 
     def _answer_calls(self, ready: set[int]) -> None:
         if self._exchange.woken in ready:
@@ -194,16 +214,31 @@ class Stream:
                     self._deliver(transaction)
             elif kind == KEEPALIVE:
                 self._keepalive(frame)
+            else:
+                self._assembler.pass_over(kind)
+        if self._size - self._aside > LAY_ASIDE_BYTES and self._assembler.is_open:
+            self._assembler.lay_aside(self._exchange.lay_aside)
+            self._aside = self._size
 
     def _deliver(self, transaction: Transaction) -> None:
-        size, self._size = self._size, 0
+        size, self._size, self._aside = self._size, 0, 0
         exchange = self._exchange
         exchange.last_commit_us = transaction.commit_us
         exchange.server_lsn = max(exchange.server_lsn, transaction.end_lsn)
         if transaction.end_lsn <= self._delivered.lsn:
+            self._check_repeat(transaction.end_lsn)
             return
+        self._committed_lsn = transaction.end_lsn
+        read = self._rereading.saw(transaction, self._assembler.xid) if self._rereading else None
+        if read is not None:
+            exchange.deliver(read, len(read.rows) + len(read.moved))
         exchange.deliver(transaction, len(transaction.changes), size)
         self._moved(transaction.end_lsn, transaction.timeline)
+
+    def _check_repeat(self, end_lsn: int) -> None:
+        """A server may repeat what lies before our beginning, or its last commit; what else lies behind us is unheard of."""
+        if end_lsn > self._begun_lsn and end_lsn != self._committed_lsn:
+            raise ProtocolError(f"A commit ends at {lsn_text(end_lsn)}, behind what was sent before it.")
 
     def _moved(self, lsn: int, timeline: int) -> None:
         self._delivered = self._delivered._replace(lsn=lsn, timeline=timeline)

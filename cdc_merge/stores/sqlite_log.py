@@ -101,9 +101,12 @@ class Known:
         self.last_seq = 0
         self.last_record = 0
 
-    def begin(self, cursor: sqlite3.Cursor) -> None:
+    def bound(self) -> None:
+        """Between two appends everything is in the file, where it is found again."""
         if len(self.records) > _KNOWN_RECORDS:
             self.records.clear()
+
+    def begin(self, cursor: sqlite3.Cursor) -> None:
         if self.fresh:
             return
         self.last_seq, self.last_record = cursor.execute(SQL["last_numbers"]).fetchone()
@@ -125,6 +128,7 @@ class HistoryLog:
 
     def append(self, changes: Iterable[Change]) -> set[RecordKey]:
         """Hot path: a place beyond the highest of its scope is new; the others wait for `_append_checked`."""
+        self._known.bound()
         scopes, records, seq = self._known.scopes, self._known.records, self._known.last_seq
         rows: list[_LogRow] = []
         late: list[tuple[Change, _Scope]] = []

@@ -8,6 +8,7 @@ from cdc_merge.errors import ProtocolError, SourceRefused
 from cdc_merge.model import UNCHANGED, Message, Parked, Transaction
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.timelines import Timelines, read_history
+from cdc_merge.spool import RowSpool
 from tests.recordings import payloads as wire
 
 COLUMNS = [("id", 23, True), ("name", 25, False)]
@@ -164,10 +165,38 @@ def test_a_begin_inside_a_transaction_ends_the_connection() -> None:
 def test_a_transaction_beyond_the_named_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cdc_merge.sources.rows.MAX_TRANSACTION_ROWS", 2)
     world = World()
-    row = wire.insert(1, [b"1", b"a"])
-    assert len(world.transaction(row, row).changes) == 2
+    world.feed(wire.begin(100), *[wire.insert(1, [b"1", b"a"])] * 2)
+    world.assembler.lay_aside(RowSpool)
+    world.feed(wire.insert(1, [b"1", b"a"]))
     with pytest.raises(SourceRefused, match="more than 2 rows"):
-        world.transaction(row, row, row)
+        world.assembler.lay_aside(RowSpool)
+
+
+def test_rows_that_were_laid_aside_come_back_in_order_with_those_behind_them() -> None:
+    held, aside = World(), World()
+    rows = [
+        wire.insert(1, [b"1", b"a"]),
+        wire.update(2, [b"1", UNCHANGED], old=[b"1", b"a"]),
+        wire.delete(1, [b"1", None]),
+        wire.update(1, [b"1", UNCHANGED]),
+        wire.insert(2, [None, b"c"]),
+    ]
+    expected = held.transaction(*rows)
+    aside.feed(wire.begin(100))
+    for n, row in enumerate(rows):
+        if n in (1, 2, 4):
+            aside.assembler.lay_aside(RowSpool)
+        aside.feed(row)
+    (found,) = aside.feed(wire.commit(100, 200, 1_790_000_000_000_000))
+    assert found._replace(changes=tuple(found.changes)) == expected
+    assert (len(found.changes), tuple(found.changes)) == (5, expected.changes), "they can be read again"
+    assert found.changes[1].new is not None
+    assert found.changes[3].new == (b"1", UNCHANGED)
+    assert aside.transaction(rows[0]).changes == held.transaction(rows[0]).changes, "the next one begins anew"
+
+
+def test_messages_of_other_programs_are_not_kept() -> None:
+    assert World().transaction(wire.message("outbox.order", b"x" * 1000)).messages == ()
 
 
 def test_a_transaction_names_the_timeline_that_wrote_it_not_the_current_one() -> None:
