@@ -128,6 +128,8 @@ class Cell:
             side.gone = side.value, side.key
             side.value, side.key = UNKNOWN, MISSING
             self._replace_first(source, MISSING)
+        if self.diverged:
+            self.diverged = tuple([pair for pair in self.diverged if source not in pair])
 
     def take_back(self, source: str) -> None:
         """The source's delete was overwritten: what it held before is what the marked insert replaces."""

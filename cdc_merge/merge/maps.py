@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event
@@ -19,7 +19,7 @@ from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Json, MaybeValue,
 from cdc_merge.plan import FieldPlan
 
 if TYPE_CHECKING:
-    from cdc_merge.merge.record import Record
+    from cdc_merge.merge.record import Record, Row
 
 
 Held: TypeAlias = "Mapping[str, Value] | None"
@@ -59,14 +59,22 @@ def events(
     before, after = change.fields[plan.name]
     if after is UNKNOWN:
         return
-    whole = change.row in (INSERT, SNAPSHOT)
-    yield from _keys(record, plan, plan.name, (source, before, after, whole))
+    told = _Told(source, change.row in (INSERT, SNAPSHOT), change.copy is not None)
+    yield from _keys(record, plan, plan.name, (told, before, after))
+
+
+class _Told(NamedTuple):
+    """Who says something of a map: `whole`: with a whole row, `copied`: in a copy, which lists what it leaves alone too."""
+
+    source: str
+    whole: bool
+    copied: bool
 
 
 def _keys(
-    record: Record, plan: FieldPlan, owner: str, moved: tuple[str, MaybeValue, MaybeValue, bool]
+    record: Record, plan: FieldPlan, owner: str, moved: tuple[_Told, MaybeValue, MaybeValue]
 ) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
-    source, before, after, whole = moved
+    (source, whole, copied), before, after = moved
     held = record.map_keys.get((plan.name, source))
     known = (plan.name, source) in record.map_keys or before is not UNKNOWN
     old = held if before is UNKNOWN else parsed(before)
@@ -74,16 +82,16 @@ def _keys(
     record.map_keys[(plan.name, source)] = new if new is not None or whole else {}
     wanted = {*(old or ()), *(new or ())}
     born = record.rows[source].born if whole and source in record.rows else None
-    if whole and (new is not None or (born is not None and not born.first)):
+    if (copied or whole) and (new is not None or (born is not None and not born.first)):
         wanted |= _known_keys(record, plan)
     for key in sorted(wanted):
         was = (old or {}).get(key, ABSENT) if known else UNKNOWN
         now = (new or {}).get(key, ABSENT)
-        if was is not UNKNOWN and was == now and type(was) is type(now) and held is not None:
+        if not copied and was is not UNKNOWN and was == now and type(was) is type(now) and held is not None:
             continue
         child = key_plan(plan, key)
         if child.merge == "map":
-            yield from _keys(record, child, owner, (source, was, now, whole))
+            yield from _keys(record, child, owner, (moved[0], was, now))
         else:
             yield _unit(record, child, owner, source if whole else ""), was, now
 
@@ -128,27 +136,39 @@ def _unit(record: Record, plan: FieldPlan, owner: str, beginning: str) -> Unit:
     unit = record.units.unit(plan, owner, owner)
     parent = plan.name.rpartition(".")[0]
     cell = record.cell(unit)
-    for source in record.present:
-        if source != beginning and record.map_keys.get((parent, source)) is not None:
-            _lack(record, unit, cell, source)
+    lacking = [s for s in record.present if s != beginning and record.map_keys.get((parent, s)) is not None]
+    cleared = [s for s in lacking if _cleared(record.rows[s])]
+    for source in lacking:
+        _lack(record, cell, source)
+    for source in cleared:
+        _clear(record, unit, cell, (source, tuple(lacking)))
     return unit
 
 
-def _lack(record: Record, unit: Unit, cell: Cell, source: str) -> None:
-    """A source holds a new key as absent since its row began; a re-insert has cleared it, as it clears with NULL."""
-    row = record.rows[source]
-    if row.by is not None and row.born is not None and not row.born.first:
-        event = Event(source, row.by, row.born, record.known.get(source, frozenset()))
-        event.after, event.holders = ABSENT, (source,)
-        unit.type.apply(cell, unit.plan, event)
-        return
-    side = cell.side(source)
+def _cleared(row: Row) -> bool:
+    """The row was inserted again: what it does not have, it has cleared, as it clears with NULL."""
+    return row.by is not None and row.born is not None and not row.born.first
+
+
+def _lack(record: Record, cell: Cell, source: str) -> None:
+    """A source holds a new key as absent since its row began."""
+    row, side = record.rows[source], cell.side(source)
     side.value = side.key = ABSENT
     side.by = row.by
     if row.by is not None and row.by.row == SNAPSHOT:
         side.first_key, side.untouched = ABSENT, True
     if row.born is not None:
         side.inserts = frozenset((row.born._replace(first=False),))
+
+
+def _clear(record: Record, unit: Unit, cell: Cell, who: tuple[str, tuple[str, ...]]) -> None:
+    """A re-insert wrote that the key is absent, and agrees with all who hold it so."""
+    source, holders = who
+    row = record.rows[source]
+    assert row.by is not None
+    event = Event(source, row.by, row.born, record.known.get(source, frozenset()))
+    event.after, event.holders = ABSENT, holders
+    unit.type.apply(cell, unit.plan, event)
 
 
 def assembled(plan: FieldPlan, values: Mapping[str, Any]) -> Value:

@@ -262,6 +262,8 @@ def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
     wanted = _named(cell, plan, event.after)
     for element in [e for e in elements.dots if e not in wanted]:
         elements.dots.pop(element)
+        if plan.options.get("wins") == "remove":
+            elements.removals[element] = [{event.source: event.change.stamp}]
     for element in wanted - elements.dots.keys():
         elements.dots[element] = [Dot(event.change.place, {event.source: event.change.stamp})]
     return steps.settle_question(cell, plan, event)

@@ -128,7 +128,7 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     for write in matches:
         _learn(unit, source, write, replaced)
     missing = tuple(place for place in copy.of if place not in {w.place for w in unit.writes.values()})
-    if missing or not matches:
+    if (missing or not matches) and not unchanged:
         unit.waiting.append(Waiting(source, value, change.stamp, replaced, missing))
     unit.view[source] = value
     unit.rest(source, value, is_first=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cdc_merge.model import UNKNOWN, Change
-from tests.laws.oracle.words import Record, Unit, Waiting, Write, is_plain_copy
+from tests.laws.oracle.words import Record, Unit, Waiting, Write
 
 BASELINE = "first snapshot"
 
@@ -65,7 +65,7 @@ def copied(unit: Unit, change: Change, value: Any) -> None:
         dots = {dot for dot in unit.dots if dot[1] == element and dot not in unit.ended_dots}
         unit.seen_dots[source] |= dots
         unit.seen[source] |= {dot[0] for dot in dots if dot[0] in unit.writes}
-        if not dots and is_plain_copy(copy):
+        if not dots and not copy.of:
             unit.waiting_elements.append(Waiting(source, element, change.stamp, None, ()))
 
 

@@ -104,6 +104,8 @@ def _new_life(record: Record, change: Change, *, is_first: bool, is_row: bool) -
             if delete in alive and is_row and maps(unit, delete.source):
                 _end_old_values(record, unit, delete)
             unit.seen[source] |= {delete.id} | delete.seen[unit.name]
+            if record.entity.deletes == "delete_wins":
+                unit.seen[source] |= unit.ended
     if is_row and not is_first:
         for unit in record.units:
             unit.seen[source] |= set(unit.baselines)  # "re-inserts … have seen it"
@@ -117,8 +119,10 @@ def _end_old_values(record: Record, unit: Unit, delete: Delete) -> None:
     if record.entity.deletes == "delete_wins":
         late = {write.id for write in unit.writes.values() if delete.id not in write.seen}
         unit.ended |= late
-        unit.ended_dots |= {dot for dot in unit.dots if dot[0] in late}
+        unit.ended_dots |= {dot for dot in unit.dots if dot[0] in late or dot[0] == elements.BASELINE}
     unit.resting.clear()
+    for gone, (view, own, _) in unit.before_delete.items():
+        unit.before_delete[gone] = view, own, UNKNOWN
     unit.differed.clear()
 
 

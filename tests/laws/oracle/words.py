@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cdc_merge.mapping.normal import normalizer
-from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Copy, Place, Stamp
+from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Place, Stamp
 from cdc_merge.plan import EntityPlan, FieldPlan
 from tests.laws.oracle import maps
 
@@ -203,7 +203,3 @@ def _part(change: Change, member: str, held: Any) -> tuple[Any, Any]:
     before, after = change.fields.get(member, (UNKNOWN, UNKNOWN))
     before = held if before is UNKNOWN else before
     return before, (before if after is UNKNOWN else after)
-
-
-def is_plain_copy(copy: Copy) -> bool:
-    return not copy.of and copy.from_source is None
