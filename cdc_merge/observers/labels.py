@@ -19,6 +19,9 @@ PAIRED: Final = " / "
 OPERATIONS: Final = (INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT)
 OUTCOMES: Final = ("applied", "merged", "conflict", "copy", "copy_unmatched", "agreement", "repeat", "late")
 SEVERITIES: Final = ("critical", "high", "medium", "low")
+# Until when an answer is agreed, by the severity of what is asked, in seconds; nothing is agreed for low.
+AGREED_S: Final[Mapping[str, float]] = {"critical": 4 * 3600.0, "high": 24 * 3600.0, "medium": 7 * 24 * 3600.0}
+ANSWERS: Final = ("in_time", "late")
 RESOLUTIONS: Final = ("auto", "decided", "converged", "dismissed", "superseded")
 WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")
 MERGES: Final = frozenset(
@@ -26,7 +29,12 @@ MERGES: Final = frozenset(
 )
 STATES: Final = ("connecting", "snapshot", "streaming", "retrying", "paused", "stopped")
 EVALUATIONS: Final = ("true", "false", "unknown", "error")
-STAGES: Final = ("map", "merge", "questions", "all")
+STAGES: Final = ("map", "merge", "questions", "commit", "all")
+BEHIND: Final = ("own", "origin")
+LOADS: Final = ("memory", "store")
+REMOVED: Final = ("tombstone_removed", "history_removed")
+# How an attempt to read a source failed: it is tried again, or a person must act.
+FAILURES: Final = ("retried", "refused")
 # Why a source refuses to be read (errors.SourceRefused, `problem`), and the reader that failed by our own fault.
 PROBLEMS: Final = (
     "slot_lost",
@@ -104,6 +112,11 @@ class Labels:
     def resolutions(self) -> Iterator[tuple[str, str, str]]:
         """(entity, kind, resolution)"""
         for entity, kind in sorted({(entity, kind) for entity, _, kind, _ in self.conflicts()}):
+    def answers(self) -> Iterator[tuple[str, str, str]]:
+        """(entity, severity, outcome)"""
+        for entity in self._entities:
+            yield from ((entity, severity, outcome) for severity in AGREED_S for outcome in ANSWERS)
+
             yield from ((entity, kind, resolution) for resolution in RESOLUTIONS)
 
     def tables(self) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -28,7 +27,6 @@ from cdc_merge.model import (
     BatchMerged,
     ClockCut,
     ConfigReloaded,
-    Conflict,
     ConflictMoved,
     DetectionDegraded,
     Fact,
@@ -36,7 +34,18 @@ from cdc_merge.model import (
     SnapshotProgress,
     SourceChanged,
 )
-from cdc_merge.observers.labels import EVALUATIONS, OTHER, PROBLEMS, STAGES, Labels
+from cdc_merge.observers.conflict_metrics import ConflictMetrics
+from cdc_merge.observers.labels import (
+    BEHIND,
+    EVALUATIONS,
+    FAILURES,
+    LOADS,
+    OTHER,
+    PROBLEMS,
+    REMOVED,
+    STAGES,
+    Labels,
+)
 from cdc_merge.observers.mirrors import MirrorCollector, Mirrors
 from cdc_merge.plan import Plan
 
@@ -44,13 +53,14 @@ PREFIX: Final = "cdc_merge_"
 # Edges where objectives are set, so that "within 1 s" is a bucket and not an interpolation.
 DETECTION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 BATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# From a copy that was in flight to a week on somebody's desk.
-RESOLUTION_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0, 259_200.0, 604_800.0)
+SIZE_BUCKETS: Final = (1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0)
 # A cut says that a clock was ahead, no fact says that it went right again: skew is told for as long as a scrape or an
 # alert needs to see it.
 SKEW_SHOWN_S: Final = 300.0
-# A conflict may be told in its batch and again when it moves; repeats come soon after each other.
-REMEMBERED: Final = 10_000
+# What such a change met stays removed, and nothing more is known of its record later: it is told for as long as
+# somebody needs to look, and counted besides.
+DEGRADED_SHOWN_S: Final = 3_600.0
+FAILED: Final = {"retrying": "retried", "stopped": "refused"}
 
 
 class Metrics:
@@ -65,15 +75,15 @@ class Metrics:
         self._labels = Labels(plan)
         self._monotonic = monotonic
         self._make_counters()
-        self._make_conflict_metrics()
+        self._make_histograms()
+        self._of_conflicts = ConflictMetrics(PREFIX, self._labels, self.registry)
         self._make_gauges(version)
-        self._raised = _FirstTime()
-        self._closed = _FirstTime()
+        self._degraded_s: float | None = None
         self._skew: dict[str, tuple[float, float]] = {}
         self._snapshot_rows: dict[tuple[str, str], int] = {}
         self._counting: Mapping[type, Callable[[Any], None]] = {
             BatchMerged: self._batch_merged,
-            ConflictMoved: self._conflict_moved,
+            ConflictMoved: self._of_conflicts.moved,
             Parked: self._parked_row,
             ClockCut: self._clock_cut,
             SnapshotProgress: self._snapshot_progress,
@@ -97,6 +107,7 @@ class Metrics:
     def follow(self, plan: Plan) -> None:
         """From here on the label values are those of another plan; series that it no longer foresees stay."""
         self._labels = Labels(plan)
+        self._of_conflicts.follow(self._labels)
         self._mirrored.follow(self._labels)
         self._foresee()
 
@@ -120,27 +131,33 @@ class Metrics:
             "rule_evaluations", "Expressions of checks that were evaluated, by what they gave.", ("rule", "outcome")
         )
         self._rule_errors = self._counter("rule_errors", "Expressions that failed while they ran.", ("rule",))
+        self._behind = self._counter(
+            "clock_stepped_back",
+            "Transactions committed at an earlier time than one before them: by their own clock, or by an origin's.",
+            ("source", "reason"),
+        )
+        self._loads = self._counter(
+            "record_loads", "Records that a batch wanted, by where their state was.", ("origin",)
+        )
+        self._blind = self._counter(
+            "degraded_changes",
+            "Changes that met what retention had removed, by what was gone.",
+            ("source", "entity", "reason"),
+        )
+        self._failures = self._counter(
+            "source_failures", "Attempts to read a source that failed, by what follows.", ("source", "outcome")
+        )
         self._rows = self._counter("snapshot_rows", "Rows of first copies that were merged.", ("source", "entity"))
 
-    def _make_conflict_metrics(self) -> None:
-        self._conflicts = self._counter(
-            "conflicts", "Conflicts that were raised.", ("entity", "field", "kind", "severity")
-        )
-        self._pairs = self._counter(
-            "conflict_pairs",
-            "Conflicts that were raised, for every two sources that disagree in them.",
-            ("entity", "pair"),
-        )
-        self._resolutions = self._counter(
-            "resolutions", "Conflicts that were closed.", ("entity", "kind", "resolution")
-        )
-        self._resolution_seconds = self._histogram(
-            "resolution_seconds", "From raising a conflict to closing it.", ("entity", "resolution"), RESOLUTION_BUCKETS
-        )
+    def _make_histograms(self) -> None:
         self._detection_seconds = self._histogram(
             "detection_seconds", "From the commit at the source to merged and on disk.", ("source",), DETECTION_BUCKETS
         )
         self._batch_seconds = self._histogram("batch_seconds", "Time of a batch by stage.", ("stage",), BATCH_BUCKETS)
+        self._batch_changes = self._histogram("batch_changes", "Changes of records in a batch.", (), SIZE_BUCKETS)
+        self._transaction_rows = self._histogram(
+            "transaction_rows", "Rows that one transaction of a source changed.", ("source",), SIZE_BUCKETS
+        )
 
     def _make_gauges(self, version: str) -> None:
         self._rows_expected = self._gauge(
@@ -166,11 +183,11 @@ class Metrics:
             "config_last_reload_success_timestamp_seconds", "Since when the present configuration is in force.", ()
         )
         self._reloaded.set_to_current_time()
-        self._degraded = self._gauge(
+        self._gauge(
             "detection_degraded",
-            "1 once a change met what retention had removed: a delete or an older change may go undetected.",
+            "1 for an hour after a change met what retention had removed: a conflict about its record may go unseen.",
             (),
-        )
+        ).set_function(self._is_degraded)
         build = self._gauge("build_info", "1, with the version that runs.", ("version", "python"))
         build.labels(version, platform.python_version()).set(1)
 
@@ -179,19 +196,21 @@ class Metrics:
         labels = self._labels
         _touch(self._changes, labels.changes())
         _touch(self._merges, labels.merges())
-        _touch(self._conflicts, labels.conflicts())
-        _touch(self._resolutions, labels.resolutions())
-        _touch(self._resolution_seconds, {(entity, resolution) for entity, _, resolution in labels.resolutions()})
+        self._of_conflicts.foresee(labels)
         _touch(self._parked, labels.tables())
-        _touch(self._pairs, labels.pairs())
         _touch(self._problems, labels.problems())
         _touch(self._evaluations, ((rule, outcome) for rule in labels.rules for outcome in EVALUATIONS))
         _touch(self._rule_errors, ((rule,) for rule in labels.rules))
         _touch(self._batch_seconds, ((stage,) for stage in STAGES))
+        _touch(self._loads, ((origin,) for origin in LOADS))
+        _touch(self._blind, ((*place, reason) for place in labels.mapped() for reason in REMOVED))
         _touch(self._rows, labels.mapped())
         _touch(self._rows_expected, labels.mapped())
+        _touch(self._behind, ((source, reason) for source in labels.sources for reason in BEHIND))
+        _touch(self._failures, ((source, outcome) for source in labels.sources for outcome in FAILURES))
         for source in labels.sources:
             self._detection_seconds.labels(source)
+            self._transaction_rows.labels(source)
             self._cuts.labels(source)
             self._clock_skew.labels(source).set_function(partial(self._skew_of, source))
 
@@ -218,11 +237,12 @@ class Metrics:
             for wait in waits:
                 observe(max(0.0, wait))
         self._late.inc(fact.late_changes)
+        self._taken(fact)
         self._rules_evaluated(fact.rules)
         for conflict in fact.raised:
-            self._count_raised(conflict)
+            self._of_conflicts.raised(conflict)
         for conflict in fact.closed:
-            self._count_closed(conflict)
+            self._of_conflicts.closed(conflict)
 
     def _rules_evaluated(self, evaluated: Mapping[tuple[str, str], int]) -> None:
         for (rule, outcome), count in evaluated.items():
@@ -230,36 +250,26 @@ class Metrics:
             if outcome == "error":
                 self._rule_errors.labels(rule).inc(count)
 
-    def _conflict_moved(self, fact: ConflictMoved) -> None:
-        if fact.what == "raised":
-            self._count_raised(fact.conflict)
-        elif fact.what == "closed":
-            self._count_closed(fact.conflict)
-
-    def _count_raised(self, conflict: Conflict) -> None:
-        if self._raised(conflict.id):
-            self._conflicts.labels(*self._labels.conflict(conflict)).inc()
-            for pair in self._labels.pairs_of(conflict):
-                self._pairs.labels(*pair).inc()
-
-    def _count_closed(self, conflict: Conflict) -> None:
-        if not self._closed(conflict.id):
-            return
-        if conflict.announced_us is None:
-            # Settled by itself at once: closing is the first that is told of it.
-            self._count_raised(conflict)
-        entity, _, kind, _ = self._labels.conflict(conflict)
-        resolution = self._labels.resolution(conflict.resolution)
-        self._resolutions.labels(entity, kind, resolution).inc()
-        if conflict.closed_us is not None:
-            took_s = max(0, conflict.closed_us - conflict.raised_us) / 1e6
-            self._resolution_seconds.labels(entity, resolution).observe(took_s)
+    def _taken(self, fact: BatchMerged) -> None:
+        self._batch_changes.observe(sum(fact.changes.values()))
+        for origin, count in fact.loads.items():
+            self._loads.labels(origin).inc(count)
+        for source, sizes in fact.transactions.items():
+            observe = self._transaction_rows.labels(self._labels.source(source)).observe
+            for size in sizes:
+                observe(size)
+        for (source, why), count in fact.behind.items():
+            self._behind.labels(self._labels.source(source), why).inc(count)
 
     def _parked_row(self, fact: Parked) -> None:
         self._parked.labels(*self._labels.table(fact.source, fact.table)).inc()
 
     def _detection_degraded(self, fact: DetectionDegraded) -> None:
-        self._degraded.set(1)
+        self._degraded_s = self._monotonic()
+        self._blind.labels(self._labels.source(fact.source), self._labels.entity(fact.entity), fact.reason).inc()
+
+    def _is_degraded(self) -> float:
+        return self._degraded_s is not None and self._monotonic() - self._degraded_s < DEGRADED_SHOWN_S
 
     def _config_reloaded(self, fact: ConfigReloaded) -> None:
         self._reload.set(fact.problem is None)
@@ -280,6 +290,8 @@ class Metrics:
         problem = None if fact.problem is None else self._labels.problem(fact.problem)
         for known in (*PROBLEMS, OTHER):
             self._problems.labels(source, known).set(known == problem)
+        if fact.state in FAILED:
+            self._failures.labels(source, FAILED[fact.state]).inc()
 
     def _snapshot_progress(self, fact: SnapshotProgress) -> None:
         labels = (self._labels.source(fact.source), self._labels.entity(fact.entity))
@@ -288,21 +300,6 @@ class Metrics:
         # Fewer rows than before: the copy began again.
         self._rows.labels(*labels).inc(fact.rows - before if fact.rows >= before else fact.rows)
         self._rows_expected.labels(*labels).set(fact.expected)
-
-
-class _FirstTime:
-    """True for an id that was not met lately."""
-
-    def __init__(self) -> None:
-        self._met: OrderedDict[str, None] = OrderedDict()
-
-    def __call__(self, identity: str) -> bool:
-        if identity in self._met:
-            return False
-        self._met[identity] = None
-        if len(self._met) > REMEMBERED:
-            self._met.popitem(last=False)
-        return True
 
 
 def _touch(metric: Counter | Gauge | Histogram, series: Iterable[tuple[str, ...]]) -> None:

@@ -89,6 +89,11 @@ COUNTERS = {
     "conflict_pairs": ("entity", "pair"),
     "rule_evaluations": ("rule", "outcome"),
     "rule_errors": ("rule",),
+    "conflicts_answered": ("entity", "severity", "outcome"),
+    "clock_stepped_back": ("source", "reason"),
+    "record_loads": ("origin",),
+    "degraded_changes": ("source", "entity", "reason"),
+    "source_failures": ("source", "outcome"),
 }
 GAUGES = {
     "detection_degraded": (),
@@ -122,6 +127,8 @@ HISTOGRAMS = {
     "resolution_seconds": ("entity", "resolution"),
     "detection_seconds": ("source",),
     "batch_seconds": ("stage",),
+    "batch_changes": (),
+    "transaction_rows": ("source",),
 }
 
 
@@ -191,11 +198,68 @@ def test_nothing_of_ours_is_exposed_beyond_the_list_here() -> None:
     assert names == {f"cdc_merge_{name}" for name in (*COUNTERS, *GAUGES, *HISTOGRAMS, "scrape_failures")}
 
 
-def test_detection_is_degraded_from_the_first_change_that_met_what_was_removed() -> None:
-    metrics = made()
+def test_detection_is_degraded_for_an_hour_after_the_last_change_that_met_what_was_removed() -> None:
+    now = [1000.0]
+    metrics = made(monotonic=lambda: now[0])
     assert value(metrics, "detection_degraded") == 0
-    metrics(DetectionDegraded("crm", "customer", "history_removed"))
-    assert value(metrics, "detection_degraded") == 1
+    for _ in range(2):
+        metrics(DetectionDegraded("crm", "customer", "history_removed"))
+        now[0] += 3_599
+        assert value(metrics, "detection_degraded") == 1
+    now[0] += 1
+    assert value(metrics, "detection_degraded") == 0
+    met = {"source": "crm", "entity": "customer"}
+    assert value(metrics, "degraded_changes_total", reason="history_removed", **met) == 2
+    assert value(metrics, "degraded_changes_total", reason="tombstone_removed", **met) == 0
+
+
+@pytest.mark.parametrize(
+    ("severity", "agreed_s"), [("critical", 4 * 3600), ("high", 24 * 3600), ("medium", 7 * 24 * 3600)]
+)
+def test_an_answer_is_in_time_up_to_the_agreed_second(severity: str, agreed_s: int) -> None:
+    metrics = made()
+    question = replace(PHONE, severity=severity)
+    for number, took_s in enumerate((agreed_s, agreed_s + 1)):
+        closed_us = OPEN.raised_us + took_s * 1_000_000
+        conflict = replace(CLOSED, id=f"c{number}", question=question, announced_us=2_000_000, closed_us=closed_us)
+        metrics(ConflictMoved("closed", conflict))
+        metrics(ConflictMoved("closed", conflict))
+    for outcome in ("in_time", "late"):
+        labels = {"entity": "customer", "severity": severity, "outcome": outcome}
+        assert value(metrics, "conflicts_answered_total", **labels) == 1
+
+
+def test_what_nobody_was_asked_about_is_no_answer_and_low_has_no_agreed_time() -> None:
+    metrics = made()
+    metrics(ConflictMoved("closed", CLOSED))
+    low = replace(CLOSED, id="c2", question=replace(PHONE, severity="low"), announced_us=2_000_000)
+    metrics(ConflictMoved("closed", low))
+    assert value(metrics, "conflicts_answered_total", entity="customer", severity="high", outcome="in_time") == 0
+    assert 'cdc_merge_conflicts_answered_total{entity="customer",outcome="in_time",severity="low"}' not in text(metrics)
+
+
+def test_sizes_and_loads_of_batches_are_counted() -> None:
+    metrics = made()
+    changes = {("crm", "customer", "update"): 30, ("erp", "customer", "insert"): 12}
+    told = batch(changes=changes, transactions={"crm": (1, 29)}, loads={"memory": 40, "store": 2})
+    metrics(replace(told, behind={("erp", "origin"): 3}))
+    assert value(metrics, "batch_changes_bucket", le="10.0") == 0
+    assert value(metrics, "batch_changes_bucket", le="100.0") == 1
+    assert value(metrics, "transaction_rows_sum", source="crm") == 30
+    assert value(metrics, "transaction_rows_bucket", source="crm", le="1.0") == 1
+    assert value(metrics, "record_loads_total", origin="memory") == 40
+    assert value(metrics, "record_loads_total", origin="store") == 2
+    assert value(metrics, "clock_stepped_back_total", source="erp", reason="origin") == 3
+    assert value(metrics, "clock_stepped_back_total", source="erp", reason="own") == 0
+
+
+def test_failed_attempts_to_read_are_counted_by_what_follows() -> None:
+    metrics = made()
+    for state in ("connecting", "retrying", "retrying", "streaming", "stopped"):
+        metrics(SourceChanged("crm", state, "It says so."))
+    assert value(metrics, "source_failures_total", source="crm", outcome="retried") == 2
+    assert value(metrics, "source_failures_total", source="crm", outcome="refused") == 1
+    assert value(metrics, "source_failures_total", source="erp", outcome="refused") == 0
 
 
 def test_each_family_has_one_help_one_type_and_no_series_twice() -> None:
