@@ -39,6 +39,7 @@ from cdc_merge.reloading import Reloading
 from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
 from cdc_merge.sources.postgres import PostgresSource
+from cdc_merge.spool import Spool
 from cdc_merge.stores.sqlite import SqliteStore
 
 # What a reader may hold for the merging thread, as the server sent it; in memory rows take about five times as much.
@@ -74,6 +75,8 @@ class Sidecar:
         on_reload: Callable[[Settings], None] | None = None,
     ) -> None:
         self._settings = settings
+        # Where the rows of large transactions wait: beside the store, which has room for them in the end.
+        self._directory = None if isinstance(settings.store, PostgresStore) else str(settings.store.path.parent)
         self._isolated = isolated
         self._on_reload = on_reload
         self._wake = threading.Event()
@@ -198,7 +201,7 @@ class Sidecar:
 
     def _durable_lsns(self) -> dict[str, int]:
         positions = self.store.positions()
-        return {name: position.lsn for name, (position, _) in positions.items() if position.snapshot != "running"}
+        return {name: position.lsn for name, (position, _) in positions.items() if not position.is_copying}
 
     def _watermarks(self) -> dict[str, int]:
         return {source.name: intake.passed_us for source, intake in self._sources}
@@ -240,12 +243,19 @@ class Sidecar:
             columns[table.table] = tuple(dict.fromkeys((*wanted, *actor)))
         source = self._reader(settings, columns)
         mapper = Mapper(settings.name, tables, plan, whole_rows=settings.snapshot == "never")
-        return source, Intake(settings.name, mapper, settings.slot)
+        return source, Intake(settings.name, mapper, settings.slot, lambda: Spool(self._directory))
 
     def _reader(self, settings: PostgresSourceSettings, columns: Mapping[str, tuple[str, ...]]) -> Source:
         dsn, wake, observe = settings.dsn.reveal(), self._wake.set, self._observe
         reader = ReaderSettings(
-            settings.name, dsn, settings.slot, settings.publication, settings.snapshot, columns, MAX_QUEUED_BYTES
+            settings.name,
+            dsn,
+            settings.slot,
+            settings.publication,
+            settings.snapshot,
+            columns,
+            MAX_QUEUED_BYTES,
+            directory=self._directory,
         )
         if self._isolated:
             return IsolatedSource(reader, wake, observe)
