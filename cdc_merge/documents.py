@@ -358,7 +358,7 @@ def source_json(source: SourceReading, now_us: int) -> Fields:
         "last_commit_at": maybe_time_json(status.last_commit_us),
         "watermark": maybe_time_json(source.watermark_us),
         "snapshot": {
-            "state": "none" if position is None else position.snapshot,
+            "state": _snapshot_state(position),
             "rows": source.snapshot_rows,
             "expected": source.snapshot_expected,
         },
@@ -368,9 +368,15 @@ def source_json(source: SourceReading, now_us: int) -> Fields:
     }
 
 
+def _snapshot_state(position: Position | None) -> str:
+    if position is None:
+        return "none"
+    return "running" if position.is_copying else position.snapshot
+
+
 def durable_lsn_of(position: Position | None) -> int:
     """Up to where the picture is complete: 0 until a first copy that was begun is finished."""
-    return 0 if position is None or position.snapshot == "running" else position.lsn
+    return 0 if position is None or position.is_copying else position.lsn
 
 
 def _lag_seconds(is_level: bool, watermark_us: int | None, now_us: int) -> float | None:  # noqa: FBT001 one caller, one word

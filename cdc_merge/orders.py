@@ -34,7 +34,7 @@ class Resync(NamedTuple):
     not be looked for. `cause` is `asked`, or the problem for which a position was lost.
 
     `phase` is rows, missing or failed (then `problem` says why). `after`: the last row that was read. `entity`,
-    `scanned`: where looking for what is missing stands. `keys`: only these records. `number` counts the answers.
+    `scanned`: where looking for what is missing stands. `keys`: only these records. `gone` of them are not there.
     """
 
     table: str
@@ -42,7 +42,6 @@ class Resync(NamedTuple):
     asked_us: int
     cause: str = ASKED
     phase: str = ROWS
-    number: int = 0
     after: tuple[str, ...] | None = None
     entity: int = 0
     scanned: str | None = None
@@ -55,11 +54,12 @@ class Resync(NamedTuple):
 
 class SourceOrders(NamedTuple):
     """`paused`: its stream is not read. `accepts_loss`: should its position be lost, copy it anew once. `resyncs` are
-    worked off in this order."""
+    worked off in this order; `answers` counts the pieces that were ever read for them."""
 
     paused: bool = False
     accepts_loss: bool = False
     resyncs: tuple[Resync, ...] = ()
+    answers: int = 0
 
 
 NO_ORDERS: Final = SourceOrders()

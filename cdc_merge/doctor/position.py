@@ -88,7 +88,7 @@ def _known(facts: Facts) -> Position | None:
     position = facts.subject.position
     if not facts.subject.position_is_known:
         raise NotAnswered("The store could not be asked what was read.")
-    return None if position is None or position.snapshot == "running" else position
+    return None if position is None or position.is_copying else position
 
 
 def _stored(facts: Facts) -> Position | None:

@@ -35,7 +35,7 @@ def exists(facts: Facts) -> Findings:
 def _missing(facts: Facts) -> Findings:
     subject = facts.subject
     create = Fix((f"SELECT pg_create_logical_replication_slot({facts.one(ServerFacts).slot_sql}, '{PLUGIN}');",))
-    if subject.position is not None and subject.position.snapshot != "running":
+    if subject.position is not None and not subject.position.is_copying:
         yield fail(
             f"Slot {subject.slot} is gone, and we have read from it: changes since then are kept nowhere.",
             Fix((f"-- cdc-merge source resync {subject.source}",)),

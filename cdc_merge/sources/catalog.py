@@ -58,6 +58,11 @@ class TableFacts:
     unreadable_columns: frozenset[str]
     expected_rows: int
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The columns of a unique key, in whose order the table can be read in pieces; none when it has no such key."""
+        return self.primary_key or (self.identity_columns if self.identity == "i" else ())
+
     def relation(self, wanted: Iterable[str]) -> Relation:
         """The table as its own stream would announce it, with the wanted columns and those that identify a row."""
         kept = {*wanted, *(self.primary_key if self.identity == "f" else self.identity_columns)}

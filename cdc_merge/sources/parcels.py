@@ -19,9 +19,11 @@ from cdc_merge.model import (
     Message,
     Relation,
     RowChange,
+    RowsRead,
     SnapshotBegan,
     SnapshotDone,
     SnapshotRows,
+    SnapshotTable,
     Transaction,
 )
 
@@ -30,6 +32,8 @@ PARCEL_ROWS: Final = 1_000  # about 200 kB of short rows
 # At both ends: far more than the tables of one source. A stream announces its tables again and again.
 _RELATIONS_KEPT: Final = 1024
 _PLAIN_ITEMS: Final = 6  # of a row; one with unchanged cells has a mark behind them
+
+_PLAIN: Final[dict[type, str]] = {Idle: "I", SnapshotTable: "C", SnapshotDone: "D"}
 
 # Once per row: tuple.__new__ makes the same value as the class in half the time.
 _new_tuple = tuple.__new__
@@ -52,11 +56,11 @@ class Packer:
         if isinstance(delivery, Transaction | SnapshotRows):
             yield from self._of_rows(delivery)
         elif isinstance(delivery, SnapshotBegan):
-            yield _last("B", *delivery[:5], dict(delivery.expected_rows))
-        elif isinstance(delivery, Idle):
-            yield _last("I", *delivery)
+            yield _last("B", *delivery[:5], dict(delivery.expected_rows), delivery.lost)
+        elif isinstance(delivery, RowsRead):
+            yield from self._of_read(delivery)
         else:
-            yield _last("D", *delivery)
+            yield _last(_PLAIN[type(delivery)], *delivery)
 
     def _of_rows(self, delivery: Transaction | SnapshotRows) -> Iterator[Parcel]:
         if len(self._relations) >= _RELATIONS_KEPT:
@@ -71,6 +75,12 @@ class Packer:
             yield self._parcel("T", changes[whole:], tuple(delivery[:6]), messages)
         else:
             yield self._parcel("S", changes[whole:], delivery.source)
+
+    def _of_read(self, delivery: RowsRead) -> Iterator[Parcel]:
+        changes = (*delivery.rows, *delivery.moved)
+        yield from self._announced(changes)
+        head = delivery._replace(rows=(), moved=())
+        yield self._parcel("A", changes, len(delivery.rows), tuple(head))
 
     def _announced(self, changes: Iterable[RowChange]) -> Iterator[Parcel]:
         known = self._relations
@@ -142,6 +152,10 @@ class Unpacker:
     def _snapshot_rows(self, rows: list[Any], source: str) -> SnapshotRows:
         return SnapshotRows(source, self._all_with(rows))
 
+    def _rows_read(self, rows: list[Any], told: int, head: tuple[Any, ...]) -> RowsRead:
+        changes = self._all_with(rows)
+        return RowsRead(*head)._replace(rows=changes[:told], moved=changes[told:])
+
     def _all_with(self, rows: list[Any]) -> tuple[RowChange, ...]:
         self._rows(rows)
         changes, self._changes = tuple(self._changes), []
@@ -152,7 +166,9 @@ class Unpacker:
         "N": _relation,
         "T": _transaction,
         "S": _snapshot_rows,
+        "A": _rows_read,
         "B": lambda _, *items: SnapshotBegan(*items),
         "I": lambda _, *items: Idle(*items),
+        "C": lambda _, *items: SnapshotTable(*items),
         "D": lambda _, *items: SnapshotDone(*items),
     }

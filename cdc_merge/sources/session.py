@@ -19,6 +19,7 @@ from cdc_merge.sources.catalog import Catalog
 from cdc_merge.sources.connecting import connect
 from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.positions import Server, check_owner, check_server, check_slot
+from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.snapshot import FirstCopy
 from cdc_merge.sources.stream import Lines, Stream
@@ -84,13 +85,15 @@ class Session:
             watch.close()
 
     def _read(self, watch: Watch, sender: WalSender) -> None:
+        settings = self._settings
         server = sender.identify()
         position = self._exchange.delivered
-        needs_copy = self._settings.snapshot == "initial" and (position is None or position.snapshot == "running")
-        if position is not None and position.snapshot != "running":
-            check_server(self._settings.name, position, server)
+        needs_copy = settings.snapshot == "initial" and (position is None or position.is_copying)
+        if position is not None and not position.is_copying:
+            check_server(settings.name, position, server)
         self._check_catalog(watch, _BLOCKING_FIRST_COPY if needs_copy else _BLOCKING)
-        lines = Lines(watch, sender)
+        rereading = Rereading(settings.name, settings.dsn, settings.publication, self._exchange, settings.tables)
+        lines = Lines(watch, sender, rereading)
         begin = self._first_copy(lines, server) if needs_copy else self._known_position(watch, server, position)
         self._exchange.delivered = begin
         self._stream(lines, server, begin)
@@ -108,6 +111,8 @@ class Session:
             Stream(settings.name, exchange, lines, assembler, self._now_us).run()
         finally:
             exchange.is_streaming = False
+            if lines.rereading is not None:
+                lines.rereading.stop()
 
     def _check_catalog(self, watch: Watch, blocking: frozenset[str]) -> None:
         settings = self._settings
@@ -122,7 +127,7 @@ class Session:
 
     def _known_position(self, watch: Watch, server: Server, position: Position | None) -> Position:
         settings = self._settings
-        known = position if position is not None and position.snapshot != "running" else None
+        known = position if position is not None and not position.is_copying else None
         slot = check_slot(settings.name, settings.slot, watch.health().slot, known.lsn if known else None)
         if known is not None:
             return known
@@ -133,7 +138,7 @@ class Session:
 
     def _first_copy(self, lines: Lines, server: Server) -> Position:
         settings = self._settings
-        watch, sender = lines
+        watch, sender, _ = lines
         slot = watch.health().slot
         if slot is not None:
             check_owner(settings.name, slot)

@@ -10,15 +10,13 @@ from cdc_merge.orders import Resync, SourceOrders
 
 
 def encode_orders(orders: SourceOrders) -> str:
-    resyncs = [[*resync] for resync in orders.resyncs]
-    return json.dumps({"paused": orders.paused, "accepts_loss": orders.accepts_loss, "resyncs": resyncs})
+    return json.dumps(orders._asdict() | {"resyncs": [[*resync] for resync in orders.resyncs]})
 
 
 def decode_orders(text: str) -> SourceOrders:
     """What `encode_orders` wrote, of this version or an earlier one: fields are only ever added at the end."""
     document = json.loads(text)
-    resyncs = tuple(_resync(*items) for items in document["resyncs"])
-    return SourceOrders(document["paused"], document["accepts_loss"], resyncs)
+    return SourceOrders(**document | {"resyncs": tuple(_resync(*items) for items in document["resyncs"])})
 
 
 def _resync(table: str, since: list[Any], *items: Any) -> Resync:

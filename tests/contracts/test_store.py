@@ -465,9 +465,9 @@ def test_the_tables_that_an_unfinished_copy_has_finished_come_back(store: Store)
 
 def test_what_a_source_was_told_outlives_the_worker_and_is_replaced_whole(opening: Opening) -> None:
     resync = Resync(
-        "public.a", Stamp(1, 2, "crm"), 9, "slot_lost", "missing", 3, ("1", "é"), 1, "K", ("K", "L"), 4, 5, 6, "no"
+        "public.a", Stamp(1, 2, "crm"), 9, "slot_lost", "missing", ("1", "é"), 1, "K", ("K", "L"), 4, 5, 6, "no"
     )
-    orders = SourceOrders(paused=True, accepts_loss=True, resyncs=(resync, Resync("public.b", Stamp(0, 0, "crm"), 0)))
+    orders = SourceOrders(paused=True, accepts_loss=True, resyncs=(resync, Resync("public.b", Stamp(0, 0, "crm"), 0)), answers=3)
     store = opening()
     with store.transaction() as batch:
         batch.save_orders("crm", SourceOrders(paused=True))
