@@ -46,10 +46,13 @@ PROBLEMS: Final = (
     "wal_level",
     "not_permitted",
     "authentication",
+    "tls",
     "database_missing",
     "table_missing",
     "column_missing",
     "configuration",
+    "stream_unreadable",
+    "transaction_too_large",
     "reader_failed",
 )
 
@@ -109,14 +112,14 @@ class Labels:
             for unit in self._units[name].values():
                 yield from ((name, unit.name, kind, unit.severity) for kind in _kinds_of(unit))
 
-    def resolutions(self) -> Iterator[tuple[str, str, str]]:
-        """(entity, kind, resolution)"""
-        for entity, kind in sorted({(entity, kind) for entity, _, kind, _ in self.conflicts()}):
     def answers(self) -> Iterator[tuple[str, str, str]]:
         """(entity, severity, outcome)"""
         for entity in self._entities:
             yield from ((entity, severity, outcome) for severity in AGREED_S for outcome in ANSWERS)
 
+    def resolutions(self) -> Iterator[tuple[str, str, str]]:
+        """(entity, kind, resolution)"""
+        for entity, kind in sorted({(entity, kind) for entity, _, kind, _ in self.conflicts()}):
             yield from ((entity, kind, resolution) for resolution in RESOLUTIONS)
 
     def tables(self) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,8 @@ KEEPALIVE: Final = ord("k")
 XLOG_DATA_HEADER_BYTES: Final = 25
 
 _KEEPALIVE: Final = struct.Struct("!QqB")
+MAX_LSN: Final = (1 << 63) - 1  # no server writes so much, and no store's integers hold more
+
 _STATUS: Final = struct.Struct("!cQQQqB")
 
 
@@ -27,11 +29,13 @@ class Keepalive(NamedTuple):
 
 
 def read_keepalive(frame: bytes | memoryview) -> Keepalive:
-    """ProtocolError when the frame is too short to be one."""
+    """ProtocolError when the frame is too short to be one, or names a place that no server reaches."""
     try:
         lsn, time_us, reply = _KEEPALIVE.unpack_from(frame, 1)
     except struct.error:
         raise ProtocolError("A keepalive is cut short.", length=len(frame)) from None
+    if lsn > MAX_LSN:
+        raise ProtocolError("A keepalive names an impossible position.", length=len(frame))
     return Keepalive(lsn, time_us + POSTGRES_EPOCH_US, bool(reply))
 
 

@@ -5,8 +5,9 @@ Rules
 - A transaction is delivered at its Commit and never before, also when it holds no row: it moves the position.
 - Ordinals count the row changes of one table name within the transaction; they are the same on every delivery.
 - An unchanged TOASTed column is filled from a full old row, and otherwise stays UNCHANGED.
-- A row that cannot be read is parked and takes its ordinal; the stream goes on. A Commit that cannot be read is an
-  error of the connection: nothing behind it could be placed.
+- A row that cannot be read is parked and takes its ordinal; the stream goes on. A message that says how to read or where
+  to place what follows (begin, commit, origin, relation, and those of streamed or prepared transactions, which we never
+  ask for) is an error of the connection when it cannot be read.
 - Logical messages outside a transaction are not ordered with commits; they are dropped, as those of other programs are.
 - The rows of a large transaction need not be held in memory: whoever feeds says when they are laid aside.
 """
@@ -31,6 +32,7 @@ from cdc_merge.model import (
 )
 from cdc_merge.sources import pgoutput
 from cdc_merge.sources.builtin_types import BUILTIN_TYPES
+from cdc_merge.sources.frames import MAX_LSN
 from cdc_merge.sources.timelines import Timelines
 
 MAX_TRANSACTION_ROWS: Final = 100_000_000
@@ -40,7 +42,8 @@ OUR_MESSAGES: Final = "cdc_merge."
 """Logical messages of other prefixes are other people's, and may be many and large."""
 
 _ROW_KINDS: Final = b"IUD"
-_COMMIT_KIND: Final = ord("C")
+_STRUCTURE: Final = b"BCOR"
+_NOT_ASKED_FOR: Final = b"SEcAbPKrp"  # a stream's start, stop, commit, abort; and those of a prepared transaction
 
 # RowChange(...) costs a third of a row's assembly; tuple.__new__ makes the same value in half the time.
 _new_tuple = tuple.__new__
@@ -72,6 +75,7 @@ class Assembler:
         self._ordinals: dict[str, int] = {}
         self._messages: list[Message] = []
         self._origin: str | None = None
+        self._commit_lsn = 0
         self.is_open = False
         self.xid = 0  # of the transaction that began last
         # By the message's type; each entry takes that type only, which a dict cannot say.
@@ -106,10 +110,14 @@ class Assembler:
         if self.is_open:
             raise ProtocolError("A transaction began inside another one.")
         self._clear()
-        self.xid = message.xid
+        self._commit_lsn, self.xid = message.commit_lsn, message.xid
         self.is_open = True
 
     def _commit(self, message: pgoutput.Commit) -> Transaction:
+        if not self.is_open or message.commit_lsn != self._commit_lsn:
+            raise ProtocolError("A commit came that is not of the transaction before it.")
+        if not message.commit_lsn < message.end_lsn <= MAX_LSN:
+            raise ProtocolError("A commit ends at an impossible position.")
         transaction = Transaction(
             self._source,
             self._system,
@@ -212,7 +220,7 @@ class Assembler:
 
     def _unreadable(self, payload: pgoutput.Payload, start: int, error: ProtocolError) -> None:
         kind = payload[start] if start < len(payload) else 0
-        if kind == _COMMIT_KIND:
+        if kind in _STRUCTURE or kind in _NOT_ASKED_FOR:
             raise error
         known = None
         if kind in _ROW_KINDS:
@@ -221,6 +229,10 @@ class Assembler:
             self._park(Parked(self._source, "", str(error)))
         else:
             self._skip(known[1], str(error))
+
+    def pass_over(self, kind: int) -> None:
+        """A frame came that holds neither data nor a keepalive."""
+        self._park(Parked(self._source, "", f"A frame of unknown kind {chr(kind)!r} came in the stream."))
 
     def _skip(self, table: str, reason: str) -> None:
         self._ordinals[table] = self._ordinals.get(table, 0) + 1
