@@ -27,7 +27,8 @@ class World:
         return [transaction for transaction in fed if transaction is not None]
 
     def transaction(self, *payloads: bytes, end_lsn: int = 200) -> Transaction:
-        (transaction,) = self.feed(wire.begin(100), *payloads, wire.commit(100, end_lsn, 1_790_000_000_000_000))
+        start = end_lsn - 10
+        (transaction,) = self.feed(wire.begin(start), *payloads, wire.commit(start, end_lsn, 1_790_000_000_000_000))
         return transaction
 
 
@@ -155,6 +156,48 @@ def test_a_commit_that_cannot_be_read_ends_the_connection_because_its_place_is_u
     world.feed(wire.begin(100))
     with pytest.raises(ProtocolError):
         world.feed(wire.commit(100, 200)[:-1])
+
+
+DAMAGED = {
+    "begin": wire.begin(100)[:-1],
+    "origin": wire.origin("erp")[:-1],
+    "relation": wire.relation(1, "public.customer", COLUMNS)[:-1],
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED)
+def test_damage_to_what_says_how_to_read_the_rest_ends_the_connection(damaged: bytes) -> None:
+    world = World()
+    with pytest.raises(ProtocolError):
+        world.feed(damaged)
+    assert world.parked == []
+
+
+@pytest.mark.parametrize("kind", [b"S", b"E", b"c", b"A", b"b", b"P", b"K", b"r", b"p"])
+def test_a_streamed_or_prepared_transaction_is_not_passed_over(kind: bytes) -> None:
+    with pytest.raises(ProtocolError, match="not part of protocol 1"):
+        World().feed(kind + bytes(30))
+
+
+BROKEN_COMMITS = {
+    "of another transaction": (wire.begin(100), wire.commit(150, 200)),
+    "without a begin": (wire.commit(100, 200),),
+    "that ends before it begins": (wire.begin(100), wire.commit(100, 100)),
+    "at zero": (wire.begin(0), wire.commit(0, 0)),
+    "beyond every position": (wire.begin(100), wire.commit(100, (1 << 64) - 1)),
+}
+
+
+@pytest.mark.parametrize("payloads", BROKEN_COMMITS.values(), ids=BROKEN_COMMITS)
+def test_a_commit_that_cannot_be_true_ends_the_connection(payloads: tuple[bytes, ...]) -> None:
+    with pytest.raises(ProtocolError):
+        World().feed(*payloads)
+
+
+def test_a_frame_that_is_neither_data_nor_keepalive_is_counted() -> None:
+    world = World()
+    world.assembler.pass_over(ord("?"))
+    assert "'?'" in world.parked[0].reason
 
 
 def test_a_begin_inside_a_transaction_ends_the_connection() -> None:
