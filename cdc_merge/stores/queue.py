@@ -7,11 +7,12 @@ from typing import Final
 
 from cdc_merge.model import Conflict
 
-# Each filter names the values that a conflict answers to. A group's conflict is found by the group's name as field.
+# Each filter names the values that a conflict answers to. A group's conflict is found by the group's name as field, one
+# about several records by the key of each of them.
 FILTERS: Final[Mapping[str, Callable[[Conflict], Collection[str | None]]]] = {
     "status": lambda conflict: (conflict.status,),
     "entity": lambda conflict: (conflict.question.entity,),
-    "key": lambda conflict: (conflict.question.key,),
+    "key": lambda conflict: (conflict.question.key, *conflict.question.records),
     "field": lambda conflict: (conflict.question.field, conflict.question.group),
     "kind": lambda conflict: (conflict.question.kind,),
     "severity": lambda conflict: (conflict.question.severity,),

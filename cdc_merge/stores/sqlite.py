@@ -76,7 +76,12 @@ class SqliteTransaction:
         }
 
     def save_conflicts(self, conflicts: Iterable[Conflict]) -> None:
-        self._cursor.executemany(SQL["save_conflict"], map(_conflict_row, conflicts))
+        found = list(conflicts)
+        self._cursor.executemany(SQL["save_conflict"], map(_conflict_row, found))
+        several = {conflict.id: conflict.question for conflict in found if conflict.question.records}
+        members = [(question.entity, key, each) for each, question in several.items() for key in question.records]
+        self._cursor.executemany(SQL["forget_members"], [(each,) for each in several])
+        self._cursor.executemany(SQL["save_member"], members)
 
     def save_position(self, source: str, position: Position, clock: Stamp) -> None:
         system, timeline, lsn, snapshot, slot, passed_us, copied = position

@@ -467,7 +467,9 @@ def test_what_a_source_was_told_outlives_the_worker_and_is_replaced_whole(openin
     resync = Resync(
         "public.a", Stamp(1, 2, "crm"), 9, "slot_lost", "missing", ("1", "é"), 1, "K", ("K", "L"), 4, 5, 6, "no"
     )
-    orders = SourceOrders(paused=True, accepts_loss=True, resyncs=(resync, Resync("public.b", Stamp(0, 0, "crm"), 0)), answers=3)
+    orders = SourceOrders(
+        paused=True, accepts_loss=True, resyncs=(resync, Resync("public.b", Stamp(0, 0, "crm"), 0)), answers=3
+    )
     store = opening()
     with store.transaction() as batch:
         batch.save_orders("crm", SourceOrders(paused=True))
@@ -670,6 +672,25 @@ def test_what_is_due_is_not_kept_of_a_batch_that_failed(opening: Opening) -> Non
 
 
 # ---------------------------------------------------------------- what no two records may share
+
+
+def test_a_conflict_about_several_records_is_found_under_each_of_them_as_long_as_it_is_about_it(store: Store) -> None:
+    several = conflict("several", field=None, kind="duplicate", records=("A", "B", "C"))
+    with store.transaction() as batch:
+        batch.save_conflicts([several, conflict("single", B)])
+    with store.transaction() as batch:
+        assert batch.open_conflicts([B])[B] == [conflict("single", B)]
+
+    def under(key: str, **more: str) -> list[str]:
+        return [each.id for each in store.conflicts({"key": key, **more}, None, 9)]
+
+    for more in ({}, {"entity": "customer"}, {"status": "open"}, {"entity": "customer", "status": "open"}):
+        assert [under(key, **more) for key in "ABCD"] == [["several"], ["several", "single"], ["several"], []]
+    assert under("C", entity="order") == []
+    moved = replace(several, revision=2, question=replace(several.question, key="B", records=("B", "D")))
+    with store.transaction() as batch:
+        batch.save_conflicts([moved])
+    assert [under(key, entity="customer") for key in "ABCD"] == [[], ["several", "single"], [], ["several"]]
 
 
 def test_records_are_found_by_each_digest_they_hold_and_only_by_those(store: Store) -> None:

@@ -14,3 +14,12 @@ CREATE TABLE unique_index (
     rules   TEXT NOT NULL,
     reached TEXT
 ) WITHOUT ROWID;
+
+-- The records of a conflict that is about several, so that it is found under each of them.
+CREATE TABLE conflict_member (
+    entity   TEXT NOT NULL,
+    key      TEXT NOT NULL,
+    conflict TEXT NOT NULL,
+    PRIMARY KEY (entity, key, conflict)
+) WITHOUT ROWID;
+CREATE INDEX conflict_members ON conflict_member (conflict);

@@ -217,6 +217,14 @@ ON CONFLICT (id) DO UPDATE SET
     field_group = excluded.field_group, kind = excluded.kind, severity = excluded.severity,
     sources = excluded.sources, raised_us = excluded.raised_us, body = excluded.body
 
+-- name: forget_members
+-- Who a conflict is about may change while it is open.
+DELETE FROM conflict_member WHERE conflict = ?
+
+-- name: save_member
+-- Only of conflicts about several records.
+INSERT INTO conflict_member (entity, key, conflict) VALUES (?, ?, ?)
+
 -- name: conflict
 -- One conflict, by its public name.
 SELECT body FROM conflict WHERE id = ?
@@ -241,7 +249,9 @@ WHERE conflict.status <> 'closed' ORDER BY conflict.seq
 -- name: conflicts_of_record
 -- Three ways in, one set of filters: a record's conflicts are few.
 SELECT body FROM conflict
-WHERE entity = :entity AND key = :key AND seq > :after
+WHERE (entity = :entity AND key = :key
+       OR id IN (SELECT conflict FROM conflict_member WHERE entity = :entity AND key = :key))
+  AND seq > :after
   AND (:status IS NULL OR status = :status)
   AND (:field IS NULL OR field = :field OR field_group = :field)
   AND (:kind IS NULL OR kind = :kind) AND (:severity IS NULL OR severity = :severity)
@@ -252,7 +262,8 @@ ORDER BY seq LIMIT :limit
 -- The open ones are a small part of all that ever were, and already in the order of the queue.
 SELECT body FROM conflict
 WHERE status = :status AND seq > :after
-  AND (:entity IS NULL OR entity = :entity) AND (:key IS NULL OR key = :key)
+  AND (:entity IS NULL OR entity = :entity) AND (:key IS NULL OR key = :key
+       OR id IN (SELECT conflict FROM conflict_member AS member WHERE member.entity = conflict.entity AND member.key = :key))
   AND (:field IS NULL OR field = :field OR field_group = :field)
   AND (:kind IS NULL OR kind = :kind) AND (:severity IS NULL OR severity = :severity)
   AND (:source IS NULL OR EXISTS (SELECT 1 FROM json_each(sources) AS each WHERE each.value = :source))
@@ -263,7 +274,8 @@ ORDER BY seq LIMIT :limit
 SELECT body FROM conflict
 WHERE seq > :after
   AND (:status IS NULL OR status = :status)
-  AND (:entity IS NULL OR entity = :entity) AND (:key IS NULL OR key = :key)
+  AND (:entity IS NULL OR entity = :entity) AND (:key IS NULL OR key = :key
+       OR id IN (SELECT conflict FROM conflict_member AS member WHERE member.entity = conflict.entity AND member.key = :key))
   AND (:field IS NULL OR field = :field OR field_group = :field)
   AND (:kind IS NULL OR kind = :kind) AND (:severity IS NULL OR severity = :severity)
   AND (:source IS NULL OR EXISTS (SELECT 1 FROM json_each(sources) AS each WHERE each.value = :source))
