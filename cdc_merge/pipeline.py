@@ -115,6 +115,7 @@ class Pipeline:
         self._swept_us = 0
         self._settling: dict[str, Conflict] = {}
         self._saved_us = 0
+        self._latest_us: dict[str, int] = {}
 
     def resume(self) -> None:
         """Take up where the store left off: clocks, positions, timers, conflicts that were settling."""
@@ -186,6 +187,8 @@ class Pipeline:
                     if intake.position is not None:
                         position = intake.position._replace(passed_us=intake.passed_us)
                         tx.save_position(intake.source, position, intake.clock)
+                ready = perf_counter()
+            batch.seconds["commit"] = perf_counter() - ready
         except BaseException:
             self.records.clear()
             raise
@@ -278,6 +281,12 @@ class Pipeline:
 
     # ------------------------------------------------------------ facts
 
+    def is_latest(self, source: str, commit_us: int) -> bool:
+        """Whether no commit of the source that was taken before has a later time."""
+        latest_us = self._latest_us.get(source, 0)
+        self._latest_us[source] = max(latest_us, commit_us)
+        return commit_us >= latest_us
+
     def _tell(self, batch: Batch, moved: Sequence[Conflict], seconds: float) -> None:
         batch.count()
         for fact in batch.facts:
@@ -293,8 +302,13 @@ class Pipeline:
                 raised=tuple(c for c in moved if c.status == "settling" and c.revision == 1),
                 closed=tuple(c for c in moved if c.status == "closed"),
                 rules=self._evaluated(),
+                transactions={source: tuple(rows) for source, rows in batch.rows.items()},
+                behind=dict(batch.behind),
+                loads=dict(self.records.loads),
+                ended_us=now_us,
             )
         )
+        self.records.loads.clear()
         for conflict in moved:
             self._observe(ConflictMoved(_what(conflict), conflict))
 
@@ -350,6 +364,8 @@ class Batch:
         self.due: dict[RecordKey, int | None] = {}
         self.changes: Counter[tuple[str, str, str]] = Counter()
         self.commits: dict[str, list[int]] = {}
+        self.rows: dict[str, list[int]] = {}
+        self.behind: Counter[tuple[str, str]] = Counter()
         self.seconds: dict[str, float] = {}
         self.merges: Counter[tuple[str, str, str, str]] = Counter()
         self.late = 0
@@ -367,10 +383,16 @@ class Batch:
                 if taken.is_piece:
                     self._settle_piece(tx)
             if isinstance(delivery, Transaction) and self.changes.total() > before:
-                self.commits.setdefault(intake.source, []).append(delivery.commit_us)
+                self._count(intake.source, delivery)
         if any(isinstance(delivery, SnapshotRows) for delivery in deliveries):
             self.facts.extend(intake.copied())
         self.seconds["map"] = self.seconds.get("map", 0.0) + perf_counter() - started
+
+    def _count(self, source: str, transaction: Transaction) -> None:
+        self.commits.setdefault(source, []).append(transaction.commit_us)
+        self.rows.setdefault(source, []).append(len(transaction.changes))
+        if not self._pipeline.is_latest(source, transaction.commit_us):
+            self.behind[(source, "own" if transaction.origin is None else "origin")] += 1
 
     def _add(self, intake: Intake, taken: Taken, tx: StoreTransaction) -> None:
         self.facts.extend(taken.parked)

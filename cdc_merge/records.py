@@ -70,6 +70,7 @@ class Records:
         self.touched: dict[RecordKey, Entry] = {}
         self._outcomes: defaultdict[str, Outcomes] = defaultdict(list)
         self.late = 0
+        self.loads: Counter[str] = Counter()  # by where the state was, until somebody takes the counts
         self.unknown: list[tuple[str, str]] = []
         self.beyond: list[tuple[str, str]] = []
 
@@ -98,8 +99,10 @@ class Records:
                 entries.move_to_end(key)
             else:
                 missing.append(key)
+        self.loads["memory"] += len(wanted) - len(missing)
         if not missing:
             return
+        self.loads["store"] += len(missing)
         conflicts = tx.open_conflicts(missing)
         for key, (record, number, since) in self._folded(dict.fromkeys(missing), tx):
             entry = entries[key] = Entry(record, {asked(c.question): c for c in conflicts.get(key, ())}, number, since)
