@@ -268,7 +268,7 @@ def view_json(view: SourceView) -> Fields:
 
 def _conflict_line(conflict: Conflict) -> Fields:
     question = conflict.question
-    return {
+    line: Fields = {
         "id": conflict.id,
         "field": question.field,
         "group": question.group,
@@ -276,6 +276,7 @@ def _conflict_line(conflict: Conflict) -> Fields:
         "severity": question.severity,
         "status": conflict.status,
     }
+    return line | {"records": [*question.records]} if question.records else line
 
 
 _KINDS: Final = {SNAPSHOT: "snapshot", DECISION: "decision"}

@@ -56,6 +56,11 @@ class Unique:
     when: str | None = None
     severity: str = "medium"
 
+    @property
+    def name(self) -> str:
+        """The name under which what `when` gives is counted."""
+        return f"unique({', '.join(self.fields)})"
+
 
 @dataclass(frozen=True, slots=True)
 class EntityPlan:

@@ -89,7 +89,7 @@ def _row(conflict: Conflict) -> tuple[str, ...]:
         _subject(document) or ABSENT,
         conflict.question.kind,
         shown(document["raised_at"]),
-        "\n".join(f"{shown(each['source'])}: {_answer(each, conflict.question.kind)}" for each in candidates),
+        "\n".join(f"{_whose(each)}: {_answer(each, conflict.question.kind)}" for each in candidates),
     )
 
 
@@ -103,11 +103,21 @@ def in_words(conflict: Fields) -> Iterator[str]:
     standing = f"{shown(conflict['severity'])}, {shown(conflict['status'])}, revision {shown(conflict['revision'])}"
     yield f"  {standing}{_labels(conflict)}"
     yield from _life(conflict)
+    yield from _records(conflict)
     yield ""
     candidates = _members(conflict, "candidates")
     for candidate in candidates:
         yield from _who_wrote(candidate, kind, candidates)
     yield ""
+    yield from _meanwhile(conflict)
+    yield f"  {_suggestion(conflict['suggestion'])}"
+
+
+def _meanwhile(conflict: Fields) -> Iterator[str]:
+    """What was before, and what stands until somebody decides."""
+    if "records" in conflict:
+        yield "  Until it is decided, each row and each record stands for itself."
+        return
     yield (
         f"  Before that it was {_value(conflict['base'])}."
         if "base" in conflict
@@ -115,7 +125,6 @@ def in_words(conflict: Fields) -> Iterator[str]:
     )
     if conflict.get("provisional") is not None or (_subject(conflict) and "provisional" in conflict):
         yield f"  Until it is decided, it reads {_value(conflict['provisional'])}."
-    yield f"  {_suggestion(conflict['suggestion'])}"
 
 
 def _members(document: Fields, name: str) -> Sequence[Fields]:
@@ -145,11 +154,23 @@ def _life(conflict: Fields) -> Iterator[str]:
         yield f"  Closed {shown(conflict['closed_at'])}: {shown(conflict['resolution'])}."
 
 
+def _records(conflict: Fields) -> Iterator[str]:
+    keys = conflict.get("records")
+    if isinstance(keys, list):
+        yield f"  About {len(keys)} record{'s' if len(keys) > 1 else ''}: {', '.join(map(shown, keys))}."
+
+
+def _whose(candidate: Fields) -> str:
+    """The source, and the record where several are asked about."""
+    source = shown(candidate["source"])
+    return f"{shown(candidate['key'])} in {source}" if "key" in candidate else source
+
+
 def _who_wrote(candidate: Fields, kind: str, candidates: Sequence[Fields]) -> Iterator[str]:
     who = "somebody unknown" if candidate["actor"] is None else shown(candidate["actor"])
-    source = shown(candidate["source"])
-    yield f"  {source}: {who} {_answer(candidate, kind)} at {shown(candidate['committed_at'])}."
-    yield f"    {_had_seen(candidate, candidates)}"
+    yield f"  {_whose(candidate)}: {who} {_answer(candidate, kind)} at {shown(candidate['committed_at'])}."
+    if "key" not in candidate:
+        yield f"    {_had_seen(candidate, candidates)}"
     place = candidate["place"]
     where = f", {shown(place['table'])} at {shown(place['lsn'])}" if isinstance(place, dict) else ""
     yield f"    stamp {shown(candidate['stamp'])}{where}"

@@ -54,9 +54,14 @@ def show_record(invocation: Invocation, entity: str, key: str, as_of: AsOf | Non
     conflicts = document["conflicts"]
     for conflict in conflicts if isinstance(conflicts, list) else []:
         assert isinstance(conflict, dict)
-        subject = conflict["group"] or conflict["field"] or "the whole record"
+        subject = conflict["group"] or conflict["field"] or _all_of(conflict)
         what = f"{shown(conflict['kind'])} of {shown(subject)}, {shown(conflict['status'])}"
         say(f"conflict {shown(conflict['id'])}: {what}")
+
+
+def _all_of(conflict: Fields) -> str:
+    keys = conflict.get("records")
+    return ", ".join(map(shown, keys)) if isinstance(keys, list) else "the whole record"
 
 
 def _rows(document: Fields, views: Mapping[str, Fields]) -> Iterator[tuple[str, ...]]:

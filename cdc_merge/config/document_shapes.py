@@ -111,6 +111,7 @@ class RecordConflictDocument(Sent):
     id: str
     field: str | None
     kind: Kind
+    records: list[str] = Field(default=[], description="duplicate: the keys of all the records, in order.")
 
 
 class RecordDocument(Sent):

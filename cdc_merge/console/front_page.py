@@ -118,7 +118,8 @@ def _candidate(candidate: Candidate) -> str:
     value = document.get("value", "(absent)")
     shown = value if isinstance(value, str) else json_text(value)
     who = f", {candidate.actor}" if candidate.actor else ""
-    return f"<li>{escape(candidate.source)}{escape(who)}: <strong>{escape(shown)}</strong></li>"
+    whose = f"{candidate.key} in " if candidate.key is not None else ""
+    return f"<li>{escape(whose)}{escape(candidate.source)}{escape(who)}: <strong>{escape(shown)}</strong></li>"
 
 
 def _source_row(source: SourceReading) -> str:

@@ -84,7 +84,7 @@ class Labels:
     def __init__(self, plan: Plan) -> None:
         self._entities = plan.entities
         self._units = {name: {**entity.fields, **entity.groups} for name, entity in plan.entities.items()}
-        self.rules = tuple(dict.fromkeys(check.name for entity in plan.entities.values() for check in entity.checks))
+        self.rules = tuple(dict.fromkeys(name for entity in plan.entities.values() for name in _expressions(entity)))
         self._tables = {(table.source, table.table) for table in plan.tables}
         mapped = {source for entity in plan.entities.values() for source in entity.sources}
         self.sources = tuple(sorted(mapped | {table.source for table in plan.tables}))
@@ -188,6 +188,11 @@ class Labels:
     def _unit(self, entity: str, name: str) -> FieldPlan | None:
         units: Mapping[str, FieldPlan] = self._units.get(entity, {})
         return units.get(name) or units.get(name.partition(".")[0])
+
+
+def _expressions(entity: EntityPlan) -> Iterator[str]:
+    yield from (check.name for check in entity.checks)
+    yield from (unique.name for unique in entity.unique if unique.when is not None)
 
 
 def _of_rows(entity: EntityPlan) -> Iterator[tuple[str, str, str]]:

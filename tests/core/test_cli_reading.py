@@ -22,7 +22,7 @@ from cdc_merge.console.answers import (
 from cdc_merge.console.server import HttpServer
 from cdc_merge.documents import Document
 from cdc_merge.errors import StoreUnavailable
-from cdc_merge.model import Candidate, RecordKey, Stamp
+from cdc_merge.model import UNKNOWN, Candidate, Conflict, RecordKey, Stamp
 from tests.contracts.memory_reading import T0, MemoryReading, customer, phone_conflict, place, stamp, with_records
 
 CONFIG = """
@@ -166,6 +166,30 @@ def test_a_delete_against_an_update_is_told_as_such(cli: Callable[..., Ran], rea
     assert "crm: wang deleted the row at" in out
     assert "erp: somebody unknown set phone to “3”, note to NULL at" in out
     assert "Until it is decided" not in out
+
+
+def shared_tax_number() -> Conflict:
+    first = Candidate("crm", {"tax_no": "7"}, stamp(1, "crm"), T0, "wang", place(1), key="C001")
+    second = Candidate("erp", {"tax_no": " 7"}, stamp(2, "erp"), T0, None, place(2), key="C002")
+    question = replace(phone_conflict().question, kind="duplicate", field=None, candidates=(first, second))
+    question = replace(question, base=UNKNOWN, provisional=None, records=("C001", "C002"))
+    return replace(phone_conflict(), question=question)
+
+
+def test_a_duplicate_names_every_record_and_whose_each_value_is(
+    cli: Callable[..., Ran], reading: MemoryReading
+) -> None:
+    reading.all_conflicts = [shared_tax_number()]
+    _, out, _ = cli("conflicts", "show", "c1")
+    assert out.splitlines()[0] == "customer C001: duplicate"
+    assert "  About 2 records: C001, C002." in out
+    assert "  C001 in crm: wang set tax_no to “7” at" in out
+    assert "  C002 in erp: somebody unknown set tax_no to “ 7” at" in out
+    assert "common value" not in out
+    _, out, _ = cli("conflicts", "list")
+    assert "C002 in erp: set tax_no to “ 7”" in out
+    _, out, _ = cli("record", "show", "customer", "C001")
+    assert "conflict c1: duplicate of C001, C002, open" in out
 
 
 def test_text_of_a_stranger_cannot_steer_the_terminal(cli: Callable[..., Ran], reading: MemoryReading) -> None:

@@ -192,6 +192,12 @@ def test_a_question_about_a_whole_row_has_null_for_field_and_provisional(kind: s
     assert document["provisional"] is None
 
 
+def test_a_duplicate_lists_its_records_and_other_questions_have_no_such_list() -> None:
+    document = conflict_json(asked(kind="duplicate", field=None, records=("C001", "C002")))
+    assert document["records"] == ["C001", "C002"]
+    assert "records" not in conflict_json(asked(kind="key_change", field=None))
+
+
 def test_a_group_has_its_members_as_an_object_and_no_field() -> None:
     document = conflict_json(
         asked(field=None, group="address", base={"city": "Xi'an"}, provisional={"city": None, "zip": 2**60})
@@ -300,7 +306,15 @@ def test_an_explanation_has_every_key() -> None:
     assert isinstance(writes, list)
     assert isinstance(writes[0], dict)
     assert writes[0].keys() == {
-        "stamp", "source", "kind", "before", "after", "saw", "saw_earlier", "outcome", "because",
+        "stamp",
+        "source",
+        "kind",
+        "before",
+        "after",
+        "saw",
+        "saw_earlier",
+        "outcome",
+        "because",
     }
 
 

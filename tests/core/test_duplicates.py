@@ -176,7 +176,7 @@ def test_members_of_a_group_are_compared_by_their_own_normal_form() -> None:
     book.write("A", "1", tax_no="7", city="Wuhan", street="x")
     book.write("B", "2", tax_no="7", city="WUHAN", street="y")
     (found,) = asked(entity, book).values()
-    assert [dict(c.value) for c in found.candidates] == [  # type: ignore[call-overload]  # an object of fields
+    assert [dict(c.value) for c in found.candidates] == [  # type: ignore[arg-type]  # an object of fields
         {"city": "Wuhan", "tax_no": "7"},
         {"city": "WUHAN", "tax_no": "7"},
     ]
@@ -261,7 +261,7 @@ def test_records_that_match_by_different_rules_are_one_set() -> None:
     book.write("B", "4", tax_no="9", name="z")
     (found,) = asked(entity, book).values()
     assert (found.records, found.severity) == (("1", "2", "3"), "critical")
-    values = {c.key: dict(c.value) for c in found.candidates}  # type: ignore[call-overload]  # an object of fields
+    values = {c.key: dict(c.value) for c in found.candidates}  # type: ignore[arg-type]  # an object of fields
     assert values == {"1": {"tax_no": "7"}, "2": {"tax_no": "7", "name": "y"}, "3": {"name": "y"}}
 
 
@@ -435,7 +435,8 @@ def story(seed: int, length: int = 40, keys: int = 6) -> Book:
             book.delete(source, key)
         else:
             drawn = chance.sample(sorted(VALUES), chance.randint(1, 3))
-            book.write(source, key, **{name: chance.choice(VALUES[name]) for name in drawn})
+            values: dict[str, Any] = {name: chance.choice(VALUES[name]) for name in drawn}
+            book.write(source, key, **values)
     return book
 
 

@@ -27,11 +27,9 @@ NO_RULES: Final[Mapping[bytes, CompiledUnique]] = {}
 
 
 class CompiledUnique(NamedTuple):
-    """A rule, ready to be asked. `name` is how it is counted; `texts`: its fields, each with what makes equal values
-    equal texts."""
+    """A rule, ready to be asked. `texts`: its fields, each with what makes equal values equal texts."""
 
     rule: Unique
-    name: str
     test: Expression | None
     texts: tuple[tuple[str, Callable[[Value], str]], ...]
 
@@ -41,17 +39,11 @@ def compiled(entity: EntityPlan, compile_text: Compile, types: Mapping[str, str]
     return tuple(
         CompiledUnique(
             rule,
-            counted_as(rule),
             None if rule.when is None else compile_text(rule.when, {"record": types}),
             tuple((field, _text_of(entity, field, rule.normalize)) for field in rule.fields),
         )
         for rule in entity.unique
     )
-
-
-def counted_as(rule: Unique) -> str:
-    """The name under which what `when` gave is counted."""
-    return f"unique({', '.join(rule.fields)})"
 
 
 def digests(
@@ -71,7 +63,7 @@ def _applies(rule: CompiledUnique, merged: Mapping[str, MaybeValue], count: Call
     errors = rule.test.errors
     said = rule.test.evaluate({"record": merged})
     failed = rule.test.errors > errors
-    count(rule.name, "error" if failed else "unknown" if said is UNKNOWN else "true" if said else "false")
+    count(rule.rule.name, "error" if failed else "unknown" if said is UNKNOWN else "true" if said else "false")
     return said is True
 
 
