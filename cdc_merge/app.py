@@ -28,6 +28,7 @@ from cdc_merge.documents import SourceReading
 from cdc_merge.errors import CdcMergeError, ConfigError, NotFound
 from cdc_merge.intake import Intake
 from cdc_merge.lookup import Lookup
+from cdc_merge.mapping.ahead import Ahead
 from cdc_merge.mapping.changes import Mapper
 from cdc_merge.model import Fact, Figures, Position, SourceStatus
 from cdc_merge.observers.logs import Logs
@@ -241,11 +242,13 @@ class Sidecar:
             wanted = (*columns.get(table.table, ()), *table.key, *table.fields.values())
             actor = (table.actor_column,) if table.actor_column else ()
             columns[table.table] = tuple(dict.fromkeys((*wanted, *actor)))
-        source = self._reader(settings, columns)
+        source = self._reader(settings, columns, tables)
         mapper = Mapper(settings.name, tables, plan, whole_rows=settings.snapshot == "never")
         return source, Intake(settings.name, mapper, settings.slot, lambda: Spool(self._directory))
 
-    def _reader(self, settings: PostgresSourceSettings, columns: Mapping[str, tuple[str, ...]]) -> Source:
+    def _reader(
+        self, settings: PostgresSourceSettings, columns: Mapping[str, tuple[str, ...]], tables: Sequence[TableMap]
+    ) -> Source:
         dsn, wake, observe = settings.dsn.reveal(), self._wake.set, self._observe
         reader = ReaderSettings(
             settings.name,
@@ -258,7 +261,8 @@ class Sidecar:
             directory=self._directory,
         )
         if self._isolated:
-            return IsolatedSource(reader, wake, observe)
+            ahead = Mapper(settings.name, tables, self._settings.plan, whole_rows=settings.snapshot == "never")
+            return IsolatedSource(reader, wake, observe, ahead=Ahead(settings.name, ahead))
         return PostgresSource(**asdict(reader), wake=wake, observe=observe, now_us=now_us)
 
 

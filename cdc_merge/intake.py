@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+from cdc_merge.clock import tick
 from cdc_merge.mapping.changes import Mapped, Mapper, Truncated
 from cdc_merge.mapping.columns import Shape
 from cdc_merge.mapping.large import LARGE_ROWS, Sorted
 from cdc_merge.model import (
+    DELETE,
     TRUNCATE,
     UNKNOWN,
     Change,
@@ -22,18 +24,34 @@ from cdc_merge.model import (
     Idle,
     MaybeValue,
     Parked,
+    Place,
     Position,
     RecordKey,
+    ResyncMoved,
     RowChange,
+    RowsRead,
     SnapshotBegan,
     SnapshotDone,
     SnapshotProgress,
     SnapshotRows,
+    SnapshotTable,
     Stamp,
     Transaction,
 )
+from cdc_merge.orders import FAILED, Resync
 from cdc_merge.ports import Scratch, StoreTransaction
+from cdc_merge.resyncs import Resyncs
 from cdc_merge.spool import Spool, in_pieces
+
+
+class Absent(NamedTuple):
+    """What an answer to a resync does not name: of the records `keys` that were looked for, those of which the source has
+    told nothing since the resync began are gone."""
+
+    entity: str
+    keys: tuple[str, ...]
+    resync: Resync
+    read: RowsRead
 
 
 class Taken(NamedTuple):
@@ -48,6 +66,7 @@ class Taken(NamedTuple):
     carried: Mapping[RecordKey, str] = {}
     shapes: tuple[Shape, ...] = ()
     is_piece: bool = False
+    absent: Absent | None = None
 
 
 # Rows of a large transaction that are mapped in one go.
@@ -75,6 +94,7 @@ class Intake:
         self.passed_us = 0
         self.snapshot_rows = 0
         self.snapshot_expected = 0
+        self.resyncs = Resyncs(source, mapper.tables())
         self._began: SnapshotBegan | None = None
         self._expected: dict[str, int] = {}
         self._copied: Counter[str] = Counter()
@@ -83,6 +103,7 @@ class Intake:
         self.position, self.clock = position, clock
         if not position.is_copying:
             self.passed_us = max(clock.wall_us, position.passed_us)
+        self.resyncs.is_held = position.is_copying
 
     def pieces(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> Iterator[Taken]:
         """As `take`; a large transaction in several pieces, which belong into one store transaction. Each record's change
@@ -100,14 +121,28 @@ class Intake:
             return self._snapshot_rows(delivery, tx)
         if isinstance(delivery, Idle):
             return self.idle(delivery, now_us)
+        if isinstance(delivery, RowsRead):
+            return self._rows_read(delivery, tx, now_us)
+        return self._copy_moved(delivery, tx, now_us)
+
+    def _copy_moved(
+        self, delivery: SnapshotBegan | SnapshotTable | SnapshotDone, tx: StoreTransaction, now_us: int
+    ) -> Taken:
         if isinstance(delivery, SnapshotBegan):
-            return self._snapshot_began(delivery, tx)
-        return self._snapshot_done(delivery)
+            return self._snapshot_began(delivery, tx, now_us)
+        if isinstance(delivery, SnapshotDone):
+            return self._snapshot_done(delivery)
+        assert self.position is not None, "a table of a copy ended before it began"
+        self.position = self.position._replace(copied=(*self.position.copied, delivery.table))
+        return Taken()
 
     def _transaction(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Taken:
         if self._is_repeated(delivery):
             return Taken()
-        mapped = self.mapper.transaction(delivery, self.clock, now_us, self._known(delivery.changes, tx))
+        if delivery.ticks:
+            mapped = self.mapper.told(delivery, self.clock, now_us)
+        else:
+            mapped = self.mapper.transaction(delivery, self.clock, now_us, self._known(delivery.changes, tx))
         self._save_identities(mapped, tx)
         self._passed(delivery, mapped, now_us)
         return Taken(
@@ -172,12 +207,18 @@ class Intake:
         self._reached(delivery.system, delivery.timeline, delivery.lsn)
         return Taken()
 
-    def _snapshot_began(self, delivery: SnapshotBegan, tx: StoreTransaction) -> Taken:
-        void = tx.forget_source(self.source)
+    def _snapshot_began(self, delivery: SnapshotBegan, tx: StoreTransaction, now_us: int) -> Taken:
+        void: Sequence[RecordKey] = ()
+        if delivery.lost is None:
+            void = tx.forget_source(self.source)
+        else:
+            self.resyncs.lost(self.clock, now_us, delivery.lost)
+        self.resyncs.is_held = True
         self._began = delivery
         self._expected, self._copied = self.mapper.expected(delivery.expected_rows), Counter()
         self.snapshot_rows, self.snapshot_expected = 0, sum(delivery.expected_rows.values())
-        self.position = Position(delivery.system, delivery.timeline, delivery.lsn, "running", self.slot)
+        state = "running" if delivery.lost is None else "again"
+        self.position = Position(delivery.system, delivery.timeline, delivery.lsn, state, self.slot)
         return Taken(void=tuple(void))
 
     def _snapshot_rows(self, delivery: SnapshotRows, tx: StoreTransaction) -> Taken:
@@ -191,15 +232,62 @@ class Intake:
 
     def _snapshot_done(self, delivery: SnapshotDone) -> Taken:
         assert self.position is not None, "a first copy ended before it began"
-        self.position = self.position._replace(lsn=delivery.lsn, snapshot="done")
+        self.position = self.position._replace(lsn=delivery.lsn, snapshot="done", copied=())
+        self.resyncs.is_held = False
         if self._began is not None:
             self.passed_us = max(self.passed_us, self._began.at_us)
         return Taken()
 
+    # ------------------------------------------------------------ rows read again
+
+    def _rows_read(self, read: RowsRead, tx: StoreTransaction, now_us: int) -> Taken:
+        resync = self.resyncs.answered(read)
+        if resync is None:
+            return Taken()
+        at_us = min(read.at_us, now_us)
+        mapped = self._mapped(read.rows, read, at_us)
+        self._save_identities(mapped, tx)
+        self.clock = mapped.clock
+        entity = self.resyncs.entity_of(resync)
+        there = (*mapped.changes, *self._mapped(read.moved, read, at_us).changes)
+        found = {change.key for change in there if change.entity == entity}
+        asked = () if read.problem else self.resyncs.asked_keys(resync)
+        absent = Absent(entity, tuple(key for key in asked if key not in found), resync, read._replace(at_us=at_us))
+        return Taken(mapped.changes, (), mapped.parked, shapes=mapped.shapes, absent=absent)
+
+    def _mapped(self, rows: tuple[RowChange, ...], read: RowsRead, at_us: int) -> Mapped:
+        began = SnapshotBegan(read.source, read.system, read.timeline, read.lsn, at_us, {})
+        return self.mapper.snapshot(SnapshotRows(self.source, rows), began, self.clock)
+
+    def gone(self, absent: Absent, keys: Iterable[str]) -> Iterator[Change]:
+        """The ends of rows that the source held and that are not there any more."""
+        read = absent.read
+        for ordinal, key in enumerate(keys, len(read.rows) + len(read.moved)):
+            self.clock = tick(self.clock, read.at_us)
+            place = Place(read.system, read.timeline, read.lsn, absent.resync.table, ordinal)
+            yield Change(absent.entity, key, self.clock, place, DELETE, {}, committed_us=read.at_us)
+
+    def read_again(self, absent: Absent, gone: int) -> ResyncMoved:
+        """The answer is taken; the next one may be asked for."""
+        read = absent.read
+        after = self.resyncs.advance(absent.resync, read, gone)
+        state = FAILED if read.problem else after.phase if after in self.resyncs.orders.resyncs else "done"
+        rows = len(read.rows) + len(read.moved)
+        return ResyncMoved(self.source, after.table, state, after.rows, after.expected, rows, gone, read.problem)
+
+    def save(self, tx: StoreTransaction) -> None:
+        """All that is remembered."""
+        if self.position is not None:
+            tx.save_position(self.source, self.position._replace(passed_us=self.passed_us), self.clock)
+        if self.resyncs.is_changed:
+            tx.save_orders(self.source, self.resyncs.orders)
+            self.resyncs.is_changed = False
+
     def _reached(self, system: str, timeline: int, lsn: int) -> None:
         snapshot = self.position.snapshot if self.position else "none"
         lsn = max(lsn, self.position.lsn) if self.position else lsn
-        self.position = Position(system, timeline, lsn, snapshot, self.slot)
+        copied = self.position.copied if self.position else ()
+        self.position = Position(system, timeline, lsn, snapshot, self.slot, copied=copied)
 
 
 def carried(change: Change, held: Callable[[str], MaybeValue], fields: frozenset[str]) -> Change:

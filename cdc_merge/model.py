@@ -149,12 +149,20 @@ class Message(NamedTuple):
     transactional: bool
 
 
+ToldRow: TypeAlias = tuple[
+    str, str, str, int, int, str, "Mapping[str, tuple[MaybeValue, MaybeValue]]", "str | None", "str | None"
+]
+"""A change mapped where it was read: entity, table, key, tick, ordinal, row, fields, actor, identity. What the whole transaction
+shares, and the clock, are not in it."""
+
+
 class Transaction(NamedTuple):
     """One committed source transaction, complete and in commit order.
 
     `end_lsn` is the commit's end: confirming it means that this transaction never comes again.
     `origin` is the replication origin's name when the transaction was applied under one. `changes` may be read as often
-    as needed; those of a large transaction are not in memory.
+    as needed; those of a large transaction are not in memory. `ticks` is not 0 when its rows were mapped where they were read: so
+    many steps of the source's clock they take, `told` is what they tell, and `changes` is empty.
     """
 
     source: str
@@ -165,6 +173,13 @@ class Transaction(NamedTuple):
     origin: str | None
     messages: tuple[Message, ...]
     changes: Sequence[RowChange]
+    told: tuple[ToldRow, ...] = ()
+    ticks: int = 0
+
+    @property
+    def size(self) -> int:
+        """Row changes, as far as they are known here."""
+        return self.ticks or len(self.changes)
 
 
 class Idle(NamedTuple):
@@ -288,6 +303,15 @@ class SourceStatus:
 class RecordKey(NamedTuple):
     entity: str
     key: str
+
+
+class Missing(NamedTuple):
+    """A source that does not have a record, where that is told (`on_missing: report`). `since_us`: stamp time."""
+
+    entity: str
+    key: str
+    source: str
+    since_us: int
 
 
 class Copy(NamedTuple):
@@ -527,6 +551,22 @@ class SnapshotProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class ResyncMoved:
+    """A piece of a table was read again and is on disk: `rows` of about `expected` so far. With it `read` rows came, and
+    `gone` records were found not to be there. `state` is rows, missing (what no piece named is looked for), done or
+    failed."""
+
+    source: str
+    table: str
+    state: str
+    rows: int
+    expected: int
+    read: int
+    gone: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DetectionDegraded:
     """A change met a record of which something was removed by retention. `reason`: tombstone_removed (it cannot be told
     whether its row was deleted or never seen), history_removed (it is older than what is left, and is not merged)."""
@@ -548,7 +588,7 @@ class ConfigReloaded:
 
 Fact: TypeAlias = (
     "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress | DetectionDegraded"
-    " | ConfigReloaded"
+    " | ConfigReloaded | ResyncMoved"
 )
 
 EMPTY: Final[Mapping[str, Value]] = {}
@@ -563,3 +603,4 @@ class Figures:
     watermark_us: int = 0
     conflicts_open: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     oldest_open_us: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    missing: Mapping[tuple[str, str], int] = field(default_factory=dict)

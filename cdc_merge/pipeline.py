@@ -8,11 +8,12 @@ pipeline knows neither what a source is nor where the store is, and it owns no t
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
+from cdc_merge import absence
 from cdc_merge.decision.asking import Answers, all_questions, answers_itself
 from cdc_merge.decision.drift import WHOLE_TABLE, Announced, drifted
 from cdc_merge.decision.expression import Compile
@@ -20,7 +21,7 @@ from cdc_merge.decision.queue import Asked, Moment, announced, answered, asked, 
 from cdc_merge.decision.rules import duplicate
 from cdc_merge.decision.rules.rulebook import rulebooks
 from cdc_merge.duplicates import Duplicates
-from cdc_merge.intake import Intake, Taken, carried, is_large, truncations
+from cdc_merge.intake import Absent, Intake, Taken, carried, is_large, truncations
 from cdc_merge.merge.moves import came_from, destinations
 from cdc_merge.merge.record import PRESENT, Record
 from cdc_merge.model import (
@@ -41,9 +42,12 @@ from cdc_merge.model import (
     SnapshotRows,
     Transaction,
 )
+from cdc_merge.orders import NO_ORDERS
 from cdc_merge.plan import Plan
 from cdc_merge.ports import Observer, Source, Store, StoreTransaction
 from cdc_merge.records import Entry, Records
+from cdc_merge.rejudging import Rejudging
+from cdc_merge.resyncs import LOOKED_FOR, Scan
 from cdc_merge.retention import Retention
 from cdc_merge.timers import Timers
 
@@ -110,6 +114,7 @@ class Pipeline:
         self.records = Records(plan)
         self.timers = Timers()
         self.duplicates = Duplicates(store)
+        self.rejudging = Rejudging(store)
         self._retention = Retention(plan, self.records.entities())
         self._lost: frozenset[str] = frozenset()
         self._swept_us = 0
@@ -119,16 +124,24 @@ class Pipeline:
 
     def resume(self) -> None:
         """Take up where the store left off: clocks, positions, timers, conflicts that were settling."""
-        positions = self._store.positions()
+        positions, orders = self._store.positions(), self._store.orders()
         for _, intake in self._sources:
             if intake.source in positions:
                 intake.resume(*positions[intake.source])
+            intake.resyncs.resume(orders.get(intake.source, NO_ORDERS))
         self.timers.move(self._store.due())
         self._lost = self._store.lost()
         self.duplicates.follow(self._plan)
+        self.rejudging.follow(self._plan, self._copied())
         for conflict in self._store.unfinished_conflicts():
-            if conflict.status == "settling":
+            if conflict.status == "settling" and conflict.question.entity in self._plan.entities:
                 self._settling[conflict.id] = conflict
+
+    def _copied(self) -> frozenset[str]:
+        """The sources whose first copies are complete."""
+        positions = [intake.position for _, intake in self._sources]
+        names = [intake.source for _, intake in self._sources]
+        return frozenset(n for n, at in zip(names, positions, strict=True) if at is not None and at.snapshot == "done")
 
     def follow(self, plan: Plan) -> None:
         """Go on by another plan of the same sources, mappings and merges. Between two batches only. ExpressionError
@@ -138,6 +151,7 @@ class Pipeline:
         self.records = Records(plan)
         self._retention = Retention(plan, self.records.entities())
         self.duplicates.follow(plan)
+        self.rejudging.follow(plan, self._copied())
 
     @property
     def watermark_us(self) -> int:
@@ -174,9 +188,11 @@ class Pipeline:
                 for _, intake, deliveries in taken:
                     batch.take(intake, deliveries, tx)  # 1, 2
                 batch.fold(tx)  # 3, 4
+                batch.look_for_missing([intake for _, intake, _ in taken], tx)
                 self.records.touch(self.timers.passed(self.watermark_us, PAGE), tx)
                 self.records.touch(self.duplicates.page(tx), tx)
-                moved = [*batch.review(tx)]  # 5
+                self.records.touch(self.rejudging.page(tx, self.records), tx)
+                moved = self.rejudging.ended(batch.review(tx), self.moment(now_us))  # 5
                 moved += self._announce(now_us, [*batch.moved, *moved])
                 tx.save_conflicts(moved)  # 6
                 moved = [*batch.moved, *moved]
@@ -184,9 +200,7 @@ class Pipeline:
                 if batch.due:
                     tx.save_due(batch.due)
                 for _, intake, _ in taken:
-                    if intake.position is not None:
-                        position = intake.position._replace(passed_us=intake.passed_us)
-                        tx.save_position(intake.source, position, intake.clock)
+                    intake.save(tx)
                 ready = perf_counter()
             batch.seconds["commit"] = perf_counter() - ready
         except BaseException:
@@ -195,9 +209,12 @@ class Pipeline:
         self._saved_us = now_us
         self.timers.move(batch.due)
         self.duplicates.committed()
-        self.records.removed(removed)
+        self.rejudging.committed()
+        self.records.removed([*removed, *self.rejudging.strangers])
         self._lost |= {key.entity for key in removed}
         self._remember(moved)
+        if self._copied() != self.rejudging.copied:
+            self.rejudging.follow(self._plan, self._copied())
         for source, intake, _ in taken:
             if intake.position is not None and not intake.position.is_copying:
                 source.confirm(intake.position.lsn)
@@ -217,8 +234,10 @@ class Pipeline:
         return Moment(now_us, self._new_id, self._plan.policy)
 
     def _due(self, now_us: int) -> bool:
+        if any(intake.resyncs.scan() is not None or intake.resyncs.is_changed for _, intake in self._sources):
+            return True
         watermark_us = self.watermark_us
-        if self.timers.is_due(watermark_us) or self.duplicates.is_due:
+        if self.timers.is_due(watermark_us) or self.duplicates.is_due or self.rejudging.is_due:
             return True
         return any(announced(c, watermark_us, now_us, self._plan.settle_us) for c in self._settling.values())
 
@@ -266,6 +285,11 @@ class Pipeline:
         return self._store.conflicts(where, None, PAGE)
 
     # ------------------------------------------------------------ what the store must be asked
+
+    def page_of(self, scan: Scan) -> tuple[list[str], bool]:
+        """Records of an entity, and whether they are the last."""
+        keys = self._store.records(scan.entity, scan.after, LOOKED_FOR)
+        return keys, len(keys) < LOOKED_FOR
 
     def held_keys(self, entity: str, source: str, tx: StoreTransaction) -> Iterator[str]:
         """The keys of all records of which the source holds a row, those of this batch included."""
@@ -390,7 +414,7 @@ class Batch:
 
     def _count(self, source: str, transaction: Transaction) -> None:
         self.commits.setdefault(source, []).append(transaction.commit_us)
-        self.rows.setdefault(source, []).append(len(transaction.changes))
+        self.rows.setdefault(source, []).append(transaction.size)
         if not self._pipeline.is_latest(source, transaction.commit_us):
             self.behind[(source, "own" if transaction.origin is None else "origin")] += 1
 
@@ -415,8 +439,38 @@ class Batch:
             keys = self._pipeline.held_keys(truncated.entity, intake.source, tx)
             self._pending.extend(truncations(truncated, keys, taken.committed_us))
             self.changes[(intake.source, truncated.entity, "truncate")] += 1
+        if taken.absent is not None:
+            changes = (*changes, *self._gone(intake, taken.absent, tx))
         self._pending.extend(changes)
         self.changes.update([(intake.source, change.entity, change.row) for change in changes])
+
+    def _gone(self, intake: Intake, absent: Absent, tx: StoreTransaction) -> list[Change]:
+        """The ends of the rows that a source was asked for and does not hold any more."""
+        self.fold(tx)
+        unnamed = self._unnamed(intake.source, Scan(absent.entity, None, absent.resync.since), absent.keys, tx)
+        gone = list(intake.gone(absent, unnamed))
+        self.facts.append(intake.read_again(absent, len(gone)))
+        return gone
+
+    def _unnamed(self, source: str, scan: Scan, keys: Iterable[str], tx: StoreTransaction) -> list[str]:
+        """Those of the records that the source is said to hold, and of which it has told nothing since."""
+        wanted = [RecordKey(scan.entity, key) for key in keys]
+        records = self._pipeline.records
+        records.load(wanted, tx)
+        rows = {key.key: records.get(key).record.rows.get(source) for key in wanted}
+        return [
+            key
+            for key, row in rows.items()
+            if row is not None and row.presence == PRESENT and (row.last is None or row.last <= scan.since)
+        ]
+
+    def look_for_missing(self, intakes: Iterable[Intake], tx: StoreTransaction) -> None:
+        """One page of the records that a resync has to go through in the end, of each source."""
+        for intake in intakes:
+            scan = intake.resyncs.scan()
+            if scan is not None:
+                keys, is_last = self._pipeline.page_of(scan)
+                intake.resyncs.scanned(self._unnamed(intake.source, scan, keys, tx), None if is_last else keys[-1])
 
     def _carried(self, source: str, change: Change, came: Mapping[RecordKey, str], tx: StoreTransaction) -> Change:
         left = came.get(RecordKey(change.entity, change.key))
@@ -476,6 +530,7 @@ class Batch:
         for key, entry in records.touched.items():
             yield from self._review(key, entry, self._targets(entry.record, tx))
         yield from self._pipeline.duplicates.review(tx, records, self._pipeline.rulebooks, self._moment)
+        absence.note(tx, records.touched, self._pipeline.rejudging.copied)
         self.seconds["questions"] = self.seconds.get("questions", 0.0) + perf_counter() - started
 
     def _traced_us(self, entry: Entry) -> int | None:

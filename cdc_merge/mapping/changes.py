@@ -95,6 +95,10 @@ class Mapper:
         self._announced: dict[str, Relation] = {}
         self._shapes: list[Shape] = []
 
+    def tables(self) -> dict[str, Sequence[TableMap]]:
+        """How each table of the source is mapped: to one entity or several."""
+        return {**self._tables}
+
     def expected(self, rows: Mapping[str, int]) -> dict[str, int]:
         """Rows by table as rows by entity; 0 where the server has no estimate."""
         found: dict[str, int] = {}
@@ -120,6 +124,45 @@ class Mapper:
                 if identity is not None:
                     wanted.setdefault(how.label, set()).add(identity)
         return wanted
+
+    def looks_up(self, changes: Sequence[RowChange]) -> bool:
+        """Whether any of these rows can only be placed with what the store remembers."""
+        relation: Relation | None = None
+        for change in changes:
+            if change.relation is not relation:
+                relation = change.relation
+                if any(how.looked_up for how in self._read(relation)):
+                    return True
+        return False
+
+    def told(self, tx: Transaction, clock: Stamp, now_us: int) -> Mapped:
+        """As `transaction`, of one that was mapped where it was read."""
+        source, system, timeline, lsn, committed_us, *_ = tx
+        commit_us = cut(committed_us, now_us, self._plan.max_ahead_us)
+        wall_us, first = (commit_us, 0) if commit_us > clock.wall_us else (clock.wall_us, clock.counter + 1)
+        changes = tuple(
+            [
+                _new_tuple(
+                    Change,
+                    (
+                        entity,
+                        key,
+                        _new_tuple(Stamp, (wall_us, first + tick_of, source)),
+                        _new_tuple(Place, (system, timeline, lsn, table, ordinal)),
+                        row,
+                        fields,
+                        actor,
+                        None,
+                        committed_us,
+                        identity,
+                        None,
+                        None,
+                    ),
+                )
+                for entity, table, key, tick_of, ordinal, row, fields, actor, identity in tx.told
+            ]
+        )
+        return Mapped(changes, Stamp(wall_us, first + tx.ticks - 1, source), {}, cut_us=committed_us - commit_us)
 
     def transaction(self, tx: Transaction, clock: Stamp, now_us: int, known: Mapping[tuple[str, str], str]) -> Mapped:
         """Map one transaction. `clock` is the last stamp given out; `known`: (table, identity) → business key."""

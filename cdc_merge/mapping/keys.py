@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias
+from urllib.parse import unquote
 
 from cdc_merge.mapping.documents import plain
 from cdc_merge.mapping.values import Reader
@@ -48,6 +49,16 @@ def key_text(parts: Sequence[Value]) -> str:
     if len(parts) == 1:
         return value_text(parts[0])
     return ",".join(encoded(value_text(part)) for part in parts)
+
+
+def key_parts(text: str, count: int) -> tuple[str, ...]:
+    """The parts of a key of `count` parts, as `value_text` wrote them. ValueError when there are not so many."""
+    if count == 1:
+        return (text,)
+    parts = tuple(unquote(part) for part in text.split(","))
+    if len(parts) != count:
+        raise ValueError(f"the key has {len(parts)} parts where {count} are expected")
+    return parts
 
 
 def key_reader(columns: Sequence[tuple[int, Reader]]) -> KeyReader:

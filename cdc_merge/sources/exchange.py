@@ -20,7 +20,8 @@ from cdc_merge.spool import RowSpool
 class Exchange:
     """`wake` tells the pipeline that something arrived; `woken` is readable when the reader is to look up.
 
-    `wanted` are rows to be read again; the reader clears it with its answer. `delivered` is how far everything is in the queue, `confirmed_lsn` how far the pipeline has it on disk.
+    `wanted` are rows to be read again; the reader clears it with its answer.
+    `delivered` is how far everything is in the queue, `confirmed_lsn` how far the pipeline has it on disk.
     `directory` is where the rows of large transactions wait.
     """
 
