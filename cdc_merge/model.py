@@ -314,6 +314,15 @@ class Missing(NamedTuple):
     since_us: int
 
 
+class Missing(NamedTuple):
+    """A source that does not have a record, where that is told (`on_missing: report`). `since_us`: stamp time."""
+
+    entity: str
+    key: str
+    source: str
+    since_us: int
+
+
 class Copy(NamedTuple):
     """Marks a change that repeats somebody else's write. `of` names the writes by place (our write-back);
     `from_source` (message cdc_merge.copy) teaches all that this source had seen."""
@@ -603,4 +612,5 @@ class Figures:
     watermark_us: int = 0
     conflicts_open: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     oldest_open_us: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    missing: Mapping[tuple[str, str], int] = field(default_factory=dict)
     missing: Mapping[tuple[str, str], int] = field(default_factory=dict)

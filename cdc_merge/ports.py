@@ -17,6 +17,7 @@ from cdc_merge.model import (
     Delivery,
     Fact,
     Figures,
+    Missing,
     Position,
     RecordKey,
     SourceStatus,
@@ -162,6 +163,22 @@ class StoreTransaction(Protocol):
         """The entity's records up to the key `reached` have their digests under these rules; None: all of them."""
         ...
 
+    def save_judged(self, entity: str, policy: str, reached: str | None) -> None:
+        """The entity's records up to the key `reached` were judged by this policy; None: all of them."""
+        ...
+
+    def missing_of(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, Mapping[str, int]]:
+        """The sources that lack these records, and since when (µs), as far as that is told; others are left out."""
+        ...
+
+    def save_missing(self, missing: Mapping[RecordKey, Mapping[str, int]]) -> None:
+        """Which sources lack each of these records, in place of what was kept of it."""
+        ...
+
+    def forget_missing(self, entity: str) -> None:
+        """It is told no more which records of the entity are missing."""
+        ...
+
     def forget_source(self, source: str) -> list[RecordKey]:
         """Remove all history and identities of a source whose first copy did not finish; the records it touched."""
         ...
@@ -204,6 +221,15 @@ class Store(Protocol):
 
     def indexed(self) -> Mapping[str, tuple[str, str | None]]:
         """What `save_indexed` kept: entity → the rules, the key reached."""
+        ...
+
+    def judged(self) -> Mapping[str, tuple[str, str | None]]:
+        """What `save_judged` kept: entity → the policy, the key reached."""
+        ...
+
+    def missing(self, where: tuple[str, str | None], after: str | None, limit: int) -> list[Missing]:
+        """What `save_missing` kept of an entity and, if one is named, a source, in the order of keys: those of at most
+        `limit` records after the key `after`."""
         ...
 
     def lost(self) -> frozenset[str]:

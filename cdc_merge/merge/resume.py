@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Final
 
 from cdc_merge.history.order import ordered
@@ -11,15 +12,39 @@ from cdc_merge.merge.fold import advance
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.units import Units
 from cdc_merge.model import Base, Change
-from cdc_merge.plan import Plan
+from cdc_merge.plan import EntityPlan, FieldPlan, Plan
 
 # Raise it when the fold itself answers differently than before: bases that it made then are not used any more.
 FOLD: Final = 1
 
 
 def policy_of(plan: Plan) -> str:
-    """All that a base depends on beside the history."""
-    return f"{FOLD}/{plan.max_ahead_us}/{plan.policy}"
+    """All that a base depends on beside the history: how fields merge, not how conflicts are judged."""
+    meaning = [_meaning(entity) for _, entity in sorted(plan.entities.items())]
+    return f"{FOLD}/{plan.max_ahead_us}/sha256:{sha256(repr(meaning).encode()).hexdigest()}"
+
+
+def _meaning(entity: EntityPlan) -> tuple[object, ...]:
+    mapped = [(source, sorted(fields)) for source, fields in sorted(entity.mapped.items())]
+    units = sorted({**entity.fields, **entity.groups}.items())
+    return entity.name, entity.sources, entity.deletes, mapped, [_merges(unit) for _, unit in units]
+
+
+def _merges(unit: FieldPlan) -> tuple[object, ...]:
+    """Where differences are timed, since when a value stands depends on what a rule answers by itself."""
+    timed = unit.tolerance_us is not None
+    options = _settings(unit.options, timed=timed)
+    return unit.name, unit.merge, options, unit.normalize, unit.agreement, unit.members, timed, unit.auto if timed else ()
+
+
+def _settings(options: Mapping[str, object], *, timed: bool) -> list[tuple[str, object]]:
+    """A merge type's own settings; of a map's keys not how their conflicts are judged."""
+    judging = ("severity",) if timed else ("severity", "auto")
+    return [
+        (name, _settings(option, timed=timed) if isinstance(option, Mapping) else option)
+        for name, option in sorted(options.items())
+        if name not in judging
+    ]
 
 
 def folded(

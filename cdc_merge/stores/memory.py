@@ -6,6 +6,7 @@ step. `Disk` is what outlives a worker: a second store on the same disk sees wha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from threading import Lock
 from typing import Final, TypeVar
 
 from cdc_merge.errors import NotFound, StoreUnavailable
-from cdc_merge.model import Base, Change, Conflict, Figures, Place, Position, RecordKey, Stamp
+from cdc_merge.model import Base, Change, Conflict, Figures, Missing, Place, Position, RecordKey, Stamp
 from cdc_merge.orders import SourceOrders
 from cdc_merge.ports import NO_DIGESTS, NOTHING_FOLDED, ROOT_SLOT
 from cdc_merge.stores.queue import CLOSED, FILTERS, OPEN, matches
@@ -42,6 +43,8 @@ class Disk:
     digests: dict[RecordKey, frozenset[bytes]] = field(default_factory=dict)
     holders: dict[tuple[str, bytes], frozenset[str]] = field(default_factory=dict)
     indexed: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    judged: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    missing: dict[RecordKey, Mapping[str, int]] = field(default_factory=dict)
     claimed: tuple[object, str] | None = None
     lock: Lock = field(default_factory=Lock)
     writing: Lock = field(default_factory=Lock)
@@ -63,6 +66,8 @@ class MemoryTransaction:
         self._digests: dict[RecordKey, frozenset[bytes]] = {}
         self._holders: dict[tuple[str, bytes], frozenset[str]] = {}
         self._indexed: dict[str, tuple[str, str | None]] = {}
+        self._judged: dict[str, tuple[str, str | None]] = {}
+        self._missing: dict[RecordKey, Mapping[str, int] | None] = {}
 
     def histories(
         self, keys: Iterable[RecordKey], after: Mapping[RecordKey, Stamp] = NOTHING_FOLDED
@@ -172,6 +177,19 @@ class MemoryTransaction:
     def save_indexed(self, entity: str, rules: str, reached: str | None) -> None:
         self._indexed[entity] = (rules, reached)
 
+    def save_judged(self, entity: str, policy: str, reached: str | None) -> None:
+        self._judged[entity] = (policy, reached)
+
+    def missing_of(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, Mapping[str, int]]:
+        kept: dict[RecordKey, Mapping[str, int] | None] = {**self._disk.missing, **self._missing}
+        return {RecordKey(*key): found for key in keys if (found := kept.get(RecordKey(*key)))}
+
+    def save_missing(self, missing: Mapping[RecordKey, Mapping[str, int]]) -> None:
+        self._missing.update({key: sources or None for key, sources in missing.items()})
+
+    def forget_missing(self, entity: str) -> None:
+        self._missing.update({key: None for key in {**self._disk.missing, **self._missing} if key.entity == entity})
+
     def forget_source(self, source: str) -> list[RecordKey]:
         touched = []
         for record in sorted(self._disk.trails.keys() | self._trails.keys()):
@@ -200,6 +218,8 @@ class MemoryTransaction:
             _lay_over(disk.digests, {key: held or None for key, held in self._digests.items()})
             _lay_over(disk.holders, {named: keys or None for named, keys in self._holders.items()})
             disk.indexed.update(self._indexed)
+            disk.judged.update(self._judged)
+            _lay_over(disk.missing, self._missing)
 
     def _trail(self, record: RecordKey) -> _Trail:
         return self._trails[record] if record in self._trails else self._disk.trails.get(record, {})
@@ -297,6 +317,18 @@ class MemoryStore:
         with self._reading() as disk:
             return dict(disk.indexed)
 
+    def judged(self) -> Mapping[str, tuple[str, str | None]]:
+        with self._reading() as disk:
+            return dict(disk.judged)
+
+    def missing(self, where: tuple[str, str | None], after: str | None, limit: int) -> list[Missing]:
+        entity, wanted = where
+        with self._reading() as disk:
+            kept = sorted(key for key in disk.missing if key.entity == entity and (after is None or key.key > after))
+            found = [[Missing(*key, *each) for each in sorted(disk.missing[key].items())] for key in kept]
+        named = [[each for each in several if wanted in (None, each.source)] for several in found]
+        return [each for several in [several for several in named if several][:limit] for each in several]
+
     def lost(self) -> frozenset[str]:
         with self._reading() as disk:
             return frozenset(disk.lost)
@@ -312,7 +344,10 @@ class MemoryStore:
             kind, since = (question.entity, question.kind, question.severity), (question.entity, question.severity)
             count[kind] = count.get(kind, 0) + 1
             oldest[since] = min(conflict.raised_us, oldest.get(since, conflict.raised_us))
-        return Figures(history_changes=history_changes, conflicts_open=count, oldest_open_us=oldest)
+        missing = Counter((key.entity, source) for key, sources in disk.missing.items() for source in sources)
+        return Figures(
+            history_changes=history_changes, conflicts_open=count, oldest_open_us=oldest, missing=dict(missing)
+        )
 
     def close(self) -> None:
         """Let go of the claim; the disk stays for the next store on it."""

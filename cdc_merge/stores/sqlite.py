@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any, Final
 
 from cdc_merge.errors import NotFound, StoreUnavailable
-from cdc_merge.model import Base, Change, Conflict, Figures, Position, RecordKey, Stamp
+from cdc_merge.model import Base, Change, Conflict, Figures, Missing, Position, RecordKey, Stamp
 from cdc_merge.orders import SourceOrders
 from cdc_merge.ports import NO_DIGESTS, NOTHING_FOLDED
 from cdc_merge.stores.encoding import decode_conflict, encode_conflict
@@ -127,6 +127,21 @@ class SqliteTransaction:
     def save_indexed(self, entity: str, rules: str, reached: str | None) -> None:
         self._cursor.execute(SQL["save_indexed"], (entity, rules, reached))
 
+    def save_judged(self, entity: str, policy: str, reached: str | None) -> None:
+        self._cursor.execute(SQL["save_judged"], (entity, policy, reached))
+
+    def missing_of(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, Mapping[str, int]]:
+        found = {RecordKey(*key): dict(self._cursor.execute(SQL["missing_of"], key).fetchall()) for key in keys}
+        return {key: sources for key, sources in found.items() if sources}
+
+    def save_missing(self, missing: Mapping[RecordKey, Mapping[str, int]]) -> None:
+        self._cursor.executemany(SQL["forget_missing"], missing)
+        rows = [(*key, source, since_us) for key, sources in missing.items() for source, since_us in sources.items()]
+        self._cursor.executemany(SQL["save_missing"], rows)
+
+    def forget_missing(self, entity: str) -> None:
+        self._cursor.execute(SQL["forget_missing_of"], (entity,))
+
     def forget_source(self, source: str) -> list[RecordKey]:
         self._cursor.execute(SQL["forget_identities"], (source,))
         return self.forget_history(source)
@@ -236,6 +251,15 @@ class SqliteStore:
         with self._readers.reading() as cursor:
             return {entity: (rules, reached) for entity, rules, reached in cursor.execute(SQL["indexed"])}
 
+    def judged(self) -> Mapping[str, tuple[str, str | None]]:
+        with self._readers.reading() as cursor:
+            return {entity: (policy, reached) for entity, policy, reached in cursor.execute(SQL["judged"])}
+
+    def missing(self, where: tuple[str, str | None], after: str | None, limit: int) -> list[Missing]:
+        page = {"entity": where[0], "source": where[1], "after": after, "limit": limit}
+        with self._readers.reading() as cursor:
+            return [Missing(*row) for row in cursor.execute(SQL["missing"], page)]
+
     def lost(self) -> frozenset[str]:
         with self._readers.reading() as cursor:
             return frozenset(entity for (entity,) in cursor.execute(SQL["lost"]))
@@ -244,6 +268,7 @@ class SqliteStore:
         with self._readers.reading() as cursor:
             (history_changes,) = cursor.execute(SQL["history_changes"]).fetchone()
             groups = cursor.execute(SQL["open_conflicts"]).fetchall()
+            missing = cursor.execute(SQL["missing_counts"]).fetchall()
         oldest: dict[tuple[str, str], int] = {}
         for entity, _, severity, _, raised_us in groups:
             oldest[entity, severity] = min(raised_us, oldest.get((entity, severity), raised_us))
@@ -251,6 +276,7 @@ class SqliteStore:
             history_changes=history_changes,
             conflicts_open={(entity, kind, severity): count for entity, kind, severity, count, _ in groups},
             oldest_open_us=oldest,
+            missing={(entity, source): count for entity, source, count in missing},
         )
 
     def close(self) -> None:

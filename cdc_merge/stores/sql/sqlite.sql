@@ -348,6 +348,43 @@ REPLACE INTO unique_index (entity, rules, reached) VALUES (?, ?, ?)
 -- Read when a worker starts.
 SELECT entity, rules, reached FROM unique_index
 
+-- name: save_judged
+-- Once a page.
+REPLACE INTO judged (entity, policy, reached) VALUES (?, ?, ?)
+
+-- name: judged
+-- Read when a worker starts.
+SELECT entity, policy, reached FROM judged
+
+-- name: missing_of
+-- Asked one by one, like `record`.
+SELECT source, since_us FROM missing WHERE entity = ? AND key = ?
+
+-- name: save_missing
+-- A source that lacks a record.
+REPLACE INTO missing (entity, key, source, since_us) VALUES (?, ?, ?, ?)
+
+-- name: forget_missing
+-- The sources are told anew.
+DELETE FROM missing WHERE entity = ? AND key = ?
+
+-- name: forget_missing_of
+-- The entity's records are not looked for any more.
+DELETE FROM missing WHERE entity = ?
+
+-- name: missing
+-- A page of records; all sources of one stay together.
+SELECT entity, key, source, since_us FROM missing
+WHERE entity = :entity AND (:source IS NULL OR source = :source) AND key IN (
+    SELECT DISTINCT key FROM missing
+    WHERE entity = :entity AND (:source IS NULL OR source = :source) AND (:after IS NULL OR key > :after)
+    ORDER BY key LIMIT :limit)
+ORDER BY key, source
+
+-- name: missing_counts
+-- Read when somebody scrapes.
+SELECT entity, source, count(*) FROM missing GROUP BY entity, source
+
 -- name: history_changes
 -- The running count.
 SELECT history_changes FROM figure
