@@ -9,7 +9,7 @@ at again, a page a batch; until then those not yet reached match by the earlier 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -137,17 +137,27 @@ class _Entity:
         return reviewed(known, found, moment, is_decided=self._is_decided)
 
     def _suspects(self, entries: Mapping[str, Entry]) -> set[str]:
-        """The records whose sets may have changed; the index is up to date from here on."""
+        """The records whose sets may have changed; the index is up to date from here on. Who held what a record gave up
+        is looked at as well: when rules change, a set moves as one."""
+        latest = {key: self._held(entry.record, self._count) for key, entry in entries.items()}
+        found = {key for key, entry in entries.items() if _was_asked(entry)}
+        done = dict[str, frozenset[bytes]]()
+        while latest:
+            left = self._save(latest)
+            done |= latest
+            near = {key for gone in left.values() for digest in gone for key in self.keys_with(digest)}
+            found |= left.keys() | near
+            others = sorted(near - done.keys())
+            records = self._loaded(others)
+            latest = {key: self._held(record, _uncounted) for key, record in zip(others, records, strict=True)}
+        self._keys.clear()
+        return found | {key for key, its in done.items() if any(len(self.keys_with(each)) > 1 for each in its)}
 
-        def count(rule: str, said: str) -> None:
-            self._rulebook.tally[rule, said] += 1
+    def _held(self, record: Record, count: Callable[[str, str], None]) -> frozenset[bytes]:
+        return frozenset(digests(record, self._rulebook.unique, count))
 
-        rules = self._rulebook.unique
-        held = {key: frozenset(digests(entry.record, rules, count)) for key, entry in entries.items()}
-        left = self._save(held)
-        found = {key for gone in left.values() for digest in gone for key in self.keys_with(digest)}
-        found |= left.keys() | {key for key, entry in entries.items() if _was_asked(entry)}
-        return found | {key for key, its in held.items() if any(len(self.keys_with(each)) > 1 for each in its)}
+    def _count(self, rule: str, said: str) -> None:
+        self._rulebook.tally[rule, said] += 1
 
     def _question(self, keys: Sequence[str]) -> Question | None:
         """What is asked about records that match, as far as they do by the present rules."""

@@ -504,6 +504,21 @@ def test_what_people_dismissed_is_not_asked_again_until_another_record_joins(sto
     assert found.records == ("1", "2", "3")
 
 
+def test_a_set_that_the_new_rules_leave_together_keeps_its_question(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_merge.duplicates.PAGE", 1)
+    book = two("7", "7")
+    book.write("B", "3", tax_no="7")
+    worker = Worker(plan_of(shop(TAX)), store)
+    worker.merge(book.changes)
+    before = worker.ids()
+    worker.begin_anew(plan_of(shop(replace(TAX, normalize=("trim",)))))
+    worker.settle()
+    assert worker.ids() == before
+    assert [each.status for each in store.conflicts({}, None, 9)] == ["settling"]
+
+
 def test_records_of_before_a_rule_was_added_are_looked_at_again_page_by_page(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
