@@ -49,9 +49,7 @@ def review(
         if conflict is None:
             moved.append(_raised(question, moment))
         elif conflict.question != question:
-            moved.append(
-                replace(conflict, question=question, revision=conflict.revision + 1, policy=moment.policy)
-            )
+            moved.append(replace(conflict, question=question, revision=conflict.revision + 1, policy=moment.policy))
     for identity, conflict in known.items():
         if identity not in found:
             moved.append(_closed(record, conflict, moment))

@@ -34,7 +34,16 @@ def _merges(unit: FieldPlan) -> tuple[object, ...]:
     """Where differences are timed, since when a value stands depends on what a rule answers by itself."""
     timed = unit.tolerance_us is not None
     options = _settings(unit.options, timed=timed)
-    return unit.name, unit.merge, options, unit.normalize, unit.agreement, unit.members, timed, unit.auto if timed else ()
+    return (
+        unit.name,
+        unit.merge,
+        options,
+        unit.normalize,
+        unit.agreement,
+        unit.members,
+        timed,
+        unit.auto if timed else (),
+    )
 
 
 def _settings(options: Mapping[str, object], *, timed: bool) -> list[tuple[str, object]]:
