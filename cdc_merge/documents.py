@@ -292,8 +292,8 @@ def kind_of(change: Change) -> str:
     return _GENUINE_KINDS.get(change.row, "write")
 
 
-def history_json(changes: Iterable[Change]) -> Fields:
-    return page_json([change_json(change) for change in changes])
+def history_json(changes: Iterable[Change], next_cursor: str | None = None) -> Fields:
+    return page_json([change_json(change) for change in changes], next_cursor)
 
 
 def change_json(change: Change) -> Fields:

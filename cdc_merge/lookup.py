@@ -19,7 +19,7 @@ from cdc_merge.merge.reading import merged
 from cdc_merge.merge.resume import folded as base_and_tail
 from cdc_merge.merge.resume import policy_of
 from cdc_merge.merge.units import Units
-from cdc_merge.model import Base, Change, Conflict, Explanation, MergedRecord, RecordKey, SourceStatus, Stamp
+from cdc_merge.model import Base, Change, Conflict, Explanation, MergedRecord, RecordKey, SourceStatus, Stamp, stamp_from_text
 from cdc_merge.plan import Plan, Rule
 from cdc_merge.ports import Store
 
@@ -69,9 +69,11 @@ class Lookup:
         found = [self.record(RecordKey(entity, key), None) for key in keys.items]
         return Page([record for record in found if record is not None], keys.next_cursor)
 
-    def history(self, record: RecordKey) -> Sequence[Change]:
+    def history(self, record: RecordKey, cursor: str | None, limit: int) -> Page[Change]:
         self._entity(record.entity)
-        return self._store.history(record)
+        after = _after(cursor) if cursor else None
+        found = self._store.history_page(record, after, limit + 1)
+        return Page(found[:limit], _behind(found[:limit], after) if len(found) > limit else None)
 
     def explain(self, record: RecordKey, field: str) -> Explanation | None:
         self._entity(record.entity)
@@ -124,6 +126,24 @@ def _refuse_before(base: Base | None, as_of: Stamp) -> None:
             f"The history before {time_json(base.stamp.wall_us)} was removed by retention.",
             hint="Ask for a later time; `history.retention` says how long the log of a record is kept.",
         )
+
+
+def _after(cursor: str) -> tuple[Stamp, int]:
+    """A cursor of a history: a stamp, and how many changes that have it were given."""
+    text, _, given = cursor.partition("~")
+    try:
+        return stamp_from_text(text), int(given or 1)
+    except ValueError as error:
+        hint = "Start again without a cursor."
+        raise NotFound("The history cannot go on behind a place that is not in it.", hint=hint) from error
+
+
+def _behind(given: Sequence[Change], after: tuple[Stamp, int] | None) -> str:
+    last = given[-1].stamp
+    count = sum(1 for change in given if change.stamp == last)
+    if after is not None and after[0] == last:
+        count += after[1]
+    return f"{last}~{count}"
 
 
 Item = TypeVar("Item")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import click
 
@@ -16,10 +16,13 @@ from cdc_merge.console.answers import (
     history_document,
     record_document,
 )
-from cdc_merge.documents import Fields
+from cdc_merge.console.reading import Reading
+from cdc_merge.documents import Document, Fields, json_text
 from cdc_merge.model import RecordKey
 
 HISTORY_HEADINGS = ("STAMP", "COMMITTED", "SOURCE", "KIND", "ACTOR", "CHANGES")
+# Changes in memory at a time: a few tens of megabytes. Each page walks over the stamps of the whole history once.
+HISTORY_PAGE = 10_000
 EXPLAIN_HEADINGS = ("STAMP", "SOURCE", "KIND", "BEFORE", "AFTER", "SAW", "OUTCOME", "BECAUSE")
 
 
@@ -82,18 +85,62 @@ def _rows(document: Fields, views: Mapping[str, Fields]) -> Iterator[tuple[str, 
 @click.argument("entity")
 @click.argument("key")
 @click.option("--field", help="Only changes that say something about this field.")
+@click.option("--cursor", help="Go on behind this place; the next_cursor of an earlier part.")
+@click.option("--limit", type=click.IntRange(1), help="Read at most so many changes. [default: all of them]")
 @output_option
 @click.pass_obj
-def show_history(invocation: Invocation, entity: str, key: str, field: str | None) -> None:
-    """Every change of the record, in stamp order."""
-    document = history_document(reading_of(invocation), RecordKey(entity, key))
+def show_history(  # noqa: PLR0913, PLR0917 (an option each)
+    invocation: Invocation, entity: str, key: str, field: str | None, cursor: str | None, limit: int | None
+) -> None:
+    """Every change of the record, in stamp order, printed as it is read."""
+    pages = _history(reading_of(invocation), RecordKey(entity, key), cursor, limit)
+    told = ((_about(document, field), document["next_cursor"]) for document in pages)
+    show = _print_history_json if invocation.as_json else _print_history_table
+    next_cursor = show(told)
+    if next_cursor is not None and not invocation.as_json:
+        click.echo(f"There are more: --cursor {shown(next_cursor)}", err=True)
+
+
+def _history(reading: Reading, key: RecordKey, cursor: str | None, limit: int | None) -> Iterator[Fields]:
+    """The documents of the pages, one in memory at a time."""
+    while True:
+        size = HISTORY_PAGE if limit is None else min(HISTORY_PAGE, limit)
+        document = history_document(reading, key, cursor, size)
+        limit = None if limit is None else limit - size
+        following = document["next_cursor"]
+        yield document
+        if not isinstance(following, str) or limit == 0:
+            return
+        cursor = following
+
+
+def _about(document: Fields, field: str | None) -> list[Fields]:
     items = document["items"]
-    assert isinstance(items, list)
-    wanted = [item for item in items if isinstance(item, dict) and (field is None or field in _objects(item, "fields"))]
-    if invocation.as_json:
-        print_json({**document, "items": [*wanted]})
-    else:
-        print_table(HISTORY_HEADINGS, [_change(item) for item in wanted])
+    changes = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return [item for item in changes if field is None or field in _objects(item, "fields")]
+
+
+def _print_history_json(pages: Iterable[tuple[list[Fields], Document]]) -> Document:
+    """One document, written piece by piece."""
+    next_cursor: Document = None
+    before = '{"items": ['
+    for items, following in pages:
+        if items:
+            click.echo(before + ", ".join(map(json_text, items)), nl=False)
+            before = ", "
+        next_cursor = following
+    opening = "" if before == ", " else before
+    click.echo(opening + f'], "next_cursor": {json_text(next_cursor)}}}')
+    return next_cursor
+
+
+def _print_history_table(pages: Iterable[tuple[list[Fields], Document]]) -> Document:
+    next_cursor: Document = None
+    for number, (items, following) in enumerate(pages):
+        next_cursor = following
+        if items or number == 0:
+            print_table(HISTORY_HEADINGS, [_change(item) for item in items])
+    return next_cursor
 
 
 def _change(item: Fields) -> tuple[str, ...]:

@@ -65,11 +65,11 @@ def record_document(reading: Reading, key: RecordKey, as_of: AsOf | None) -> Fie
     return _with_conflicts(reading, record, as_of)
 
 
-def history_document(reading: Reading, key: RecordKey) -> Fields:
-    changes = reading.history(key)
-    if not changes:
+def history_document(reading: Reading, key: RecordKey, cursor: str | None, limit: int) -> Fields:
+    page = reading.history(key, cursor, limit)
+    if not page.items and cursor is None:
         raise no_such_record(key)
-    return history_json(changes)
+    return history_json(page.items, page.next_cursor)
 
 
 def explain_document(reading: Reading, key: RecordKey, field: str) -> Fields:

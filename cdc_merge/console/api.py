@@ -54,6 +54,11 @@ class Paging(Asked):
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
 
 
+class HistoryPaging(Asked):
+    cursor: str | None = None
+    limit: int = Field(MAX_LIMIT, ge=1, le=MAX_LIMIT)
+
+
 class ConflictQuery(Paging):
     status: Literal["settling", "open", "closed"] | None = None
     entity: str | None = None
@@ -105,9 +110,13 @@ class Api:
         moment = _moment(as_of)
         return answered(_of_spelling(key, lambda key: record_document(self._reading, RecordKey(entity, key), moment)))
 
-    def history(self, entity: Spelled, key: str) -> Response:
-        """Every change of a record, in stamp order."""
-        return answered(_of_spelling(key, lambda key: history_document(self._reading, RecordKey(entity, key))))
+    def history(self, entity: Spelled, key: str, query: Annotated[HistoryPaging, Query()]) -> Response:
+        """The changes of a record, in stamp order."""
+
+        def document(key: str) -> Fields:
+            return history_document(self._reading, RecordKey(entity, key), query.cursor, query.limit)
+
+        return answered(_of_spelling(key, document))
 
     def explain(self, entity: Spelled, key: str, field: Annotated[str, Query(min_length=1)]) -> Response:
         """Why a field has its value: every write of it, what its writer had seen, and what became of it."""

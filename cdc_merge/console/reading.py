@@ -41,7 +41,9 @@ class Reading(Protocol):
         """Every record, ended ones too, in no promised order. NotFound if there is no such entity."""
         ...
 
-    def history(self, record: RecordKey) -> Sequence[Change]: ...
+    def history(self, record: RecordKey, cursor: str | None, limit: int) -> Page[Change]:
+        """In stamp order; empty if there is no such record."""
+        ...
 
     def explain(self, record: RecordKey, field: str) -> Explanation | None:
         """None if there is no such record, NotFound if its entity has no such field."""

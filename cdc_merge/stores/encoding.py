@@ -136,6 +136,18 @@ def encode_change(change: Change) -> bytes:
     )
 
 
+def stamp_of(beginning: bytes, source: str) -> Stamp:
+    """The stamp of a change whose body begins with these bytes (at least 32 of them, where there are so many)."""
+    try:
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(beginning)
+        unpacker.read_array_header()
+        unpacker.skip()
+        return Stamp(unpacker.unpack(), unpacker.unpack(), source)
+    except (ValueError, TypeError, msgpack.OutOfData) as error:
+        raise _damaged(beginning) from error
+
+
 def decode_change(body: bytes, record: tuple[str, str], source: str, place: Place) -> Change:
     """The change that `encode_change` wrote, put together with its columns. StoreUnavailable when it cannot be read."""
     try:

@@ -274,6 +274,13 @@ class MemoryStore:
         with self._reading() as disk:
             return _ordered(disk.trails.get(record, {}))
 
+    def history_page(self, record: RecordKey, after: tuple[Stamp, int] | None, limit: int) -> list[Change]:
+        history = self.history(record)
+        if after is not None:
+            stamp, given = after
+            history = [change for change in history if change.stamp >= stamp][given:]
+        return history[:limit]
+
     def folded(
         self, record: RecordKey, until: Stamp | None = None, *, whole: bool = False
     ) -> tuple[Base | None, list[Change]]:

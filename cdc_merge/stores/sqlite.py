@@ -26,6 +26,7 @@ from cdc_merge.stores.queue import FILTERS
 from cdc_merge.stores.sqlite_bases import Bases, newest_base, root_base
 from cdc_merge.stores.sqlite_file import SQL, Readers, open_for_writing, translated
 from cdc_merge.stores.sqlite_log import HistoryLog, Known, later_than, signed, tails, trails, unsigned
+from cdc_merge.stores.sqlite_pages import trail_page
 from cdc_merge.stores.sqlite_retention import Retention
 
 _CONFLICTS_PER_PAGE: Final = 500  # of `unfinished_conflicts`: no read stays open while the caller works on them
@@ -201,6 +202,11 @@ class SqliteStore:
         with self._readers.reading() as cursor:
             found = cursor.execute(SQL["record"], record).fetchone()
             return trails(cursor, {found[0]: (record, found[1])})[record] if found else []
+
+    def history_page(self, record: RecordKey, after: tuple[Stamp, int] | None, limit: int) -> list[Change]:
+        with self._readers.reading() as cursor:
+            found = cursor.execute(SQL["record"], record).fetchone()
+            return trail_page(cursor, (record, *found), after, limit) if found else []
 
     def folded(
         self, record: RecordKey, until: Stamp | None = None, *, whole: bool = False

@@ -47,7 +47,7 @@ def unsigned(lsn: int) -> int:
 
 def trails(cursor: sqlite3.Cursor, heads: Mapping[int, tuple[RecordKey, int]]) -> dict[RecordKey, list[Change]]:
     """The histories of records, in stamp order. `heads`: record id → (record, newest entry)."""
-    return _decoded(cursor.execute(SQL["trail"], (json.dumps([head for _, head in heads.values()]),)), heads)
+    return decoded(cursor.execute(SQL["trail"], (json.dumps([head for _, head in heads.values()]),)), heads)
 
 
 def tails(
@@ -55,12 +55,13 @@ def tails(
 ) -> dict[RecordKey, list[Change]]:
     """The entries of the trails that are newer than `floors`, in stamp order; older ones are not read."""
     wanted = json.dumps([(head, floors.get(record, 0)) for record, head in heads.values()])
-    return _decoded(cursor.execute(SQL["tail"], (wanted,)), heads)
+    return decoded(cursor.execute(SQL["tail"], (wanted,)), heads)
 
 
-def _decoded(
+def decoded(
     rows: Iterable[tuple[int, str, int, str, int, int, str, bytes]], heads: Mapping[int, tuple[RecordKey, int]]
 ) -> dict[RecordKey, list[Change]]:
+    """Entries as changes, of each record in stamp order."""
     found: dict[RecordKey, list[Change]] = {record: [] for record, _ in heads.values()}
     for record_id, system, timeline, table, lsn, ordinal, source, body in rows:
         record = heads[record_id][0]

@@ -115,9 +115,10 @@ class MemoryReading:
             raise NotFound(f"There is no entity {entity}.", hint="The configured ones: customer.")
         return _page(list(self.all_records.values()), int(cursor) if cursor else 0, limit)
 
-    def history(self, record: RecordKey) -> Sequence[Change]:
+    def history(self, record: RecordKey, cursor: str | None, limit: int) -> Page[Change]:
         self._check()
-        return phone_changes(record.key) if record in self.all_records else []
+        found = phone_changes(record.key) if record in self.all_records else []
+        return _page(found, int(cursor) if cursor else 0, limit)
 
     def explain(self, record: RecordKey, field: str) -> Explanation | None:
         self._check()

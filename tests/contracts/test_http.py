@@ -225,6 +225,15 @@ def test_the_history_is_a_list_with_unknown_left_out(client: httpx.Client) -> No
     assert [item["fields"]["phone"] for item in document["items"]] == [{"before": "1", "after": "2"}, {"after": "3"}]
 
 
+def test_a_history_comes_in_pages_that_go_on_behind_a_cursor(client: httpx.Client) -> None:
+    path = "/api/v1/records/customer/C001/history"
+    first = client.get(path, params={"limit": 1}).json()
+    rest = client.get(path, params={"limit": 1, "cursor": first["next_cursor"]}).json()
+    assert [*first["items"], *rest["items"]] == client.get(path).json()["items"]
+    assert (len(first["items"]), rest["next_cursor"]) == (1, None)
+    assert client.get(path, params={"limit": 0}).status_code == 422
+
+
 def test_an_explanation_says_every_write_and_why(client: httpx.Client) -> None:
     document = client.get("/api/v1/records/customer/C001/explain?field=phone").json()
     assert {"entity", "key", "field", "merge", "value", "frontier", "writes"} == document.keys()

@@ -57,6 +57,23 @@ WITH RECURSIVE trail (previous, record_id, scope_id, lsn, ordinal, source, body)
 SELECT trail.record_id, scope.system, scope.timeline, scope.table_name, trail.lsn, trail.ordinal, trail.source, trail.body
 FROM trail CROSS JOIN scope ON scope.id = trail.scope_id
 
+-- name: trail_stamps
+-- As `trail`, of one record: of each entry only where it stands and the beginning of its body, which holds its stamp.
+WITH RECURSIVE trail (seq, previous, scope_id, lsn, ordinal, source, beginning) AS (
+    SELECT seq, previous, scope_id, lsn, ordinal, source, substr(body, 1, 32) FROM history WHERE seq = ?
+    UNION ALL
+    SELECT entry.seq, entry.previous, entry.scope_id, entry.lsn, entry.ordinal, entry.source, substr(entry.body, 1, 32)
+    FROM trail CROSS JOIN history AS entry ON entry.seq = trail.previous
+)
+SELECT trail.seq, scope.system, scope.timeline, trail.lsn, scope.table_name, trail.ordinal, trail.source, trail.beginning
+FROM trail CROSS JOIN scope ON scope.id = trail.scope_id
+
+-- name: entries
+-- One page of the above.
+SELECT entry.record_id, scope.system, scope.timeline, scope.table_name, entry.lsn, entry.ordinal, entry.source, entry.body
+FROM json_each(?) AS wanted CROSS JOIN history AS entry ON entry.seq = wanted.value
+CROSS JOIN scope ON scope.id = entry.scope_id
+
 -- name: tail
 -- As `trail`, from each head down to the entry that its base reaches to.
 WITH RECURSIVE trail (previous, floor, record_id, scope_id, lsn, ordinal, source, body) AS (
