@@ -34,13 +34,16 @@ from cdc_merge.model import Fact, Figures, Position, SourceStatus
 from cdc_merge.observers.logs import Logs
 from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
+from cdc_merge.orders import NO_ORDERS
 from cdc_merge.pipeline import Pipeline, World
+from cdc_merge.plan import TableMap
 from cdc_merge.ports import Observer, Source, Store
 from cdc_merge.reloading import Reloading
 from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
 from cdc_merge.sources.postgres import PostgresSource
 from cdc_merge.spool import Spool
+from cdc_merge.steering import Steering
 from cdc_merge.stores.sqlite import SqliteStore
 
 # What a reader may hold for the merging thread, as the server sent it; in memory rows take about five times as much.
@@ -91,6 +94,7 @@ class Sidecar:
         self._sources = [self._source(source) for source in settings.sources.values()]
         world = World(now_us, lambda: secrets.token_hex(8), compile_expression)
         self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, world)
+        self._steering = Steering(self._sources, self.store, self._wake.set, now_us)
         self._reloading = Reloading(settings, environment, self._follow, self._wake.set, self._observe)
         self._lookup = Lookup(self.store, settings.plan, self._readings, self._ready, self._reloading.reload)
         self.reading: Reading = self._lookup
@@ -99,7 +103,8 @@ class Sidecar:
             lambda: subjects(settings.sources, settings.plan, self._positions()),
         )
         self.metrics.registry.register(DoctorCollector(self.doctor))
-        self._http = HttpServer(self.reading, settings.listen, self.metrics.registry, _access(settings))
+        access = _access(settings)
+        self._http = HttpServer(self.reading, settings.listen, self.metrics.registry, access, self._steering)
 
     @property
     def address(self) -> str:
@@ -111,9 +116,7 @@ class Sidecar:
         self.store.claim(f"{os.uname().nodename}:{os.getpid()}")
         self.pipeline.resume()
         self._http.start()
-        positions = self.store.positions()
-        for source, _ in self._sources:
-            source.start(positions[source.name][0] if source.name in positions else None)
+        self._steering.begin()
         gc.disable()
         self._thread = threading.Thread(target=self._work, name="merge", daemon=True)
         self._thread.start()
@@ -183,6 +186,7 @@ class Sidecar:
         try:
             while not self._stopping.is_set():
                 self._reloading.between_batches()
+                self._steering.between_batches()
                 is_busy = self.pipeline.step()
                 if not is_busy:
                     self._wake.wait(IDLE_WAIT_S)
@@ -217,6 +221,7 @@ class Sidecar:
                 status=source.status(),
                 position=positions[source.name][0] if source.name in positions else None,
                 watermark_us=intake.passed_us or None,
+                orders=intake.resyncs.orders,
                 snapshot_rows=intake.snapshot_rows,
                 snapshot_expected=intake.snapshot_expected,
             )
@@ -270,6 +275,19 @@ def open_settings_store(settings: Settings) -> Store:
     if isinstance(settings.store, PostgresStore):
         raise ConfigError("A store in PostgreSQL is not part of this version.", hint="Use store: sqlite:///….")
     return SqliteStore(settings.store.path)
+
+
+def intake_of(settings: Settings, name: str, store: Store) -> Intake:
+    """What the store remembers of one source, for commands that change it. Nothing is read from the source."""
+    tables = [table for table in settings.plan.tables if table.source == name]
+    source = settings.sources[name]
+    slot = source.slot if isinstance(source, PostgresSourceSettings) else ""
+    intake = Intake(name, Mapper(name, tables, settings.plan), slot)
+    positions = store.positions()
+    if name in positions:
+        intake.resume(*positions[name])
+    intake.resyncs.resume(store.orders().get(name, NO_ORDERS))
+    return intake
 
 
 def _access(settings: Settings) -> Access:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from cdc_merge.clock import tick
 from cdc_merge.mapping.changes import Mapped, Mapper, Truncated
 from cdc_merge.mapping.columns import Shape
+from cdc_merge.mapping.heartbeats import Beat, Pulse, beats_in
 from cdc_merge.mapping.large import LARGE_ROWS, Sorted
 from cdc_merge.model import (
     DELETE,
@@ -66,6 +67,7 @@ class Taken(NamedTuple):
     carried: Mapping[RecordKey, str] = {}
     shapes: tuple[Shape, ...] = ()
     is_piece: bool = False
+    beats: tuple[tuple[Beat, int], ...] = ()  # with how many before it were lost
     absent: Absent | None = None
 
 

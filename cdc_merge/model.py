@@ -295,6 +295,8 @@ class SourceStatus:
     retained_bytes: int | None = None
     safe_bytes: int | None = None
     problem: str | None = None
+    heartbeats_sent: int = 0
+    heartbeats_permitted: bool | None = None
 
 
 # ---------------------------------------------------------------- step 2, 3: changes of records
@@ -303,15 +305,6 @@ class SourceStatus:
 class RecordKey(NamedTuple):
     entity: str
     key: str
-
-
-class Missing(NamedTuple):
-    """A source that does not have a record, where that is told (`on_missing: report`). `since_us`: stamp time."""
-
-    entity: str
-    key: str
-    source: str
-    since_us: int
 
 
 class Missing(NamedTuple):
@@ -595,9 +588,20 @@ class ConfigReloaded:
     problems: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class HeartbeatPassed:
+    """A message that we wrote into a source is merged and on disk, `seconds` after it was sent; `lost` before it never
+    came."""
+
+    source: str
+    seconds: float
+    lost: int
+
+
 Fact: TypeAlias = (
     "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress | DetectionDegraded"
     " | ConfigReloaded | ResyncMoved"
+    " | HeartbeatPassed"
 )
 
 EMPTY: Final[Mapping[str, Value]] = {}
@@ -612,5 +616,4 @@ class Figures:
     watermark_us: int = 0
     conflicts_open: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     oldest_open_us: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    missing: Mapping[tuple[str, str], int] = field(default_factory=dict)
     missing: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -14,7 +14,6 @@ from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
 from cdc_merge import absence
-from cdc_merge import absence
 from cdc_merge.decision.asking import Answers, all_questions, answers_itself
 from cdc_merge.decision.drift import WHOLE_TABLE, Announced, drifted
 from cdc_merge.decision.expression import Compile
@@ -47,7 +46,6 @@ from cdc_merge.orders import NO_ORDERS
 from cdc_merge.plan import Plan
 from cdc_merge.ports import Observer, Source, Store, StoreTransaction
 from cdc_merge.records import Entry, Records
-from cdc_merge.rejudging import Rejudging
 from cdc_merge.rejudging import Rejudging
 from cdc_merge.resyncs import LOOKED_FOR, Scan
 from cdc_merge.retention import Retention
@@ -116,7 +114,6 @@ class Pipeline:
         self.records = Records(plan)
         self.timers = Timers()
         self.duplicates = Duplicates(store)
-        self.rejudging = Rejudging(store)
         self.rejudging = Rejudging(store)
         self._retention = Retention(plan, self.records.entities())
         self._lost: frozenset[str] = frozenset()
@@ -212,7 +209,6 @@ class Pipeline:
         self._saved_us = now_us
         self.timers.move(batch.due)
         self.duplicates.committed()
-        self.rejudging.committed()
         self.rejudging.committed()
         self.records.removed([*removed, *self.rejudging.strangers])
         self._lost |= {key.entity for key in removed}
@@ -534,7 +530,6 @@ class Batch:
         for key, entry in records.touched.items():
             yield from self._review(key, entry, self._targets(entry.record, tx))
         yield from self._pipeline.duplicates.review(tx, records, self._pipeline.rulebooks, self._moment)
-        absence.note(tx, records.touched, self._pipeline.rejudging.copied)
         absence.note(tx, records.touched, self._pipeline.rejudging.copied)
         self.seconds["questions"] = self.seconds.get("questions", 0.0) + perf_counter() - started
 

@@ -15,12 +15,12 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from cdc_merge.model import (
     Delivery,
@@ -113,10 +113,16 @@ def read_frame(frame: bytes) -> Frame:
     return Frame(kind, told=pickle.loads(body))
 
 
-def forward(pipe: Connection, settings: ReaderSettings, beginning: Beginning, window_bytes: int) -> None:
+Ahead: TypeAlias = Callable[[Transaction], Transaction]
+"""What may be done with a transaction before it is sent; it travels to the child."""
+
+
+def forward(
+    pipe: Connection, settings: ReaderSettings, beginning: Beginning, window_bytes: int, ahead: Ahead | None
+) -> None:
     """The process's main."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Forwarder(pipe, settings, beginning, window_bytes).run()
+    Forwarder(pipe, settings, beginning, window_bytes, ahead).run()
 
 
 def behind(delivery: SnapshotBegan | Transaction | Idle, reached: Position | None, slot: str) -> Position:
@@ -134,8 +140,16 @@ def behind(delivery: SnapshotBegan | Transaction | Idle, reached: Position | Non
 class Forwarder:
     """`run` sends; a second thread listens to the parent."""
 
-    def __init__(self, pipe: Connection, settings: ReaderSettings, beginning: Beginning, window_bytes: int) -> None:
+    def __init__(
+        self,
+        pipe: Connection,
+        settings: ReaderSettings,
+        beginning: Beginning,
+        window_bytes: int,
+        ahead: Ahead | None = None,
+    ) -> None:
         self._pipe = pipe
+        self._ahead = ahead
         self._window_bytes = window_bytes
         self._sent_bytes = self._taken_bytes = 0  # each is written by one thread
         self._something = threading.Event()
@@ -192,6 +206,8 @@ class Forwarder:
             if isinstance(delivery, Transaction) and isinstance(delivery.changes, SpooledRows):
                 self._send_large(delivery, delivery.changes)
                 continue
+            if self._ahead is not None and isinstance(delivery, Transaction):
+                delivery = self._ahead(delivery)
             for body, is_last in self._packer.pack(delivery):
                 self._sent_bytes += len(body)
                 if is_last:

@@ -31,7 +31,7 @@ from cdc_merge.model import (
 )
 from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
-from cdc_merge.sources.forwarder import Beginning, Frame, FromChild, ReaderSettings, ToChild, forward, read_frame
+from cdc_merge.sources.forwarder import Ahead, Beginning, Frame, FromChild, ReaderSettings, ToChild, forward, read_frame
 from cdc_merge.sources.parcels import Unpacker
 from cdc_merge.spool import SpooledRows
 
@@ -41,14 +41,20 @@ RESTART_AFTER_S: Final = 1.0
 
 
 class IsolatedSource:
-    """A `ports.Source` whose reader is another process."""
+    """A `ports.Source` whose reader is another process. `ahead` is done there with every transaction."""
 
     def __init__(
-        self, settings: ReaderSettings, wake: Callable[[], None], observe: Observer, window_bytes: int = WINDOW_BYTES
+        self,
+        settings: ReaderSettings,
+        wake: Callable[[], None],
+        observe: Observer,
+        window_bytes: int = WINDOW_BYTES,
+        ahead: Ahead | None = None,
     ) -> None:
         self.name = settings.name
         self.settings = settings
         self.window_bytes = window_bytes
+        self.ahead = ahead
         self._wake = wake
         self._observe = observe
         self._child: _Child | None = None
@@ -168,7 +174,7 @@ class _Child:
         self._sending = threading.Lock()
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        arguments = (theirs, source.settings, beginning, source.window_bytes)
+        arguments = (theirs, source.settings, beginning, source.window_bytes, source.ahead)
         self._process = context.Process(target=forward, args=arguments, name=f"reader-{source.name}", daemon=True)
         self._theirs = theirs
         self._listener = threading.Thread(target=self._listen, name=f"listen-{source.name}", daemon=True)
@@ -247,4 +253,6 @@ class _Child:
 def _rows(delivery: Delivery) -> int:
     if isinstance(delivery, RowsRead):
         return len(delivery.rows) + len(delivery.moved) + 1
-    return max(1, len(delivery.changes)) if isinstance(delivery, Transaction | SnapshotRows) else 1
+    if isinstance(delivery, Transaction):
+        return max(1, delivery.size)
+    return max(1, len(delivery.changes)) if isinstance(delivery, SnapshotRows) else 1

@@ -7,15 +7,19 @@ several parcels, so that neither end holds it twice.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from cdc_merge.model import (
     UNCHANGED,
+    UNKNOWN,
     Cell,
     Column,
     Delivery,
     Idle,
+    Json,
+    MaybeValue,
     Message,
     Relation,
     RowChange,
@@ -25,6 +29,7 @@ from cdc_merge.model import (
     SnapshotRows,
     SnapshotTable,
     Transaction,
+    Unknown,
 )
 
 PARCEL_ROWS: Final = 1_000  # about 200 kB of short rows
@@ -53,7 +58,9 @@ class Packer:
         self._relations: dict[int, tuple[int, Relation]] = {}
 
     def pack(self, delivery: Delivery) -> Iterator[Parcel]:
-        if isinstance(delivery, Transaction | SnapshotRows):
+        if isinstance(delivery, Transaction) and delivery.ticks:
+            yield _told(delivery)
+        elif isinstance(delivery, Transaction | SnapshotRows):
             yield from self._of_rows(delivery)
         elif isinstance(delivery, SnapshotBegan):
             yield _last("B", *delivery[:5], dict(delivery.expected_rows), delivery.lost)
@@ -105,6 +112,40 @@ class Packer:
             return Parcel(marshal.dumps((kind, rows, *items)), is_last)
 
 
+def _told(delivery: Transaction) -> Parcel:
+    rows = [(*row[:6], _flat(row[6]), *row[7:]) for row in delivery.told]
+    return _last("M", tuple(delivery[:5]), rows, delivery.ticks)
+
+
+def _flat(fields: Mapping[str, tuple[MaybeValue, MaybeValue]]) -> list[Any]:
+    """Name, before, after; name, before, after … marshal knows exact types only, see `_FORMS`."""
+    flat: list[Any] = []
+    for name, (before, after) in fields.items():
+        form, form_after = _FORMS.get(before.__class__), _FORMS.get(after.__class__)
+        flat += (name, before if form is None else form(before), after if form_after is None else form_after(after))
+    return flat
+
+
+# No value is a list or an Ellipsis, so these can stand for what marshal does not know.
+_DECIMAL, _JSON, _ARRAY = 0, 1, 2
+_FORMS: Final[Mapping[type, Callable[[Any], Any]]] = {
+    Decimal: lambda value: [_DECIMAL, str(value)],
+    Json: lambda value: [_JSON, str(value)],
+    Unknown: lambda _: ...,
+    tuple: lambda value: [_ARRAY, *[v if (f := _FORMS.get(v.__class__)) is None else f(v) for v in value]],
+}
+
+
+def _value(sent: Any) -> Any:
+    if sent is ...:
+        return UNKNOWN
+    if sent.__class__ is not list:
+        return sent
+    if sent[0] == _ARRAY:
+        return tuple([_value(part) for part in sent[1:]])
+    return Decimal(sent[1]) if sent[0] == _DECIMAL else Json(sent[1])
+
+
 def _last(*items: Any) -> Parcel:
     return Parcel(marshal.dumps(items), is_last=True)
 
@@ -147,7 +188,17 @@ class Unpacker:
 
     def _transaction(self, rows: list[Any], head: tuple[Any, ...], messages: tuple[Any, ...]) -> Transaction:
         said = tuple(Message(*message) for message in messages)
-        return _new_tuple(Transaction, (*head, said, self._all_with(rows)))
+        return _new_tuple(Transaction, (*head, said, self._all_with(rows), (), 0))
+
+    def _told(self, head: tuple[Any, ...], rows: list[tuple[Any, ...]], ticks: int) -> Transaction:
+        told = []
+        for entity, table, key, tick, ordinal, row, flat, actor, identity in rows:
+            each = iter(flat)
+            fields = {
+                name: (_value(before), _value(after)) for name, before, after in zip(each, each, each, strict=True)
+            }
+            told.append((entity, table, key, tick, ordinal, row, fields, actor, identity))
+        return _new_tuple(Transaction, (*head, None, (), (), tuple(told), ticks))
 
     def _snapshot_rows(self, rows: list[Any], source: str) -> SnapshotRows:
         return SnapshotRows(source, self._all_with(rows))
@@ -165,6 +216,7 @@ class Unpacker:
         "R": _rows,
         "N": _relation,
         "T": _transaction,
+        "M": _told,
         "S": _snapshot_rows,
         "A": _rows_read,
         "B": lambda _, *items: SnapshotBegan(*items),
