@@ -24,7 +24,6 @@ from cdc_merge.merge.writes import (
     Traits,
     Waiting,
     Write,
-    ignores,
 )
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, MaybeValue, Stamp
 
@@ -32,7 +31,8 @@ from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, MaybeValue, Stamp
 class Cell:
     """The state of one unit. `sides`: per source; `diverged`: pairs of sources that differed at their first snapshot and have not held
     one value since; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
-    values nobody has replaced; `past`: for (s, t) what t has held since the two last held one value (`agreement: past`); `sets`:
+    values that nobody has replaced, and that no insert has met;
+    `past`: for (s, t) what t has held since the two last held one value (`agreement: past`); `sets`:
     rewrites of a counter or log that no other rewrite has seen; `watched`: may ask although
     nothing is concurrent; `extra`: a type's own state."""
 
@@ -221,7 +221,6 @@ class Cell:
     def _matching(self, key: object) -> list[Write]:
         """Every frontier write of that value, else the overwritten ones that nobody has seen since."""
         matched = [w for w in self.of(self.frontier) if w.key == key]
-        matched += [b for b in self.of(self.baselines) if b.key == key and self.stands(b)]
         return matched or [w for w in self.of(self.overwritten) if w.key == key]
 
     def _own(self, source: str, key: object) -> Write | None:
@@ -235,7 +234,7 @@ class Cell:
         return None
 
     def _overwrite(self, replaced: Write | None, by: Write) -> None:
-        if replaced is None or not by.bit & (self.frontier | self.baselines) or not replaced.bit & self.frontier:
+        if replaced is None or not by.bit & self.frontier or not replaced.bit & self.frontier:
             return
         if replaced.bit & by.after or by.bit & replaced.after:
             return
@@ -245,7 +244,8 @@ class Cell:
         """A genuine write leaves the frontier without having been seen by a later one; this leaves a trace."""
         self.frontier &= ~write.bit
         self.overwritten |= write.bit
-        self.traces = (*self.traces, write)
+        if write.kind != BASELINE:
+            self.traces = (*self.traces, write)
 
     def _put_back(self, write: Write) -> None:
         if write.bit & self.overwritten:
@@ -325,11 +325,19 @@ class Cell:
         learned = [(t, seen) for t in others for k, seen in self.past.get((source, t), ()) if k == key]
         if not learned:
             return False
+        replaced = self._own(source, key)
         side = self.hold(source, change, value, key)
         self._replace_first(source, key)
+        taught = 0
         for teacher, seen in learned:
-            side.seen |= seen
+            taught |= seen
             side.inserts |= self.sides[teacher].inserts
+        side.seen |= taught
+        originals = [w for w in self.of((self.frontier | self.overwritten) & taught) if w.key == key]
+        if originals:
+            original = max(originals, key=lambda w: w.stamp)
+            self._overwrite(replaced, original)
+            self._put_back(original)
         return True
 
     def agree_with_decision(self, decision: Write, holders: Iterable[str]) -> None:
@@ -387,16 +395,23 @@ class Cell:
             side.base = side.value
 
     def _replace_first(self, source: str, key: object) -> None:
-        """The source no longer holds its first-snapshot value: that stands against no insert any more (joins keep it)."""
+        """The source no longer holds its first-snapshot value: that will stand against no insert any more."""
         side = self.sides[source]
         side.untouched = side.untouched and side.first_key == key
         for write in self.of(self.baselines):
-            if write.source == source and write.key != key and not (self.stands(write) and not self.traits.overwrites):
+            if write.source == source and write.key != key:
                 self.baselines &= ~write.bit
 
-    def stands(self, baseline: Write) -> bool:
-        """Whether a first-snapshot value stands against a first insert. Types that join keep it from then on, as any write."""
-        return any(ignores(write, baseline) for write in self.of(self.frontier))
+    def wake(self, source: str, holders: tuple[str, ...]) -> int:
+        """A first insert came: the first-snapshot values that others still hold are inserts which nobody has seen (§4), and join
+        the frontier. The mask of those that did."""
+        woken = 0
+        for baseline in self.of(self.baselines & ~self.seen(source)):
+            if baseline.source != source and baseline.source in holders:
+                woken |= baseline.bit
+        self.baselines &= ~woken
+        self.frontier |= woken
+        return woken
 
     def _baseline(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
         side = self.sides[source]

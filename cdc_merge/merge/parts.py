@@ -13,7 +13,7 @@ from typing import TypeAlias
 from cdc_merge.merge import steps
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event
-from cdc_merge.merge.writes import ABSENT, BASELINE, DECIDED, MISSING, Write, ignores, meets
+from cdc_merge.merge.writes import ABSENT, DECIDED, MISSING, Write
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 
@@ -32,6 +32,8 @@ def applying(measure: Measure) -> Callable[[Cell, FieldPlan, Event], str]:
         if same or (born is not None and born.first and (event.after is None or event.after is ABSENT)):
             cell.hold(event.source, event.change, event.after, key)
             return steps.REPEATED
+        if inserted and cell.baselines:
+            _wake(cell, event)
         write = cell.write(event.source, event.change, event.after, key)
         write.before = before
         steps.describe(cell, write, event)
@@ -44,13 +46,22 @@ def applying(measure: Measure) -> Callable[[Cell, FieldPlan, Event], str]:
     return apply
 
 
+def _wake(cell: Cell, event: Event) -> None:
+    """First-snapshot values that stand against a first insert are rewrites."""
+    if event.born is None or not event.born.first:
+        return
+    woken = cell.wake(event.source, event.holders)
+    for first in cell.of(woken):
+        first.is_set = True
+    cell.sets |= woken
+
+
 def _rewrite(cell: Cell, write: Write, event: Event) -> None:
     write.is_set = True
     cell.sets &= ~write.seen
     if not any(other.seen & write.bit for other in cell.of(cell.sets)):
         cell.sets |= write.bit
-    rivals = [baseline for baseline in cell.of(cell.baselines) if meets(write, baseline)]
-    for other in (*cell.of(cell.sets & cell.frontier), *rivals):
+    for other in cell.of(cell.sets & cell.frontier):
         equal = other is not write and other.key == write.key
         if equal and cell.held(other.source) == write.key and other.source in event.holders:
             mine, theirs = cell.sides[write.source], cell.sides[other.source]
@@ -97,9 +108,6 @@ def unseen(cell: Cell, seen: int) -> list[Write]:
 
 
 def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
-    firsts = [write for write in front if write.kind == BASELINE]
-    if any(ignores(write, first) for first in firsts for write in front):
-        return front
     for chosen in standing(cell, front):
         if any(_disputes(chosen, write) for write in front):
             return front

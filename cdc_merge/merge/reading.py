@@ -8,7 +8,7 @@ from cdc_merge.merge import auto, maps
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.record import PRESENT, Delete, Record, opposes
 from cdc_merge.merge.units import Unit, members_of
-from cdc_merge.merge.writes import ABSENT, BASELINE, Write, ignores
+from cdc_merge.merge.writes import ABSENT, BASELINE, Write
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, MaybeValue, MergedRecord, SourceView, Value
 
 
@@ -70,12 +70,8 @@ def value_of(record: Record, unit: Unit, cell: Cell) -> MaybeValue:
 
 
 def effective(record: Record, unit: Unit, cell: Cell) -> list[Write]:
-    """The frontier, with the first-snapshot values that stand against it, and without what a delete that still counts
-    had seen, as long as anything else is left."""
+    """The frontier without what a delete that still counts had seen, as long as anything else is left."""
     front = cell.front()
-    if cell.baselines and front:
-        rivals = [b for b in cell.of(cell.baselines) if any(ignores(w, b) for w in front)]
-        front = sorted([*front, *rivals], key=lambda w: w.change.stamp) if rivals else front
     if not record.deletes or len(front) < 2:
         return front
     over = _seen_by_deletes(record, unit, cell)

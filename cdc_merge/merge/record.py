@@ -13,7 +13,7 @@ from cdc_merge.merge import auto, maps
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.merge_type import Event
-from cdc_merge.merge.steps import MERGED
+from cdc_merge.merge.steps import MERGED, UNMATCHED
 from cdc_merge.merge.succession import succeeds
 from cdc_merge.merge.units import Outcome, Unit, Units, group_values
 from cdc_merge.merge.writes import COMPACT_AT, Insert, Write
@@ -413,7 +413,7 @@ def _give(record: Record, cell: Cell, unit: Unit, event: Event) -> str:
         cell.expire(change.stamp, record.max_ahead_us)
     outcome = unit.steps[_step(change)](cell, unit.plan, event)
     if unit.plan.agreement == "past" and change.row != DECISION:
-        cell.remember(event.source, event.holders, came=change.row != SNAPSHOT)
+        cell.remember(event.source, event.holders, came=change.row != SNAPSHOT and outcome != UNMATCHED)
     front = cell.frontier
     if front & (front - 1) or cell.watched or cell.diverged or cell.baselines or cell.traces:
         record.unsettled[unit.name] = None

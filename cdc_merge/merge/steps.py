@@ -11,7 +11,7 @@ from typing import Any
 from cdc_merge.mapping.normal import normalizer
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event, Views
-from cdc_merge.merge.writes import ABSENT, MISSING, Insert, Write
+from cdc_merge.merge.writes import ABSENT, BASELINE, MISSING, Insert, Write
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 
@@ -67,6 +67,8 @@ def edit(cell: Cell, plan: FieldPlan, event: Event) -> str:
             return REPEATED
     elif (event.after is None or event.after is ABSENT) and born.first:
         return _first_null(cell, plan, event, key)
+    elif born.first and cell.baselines:
+        cell.wake(event.source, event.holders)
     if plan.agreement == "past" and cell.late_copy(event.source, event.change, event.after, event.holders):
         everybody(cell, plan, event)
         return COPIED
@@ -181,6 +183,9 @@ def settle_question(cell: Cell, plan: FieldPlan, event: Event) -> str:
     write.deletes = event.deletes
     if cell.traits.agrees and plan.agreement != "off":
         cell.agree_with_decision(write, event.holders)
+        for source in event.holders if plan.agreement == "past" else ():
+            if cell.held(source) == write.key:
+                cell.remember(source, event.holders, came=True)
     everybody(cell, plan, event)
     return APPLIED
 
@@ -193,6 +198,9 @@ def witness(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  
 def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
     """A new life that has seen the delete: the old values that the delete had seen (or all of them) are over."""
     ended = cell.everything if everything else cell.deletes.get(delete, 0)
+    for write in cell.of(cell.frontier | cell.overwritten | cell.sets):
+        if write.kind == BASELINE:
+            ended |= write.bit
     cell.frontier &= ~ended
     cell.overwritten &= ~ended
     cell.sets &= ~ended

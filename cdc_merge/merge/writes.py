@@ -1,6 +1,6 @@
 """What a cell is made of: writes, what each source holds, copies that wait, and how a type takes part in the rules.
 
-No rules here but two small questions about pairs of writes; cell.py has the rest.
+No rules here; cell.py has them.
 """
 
 from __future__ import annotations
@@ -109,18 +109,6 @@ class Write:
     @property
     def stamp(self) -> Stamp:
         return self.change.stamp
-
-
-def ignores(write: Write, baseline: Write) -> bool:
-    """A first-snapshot value that nobody has replaced stands against a first insert elsewhere that had not seen it (§4)."""
-    if baseline.bit & write.seen or (write.key == baseline.key and not write.part):
-        return False
-    return meets(write, baseline)
-
-
-def meets(write: Write, baseline: Write) -> bool:
-    """The write goes back to a first insert that came after the first-snapshot value was read elsewhere."""
-    return any(i.first and not i.baseline and i.stamp > baseline.stamp for i in write.inserts)
 
 
 class Waiting:

@@ -140,9 +140,7 @@ def story(changes: Iterable[Change]) -> str:
 # Where the two read the text differently and neither reading is the better one, in worlds so small that they can be counted:
 # (depth of the worlds compared, how many of them may differ). Elsewhere none may.
 #   map: a re-insert gave a key that the first snapshot of another source lacks (divergence or not).
-#   mv_past: a late copy took the place of a first-snapshot value that stood against a first insert (is that still a candidate?).
-#   counter: a delete and its marked undoing over a first NULL (is the base still the first snapshot's?).
-DIFFERING: Mapping[str, tuple[int, int]] = {"map": (2, 2), "mv_past": (3, 4), "counter": (3, 2)}
+DIFFERING: Mapping[str, tuple[int, int]] = {"map": (3, 5)}
 
 
 @pytest.mark.parametrize("merge_type", ALPHABETS)

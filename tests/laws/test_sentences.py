@@ -30,7 +30,7 @@ def said(world: World) -> tuple[Mapping[str, Any], Asked]:
 
 def _short(question: Question) -> tuple[str | None, str, frozenset[tuple[str, Any]]]:
     candidates = frozenset((each.source, each.value) for each in question.candidates)
-    return question.field or question.group, question.kind, candidates  # type: ignore[arg-type]  # no groups here
+    return question.field or question.group, question.kind, candidates
 
 
 def held(plan: FieldPlan, *values: Any, deletes: str = "review") -> World:
@@ -99,3 +99,44 @@ def test_a_copy_that_names_its_source_waits_for_elements_of_a_set_like_any_other
     world.update("A", tags=())
     world.insert("B", tags=("a", "b"))
     assert said(world)[0] == {"tags": ()}
+
+
+def test_crossed_copies_of_a_first_snapshot_and_a_first_insert_are_still_a_question() -> None:
+    world = held(PHONE, "0")
+    world.insert("B", phone="1")
+    world.update("A", MARKED, phone="1")
+    world.update("A", MARKED, phone="0")
+    assert said(world)[1] == {("phone", "concurrent_insert", frozenset({("A", "0"), ("B", "1")}))}
+
+
+def test_a_late_copy_of_a_seen_write_leaves_a_first_snapshot_that_an_insert_has_met() -> None:
+    world = held(FieldPlan("phone", agreement="past"), "0")
+    world.insert("B", phone="1")
+    world.update("B", phone="2")
+    world.update("A", phone="1")
+    assert said(world)[1] == {("phone", "concurrent_insert", frozenset({("A", "0"), ("B", "2")}))}
+
+
+def test_a_late_copy_of_an_overwritten_write_puts_it_back() -> None:
+    world = World(entity(FieldPlan("phone", agreement="past")))
+    world.insert("A", phone="1")
+    world.update("A", MARKED, phone="0")
+    world.insert("B", phone="1")
+    assert said(world)[0] == {"phone": "1"}
+
+
+def test_a_late_copy_may_be_of_a_decision_that_another_source_held() -> None:
+    world = held(FieldPlan("phone", agreement="past"), "0", "1")
+    world.decide(phone="1")
+    world.update("B", phone="2")
+    world.update("A", phone="1")
+    assert said(world) == ({"phone": "2"}, set())
+
+
+def test_a_value_that_came_by_a_copy_of_nothing_known_is_no_write_to_be_late_for() -> None:
+    world = held(FieldPlan("phone", agreement="past"), "0", "0")
+    world.update("A", MARKED, phone="5")
+    world.update("A", phone="1")
+    world.wait(10)
+    world.update("B", phone="5")
+    assert said(world)[1] == {("phone", "concurrent_update", frozenset({("A", "1"), ("B", "5")}))}
