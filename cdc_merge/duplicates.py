@@ -19,6 +19,7 @@ from cdc_merge.decision.rules.duplicate import (
     MOST_RECORDS,
     Member,
     connected,
+    has_twins,
     is_dismissed,
     question,
     reviewed,
@@ -86,7 +87,7 @@ class Duplicates:
         """The duplicates that the batch's records raise, change or end."""
         touched: dict[str, dict[str, Entry]] = {}
         for key, entry in records.touched.items():
-            if key.entity in self._rules or _was_asked(entry):
+            if key.entity in self._rules or _was_asked(entry) or has_twins(entry.record):
                 touched.setdefault(key.entity, {})[key.key] = entry
         for entity, entries in touched.items():
             for conflict in _Entity(entity, tx, records, rulebooks[entity]).reviewed(entries, moment):
@@ -140,7 +141,7 @@ class _Entity:
         """The records whose sets may have changed; the index is up to date from here on. Who held what a record gave up
         is looked at as well: when rules change, a set moves as one."""
         latest = {key: self._held(entry.record, self._count) for key, entry in entries.items()}
-        found = {key for key, entry in entries.items() if _was_asked(entry)}
+        found = {key for key, entry in entries.items() if _was_asked(entry) or has_twins(entry.record)}
         done = dict[str, frozenset[bytes]]()
         while latest:
             left = self._save(latest)
@@ -161,14 +162,12 @@ class _Entity:
 
     def _question(self, keys: Sequence[str]) -> Question | None:
         """What is asked about records that match, as far as they do by the present rules."""
-        if len(keys) < 2:
-            return None
         records = self._loaded(keys)
         held = [digests(record, self._rulebook.unique, _uncounted) for record in records]
         holders = Counter(digest for its in held for digest in its)
         rules = [tuple(rule for digest, rule in its.items() if holders[digest] > 1) for its in held]
-        members = [Member(record, its) for record, its in zip(records, rules, strict=True) if its]
-        return question(members, self._rulebook)
+        both = zip(records, rules, strict=True)
+        return question([Member(record, its) for record, its in both if its or has_twins(record)], self._rulebook)
 
     def _known(self, keys: Iterable[str]) -> list[Conflict]:
         """The unfinished duplicates that stand under these keys."""

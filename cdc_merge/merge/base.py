@@ -18,7 +18,7 @@ from cdc_merge.merge import maps
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.drift import Drift
-from cdc_merge.merge.record import Delete, Record, Row
+from cdc_merge.merge.record import Delete, Record, Row, Twin
 from cdc_merge.merge.units import Unit, Units
 from cdc_merge.merge.writes import ABSENT, MISSING, Insert, Side, Waiting, Write
 from cdc_merge.model import UNKNOWN, Change, Copy, MaybeValue, Place, Stamp
@@ -38,7 +38,7 @@ WRITE: Final = _slots("change value key seen after kind inserts deletes before p
 SIDE: Final = _slots("value key by seen ended untouched baseline inserts first first_key gone base")
 WAITING: Final = _slots("source change key replaced written")
 CELL: Final = _slots("writes frontier overwritten baselines sets sides deletes waiting diverged watched extra past")
-ROW: Final = _slots("presence kept fresh born identity last by")
+ROW: Final = _slots("presence kept fresh born identity last by twins")
 RECORD: Final = _slots("last rows cells unsettled deletes waiting known map_keys drifts")
 
 REMADE: Final[Mapping[type, frozenset[str]]] = {
@@ -136,7 +136,7 @@ class _Saving:
     def tree(self) -> Tree:
         record = self.record
         fresh = Record(record.units, record.key, max_ahead_us=0, compacts=True)
-        row: Forms = {"born": self._insert, "last": list, "by": self._change}
+        row: Forms = {"born": self._insert, "last": list, "by": self._change, "twins": self._of_twins}
         plain: Forms = {
             "last": list,
             "rows": lambda rows: [[s, _sparse(r, ROW, row, _FRESH_ROW)] for s, r in rows.items()],
@@ -177,6 +177,9 @@ class _Saving:
         taken = [[source, _key(key), self._change(change)] for source, (key, change) in drift.taken.items()]
         replaced = [[_key(key), [[s, *at] for s, at in by.items()]] for key, by in drift.replaced.items()]
         return [taken, replaced, drift.merged and [_key(drift.merged[0]), *drift.merged[1]]]
+
+    def _of_twins(self, twins: Mapping[str, Twin]) -> Tree:
+        return [[name, self._change(twin.change), [*chain(*twin.fields.items())]] for name, twin in twins.items()]
 
     def _change(self, change: Change) -> int:
         at = self._change_at.get(change.stamp)
@@ -264,7 +267,7 @@ class _Restoring:
         }
         self._side: Forms = {**both, **alone, "by": change}
         self._waiting: Forms = {"change": change, "key": _compared}
-        self._row: Forms = {"born": insert, "last": lambda stamp: Stamp(*stamp), "by": change}
+        self._row: Forms = {"born": insert, "last": lambda stamp: Stamp(*stamp), "by": change, "twins": self._twins}
         made: Forms = {
             "last": lambda stamp: Stamp(*stamp),
             "rows": lambda rows: {s: self._plain(Row(), ROW, slots, self._row) for s, slots in rows},
@@ -278,6 +281,9 @@ class _Restoring:
         }
         _filled(record, RECORD, slots, made)
         record.refresh()
+
+    def _twins(self, several: Any) -> Mapping[str, Twin]:
+        return {name: Twin(self._changes[at], _keys_held(held) or {}) for name, at, held in several}
 
     def _set_of(self, places: Any) -> frozenset[Insert]:
         return frozenset([self._inserts[at] for at in places])

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from cdc_merge.history.order import ordered
 from cdc_merge.merge.drift import note
 from cdc_merge.merge.record import Outcomes, Record, apply
+from cdc_merge.merge.twins import followed
 from cdc_merge.merge.units import Units
-from cdc_merge.model import Change
+from cdc_merge.model import TRUNCATE, Change
 from cdc_merge.plan import EntityPlan
 
 MAX_AHEAD_US = 5_000_000
@@ -27,9 +28,7 @@ def fold(
     history = ordered(changes)
     record = Record(units, history[0].key if history else "", max_ahead_us=max_ahead_us, compacts=compacts)
     for change in history:
-        apply(record, change)
-        if units.timed:
-            note(record, change)
+        _take(record, change)
     return record
 
 
@@ -38,7 +37,15 @@ def advance(record: Record, change: Change, outcomes: Outcomes | None = None) ->
     the record must then be folded again from its history."""
     if record.last is not None and change.stamp <= record.last:
         return False
-    apply(record, change, outcomes)
-    if record.units.timed:
-        note(record, change)
+    _take(record, change, outcomes)
     return True
+
+
+def _take(record: Record, change: Change, outcomes: Outcomes | None = None) -> None:
+    told = change if change.identity is None and change.row != TRUNCATE else followed(record, change)
+    if told is None:
+        record.last = record.row(change.stamp.source.partition("/")[0]).last = change.stamp
+        return
+    apply(record, told, outcomes)
+    if record.units.timed:
+        note(record, told)

@@ -6,7 +6,7 @@ whether cells are compacted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cdc_merge.merge import auto, maps
@@ -41,12 +41,22 @@ Outcomes = list[Outcome]
 """What happened, unit after unit, for `merges_total`: counted once per batch."""
 
 
+class Twin(NamedTuple):
+    """Another row of a source under the record's key: the change that brought it (without what it says), and what it holds."""
+
+    change: Change
+    fields: Mapping[str, MaybeValue]
+
+
+NO_TWINS: Final[Mapping[str, Twin]] = {}
+
+
 class Row:
     """One source's row. `kept`: its last values still count as held (TRUNCATE, `deletes: local`). `fresh`: a marked insert
     put it back, so that the first genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began
-    with, `by`: the change that brought it."""
+    with, `by`: the change that brought it. `twins`: the source's other rows under the key, by identity (twins.py)."""
 
-    __slots__ = ("born", "by", "fresh", "identity", "kept", "last", "presence")
+    __slots__ = ("born", "by", "fresh", "identity", "kept", "last", "presence", "twins")
 
     def __init__(self) -> None:
         self.presence = PRESENT
@@ -56,6 +66,7 @@ class Row:
         self.by: Change | None = None
         self.identity: str | None = None
         self.last: Stamp | None = None
+        self.twins: Mapping[str, Twin] = NO_TWINS
 
 
 class Delete(NamedTuple):

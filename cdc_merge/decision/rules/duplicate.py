@@ -1,8 +1,9 @@
 """duplicate: records of one entity that share what they may not, one question per connected set (semantics §5).
 
 It stands under the smallest key and names every record. Candidates are the standing writes of the fields that the
-matching rules compare; of a record that nobody has written, what the sources hold since their first snapshots. Where
-there is nothing else, the question is labelled `baseline`: it was there before anything could be told about it.
+matching rules compare; of a record that nobody has written, what the sources hold since their first snapshots; and of
+two rows of one source under one key each row, as it is. Where all of that was there before anything could be told about
+it, the question is labelled `baseline`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from cdc_merge.decision.rules.rulebook import Rulebook
 from cdc_merge.decision.rules.unique import CompiledUnique
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.questions import highest
-from cdc_merge.merge.reading import effective, value_of
-from cdc_merge.merge.record import Record
+from cdc_merge.merge.reading import effective, ended, value_of, view
+from cdc_merge.merge.record import Record, Twin
 from cdc_merge.merge.units import Unit, members_of
 from cdc_merge.merge.writes import BASELINE
 from cdc_merge.model import (
@@ -83,19 +84,23 @@ def _reached(key: str, index: Index) -> tuple[str, ...]:
 
 
 def question(members: Sequence[Member], rulebook: Rulebook) -> Question | None:
-    """What is asked about a connected set, its records in the order of their keys; None for one record alone."""
-    if len(members) < 2:
+    """What is asked about a connected set, its records in the order of their keys; None for one record alone whose
+    sources have one row each."""
+    if len(members) < 2 and not any(has_twins(member.record) for member in members):
         return None
-    candidates = [each for member in members for each in _candidates(member)]
+    candidates = [each for member in members for each in (*_candidates(member), *_rows(member.record))]
+    if not candidates:
+        return None
     first = members[0].record
-    rules = [rule for member in members for rule in member.rules]
+    severities = [rule.rule.severity for member in members for rule in member.rules]
+    severities = severities or [unit.plan.severity for unit in first.units.by_name.values()]
     return Question(
         entity=first.units.entity.name,
         key=first.key,
         field=None,
         group=None,
         kind=KIND,
-        severity=rulebook.record_severity or highest(rule.rule.severity for rule in rules),
+        severity=rulebook.record_severity or highest(severities),
         candidates=tuple(candidate for candidate, _ in candidates),
         provisional=None,
         labels=("baseline",) if all(change.row == SNAPSHOT for _, change in candidates) else (),
@@ -114,6 +119,30 @@ def _candidates(member: Member) -> list[tuple[Candidate, Change]]:
             if value is not UNKNOWN:
                 fields.setdefault(change.stamp, {})[field] = value
     return [(_candidate(record.key, changes[stamp], told), changes[stamp]) for stamp, told in sorted(fields.items())]
+
+
+def has_twins(record: Record) -> bool:
+    """Whether a source holds several rows under the record's key."""
+    return any(row.twins for row in record.rows.values()) and not ended(record)
+
+
+def _rows(record: Record) -> Iterator[tuple[Candidate, Change]]:
+    """The rows of every source that has several, the one that the record follows first."""
+    for source in record.present if has_twins(record) else ():
+        row = record.rows[source]
+        if not row.twins:
+            continue
+        leading = row.by or _latest(record, source)
+        rows = [Twin(leading, view(record, source).values)] if leading is not None else []
+        for change, values in (*rows, *row.twins.values()):
+            told = {field: value for field, value in values.items() if value is not UNKNOWN}
+            yield _candidate(record.key, change, told), change
+
+
+def _latest(record: Record, source: str) -> Change | None:
+    """The last change of a row that no change has brought: it was there before anything was read of it."""
+    changes = [cell.sides[source].by for cell in record.cells.values() if source in cell.sides]
+    return max((change for change in changes if change is not None), key=lambda change: change.stamp, default=None)
 
 
 def _candidate(key: str, change: Change, value: Mapping[str, Value]) -> Candidate:
