@@ -264,6 +264,7 @@ class Sidecar:
             columns,
             MAX_QUEUED_BYTES,
             directory=self._directory,
+            heartbeat_s=None if settings.heartbeat_us is None else settings.heartbeat_us / 1e6,
         )
         if self._isolated:
             ahead = Mapper(settings.name, tables, self._settings.plan, whole_rows=settings.snapshot == "never")

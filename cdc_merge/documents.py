@@ -33,6 +33,7 @@ from cdc_merge.model import (
     Json,
     MaybeValue,
     MergedRecord,
+    Missing,
     Place,
     Position,
     SourceStatus,
@@ -42,6 +43,7 @@ from cdc_merge.model import (
     Value,
     lsn_text,
 )
+from cdc_merge.orders import NO_ORDERS, Resync, SourceOrders
 from cdc_merge.plan import Rule
 
 Document: TypeAlias = "None | bool | int | float | str | Decimal | list[Document] | dict[str, Document]"
@@ -62,7 +64,7 @@ class SourceReading(NamedTuple):
     status: SourceStatus
     position: Position | None
     watermark_us: int | None
-    paused: bool = False
+    orders: SourceOrders = NO_ORDERS
     snapshot_rows: int = 0
     snapshot_expected: int = 0
 
@@ -254,7 +256,17 @@ def record_json(record: MergedRecord, conflicts: Iterable[Conflict], as_of: str 
         "deleted": record.deleted,
         "merged": values_json(record.values),
         "sources": {name: view_json(view) for name, view in record.sources.items()},
+        "missing": [*record.missing],
         "conflicts": [_conflict_line(conflict) for conflict in conflicts],
+    }
+
+
+def missing_json(missing: Missing) -> Fields:
+    return {
+        "entity": missing.entity,
+        "key": missing.key,
+        "source": missing.source,
+        "since": time_json(missing.since_us),
     }
 
 
@@ -351,7 +363,7 @@ def source_json(source: SourceReading, now_us: int) -> Fields:
         "type": status.type,
         "up": status.up,
         "state": status.state,
-        "paused": source.paused,
+        "paused": source.orders.paused,
         "received_lsn": lsn_text(status.received_lsn),
         "durable_lsn": lsn_text(durable_lsn),
         "lag_bytes": lag_bytes,
@@ -363,9 +375,29 @@ def source_json(source: SourceReading, now_us: int) -> Fields:
             "rows": source.snapshot_rows,
             "expected": source.snapshot_expected,
         },
+        "resyncs": [_resync_json(resync) for resync in source.orders.resyncs],
         "slot": None if status.slot is None else _slot_json(status),
         "reconnects": status.reconnects,
         "problem": status.problem,
+    }
+
+
+def orders_json(source: str, orders: SourceOrders) -> Fields:
+    """What a source was told; `resyncs` in the order in which they are worked off."""
+    return {"source": source, "paused": orders.paused, "resyncs": [_resync_json(resync) for resync in orders.resyncs]}
+
+
+def _resync_json(resync: Resync) -> Fields:
+    return {
+        "table": resync.table,
+        "record": bool(resync.keys),
+        "state": resync.phase,
+        "cause": resync.cause,
+        "asked_at": time_json(resync.asked_us),
+        "rows": resync.rows,
+        "expected": resync.expected,
+        "gone": resync.gone,
+        "problem": resync.problem or None,
     }
 
 

@@ -8,8 +8,10 @@ explanation is a full fold, which forgets nothing. Thread-safe: it keeps nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
+from cdc_merge.absence import REPORT, lacking
 from cdc_merge.console.reading import Page
 from cdc_merge.documents import SourceReading, time_json
 from cdc_merge.errors import ConfigError, HistoryRemoved, NotFound
@@ -19,7 +21,19 @@ from cdc_merge.merge.reading import merged
 from cdc_merge.merge.resume import folded as base_and_tail
 from cdc_merge.merge.resume import policy_of
 from cdc_merge.merge.units import Units
-from cdc_merge.model import Base, Change, Conflict, Explanation, MergedRecord, RecordKey, SourceStatus, Stamp, stamp_from_text
+from cdc_merge.model import (
+    Base,
+    Change,
+    Conflict,
+    Explanation,
+    MergedRecord,
+    Missing,
+    RecordKey,
+    SourceStatus,
+    Stamp,
+    stamp_from_text,
+)
+from cdc_merge.orders import NO_ORDERS
 from cdc_merge.plan import Plan, Rule
 from cdc_merge.ports import Store
 
@@ -61,13 +75,27 @@ class Lookup:
         if base is None and not changes:
             return None
         units, ahead_us = self._units[record.entity], self._plan.max_ahead_us
-        return merged(base_and_tail(units, record.key, (base, changes), max_ahead_us=ahead_us))
+        folded = base_and_tail(units, record.key, (base, changes), max_ahead_us=ahead_us)
+        if units.entity.on_missing != REPORT:
+            return merged(folded)
+        return replace(merged(folded), missing=tuple(lacking(folded, self._copied())))
+
+    def _copied(self) -> frozenset[str]:
+        """The sources whose first copies are complete."""
+        return frozenset(name for name, (at, _) in self._store.positions().items() if at.snapshot == "done")
 
     def records(self, entity: str, cursor: str | None, limit: int) -> Page[MergedRecord]:
         self._entity(entity)
         keys = _page(self._store.records(entity, cursor, limit + 1), limit, str)
         found = [self.record(RecordKey(entity, key), None) for key in keys.items]
         return Page([record for record in found if record is not None], keys.next_cursor)
+
+    def missing(self, entity: str, source: str | None, cursor: str | None, limit: int) -> Page[Missing]:
+        self._entity(entity)
+        found = self._store.missing((entity, source), cursor, limit + 1)
+        keys = [*dict.fromkeys(each.key for each in found)]
+        shown = frozenset(keys[:limit])
+        return Page([e for e in found if e.key in shown], keys[limit - 1] if len(keys) > limit else None)
 
     def history(self, record: RecordKey, cursor: str | None, limit: int) -> Page[Change]:
         self._entity(record.entity)
@@ -87,13 +115,14 @@ class Lookup:
     def sources(self) -> Sequence[SourceReading]:
         if self._live is not None:
             return self._live()
-        positions = self._store.positions()
+        positions, orders = self._store.positions(), self._store.orders()
         names = sorted({table.source for table in self._plan.tables})
         return [
             SourceReading(
                 SourceStatus(name, "postgres", state="unknown", problem=NOT_RUNNING),
                 positions[name][0] if name in positions else None,
                 positions[name][1].wall_us if name in positions else None,
+                orders.get(name, NO_ORDERS),
             )
             for name in names
         ]

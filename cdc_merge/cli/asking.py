@@ -34,14 +34,20 @@ def reading_of(invocation: Invocation) -> Reading:
 
 def running_sources(settings: Settings) -> Fields | None:
     """What a sidecar that runs here with these sources says of them; None if there is none."""
-    host = REACHABLE.get(settings.listen.host, settings.listen.host)
-    netloc = f"[{host}]" if ":" in host else host
-    document = _document(f"http://{netloc}:{settings.listen.port}/api/v1/sources") if settings.listen.port else None
+    address = api_address(settings)
+    document = _document(f"http://{address}/api/v1/sources") if address else None
     items = document.get("items") if document is not None else None
     if not isinstance(items, list):
         return None
     named = {item.get("name") for item in items if isinstance(item, dict)}
     return document if named == set(settings.sources) else None
+
+
+def api_address(settings: Settings) -> str | None:
+    """host:port where a sidecar with this configuration is asked; None where it takes any port."""
+    host = REACHABLE.get(settings.listen.host, settings.listen.host)
+    netloc = f"[{host}]" if ":" in host else host
+    return f"{netloc}:{settings.listen.port}" if settings.listen.port else None
 
 
 def _document(url: str) -> Fields | None:

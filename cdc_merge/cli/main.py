@@ -37,7 +37,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "record": Entry("cdc_merge.cli.record", "One record: merged value and views, history, why."),
     "run": Entry("cdc_merge.cli.run", "Run the sidecar."),
     "schema": Entry("cdc_merge.cli.schema", "Print a JSON Schema: of the configuration or of a document."),
-    "source": Entry("cdc_merge.cli.source", "The sources and their slots: list, grants, create-slot, drop-slot."),
+    "source": Entry(
+        "cdc_merge.cli.source",
+        "The sources and their slots: list, pause, resume, resync, grants, create-slot, drop-slot.",
+    ),
     "uninstall": Entry(
         "cdc_merge.cli.uninstall", "Drop the sidecar's slots, prove that nothing is left at the sources."
     ),

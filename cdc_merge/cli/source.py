@@ -9,6 +9,7 @@ import click
 from cdc_merge.cli.asking import reading_of, running_sources, settings_of
 from cdc_merge.cli.invocation import Invocation, print_json
 from cdc_merge.cli.slots import create_slot, drop_slot, grants
+from cdc_merge.cli.steering import pause, resume, resync
 from cdc_merge.cli.tables import ABSENT, cell_of, output_option, print_table
 from cdc_merge.console.answers import sources_document
 from cdc_merge.documents import Document, Fields
@@ -21,8 +22,8 @@ def command() -> None:
     """The sources and their slots."""
 
 
-for _life in (grants, create_slot, drop_slot):
-    command.add_command(_life)
+for _command in (grants, create_slot, drop_slot, pause, resume, resync):
+    command.add_command(_command)
 
 
 @command.command("list")
@@ -51,7 +52,7 @@ def _row(source: Fields) -> tuple[str, ...]:
         cell_of(source, "durable_lsn"),
         _lag(source),
         cell_of(source, "last_commit_at"),
-        _snapshot(source.get("snapshot")),
+        _snapshot(source),
         _slot(source.get("slot")),
         cell_of(source, "problem"),
     )
@@ -64,7 +65,11 @@ def _lag(source: Fields) -> str:
     )
 
 
-def _snapshot(snapshot: Document) -> str:
+def _snapshot(source: Fields) -> str:
+    snapshot, resyncs = source.get("snapshot"), source.get("resyncs")
+    for each in resyncs if isinstance(resyncs, list) else []:
+        if isinstance(each, dict):
+            return f"resync {cell_of(each, 'table')}: {cell_of(each, 'state')}, {cell_of(each, 'rows')} rows"
     if not isinstance(snapshot, dict):
         return ABSENT
     if snapshot["state"] != "running":

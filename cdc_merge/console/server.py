@@ -23,6 +23,7 @@ from cdc_merge.console.api import Api
 from cdc_merge.console.operations import Operations
 from cdc_merge.console.problems import PROBLEM_RESPONSES, LastResort, answer_errors
 from cdc_merge.console.reading import Reading
+from cdc_merge.console.steering import SourceRoutes, Steered
 from cdc_merge.errors import AddressUnavailable
 
 # Binding is done, so only loading the application can take time; far above what it needs on a busy machine.
@@ -38,10 +39,15 @@ class HttpServer:
     """Console, API, metrics and health over a `Reading`. `listen` is host and port; port 0 takes a free one."""
 
     def __init__(
-        self, reading: Reading, listen: tuple[str, int], registry: CollectorRegistry, access: Access | None = None
+        self,
+        reading: Reading,
+        listen: tuple[str, int],
+        registry: CollectorRegistry,
+        access: Access | None = None,
+        steered: Steered | None = None,
     ) -> None:
         self._listen = listen
-        self._application = application(reading, registry, access or Access())
+        self._application = application(reading, registry, access or Access(), steered=steered)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self.address = address_text(listen)
@@ -95,7 +101,11 @@ class _Server(uvicorn.Server):
 
 
 def application(
-    reading: Reading, registry: CollectorRegistry, access: Access, now_us: Callable[[], int] | None = None
+    reading: Reading,
+    registry: CollectorRegistry,
+    access: Access,
+    now_us: Callable[[], int] | None = None,
+    steered: Steered | None = None,
 ) -> ASGIApp:
     """The whole HTTP side as an ASGI application."""
     app = FastAPI(
@@ -110,6 +120,8 @@ def application(
     )
     app.include_router(Operations(reading, registry, access).router())
     app.include_router(Api(reading, now_us or _now_us).router())
+    if steered is not None:
+        app.include_router(SourceRoutes(steered, access).router())
     answer_errors(app)
     return PathAsSent(Guard(LastResort(app), access))
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias
-from urllib.parse import unquote
 
 from cdc_merge.mapping.documents import plain
 from cdc_merge.mapping.values import Reader
@@ -21,12 +20,19 @@ KeyReader: TypeAlias = Callable[[tuple[Cell, ...]], MaybeKey]
 
 # The unreserved characters of RFC 3986 §2.3 stand for themselves.
 _RESERVED: Final = re.compile(r"[^A-Za-z0-9_.~-]")
+_ENCODED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _NULL: Final = "%00"  # no text of Postgres holds a NUL, so this is nobody's element
 
 
 def encoded(text: str) -> str:
     """Percent-encoded as UTF-8 (RFC 3986)."""
     return _RESERVED.sub(lambda sign: "".join(f"%{byte:02X}" for byte in sign[0].encode()), text)
+
+
+def decoded(text: str) -> str:
+    """What `encoded` was given."""
+    raw = _ENCODED.sub(lambda sign: bytes([int(sign[1], 16)]), text.encode())
+    return raw.decode(errors="replace")
 
 
 def value_text(value: Value) -> str:
@@ -55,7 +61,7 @@ def key_parts(text: str, count: int) -> tuple[str, ...]:
     """The parts of a key of `count` parts, as `value_text` wrote them. ValueError when there are not so many."""
     if count == 1:
         return (text,)
-    parts = tuple(unquote(part) for part in text.split(","))
+    parts = tuple(decoded(part) for part in text.split(","))
     if len(parts) != count:
         raise ValueError(f"the key has {len(parts)} parts where {count} are expected")
     return parts
