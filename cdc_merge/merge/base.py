@@ -213,7 +213,13 @@ def _gone(gone: tuple[MaybeValue, object]) -> Tree:
 
 
 def _held_maps(held: Mapping[tuple[str, str], maps.Held]) -> list[Tree]:
-    return [[*what, None if keys is None else [*chain(*keys.items())]] for what, keys in held.items()]
+    return [[*what, _keys_saved(keys)] for what, keys in held.items()]
+
+
+def _keys_saved(keys: maps.Held) -> Any:
+    if keys is None:
+        return None
+    return False if keys is maps.CLEARED else [*chain(*keys.items())]
 
 
 def _of_change(change: Change) -> Tree:
@@ -369,6 +375,8 @@ def _before_delete(gone: Any) -> tuple[MaybeValue, object]:
 def _keys_held(held: Any) -> maps.Held:
     if held is None:
         return None
+    if held is False:
+        return maps.CLEARED
     each = iter(held)
     return dict(zip(each, each, strict=True))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 Held: TypeAlias = "Mapping[str, Value] | None"
 """What a source holds of a map: its keys, or None for a NULL map."""
+
+CLEARED: Final[Mapping[str, Value]] = {}
+"""Of a map that was made NULL: it holds every key as absent, as an empty one does, and is shown as NULL."""
+
+EMPTY: Final = Json("{}")
+
+
+def is_null(held: Held) -> bool:
+    """Whether what a source holds is NULL, since its row began or later."""
+    return held is None or held is CLEARED
 
 
 def parsed(value: MaybeValue) -> Held:
@@ -79,7 +89,7 @@ def _keys(
     known = (plan.name, source) in record.map_keys or before is not UNKNOWN
     old = held if before is UNKNOWN else parsed(before)
     new = None if after is ABSENT else parsed(after)
-    record.map_keys[(plan.name, source)] = new if new is not None or whole else {}
+    record.map_keys[(plan.name, source)] = new if new is not None or whole else CLEARED if after is None else {}
     wanted = {*(old or ()), *(new or ())}
     born = record.rows[source].born if whole and source in record.rows else None
     if (copied or whole) and (new is not None or (born is not None and not born.first)):

@@ -42,16 +42,16 @@ def values(record: Record) -> dict[str, Value]:
 
 
 def _maps(record: Record, trees: dict[str, dict[str, Any]]) -> dict[str, MaybeValue]:
-    """A map is NULL where every holder's map is NULL, else the object of its keys."""
+    """A map is NULL where every holder's map is NULL and no key is left, else the object of its keys."""
     found: dict[str, MaybeValue] = {}
     for plan in record.units.entity.fields.values():
         if plan.merge != "map":
             continue
         held = [h for (name, source), h in record.map_keys.items() if name == plan.name and source in record.present]
-        if any(h is not None for h in held) or plan.name in trees:
-            found[plan.name] = maps.assembled(plan, trees.get(plan.name, {}))
-        elif held:
-            found[plan.name] = None
+        document = maps.assembled(plan, trees.get(plan.name, {}))
+        is_null = bool(held) and all(map(maps.is_null, held)) and document == maps.EMPTY
+        if held or plan.name in trees:
+            found[plan.name] = None if is_null else document
     return found
 
 
@@ -127,7 +127,6 @@ def _held_maps(record: Record, source: str) -> dict[str, MaybeValue]:
     for plan in record.units.entity.fields.values():
         if plan.merge == "map" and (plan.name, source) in record.map_keys:
             keys = record.map_keys[(plan.name, source)]
-            found[plan.name] = (
-                None if keys is None else maps.assembled(plan, {f"{plan.name}.{k}": v for k, v in keys.items()})
-            )
+            held = {f"{plan.name}.{k}": v for k, v in (keys or {}).items()}
+            found[plan.name] = None if maps.is_null(keys) else maps.assembled(plan, held)
     return found

@@ -23,11 +23,12 @@ from cdc_merge.merge.record import Record, Row
 from cdc_merge.merge.types.set_ import Elements
 from cdc_merge.merge.units import Units
 from cdc_merge.merge.writes import Side, Waiting, Write
-from cdc_merge.model import Change
-from cdc_merge.plan import EntityPlan
+from cdc_merge.model import Change, Json
+from cdc_merge.plan import EntityPlan, FieldPlan
 from cdc_merge.stores.encoding import decode_base, encode_base
 from tests.laws.test_fold_equals_oracle import story
-from tests.laws.worlds import ALPHABETS, KEY, SKEWS, STEPS, scripts, small_worlds
+from tests.laws.worlds import ALPHABETS, KEY, SKEWS, STEPS, World, scripts, small_worlds
+from tests.laws.worlds import entity as entity_of
 
 MERGE_TYPES = sorted(ALPHABETS)
 EVERY_KIND = sorted({*STEPS} - {"snapshot"})
@@ -86,6 +87,19 @@ def test_bases_in_longer_stories_change_no_answer(merge_type: str, data: st.Data
     cuts = data.draw(st.sets(st.integers(0, len(changes))))
     for whole, going in answers(entity, changes, sorted(cuts)):
         assert going == whole, story(changes)
+
+
+def test_a_map_that_was_made_null_is_shown_as_null_also_through_a_base() -> None:
+    plan = entity_of(FieldPlan("f", "map", value_type="json"))
+    world = World(plan)
+    for source in plan.sources:
+        world.snapshot(source, f=Json('{"a":1}'))
+        world.update(source, f=None)
+    units = Units(plan)
+    for going in (fold(units, world.changes), through_a_base(units, fold(units, world.changes, compacts=True))):
+        found = merged(going)
+        assert found.values == {"f": None}
+        assert [view.values for view in found.sources.values()] == [{"f": None}] * 2
 
 
 # Drifts and elements are written whole, slot by slot.
