@@ -90,11 +90,12 @@ class Stream:
         for descriptor in (self._sender.socket, self._watch.socket, self._exchange.woken):
             poll.register(descriptor, select.POLLIN)
         is_paused = False
-        has_more = False
+        has_more = True  # what came with the answer to START_REPLICATION is in libpq already
         while not self._exchange.stopping.is_set():
             self._run_timers(time.monotonic())
             if is_paused != self._exchange.queue.is_full:
                 is_paused = not is_paused
+                has_more = not is_paused
                 self._heard_s = time.monotonic()
                 poll.modify(self._sender.socket, 0 if is_paused else select.POLLIN)
             ready = {descriptor for descriptor, _ in poll.poll(0 if has_more else self._wait_ms())}
