@@ -91,6 +91,7 @@ class Intake:
         self.mapper = mapper
         self.slot = slot
         self._scratch = scratch
+        self._pulse = Pulse()
         self.clock = Stamp(0, 0, source)
         self.position: Position | None = None
         self.passed_us = 0
@@ -155,6 +156,7 @@ class Intake:
             committed_us=delivery.commit_us,
             carried=mapped.carried,
             shapes=mapped.shapes,
+            beats=tuple((beat, self._pulse.lost_before(beat)) for beat in beats_in(delivery.messages, self.slot)),
         )
 
     def _large(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Iterator[Taken]:

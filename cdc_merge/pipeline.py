@@ -34,6 +34,7 @@ from cdc_merge.model import (
     Delivery,
     DetectionDegraded,
     Fact,
+    HeartbeatPassed,
     Idle,
     MaybeValue,
     Place,
@@ -316,6 +317,8 @@ class Pipeline:
         for fact in batch.facts:
             self._observe(fact)
         now_us = self._now_us()
+        for source, sent_us, lost in batch.beats:
+            self._observe(HeartbeatPassed(source, (now_us - sent_us) / 1e6, lost))
         self._observe(
             BatchMerged(
                 seconds={**batch.seconds, "all": seconds},
@@ -394,6 +397,7 @@ class Batch:
         self.merges: Counter[tuple[str, str, str, str]] = Counter()
         self.late = 0
         self.moved: list[Conflict] = []
+        self.beats: list[tuple[str, int, int]] = []
 
     def take(self, intake: Intake, deliveries: Sequence[Delivery], tx: StoreTransaction) -> None:
         """Steps 1 and 2 for one source's deliveries."""
@@ -420,6 +424,7 @@ class Batch:
 
     def _add(self, intake: Intake, taken: Taken, tx: StoreTransaction) -> None:
         self.facts.extend(taken.parked)
+        self.beats.extend((intake.source, beat.sent_us, lost) for beat, lost in taken.beats)
         if taken.shapes and intake.position is not None:
             at = intake.position
             for shape in taken.shapes:

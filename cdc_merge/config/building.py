@@ -71,7 +71,7 @@ def _source(name: str, shape: AnySource, dsn: Secret, plan: Plan) -> SourceSetti
     write_back = _write_back(shape.write_back)
     if isinstance(shape, PostgresShape):
         slot = shape.slot or default_slot(name)
-        return PostgresSource(name, dsn, slot, shape.publication, shape.snapshot, tables, write_back)
+        return PostgresSource(name, dsn, slot, shape.publication, shape.snapshot, tables, write_back, shape.heartbeat)
     if isinstance(shape, DebeziumShape):
         servers, topics = tuple(shape.bootstrap_servers), tuple(shape.topics)
         return DebeziumSource(name, servers, topics, shape.grace, tables, write_back)

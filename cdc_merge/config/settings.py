@@ -65,7 +65,10 @@ class WriteBack:
 
 @dataclass(frozen=True, slots=True)
 class PostgresSource:
-    """A PostgreSQL database. `snapshot` is initial or never; `tables` are those that some entity maps."""
+    """A PostgreSQL database. `snapshot` is initial or never; `tables` are those that some entity maps.
+
+    `heartbeat_us`: how often a message is written into it; None: never.
+    """
 
     name: str
     dsn: Secret
@@ -74,6 +77,7 @@ class PostgresSource:
     snapshot: str
     tables: tuple[str, ...]
     write_back: WriteBack = WriteBack()
+    heartbeat_us: int | None = None
     type: str = "postgres"
 
 

@@ -92,6 +92,12 @@ class PostgresShape(SourceShape):
         default="initial",
         description="initial: create a missing slot and read the tables once; never: refuse when the slot is missing.",
     )
+    heartbeat: Duration | None = Field(
+        default=None,
+        ge=1_000_000,
+        description="How often a small logical message is written into this source, to measure the whole way and to notice"
+        " what is lost on it. Touches no table. Nothing is ever written when absent.",
+    )
 
 
 class DebeziumShape(SourceShape):

@@ -20,6 +20,7 @@ from cdc_merge.model import (
     ConflictMoved,
     DetectionDegraded,
     Fact,
+    HeartbeatPassed,
     Parked,
     SnapshotProgress,
     SourceChanged,
@@ -61,6 +62,7 @@ class Logs:
             DetectionDegraded: _degraded,
             SnapshotProgress: _progress,
             ConfigReloaded: _reloaded,
+            HeartbeatPassed: _heartbeat,
         }
 
     def __call__(self, fact: Fact) -> None:
@@ -123,6 +125,12 @@ def _clock_cut(fact: ClockCut) -> None:
 def _degraded(fact: DetectionDegraded) -> None:
     told: Fields = {"source": fact.source, "entity": fact.entity, "reason": fact.reason}
     write(logging.WARNING, "detection_degraded", "A change met what retention had removed.", told)
+
+
+def _heartbeat(fact: HeartbeatPassed) -> None:
+    if fact.lost:
+        told: Fields = {"source": fact.source, "lost": fact.lost}
+        write(logging.ERROR, "heartbeats_lost", "Heartbeats never came: part of the source's log was skipped.", told)
 
 
 def _progress(fact: SnapshotProgress) -> None:

@@ -88,6 +88,11 @@ SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None
         lambda status: status.safe_bytes,
     ),
     ("slot_active", "1 while somebody reads our slot.", lambda status: status.slot_active),
+    (
+        "heartbeat_permitted",
+        "1 while heartbeats can be written into the source, 0 where it refuses; no sample when none are wanted.",
+        lambda status: status.heartbeats_permitted,
+    ),
 )
 
 
@@ -134,9 +139,12 @@ class MirrorCollector(Collector):
         lefts = (((each.name,), self._pace.seconds_left(each)) for each in statuses)
         yield self._gauge("slot_seconds_to_invalidation", left, ("source",), lefts)
         reconnects = self._counter("source_reconnects", "Connections to the source that were made anew.", ("source",))
+        sent = self._counter("heartbeat_sent", "Heartbeats that we wrote into the source.", ("source",))
         for each in statuses:
             reconnects.add_metric((each.name,), each.reconnects)
+            sent.add_metric((each.name,), each.heartbeats_sent)
         yield reconnects
+        yield sent
 
     def _progress(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
         durable = Lagging(self._mirrors.durable_lsns())
@@ -166,6 +174,8 @@ class MirrorCollector(Collector):
         figures = self._mirrors.figures()
         yield self._gauge("history_changes", "Changes in the history.", (), [((), figures.history_changes)])
         yield self._gauge("records_cached", "Records held in memory.", (), [((), figures.records_cached)])
+        text = "Records that a source lacks, of entities with on_missing: report; no sample where it lacks none."
+        yield self._gauge("records_missing", text, ("entity", "source"), figures.missing.items())
         watermark = figures.watermark_us / 1e6 if figures.watermark_us else None
         text = "The stamp that every live source has passed."
         yield self._gauge("watermark_timestamp_seconds", text, (), [((), watermark)])

@@ -30,6 +30,7 @@ from cdc_merge.model import (
     ConflictMoved,
     DetectionDegraded,
     Fact,
+    HeartbeatPassed,
     Parked,
     SnapshotProgress,
     SourceChanged,
@@ -90,6 +91,7 @@ class Metrics:
             SourceChanged: self._source_changed,
             DetectionDegraded: self._detection_degraded,
             ConfigReloaded: self._config_reloaded,
+            HeartbeatPassed: self._heartbeat_passed,
         }
         self._foresee()
         self._mirrored = MirrorCollector(PREFIX, self._labels, mirrors)
@@ -147,11 +149,21 @@ class Metrics:
         self._failures = self._counter(
             "source_failures", "Attempts to read a source that failed, by what follows.", ("source", "outcome")
         )
+        self._beats = self._counter("heartbeat_received", "Heartbeats that are merged and on disk.", ("source",))
+        self._lost_beats = self._counter(
+            "heartbeat_lost", "Heartbeats that never came, though later ones did: something was skipped.", ("source",)
+        )
         self._rows = self._counter("snapshot_rows", "Rows of first copies that were merged.", ("source", "entity"))
 
     def _make_histograms(self) -> None:
         self._detection_seconds = self._histogram(
             "detection_seconds", "From the commit at the source to merged and on disk.", ("source",), DETECTION_BUCKETS
+        )
+        self._round_trip = self._histogram(
+            "heartbeat_round_trip_seconds",
+            "From writing a heartbeat into the source to merged and on disk: the whole way.",
+            ("source",),
+            DETECTION_BUCKETS,
         )
         self._batch_seconds = self._histogram("batch_seconds", "Time of a batch by stage.", ("stage",), BATCH_BUCKETS)
         self._batch_changes = self._histogram("batch_changes", "Changes of records in a batch.", (), SIZE_BUCKETS)
@@ -210,6 +222,9 @@ class Metrics:
         _touch(self._failures, ((source, outcome) for source in labels.sources for outcome in FAILURES))
         for source in labels.sources:
             self._detection_seconds.labels(source)
+            self._round_trip.labels(source)
+            self._beats.labels(source)
+            self._lost_beats.labels(source)
             self._transaction_rows.labels(source)
             self._cuts.labels(source)
             self._clock_skew.labels(source).set_function(partial(self._skew_of, source))
@@ -284,6 +299,12 @@ class Metrics:
     def _skew_of(self, source: str) -> float:
         ahead_s, at_s = self._skew.get(source, (0.0, 0.0))
         return ahead_s if self._monotonic() - at_s < SKEW_SHOWN_S else 0.0
+
+    def _heartbeat_passed(self, fact: HeartbeatPassed) -> None:
+        source = self._labels.source(fact.source)
+        self._beats.labels(source).inc()
+        self._lost_beats.labels(source).inc(fact.lost)
+        self._round_trip.labels(source).observe(max(0.0, fact.seconds))
 
     def _source_changed(self, fact: SourceChanged) -> None:
         source = self._labels.source(fact.source)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from cdc_merge.model import Delivery, Position
 from cdc_merge.orders import RowsWanted
 from cdc_merge.sources.delivery_queue import DeliveryQueue
+from cdc_merge.sources.heart import Heart
 from cdc_merge.sources.positions import Slot
 from cdc_merge.spool import RowSpool
 
@@ -22,12 +23,13 @@ class Exchange:
 
     `wanted` are rows to be read again; the reader clears it with its answer.
     `delivered` is how far everything is in the queue, `confirmed_lsn` how far the pipeline has it on disk.
-    `directory` is where the rows of large transactions wait.
+    `directory` is where the rows of large transactions wait, `heart` writes the heartbeats.
     """
 
     def __init__(self, max_queued_bytes: int, wake: Callable[[], None], directory: str | None = None) -> None:
         self._wake = wake
         self._directory = directory
+        self.heart: Heart | None = None
         self._woken, self._waker = socket.socketpair()
         self._woken.settimeout(0)
         self._waker.settimeout(0)

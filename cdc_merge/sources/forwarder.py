@@ -70,6 +70,7 @@ class ReaderSettings:
     tables: Mapping[str, Sequence[str]]
     max_queued_bytes: int
     directory: str | None = None
+    heartbeat_s: float | None = None
 
 
 class Beginning(NamedTuple):

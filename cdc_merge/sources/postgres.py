@@ -20,6 +20,7 @@ from cdc_merge.model import Delivery, Position, SourceChanged, SourceStatus
 from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
 from cdc_merge.sources.exchange import Exchange
+from cdc_merge.sources.heart import Heart
 from cdc_merge.sources.retrying import Patience
 from cdc_merge.sources.session import Ears, PostgresSettings, Session
 from cdc_merge.sources.stream import HEALTH_EVERY_S
@@ -35,7 +36,7 @@ class PostgresSource:
     `tables` maps `schema.table` → the columns needed of it; `snapshot` is initial or never. `wake` is called from the
     reader's thread when something has arrived or the state has changed. `now_us` is our own clock. `max_queued_bytes`
     bounds what waits for the pipeline; a single transaction may be larger, and its rows then wait in `directory` (None:
-    where the system keeps temporary files).
+    where the system keeps temporary files). `heartbeat_s`: a message is written into the source so often; None: never.
     """
 
     def __init__(  # noqa: PLR0913 - every one is a setting of this source or a port that it speaks to; keywords only
@@ -52,6 +53,7 @@ class PostgresSource:
         now_us: Callable[[], int],
         max_queued_bytes: int = MAX_QUEUED_BYTES,
         directory: str | None = None,
+        heartbeat_s: float | None = None,
         slot_creation_limit_s: float = 60.0,
     ) -> None:
         self.name = name
@@ -62,6 +64,7 @@ class PostgresSource:
         self._now_us = now_us
         self._max_queued_bytes = max_queued_bytes
         self._directory = directory
+        self._heartbeat_s = heartbeat_s
         self._exchange: Exchange | None = None
         self._thread: threading.Thread | None = None
         self._state = "stopped"
@@ -82,6 +85,7 @@ class PostgresSource:
             exchange.received_lsn = position.lsn
             exchange.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
         self._exchange = exchange
+        exchange.heart = Heart(self._settings.slot, self._heartbeat_s, self._say)
         self._state, self._problem = "connecting", None
         self._begin(exchange, self._run)
 
@@ -139,6 +143,8 @@ class PostgresSource:
             wal_status=slot.wal_status if slot else None,
             retained_bytes=slot.retained_bytes if slot else None,
             safe_bytes=slot.safe_bytes if slot else None,
+            heartbeats_sent=exchange.heart.sent if exchange.heart else 0,
+            heartbeats_permitted=exchange.heart.is_permitted if exchange.heart else None,
         )
 
     def stop(self) -> None:
@@ -215,6 +221,9 @@ class PostgresSource:
         self._state, self._problem = state, None
         self._observe(SourceChanged(self.name, state, f"Source {self.name} {sentence}."))
         self._wake()
+
+    def _say(self, sentence: str) -> None:
+        self._observe(SourceChanged(self.name, self._state, f"Source {self.name} {sentence}."))
 
     def _fail(self, state: str, error: CdcMergeError, problem: str | None) -> None:
         self._state = state

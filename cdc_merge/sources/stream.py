@@ -24,7 +24,7 @@ from cdc_merge.sources.frames import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTE
 from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.walsender import WalSender
-from cdc_merge.sources.watch import ClockReading, Flushed, Health, Watch
+from cdc_merge.sources.watch import Beaten, ClockReading, Flushed, Health, Watch
 
 STATUS_EVERY_S: Final = 0.5  # well below any sensible wal_sender_timeout (its default is 60 s)
 CLOCK_EVERY_S: Final = 0.25  # how fine idle marks are; each costs the server one trivial query
@@ -79,6 +79,8 @@ class Stream:
         self._at_us = 0
         self._may_flush = True
         self._idle_sent = (0, 0)
+        if exchange.heart is not None:
+            exchange.heart.begin()
         self._heard_s = self._asked_s = time.monotonic()
         self._status = Timer(STATUS_EVERY_S)
         self._clock = Timer(CLOCK_EVERY_S)
@@ -124,6 +126,9 @@ class Stream:
             self._asked_s = now_s
         if now_s >= self._health.next_s and self._watch.ask_health():
             self._health.is_due(now_s)
+        heart = self._exchange.heart
+        if heart is not None and heart.due(now_s) and self._watch.ask_heartbeat(heart.message(self._now_us())):
+            heart.asked()
         if now_s - self._heard_s > SILENCE_LIMIT_S and not self._exchange.queue.is_full:
             raise self._silent("sent nothing for")
         # Without answers there are no idle marks, and nothing else would tell.
@@ -149,6 +154,8 @@ class Stream:
                 self._learn_health(answer)
             elif isinstance(answer, Flushed):
                 self._may_flush = answer.is_permitted
+            elif isinstance(answer, Beaten) and self._exchange.heart is not None:
+                self._exchange.heart.answered(answer.refusal, time.monotonic())
 
     def _send_status(self, *, asks_reply: bool = False) -> None:
         exchange = self._exchange

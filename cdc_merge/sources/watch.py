@@ -4,7 +4,7 @@ Why a second connection: in the stream a keepalive's clock says nothing about co
 and a server that shuts down waits for a replication client, but ends a plain session at once: its end is our sign to
 leave. While streaming, questions are asked without waiting: `ask_…`, then `answer` when the socket is readable.
 
-Only `ask_flush` writes anything: a logical message, which costs WAL and touches no table.
+Only `ask_flush` and `ask_heartbeat` write anything: a logical message, which costs WAL and touches no table.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cdc_merge.sources.refusals import server_errors
 
 _PAGE_HEADER_BYTES: Final = (24, 40)
 _PAGE_BYTES: Final = 8192
+_WRITING: Final = ("flush", "heartbeat")  # what our role may not be permitted to ask, and nothing depends on
 
 
 class ClockReading(NamedTuple):
@@ -45,6 +46,12 @@ class Flushed(NamedTuple):
     is_permitted: bool
 
 
+class Beaten(NamedTuple):
+    """A heartbeat was written, or why not: the server's words."""
+
+    refusal: str | None
+
+
 class Health(NamedTuple):
     """The slot, None when it does not exist, and the tables that the publication does not have."""
 
@@ -52,7 +59,7 @@ class Health(NamedTuple):
     missing: tuple[str, ...]
 
 
-Answer: TypeAlias = "ClockReading | Health | Flushed"
+Answer: TypeAlias = "ClockReading | Health | Flushed | Beaten"
 
 
 class Watched(NamedTuple):
@@ -72,6 +79,8 @@ class Watch:
         self.connection: Connection = connect(source, dsn)
         self._pg = self.connection.pgconn
         self._read: Callable[[Sequence[bytes | None]], Answer] | None = None
+        self._may_refuse = False
+        self._refusal = ""
         self._row_so_far: list[bytes | None] = []
 
     @property
@@ -113,6 +122,10 @@ class Watch:
         """Have the WAL written out, which writes one record of some hundred bytes; False as above."""
         return self._ask("flush", [], _flushed)
 
+    def ask_heartbeat(self, content: str) -> bool:
+        """Have a heartbeat written and committed; False as above."""
+        return self._ask("heartbeat", [content], lambda row: Beaten(None if row else self._refusal))
+
     def _health_parameters(self) -> list[str]:
         return [self._watched.slot, self._watched.publication, json.dumps(self._watched.tables)]
 
@@ -122,6 +135,7 @@ class Watch:
         with server_errors(self._source):
             self._pg.send_query_params(query(name).encode(), [value.encode() for value in parameters])
         self._read = read
+        self._may_refuse = name in _WRITING
         return True
 
     def answer(self) -> Answer | None:
@@ -143,7 +157,8 @@ class Watch:
         return read(row)
 
     def _row(self, result: pq.abc.PGresult) -> list[bytes | None]:
-        if result.status != pq.ExecStatus.TUPLES_OK and self._read is _flushed:
+        if result.status != pq.ExecStatus.TUPLES_OK and self._may_refuse:
+            self._refusal = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
             return []
         if result.status != pq.ExecStatus.TUPLES_OK:
             words = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
