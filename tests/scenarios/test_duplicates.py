@@ -59,3 +59,25 @@ def test_27_a_number_that_was_there_twice_before_we_came_is_labelled(incident: B
     assert (duplicates(said), said.only.labels) == ([["C1", "C2"]], ("baseline",))
     it.erp.update("C2", tax_no="9")
     assert it.says().questions == ()
+
+
+def test_27_two_rows_of_one_system_under_one_key_are_named_and_the_record_follows_the_first(incident: Begin) -> None:
+    it = incident(fields={"phone": "mv", "points": "counter"}, held={"C1": {"phone": "0", "points": 5}}, surrogate=True)
+    table = f"{it.crm.table.schema}.{it.crm.table.name}"
+    key, phone = it.crm.table.key, it.crm.table.columns["phone"]
+    it.crm.connection.execute(f"alter table {table} drop constraint {it.crm.table.name}_{key}_key")
+    it.crm.insert("C1", phone="9", points=1)
+    it.crm.connection.execute(f"update {table} set {phone} = '8' where {phone} = '9'")
+    said = it.says()
+    assert (said.only.key, said.only.kind, said.only.field) == ("C1", "duplicate", None)
+    (conflict,) = said.conflicts
+    assert conflict["records"] == ["C1"]
+    assert [each["value"]["phone"] for each in conflict["candidates"]] == ["0", "8"]
+    assert len({each["place"]["lsn"] for each in conflict["candidates"]}) == 2
+    assert (said.merged(), said.held("crm")) == ({"phone": "0", "points": "5"}, {"phone": "0", "points": "5"})
+    it.crm.connection.execute(f"delete from {table} where {phone} = '0'")
+    said = it.says()
+    assert said.questions == ()
+    assert said.held("crm") == {"phone": "8", "points": "1"}
+    it.crm.delete("C1")
+    assert it.says().is_deleted()
