@@ -88,7 +88,7 @@ class Mapper:
             if table.source == source:
                 self._tables.setdefault(table.table, []).append(table)
         self._plan = plan
-        self._whole_rows = whole_rows
+        self.whole_rows = whole_rows
         self._compiled: dict[int, tuple[Relation, tuple[Reading, ...]]] = {}
         self._readings: dict[Relation, tuple[Reading, ...]] = {}
         self._unreported: list[Parked] = []
@@ -124,6 +124,15 @@ class Mapper:
                 if identity is not None:
                     wanted.setdefault(how.label, set()).add(identity)
         return wanted
+
+    def readings(self, relation: Relation) -> tuple[Reading, ...]:
+        """How a relation is read, for each entity that it feeds."""
+        return self._read(relation)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the next delivery says more than changes: a table announced for the first time or anew, a column missing."""
+        return bool(self._shapes or self._unreported)
 
     def looks_up(self, changes: Sequence[RowChange]) -> bool:
         """Whether any of these rows can only be placed with what the store remembers."""
@@ -203,11 +212,11 @@ class Mapper:
 
     def _scope(self, tx: Transaction) -> Scope:
         said = marks(tx.messages)
-        return Scope(tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, said, self._whole_rows)
+        return Scope(tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, said, self.whole_rows)
 
     def snapshot(self, rows: SnapshotRows, began: SnapshotBegan, clock: Stamp) -> Mapped:
         """Map a piece of a first copy: what the source held at its consistent point. Stamps count on from there."""
-        scope = Scope(began.system, began.timeline, began.lsn, began.at_us, None, Marks(), self._whole_rows)
+        scope = Scope(began.system, began.timeline, began.lsn, began.at_us, None, Marks(), self.whole_rows)
         taken = _Taken(self._source, scope, {}, Lineages())
         for change in rows.changes:
             readings = self._read(change.relation)
