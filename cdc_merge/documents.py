@@ -257,7 +257,17 @@ def record_json(record: MergedRecord, conflicts: Iterable[Conflict], as_of: str 
         "merged": values_json(record.values),
         "sources": {name: view_json(view) for name, view in record.sources.items()},
         "missing": [*record.missing],
+        "missing": [*record.missing],
         "conflicts": [_conflict_line(conflict) for conflict in conflicts],
+    }
+
+
+def missing_json(missing: Missing) -> Fields:
+    return {
+        "entity": missing.entity,
+        "key": missing.key,
+        "source": missing.source,
+        "since": time_json(missing.since_us),
     }
 
 

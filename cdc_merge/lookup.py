@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from dataclasses import replace
 from typing import TypeVar
 
+from cdc_merge.absence import REPORT, lacking
 from cdc_merge.absence import REPORT, lacking
 from cdc_merge.console.reading import Page
 from cdc_merge.documents import SourceReading, time_json

@@ -383,13 +383,15 @@ class SourceView:
 
 @dataclass(frozen=True, slots=True)
 class MergedRecord:
-    """What a history means. `values` leaves unknown fields out; groups appear as their member fields."""
+    """What a history means. `values` leaves unknown fields out; groups appear as their member fields. `missing`: the
+    sources that lack the record, where that is told (`on_missing: report`)."""
 
     entity: str
     key: str
     deleted: bool
     values: Mapping[str, Value]
     sources: Mapping[str, SourceView]
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from cdc_merge.console.answers import (
     as_of_from_text,
     explain_document,
     history_document,
+    missing_document,
     record_document,
 )
 from cdc_merge.console.reading import Reading
@@ -23,6 +24,7 @@ from cdc_merge.model import RecordKey
 HISTORY_HEADINGS = ("STAMP", "COMMITTED", "SOURCE", "KIND", "ACTOR", "CHANGES")
 # Changes in memory at a time: a few tens of megabytes. Each page walks over the stamps of the whole history once.
 HISTORY_PAGE = 10_000
+MISSING_HEADINGS = ("KEY", "MISSING IN", "SINCE")
 EXPLAIN_HEADINGS = ("STAMP", "SOURCE", "KIND", "BEFORE", "AFTER", "SAW", "OUTCOME", "BECAUSE")
 
 
@@ -78,6 +80,9 @@ def _rows(document: Fields, views: Mapping[str, Fields]) -> Iterator[tuple[str, 
         "ended" if document["deleted"] else "present",
         *(cell_of(view, "presence") for view in views.values()),
     )
+    missing = document["missing"]
+    if isinstance(missing, list) and missing:
+        yield ("(missing in)", ", ".join(map(shown, missing)), *(ABSENT for _ in views))
     yield ("(last stamp)", ABSENT, *(cell_of(view, "last_stamp") for view in views.values()))
 
 
@@ -150,6 +155,32 @@ def _change(item: Fields) -> tuple[str, ...]:
     moves = [f"{name} {shown(item[name])}" for name in ("moved_to", "moved_from") if name in item]
     told = (cell_of(item, name) for name in ("stamp", "committed_at", "source", "kind", "actor"))
     return (*told, "\n".join((*changes, *moves)))
+
+
+@command.command("missing")
+@click.argument("entity")
+@click.option("--source", help="Only what this source lacks.")
+@click.option("--cursor", help="Go on behind this record; the next_cursor of an earlier list.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=1_000, show_default=True, help="At most so many records."
+)
+@output_option
+@click.pass_obj
+def list_missing(  # noqa: PLR0913, PLR0917 (an option each)
+    invocation: Invocation, entity: str, source: str | None, cursor: str | None, limit: int
+) -> None:
+    """Which sources lack which records of an entity whose `on_missing` is report."""
+    document = missing_document(reading_of(invocation), entity, source, cursor, limit)
+    if invocation.as_json:
+        print_json(document)
+        return
+    items = document["items"]
+    rows = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    print_table(MISSING_HEADINGS, [tuple(cell_of(row, name) for name in ("key", "source", "since")) for row in rows])
+    if document["next_cursor"] is not None:
+        click.echo(f"There are more: --cursor {shown(document['next_cursor'])}", err=True)
+    elif not rows:
+        click.echo("No record is missing, or on_missing is not report.", err=True)
 
 
 @command.command("explain")

@@ -123,6 +123,7 @@ class RecordDocument(Sent):
     deleted: bool
     merged: dict[str, FieldValue] = Field(description="One value per field; unknown fields are left out.")
     sources: dict[str, SourceViewDocument]
+    missing: list[str] = Field(default=[], description="on_missing: report: the sources that lack the record.")
     conflicts: list[RecordConflictDocument]
 
 

@@ -171,5 +171,5 @@ class EntityShape(Shape):
         default="review", description="What a delete means that a concurrent write opposes."
     )
     on_missing: Literal["ignore", "report"] = Field(
-        default="ignore", description="Whether a record missing in a source is told."
+        default="ignore", description="Whether it is told, counted and listed which records a source lacks."
     )

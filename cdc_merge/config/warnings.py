@@ -16,7 +16,6 @@ NOT_YET: Final = (
     *(("rules", ANY, "decide", key) for key in ("approve", "votes", "four_eyes", "sla", "on_expiry", "when")),
     ("notify",),
     ("sources", ANY, "write_back", "enabled"),
-    ("entities", ANY, "on_missing"),
 )
 """The settings that the file may hold and this version does not act on."""
 

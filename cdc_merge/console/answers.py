@@ -17,6 +17,7 @@ from cdc_merge.documents import (
     conflict_json,
     explain_json,
     history_json,
+    missing_json,
     page_json,
     record_json,
     rule_json,
@@ -45,6 +46,11 @@ def conflicts_document(reading: Reading, where: Mapping[str, str], cursor: str |
 def records_document(reading: Reading, entity: str, cursor: str | None, limit: int) -> Fields:
     page = reading.records(entity, cursor, limit)
     return page_json([_with_conflicts(reading, record) for record in page.items], page.next_cursor)
+
+
+def missing_document(reading: Reading, entity: str, source: str | None, cursor: str | None, limit: int) -> Fields:
+    page = reading.missing(entity, source, cursor, limit)
+    return page_json([missing_json(each) for each in page.items], page.next_cursor)
 
 
 def rules_document(reading: Reading) -> Fields:

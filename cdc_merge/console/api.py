@@ -21,6 +21,7 @@ from cdc_merge.console.answers import (
     conflicts_document,
     explain_document,
     history_document,
+    missing_document,
     record_document,
     records_document,
     rules_document,
@@ -59,6 +60,10 @@ class HistoryPaging(Asked):
     limit: int = Field(MAX_LIMIT, ge=1, le=MAX_LIMIT)
 
 
+class MissingQuery(Paging):
+    source: str | None = None
+
+
 class ConflictQuery(Paging):
     status: Literal["settling", "open", "closed"] | None = None
     entity: str | None = None
@@ -86,6 +91,7 @@ class Api:
             ("/records/{entity}/{key:path}/explain", self.explain),
             ("/records/{entity}/{key:path}", self.record),
             ("/records/{entity}", self.records),
+            ("/missing/{entity}", self.missing),
             ("/sources", self.sources),
             ("/rules", self.rules),
         ):
@@ -104,6 +110,10 @@ class Api:
     def records(self, entity: Spelled, query: Annotated[Paging, Query()]) -> Response:
         """The records of an entity, ended ones too, in no promised order."""
         return answered(records_document(self._reading, entity, query.cursor, query.limit))
+
+    def missing(self, entity: Spelled, query: Annotated[MissingQuery, Query()]) -> Response:
+        """Which sources lack which records of an entity whose `on_missing` is report, in the order of keys."""
+        return answered(missing_document(self._reading, entity, query.source, query.cursor, query.limit))
 
     def record(self, entity: Spelled, key: str, as_of: str = "") -> Response:
         """The merged value and every source's view, at `as_of` (a stamp, or a time in ISO 8601) or now."""

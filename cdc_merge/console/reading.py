@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from cdc_merge.documents import SourceReading
-from cdc_merge.model import Change, Conflict, Explanation, MergedRecord, RecordKey, Stamp
+from cdc_merge.model import Change, Conflict, Explanation, MergedRecord, Missing, RecordKey, Stamp
 from cdc_merge.plan import Rule
 
 Item = TypeVar("Item")
@@ -39,6 +39,11 @@ class Reading(Protocol):
 
     def records(self, entity: str, cursor: str | None, limit: int) -> Page[MergedRecord]:
         """Every record, ended ones too, in no promised order. NotFound if there is no such entity."""
+        ...
+
+    def missing(self, entity: str, source: str | None, cursor: str | None, limit: int) -> Page[Missing]:
+        """Which sources lack which records, in the order of keys; of one source, if it is named. A page is about so many
+        records. Nothing, where the entity's `on_missing` is not report."""
         ...
 
     def history(self, record: RecordKey, cursor: str | None, limit: int) -> Page[Change]:

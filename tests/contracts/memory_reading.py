@@ -18,6 +18,7 @@ from cdc_merge.model import (
     Explained,
     Explanation,
     MergedRecord,
+    Missing,
     Place,
     Position,
     Question,
@@ -87,6 +88,7 @@ class MemoryReading:
     all_conflicts: list[Conflict] = field(default_factory=list)
     all_records: dict[RecordKey, MergedRecord] = field(default_factory=dict)
     all_sources: list[SourceReading] = field(default_factory=list)
+    all_missing: list[Missing] = field(default_factory=list)
     all_rules: list[Rule] = field(default_factory=list)
     readiness: tuple[bool, str] = (True, "Every source streams.")
     broken: Exception | None = None
@@ -114,6 +116,11 @@ class MemoryReading:
         if entity != "customer":
             raise NotFound(f"There is no entity {entity}.", hint="The configured ones: customer.")
         return _page(list(self.all_records.values()), int(cursor) if cursor else 0, limit)
+
+    def missing(self, entity: str, source: str | None, cursor: str | None, limit: int) -> Page[Missing]:
+        self._check()
+        found = [each for each in self.all_missing if source in (None, each.source)]
+        return _page(found, int(cursor) if cursor else 0, limit)
 
     def history(self, record: RecordKey, cursor: str | None, limit: int) -> Page[Change]:
         self._check()

@@ -242,7 +242,7 @@ def test_a_closed_conflict_says_when_and_how() -> None:
 
 def test_a_record_has_every_key() -> None:
     document = record_json(customer(), [phone_conflict()])
-    assert document.keys() == {"entity", "key", "as_of", "deleted", "merged", "sources", "conflicts"}
+    assert document.keys() == {"entity", "key", "as_of", "deleted", "merged", "sources", "missing", "conflicts"}
     assert document["conflicts"] == [
         {
             "id": "c1",

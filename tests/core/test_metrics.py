@@ -118,6 +118,7 @@ GAUGES = {
     "clock_skew_seconds": ("source",),
     "history_changes": (),
     "records_cached": (),
+    "records_missing": ("entity", "source"),
     "watermark_timestamp_seconds": (),
     "config_last_reload_successful": (),
     "config_last_reload_success_timestamp_seconds": (),
