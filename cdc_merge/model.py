@@ -602,7 +602,7 @@ class HeartbeatPassed:
 
 Fact: TypeAlias = (
     "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress | DetectionDegraded"
-    " | ConfigReloaded | ResyncMoved"
+    " | LoopDetected | ConfigReloaded | ResyncMoved"
     " | HeartbeatPassed"
 )
 
@@ -612,6 +612,15 @@ EMPTY: Final[Mapping[str, Value]] = {}
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Sizes that observers read when they are asked, not when something happens."""
+@dataclass(frozen=True, slots=True)
+class LoopDetected:
+    """Two sources have set fields of a record to the same values to and fro, many times and shortly after each other."""
+
+    entity: str
+    key: str
+    sources: tuple[str, str]
+
+
 
     records_cached: int = 0
     history_changes: int = 0

@@ -17,6 +17,7 @@ from cdc_merge import absence
 from cdc_merge.decision.asking import Answers, all_questions, answers_itself
 from cdc_merge.decision.drift import WHOLE_TABLE, Announced, drifted
 from cdc_merge.decision.expression import Compile
+from cdc_merge.decision.loops import Loops
 from cdc_merge.decision.queue import Asked, Moment, announced, answered, asked, is_answer, review, traces
 from cdc_merge.decision.rules import duplicate
 from cdc_merge.decision.rules.rulebook import rulebooks
@@ -113,6 +114,7 @@ class Pipeline:
         self._now_us, self._new_id, self._compile = world
         self.rulebooks = rulebooks(plan, world.compile)
         self.records = Records(plan)
+        self.loops = Loops(plan)
         self.timers = Timers()
         self.duplicates = Duplicates(store)
         self.rejudging = Rejudging(store)
@@ -447,6 +449,7 @@ class Batch:
         if taken.absent is not None:
             changes = (*changes, *self._gone(intake, taken.absent, tx))
         self._pending.extend(changes)
+        self.facts.extend(loop for change in changes if (loop := self._pipeline.loops.note(change)) is not None)
         self.changes.update([(intake.source, change.entity, change.row) for change in changes])
 
     def _gone(self, intake: Intake, absent: Absent, tx: StoreTransaction) -> list[Change]:

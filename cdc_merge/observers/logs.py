@@ -21,6 +21,7 @@ from cdc_merge.model import (
     DetectionDegraded,
     Fact,
     HeartbeatPassed,
+    LoopDetected,
     Parked,
     SnapshotProgress,
     SourceChanged,
@@ -61,6 +62,7 @@ class Logs:
             ClockCut: _clock_cut,
             DetectionDegraded: _degraded,
             SnapshotProgress: _progress,
+            LoopDetected: self._loop,
             ConfigReloaded: _reloaded,
             HeartbeatPassed: _heartbeat,
         }
@@ -105,6 +107,14 @@ class Logs:
             "resolution": conflict.resolution,
             "sources": " ".join(sorted({candidate.source for candidate in question.candidates})),
         }
+
+    def _loop(self, fact: LoopDetected) -> None:
+        told: Fields = {
+            "entity": fact.entity,
+            "record": self.record_digest(fact.entity, fact.key),
+            "sources": " ".join(sorted(fact.sources)),
+        }
+        write(logging.WARNING, "loop_detected", "Two sources write the same values to and fro.", told)
 
     def _source(self, fact: SourceChanged) -> None:
         level = logging.ERROR if fact.problem else logging.INFO

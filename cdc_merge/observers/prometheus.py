@@ -31,6 +31,7 @@ from cdc_merge.model import (
     DetectionDegraded,
     Fact,
     HeartbeatPassed,
+    LoopDetected,
     Parked,
     SnapshotProgress,
     SourceChanged,
@@ -42,6 +43,7 @@ from cdc_merge.observers.labels import (
     FAILURES,
     LOADS,
     OTHER,
+    PAIRED,
     PROBLEMS,
     REMOVED,
     STAGES,
@@ -90,6 +92,7 @@ class Metrics:
             SnapshotProgress: self._snapshot_progress,
             SourceChanged: self._source_changed,
             DetectionDegraded: self._detection_degraded,
+            LoopDetected: self._loop_detected,
             ConfigReloaded: self._config_reloaded,
             HeartbeatPassed: self._heartbeat_passed,
         }
@@ -140,6 +143,9 @@ class Metrics:
         )
         self._loads = self._counter(
             "record_loads", "Records that a batch wanted, by where their state was.", ("origin",)
+        )
+        self._loops = self._counter(
+            "loops", "Records that two sources set to the same values to and fro, ten times each.", ("entity", "pair")
         )
         self._blind = self._counter(
             "degraded_changes",
@@ -214,6 +220,7 @@ class Metrics:
         _touch(self._evaluations, ((rule, outcome) for rule in labels.rules for outcome in EVALUATIONS))
         _touch(self._rule_errors, ((rule,) for rule in labels.rules))
         _touch(self._batch_seconds, ((stage,) for stage in STAGES))
+        _touch(self._loops, (place for place in labels.pairs() if PAIRED in place[1]))
         _touch(self._loads, ((origin,) for origin in LOADS))
         _touch(self._blind, ((*place, reason) for place in labels.mapped() for reason in REMOVED))
         _touch(self._rows, labels.mapped())
@@ -285,6 +292,10 @@ class Metrics:
 
     def _is_degraded(self) -> float:
         return self._degraded_s is not None and self._monotonic() - self._degraded_s < DEGRADED_SHOWN_S
+
+    def _loop_detected(self, fact: LoopDetected) -> None:
+        pair = PAIRED.join(sorted(self._labels.source(source) for source in fact.sources))
+        self._loops.labels(self._labels.entity(fact.entity), pair).inc()
 
     def _config_reloaded(self, fact: ConfigReloaded) -> None:
         self._reload.set(fact.problem is None)

@@ -16,6 +16,7 @@ from cdc_merge.model import (
     ConfigReloaded,
     ConflictMoved,
     Fact,
+    LoopDetected,
     Parked,
     SnapshotProgress,
     SourceChanged,
@@ -55,6 +56,7 @@ FACTS: list[tuple[Fact, str, str]] = [
     (Parked("crm", "public.customer", "unreadable"), "row_parked", "warning"),
     (ClockCut("crm", 3_500_000), "clock_cut", "warning"),
     (SnapshotProgress("crm", "customer", 1, 2), "snapshot_progress", "debug"),
+    (LoopDetected("customer", "C001", ("crm", "erp")), "loop_detected", "warning"),
     (ConfigReloaded("sha256:b"), "config_reloaded", "info"),
     (ConfigReloaded("sha256:a", "x.yaml has a problem", ("x.yaml:3: store",)), "config_reload_failed", "error"),
 ]

@@ -19,6 +19,7 @@ from cdc_merge.model import (
     ConflictMoved,
     DetectionDegraded,
     Figures,
+    LoopDetected,
     Parked,
     Question,
     SnapshotProgress,
@@ -92,6 +93,7 @@ COUNTERS = {
     "conflicts_answered": ("entity", "severity", "outcome"),
     "clock_stepped_back": ("source", "reason"),
     "record_loads": ("origin",),
+    "loops": ("entity", "pair"),
     "degraded_changes": ("source", "entity", "reason"),
     "source_failures": ("source", "outcome"),
 }
@@ -254,6 +256,13 @@ def test_sizes_and_loads_of_batches_are_counted() -> None:
     assert value(metrics, "clock_stepped_back_total", source="erp", reason="own") == 0
 
 
+def test_a_loop_is_counted_for_its_pair_whoever_began() -> None:
+    metrics = made()
+    metrics(LoopDetected("customer", "C001", ("erp", "crm")))
+    metrics(LoopDetected("customer", "C002", ("crm", "erp")))
+    assert value(metrics, "loops_total", entity="customer", pair="crm / erp") == 2
+
+
 def test_failed_attempts_to_read_are_counted_by_what_follows() -> None:
     metrics = made()
     for state in ("connecting", "retrying", "retrying", "streaming", "stopped"):
@@ -412,13 +421,13 @@ def test_a_fact_that_is_nobodys_metric_is_let_pass() -> None:
 def test_a_reload_says_whether_it_succeeded() -> None:
     metrics = made()
     assert value(metrics, "config_last_reload_successful") == 1
-    since = value(metrics, "config_last_reload_success_timestamp_seconds")
+    since = value(metrics, "config_last_reload_success_timestamp_seconds") or 0
     metrics(ConfigReloaded("sha256:a", "A line is wrong."))
     assert value(metrics, "config_last_reload_successful") == 0
     assert value(metrics, "config_last_reload_success_timestamp_seconds") == since
     metrics(ConfigReloaded("sha256:b"))
     assert value(metrics, "config_last_reload_successful") == 1
-    assert value(metrics, "config_last_reload_success_timestamp_seconds") > since
+    assert (value(metrics, "config_last_reload_success_timestamp_seconds") or 0) > since
 
 
 # ---------------------------------------------------------------- mirrored states
