@@ -95,6 +95,7 @@ class PostgresSource:
         if position is not None and not position.is_copying:
             exchange.received_lsn = exchange.confirmed_lsn = position.lsn
         self._exchange = exchange
+        self._state, self._problem = "paused", None
         self._begin(exchange, self._rest)
 
     def _begin(self, exchange: Exchange, work: Callable[[Exchange], None]) -> None:
