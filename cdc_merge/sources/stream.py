@@ -22,6 +22,7 @@ from cdc_merge.model import Idle, Position, Transaction, lsn_text
 from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.frames import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, read_keepalive
 from cdc_merge.sources.rereading import Rereading
+from cdc_merge.sources.membership import check_membership
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.walsender import WalSender
 from cdc_merge.sources.watch import Beaten, ClockReading, Flushed, Health, Watch
@@ -73,12 +74,13 @@ class Stream:
         self._now_us = now_us
         assert exchange.delivered is not None
         self._delivered: Position = exchange.delivered
-        self._begun_lsn = self._committed_lsn = exchange.delivered.lsn
+        self._begun_lsn, self._committed_lsn = exchange.delivered.lsn, 0
         self._size = self._aside = 0  # bytes of the open transaction, and of its rows that are not in memory
         self._readings: deque[ClockReading] = deque(maxlen=MAX_READINGS)
         self._at_us = 0
         self._may_flush = True
         self._idle_sent = (0, 0)
+        self._told = ""
         if exchange.heart is not None:
             exchange.heart.begin()
         self._heard_s = self._asked_s = time.monotonic()
@@ -187,6 +189,8 @@ class Stream:
 
     def _learn_health(self, health: Health) -> None:
         self._exchange.slot = health.slot
+        check_membership(self._source, self._watch.publication, self._delivered.membership, health.membership)
+        self._delivered = self._delivered._replace(membership=health.membership or self._delivered.membership)
         if health.missing:
             raise SourceRefused(
                 f"Source {self._source}: {', '.join(health.missing)} left the publication while we were reading.",
@@ -205,10 +209,12 @@ class Stream:
         self._heard_s = time.monotonic()
         self._exchange.last_message_us = self._now_us()
         before = self._idle_sent, self._delivered
-        self._take(frames)
-        if (self._idle_sent, self._delivered) != before:
-            self._exchange.delivered = self._delivered
-            self._exchange.wake()
+        try:
+            self._take(frames)
+        finally:  # what was queued before a frame that cannot be followed is queued all the same
+            if (self._idle_sent, self._delivered) != before:
+                self._exchange.delivered = self._delivered
+                self._exchange.wake()
         return True
 
     def _take(self, frames: Sequence[memoryview]) -> None:
@@ -233,20 +239,21 @@ class Stream:
         exchange = self._exchange
         exchange.last_commit_us = transaction.commit_us
         exchange.server_lsn = max(exchange.server_lsn, transaction.end_lsn)
+        self._check_order(transaction.end_lsn)
         if transaction.end_lsn <= self._delivered.lsn:
-            self._check_repeat(transaction.end_lsn)
             return
-        self._committed_lsn = transaction.end_lsn
         read = self._rereading.saw(transaction, self._assembler.xid) if self._rereading else None
         if read is not None:
-            exchange.deliver(read, len(read.rows) + len(read.moved))
+            exchange.deliver(read, len(read.rows))
         exchange.deliver(transaction, len(transaction.changes), size)
         self._moved(transaction.end_lsn, transaction.timeline)
 
-    def _check_repeat(self, end_lsn: int) -> None:
-        """A server may repeat what lies before our beginning, or its last commit; what else lies behind us is unheard of."""
-        if end_lsn > self._begun_lsn and end_lsn != self._committed_lsn:
-            raise ProtocolError(f"A commit ends at {lsn_text(end_lsn)}, behind what was sent before it.")
+    def _check_order(self, end_lsn: int) -> None:
+        """A server may repeat what lies before our beginning, or its last commit; what else comes late was never seen."""
+        is_late = end_lsn < self._committed_lsn or self._begun_lsn < end_lsn <= self._delivered.lsn
+        if is_late and end_lsn != self._committed_lsn:
+            raise ProtocolError(f"A commit ends at {lsn_text(end_lsn)}, before what was sent ahead of it.")
+        self._committed_lsn = end_lsn
 
     def _moved(self, lsn: int, timeline: int) -> None:
         self._delivered = self._delivered._replace(lsn=lsn, timeline=timeline)
@@ -268,5 +275,7 @@ class Stream:
             return
         self._idle_sent = (lsn, self._at_us)
         timeline = self._assembler.timelines.of(lsn)
-        self._exchange.deliver(Idle(self._source, self._delivered.system, timeline, lsn, self._at_us))
+        is_told, self._told = self._told == self._delivered.membership, self._delivered.membership
+        idle = Idle(self._source, self._delivered.system, timeline, lsn, self._at_us, "" if is_told else self._told)
+        self._exchange.deliver(idle)
         self._moved(lsn, timeline)

@@ -135,23 +135,30 @@ class WalSender:
         self.is_streaming = True
 
     def receive(self) -> list[memoryview]:
-        """All whole CopyData payloads that have arrived; reads the socket once. Behind the last one: why it ended."""
+        """All whole CopyData payloads that have arrived; reads the socket at most once. Behind the last one, an error
+        says why the stream ended."""
+        with server_errors(self._source):
+            # What libpq holds comes first: behind it the connection may be gone, and with it a server's last words.
+            frames = self._waiting()
+            if self.is_streaming and not frames:
+                self._pg.consume_input()
+                frames = self._waiting()
+            if not (self.is_streaming or frames):
+                raise self._ended()
+        return frames
+
+    def _waiting(self) -> list[memoryview]:
         frames: list[memoryview] = []
         append = frames.append
         get = self._pg.get_copy_data
-        with server_errors(self._source):
-            if self.is_streaming:
-                self._pg.consume_input()
-            while self.is_streaming and len(frames) < _MAX_FRAMES:
-                size, frame = get(1)
-                if size > 0:
-                    append(frame)
-                elif size == 0:
-                    return frames
-                else:
-                    self.is_streaming = False
-            if not frames:
-                raise self._ended()
+        while self.is_streaming and len(frames) < _MAX_FRAMES:
+            size, frame = get(1)
+            if size > 0:
+                append(frame)
+            elif size == 0:
+                break
+            else:
+                self.is_streaming = False
         return frames
 
     def _ended(self) -> CdcMergeError:

@@ -107,6 +107,9 @@ class Proxy:
     def listen_again(self) -> None:
         self._listener = self._listen(self.port)
 
+    def link(self, client: socket.socket) -> Link:
+        return Link(self, client, self._target)
+
     def _concerned(self, only: str | None) -> list[Link]:
         with self._changed:
             return [link for link in self.links if link.is_open and only in (None, link.kind)]
@@ -135,7 +138,7 @@ class Proxy:
             while True:
                 client, _ = listener.accept()
                 self.accepted += 1
-                link = Link(self, client, self._target)
+                link = self.link(client)
                 with self._changed:
                     self.links = [each for each in self.links if each.is_open] + [link]
                 link.begin()
@@ -177,15 +180,19 @@ class Link:
             first = self._client.recv(CHUNK_BYTES)
             self.kind = "stream" if b"\0replication\0" in first else "plain"
             self._own = self._proxy.own_fault(self.kind)
-            self._server = _connected(self._target)
-            threading.Thread(target=self._downward, args=(self._server,), daemon=True).start()
-            chunk = first
-            while chunk:
-                for piece in self._delayed(chunk):
-                    if not self._has_vanished:
-                        self._server.sendall(piece)
-                chunk = self._received()
+            self.serve(first)
         self.end()
+
+    def serve(self, first: bytes) -> None:
+        """Pass everything on, beginning with what the client sent first."""
+        self._server = _connected(self._target)
+        threading.Thread(target=self._downward, args=(self._server,), daemon=True).start()
+        chunk = first
+        while chunk:
+            for piece in self._delayed(chunk):
+                if not self._has_vanished:
+                    self._server.sendall(piece)
+            chunk = self._received()
 
     def _received(self) -> bytes:
         """What the client sends. Never a blocked read: that would keep a socket open which is to be reset."""
