@@ -20,7 +20,7 @@ from cdc_merge.decision.expression import Compile
 from cdc_merge.decision.loops import Loops
 from cdc_merge.decision.queue import Asked, Moment, announced, answered, asked, is_answer, review, traces
 from cdc_merge.decision.rules import duplicate
-from cdc_merge.decision.rules.rulebook import rulebooks
+from cdc_merge.decision.rules.rulebook import armed, rulebooks
 from cdc_merge.duplicates import Duplicates
 from cdc_merge.intake import Absent, Intake, Taken, carried, is_large, truncations
 from cdc_merge.merge.moves import came_from, destinations
@@ -114,6 +114,7 @@ class Pipeline:
         self._now_us, self._new_id, self._compile = world
         self.rulebooks = rulebooks(plan, world.compile)
         self.records = Records(plan)
+        armed(self.records.entities(), self.rulebooks)
         self.loops = Loops(plan)
         self.timers = Timers()
         self.duplicates = Duplicates(store)
@@ -152,6 +153,7 @@ class Pipeline:
         self.rulebooks = rulebooks(plan, self._compile)
         self._plan = plan
         self.records = Records(plan)
+        armed(self.records.entities(), self.rulebooks)
         self._retention = Retention(plan, self.records.entities())
         self.duplicates.follow(plan)
         self.rejudging.follow(plan, self._copied())

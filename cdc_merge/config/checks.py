@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from cdc_merge.config.checks_entities import ENTITY_CHECKS
-from cdc_merge.config.checks_expressions import check_expressions
+from cdc_merge.config.checks_expressions import check_business_rules, check_expressions
 from cdc_merge.config.checks_rules import check_rules
 from cdc_merge.config.problems import Problem, did_you_mean
 from cdc_merge.config.settings import PostgresStore, default_slot
@@ -115,5 +115,6 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Problem]], ...]] = (
     check_write_back,
     check_entities,
     check_expressions,
+    check_business_rules,
     check_rules,
 )

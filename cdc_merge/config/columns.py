@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias
 
-from cdc_merge.config.checks_expressions import expression_problems
+from cdc_merge.config.checks_expressions import business_rule_problems, expression_problems
 from cdc_merge.config.merge_options import COLLECTIONS, NUMBERS, OPTIONS
 from cdc_merge.config.problems import Path, Problem, did_you_mean
 from cdc_merge.config.settings import Settings
@@ -36,9 +36,10 @@ def catalog_problems(settings: Settings, facts: Facts, sources: frozenset[str]) 
     for entity in settings.plan.entities.values():
         for field in _every_field(entity):
             problems += _type_problems(settings, entity, field, _types(settings.plan, facts, entity.name, field.name))
-    for entity in with_value_types(settings.plan, facts).entities.values():
+    typed = with_value_types(settings.plan, facts)
+    for entity in typed.entities.values():
         problems += expression_problems(entity)
-    return problems
+    return [*problems, *business_rule_problems(typed)]
 
 
 def with_value_types(plan: Plan, facts: Facts) -> Plan:

@@ -11,7 +11,6 @@ from cdc_merge.config.subject import Subject, entity_path
 
 ANY: Final = "*"
 NOT_YET: Final = (
-    ("rules", ANY, "when"),
     ("rules", ANY, "threshold"),
     *(("rules", ANY, "decide", key) for key in ("approve", "votes", "four_eyes", "sla", "on_expiry", "when")),
     ("notify",),

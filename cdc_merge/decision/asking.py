@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from cdc_merge.decision.queue import Asked, asked
-from cdc_merge.decision.rules import RULES, divergence
+from cdc_merge.decision.rules import RULES, business, divergence
 from cdc_merge.decision.rules.rulebook import Rulebook, Stage
 from cdc_merge.merge.auto import answers
 from cdc_merge.merge.maps import plan_at
@@ -34,14 +34,15 @@ NOTHING_ASKED: Final = Answers((), None)
 def all_questions(
     record: Record, rulebook: Rulebook, watermark_us: int, targets: Mapping[str, Record] = NO_RECORDS
 ) -> Answers:
-    """What is open at present, in a stable order. Rules ask nothing about a record that has ended. `targets`: the
+    """What is open at present, in a stable order. Of a record that has ended only what
+    a business rule caught is asked. `targets`: the
     records of its rows' new keys, as far as they are known."""
     found = questions(record, targets)
     if rulebook.is_silent:
         return Answers(found, None) if found else NOTHING_ASKED
-    if ended(record):
-        return Answers(_graded(found, rulebook), None)
     stage = Stage(found, watermark_us)
+    if ended(record):
+        return Answers(_graded((*found, *business.ask(record, rulebook, stage)), rulebook), None)
     more = (question for ask in RULES for question in ask(record, rulebook, stage))
     return Answers(
         questions=_graded((*found, *more), rulebook),

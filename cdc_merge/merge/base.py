@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from cdc_merge.merge import maps
+from cdc_merge.merge.caught import Caught
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.drift import Drift
@@ -39,7 +40,7 @@ SIDE: Final = _slots("value key by seen ended untouched baseline inserts first f
 WAITING: Final = _slots("source change key replaced written")
 CELL: Final = _slots("writes frontier overwritten baselines sets sides deletes waiting diverged watched extra past")
 ROW: Final = _slots("presence kept fresh born identity last by twins")
-RECORD: Final = _slots("last rows cells unsettled deletes waiting known map_keys drifts")
+RECORD: Final = _slots("last rows cells unsettled deletes waiting known map_keys drifts caught")
 
 REMADE: Final[Mapping[type, frozenset[str]]] = {
     Write: frozenset({"bit", "source"}),
@@ -147,6 +148,7 @@ class _Saving:
             "known": lambda known: [[source, _stamps(stamps)] for source, stamps in known.items()],
             "map_keys": _held_maps,
             "drifts": lambda drifts: [[name, *self._of_drift(drift)] for name, drift in drifts.items()],
+            "caught": lambda caught: [[*what, [*map(self._of_caught, each)]] for what, each in caught.items()],
         }
         slots = _sparse(record, RECORD, plain, fresh)
         return [self.changes, self.inserts, slots]
@@ -177,6 +179,10 @@ class _Saving:
         taken = [[source, _key(key), self._change(change)] for source, (key, change) in drift.taken.items()]
         replaced = [[_key(key), [[s, *at] for s, at in by.items()]] for key, by in drift.replaced.items()]
         return [taken, replaced, drift.merged and [_key(drift.merged[0]), *drift.merged[1]]]
+
+    def _of_caught(self, caught: Caught) -> Tree:
+        at = self._change(caught.change)
+        return [at, _value(caught.value), _value(caught.base), caught.delta, caught.seen and [*caught.seen]]
 
     def _of_twins(self, twins: Mapping[str, Twin]) -> Tree:
         return [[name, self._change(twin.change), [*chain(*twin.fields.items())]] for name, twin in twins.items()]
@@ -284,9 +290,14 @@ class _Restoring:
             "known": lambda known: {source: _known(stamps) for source, stamps in known},
             "map_keys": lambda several: {(name, source): _keys_held(held) for name, source, held in several},
             "drifts": lambda drifts: {name: self._drift(*parts) for name, *parts in drifts},
+            "caught": lambda caught: {(n, rule): tuple(map(self._caught, several)) for n, rule, several in caught},
         }
         _filled(record, RECORD, slots, made)
         record.refresh()
+
+    def _caught(self, tree: Any) -> Caught:
+        at, value, base, delta, seen = tree
+        return Caught(self._changes[at], _held(value), _held(base), delta, None if seen is None else Stamp(*seen))
 
     def _twins(self, several: Any) -> Mapping[str, Twin]:
         return {name: Twin(self._changes[at], _keys_held(held) or {}) for name, at, held in several}

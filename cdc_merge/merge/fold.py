@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cdc_merge.history.order import ordered
+from cdc_merge.merge.caught import note_caught
 from cdc_merge.merge.drift import note
 from cdc_merge.merge.record import Outcomes, Record, apply
 from cdc_merge.merge.twins import followed
@@ -47,5 +48,7 @@ def _take(record: Record, change: Change, outcomes: Outcomes | None = None) -> N
         record.last = record.row(change.stamp.source.partition("/")[0]).last = change.stamp
         return
     apply(record, told, outcomes)
+    if record.units.catches is not None:
+        note_caught(record, told)
     if record.units.timed:
         note(record, told)

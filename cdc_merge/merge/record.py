@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from cdc_merge.merge import auto, maps
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.compaction import compact
+from cdc_merge.merge.genuine import says_something
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.steps import MERGED, UNMATCHED
 from cdc_merge.merge.succession import succeeds
@@ -32,6 +33,7 @@ from cdc_merge.model import (
 )
 
 if TYPE_CHECKING:
+    from cdc_merge.merge.caught import Caught
     from cdc_merge.merge.drift import Drift
 
 PRESENT, DELETED = "present", "deleted"
@@ -83,6 +85,7 @@ class Delete(NamedTuple):
 
 class Record:
     __slots__ = (
+        "caught",
         "cells",
         "compacts",
         "deletes",
@@ -118,6 +121,7 @@ class Record:
         self.known: dict[str, frozenset[Stamp]] = {}
         self.drifts: dict[str, Drift] = {}
         self.map_keys: dict[tuple[str, str], maps.Held] = {}
+        self.caught: dict[tuple[str, str], tuple[Caught, ...]] = {}
 
     def cell(self, unit: Unit) -> Cell:
         cell = self.cells.get(unit.name)
@@ -163,12 +167,15 @@ class Record:
 
 def apply(record: Record, change: Change, outcomes: Outcomes | None = None) -> None:
     """Fold one change into the record. Changes come in stamp order, each once."""
-    source = change.stamp.source.partition("/")[0]
+    stamp = change.stamp
+    source = stamp.source
+    if "/" in source:
+        source = source.partition("/")[0]
     STEPS[change.row](record, change, source, outcomes)
-    record.last = change.stamp
+    record.last = stamp
     row = record.rows.get(source)
     if row is not None:
-        row.last = change.stamp
+        row.last = stamp
         row.identity = change.identity or row.identity
 
 
@@ -236,7 +243,7 @@ def _update(record: Record, change: Change, source: str, outcomes: Outcomes | No
     never_seen = source not in record.rows
     row = record.row(source)
     born = None
-    if row.fresh and change.copy is None:
+    if row.fresh and change.copy is None and says_something(record, change, source):
         row.fresh = False
         born = Insert(change.stamp, first=False, baseline=False)
         row.presence = DELETED

@@ -19,8 +19,10 @@ FOLD: Final = 2
 
 
 def policy_of(plan: Plan) -> str:
-    """All that a base depends on beside the history: how fields merge, not how conflicts are judged."""
-    meaning = [_meaning(entity) for _, entity in sorted(plan.entities.items())]
+    """All that a base depends on beside the history: how fields merge and what catches their writes, not how conflicts
+    are judged."""
+    meaning: list[object] = [_meaning(entity) for _, entity in sorted(plan.entities.items())]
+    meaning += [(rule.name, rule.on, rule.when) for rule in plan.rules if rule.when is not None]
     return f"{FOLD}/{plan.max_ahead_us}/sha256:{sha256(repr(meaning).encode()).hexdigest()}"
 
 

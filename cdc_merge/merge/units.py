@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event, MergeType
@@ -14,6 +14,9 @@ from cdc_merge.merge.steps import APPLIED
 from cdc_merge.merge.types import TYPES, mv
 from cdc_merge.model import UNKNOWN, MaybeValue
 from cdc_merge.plan import EntityPlan, FieldPlan
+
+if TYPE_CHECKING:
+    from cdc_merge.merge.caught import Catches
 
 Outcome: TypeAlias = tuple[str, str, str]
 """Unit owner, merge type, outcome: what `merges_total` counts."""
@@ -50,6 +53,7 @@ class Units:
         self.group_of: dict[str, FieldPlan] = {}
         self._holding: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
         plans = (*entity.fields.values(), *entity.groups.values())
+        self.catches: Catches | None = None
         self.timed = frozenset(plan.name for plan in plans if plan.tolerance_us is not None)
         for plan in entity.groups.values():
             self._add(plan, plan.members[0])

@@ -43,6 +43,7 @@ PROBLEMS: Final = (
     "server_restored",
     "other_server",
     "publication_missing",
+    "publication_changed",
     "wal_level",
     "not_permitted",
     "authentication",
@@ -84,7 +85,8 @@ class Labels:
     def __init__(self, plan: Plan) -> None:
         self._entities = plan.entities
         self._units = {name: {**entity.fields, **entity.groups} for name, entity in plan.entities.items()}
-        self.rules = tuple(dict.fromkeys(name for entity in plan.entities.values() for name in _expressions(entity)))
+        asked = [name for entity in plan.entities.values() for name in _expressions(entity)]
+        self.rules = tuple(dict.fromkeys([*asked, *(rule.name for rule in plan.rules if rule.when is not None)]))
         self._tables = {(table.source, table.table) for table in plan.tables}
         mapped = {source for entity in plan.entities.values() for source in entity.sources}
         self.sources = tuple(sorted(mapped | {table.source for table in plan.tables}))

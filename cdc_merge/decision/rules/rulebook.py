@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cdc_merge.decision.expression import Compile, Expression
+from cdc_merge.decision.rules.business import BusinessRules
 from cdc_merge.decision.rules.matching import first, untriggered, with_tolerance
 from cdc_merge.decision.rules.unique import CompiledUnique, compiled
+from cdc_merge.merge.units import Units
 from cdc_merge.model import Question
 from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, Rule
 
@@ -29,14 +31,16 @@ class Stage(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Rulebook:
     """`writers`: the fields and groups that not everybody may write. `drifts`: those that sources may hold differently
-    only for a while, each with its rule. `unique`: what no two records may share. `record_severity` replaces that of
-    questions about the whole record. `tally` counts what expressions gave, (check, true | false | unknown | error), until
-    somebody takes the counts. `is_silent`: nothing in the file adds to what the merge asks of one record, or answers it."""
+    only for a while, each with its rule. `unique`: what no two records may share; `business`: the rules that look at
+    writes. `record_severity` replaces that of questions about the whole record. `tally` counts what expressions gave,
+    (check or rule, true | false | unknown | error), until somebody takes the counts. `is_silent`: nothing in the file
+    adds to what the merge asks of one record, or answers it."""
 
     checks: tuple[CompiledCheck, ...] = ()
     writers: Mapping[str, FieldPlan] = field(default_factory=dict)
     drifts: Mapping[str, Rule] = field(default_factory=dict)
     unique: tuple[CompiledUnique, ...] = ()
+    business: BusinessRules | None = None
     record_severity: str | None = None
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
     is_silent: bool = True
@@ -54,15 +58,25 @@ def _rulebook(entity: EntityPlan, rules: tuple[Rule, ...], compile_text: Compile
     whole = first(untriggered(rules), entity.name, None)
     variables = {"record": record_types(entity)}
     writers = {name: unit for name, unit in units.items() if guarded(unit)}
-    speaks = entity.checks or writers or drifts or whole or any(unit.auto for unit in units.values())
+    tally = Counter[tuple[str, str]]()
+    business = BusinessRules(entity, rules, compile_text, tally)
+    speaks = entity.checks or writers or drifts or whole or business.owners or any(u.auto for u in units.values())
     return Rulebook(
         checks=tuple(CompiledCheck(check, compile_text(check.expr, variables)) for check in entity.checks),
         writers=writers,
         drifts=drifts,
         unique=compiled(entity, compile_text, record_types(entity)),
+        business=business if business.owners else None,
+        tally=tally,
         record_severity=whole.severity if whole is not None else None,
         is_silent=not speaks,
     )
+
+
+def armed(units: Mapping[str, Units], books: Mapping[str, Rulebook]) -> None:
+    """From here on the folds of these entities ask the rules that look at writes."""
+    for name, its in units.items():
+        its.catches = books[name].business
 
 
 def guarded(unit: FieldPlan) -> bool:

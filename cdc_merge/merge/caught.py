@@ -1,0 +1,95 @@
+"""Writes that a business rule caught and no decision has seen (semantics §5, business_rule).
+
+Judged once, when they are folded: what the writer's source held is known only then. They are kept beside the cells,
+because what has seen a caught write does not answer it: only a decision about the field does. Copies and decisions are
+not caught. What the rules say is asked through `Catches`; nothing here knows a grammar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from cdc_merge.merge.units import Unit
+from cdc_merge.merge.writes import ABSENT, BASELINE, WRITE, Write
+from cdc_merge.model import DECISION, DECISION_SOURCE, DELETE, UNKNOWN, Change, MaybeValue, Stamp
+
+if TYPE_CHECKING:
+    from cdc_merge.merge.cell import Cell
+    from cdc_merge.merge.record import Record
+
+# Of a field that is caught again and again while nobody decides, the latest are kept.
+KEPT: Final = 100
+
+
+class Catches(Protocol):
+    """The rules that look at writes of one entity. `owners`: the fields and groups that any of them is about."""
+
+    @property
+    def owners(self) -> frozenset[str]: ...
+
+    def rules(self, unit: Unit, old: MaybeValue, new: MaybeValue) -> Sequence[str]:
+        """The names of the rules that catch a write. `old`: what the writer's source held."""
+        ...
+
+
+class Caught(NamedTuple):
+    """A write as it was when it was caught. `change` goes without what it says; `base`: the latest value it had seen."""
+
+    change: Change
+    value: MaybeValue
+    base: MaybeValue
+    delta: Decimal | int | None
+    seen: Stamp | None
+
+
+def note_caught(record: Record, change: Change) -> None:
+    """A change was folded into the record: what the rules say of its writes is kept, what it decides is let go."""
+    if change.stamp.source == DECISION_SOURCE:
+        _let_go(record, change)
+    elif change.copy is None:
+        _catch(record, change)
+
+
+def _catch(record: Record, change: Change) -> None:
+    catches = record.units.catches
+    assert catches is not None, "asked only where rules look at writes"
+    for name, cell in record.cells.items():
+        unit = record.unit_of[name]
+        if unit.owner not in catches.owners:
+            continue
+        for write in cell.writes.values():
+            if write.kind == WRITE and write.stamp == change.stamp:
+                for rule in catches.rules(unit, _told(write.before), _told(write.value)):
+                    earlier = record.caught.get((name, rule), ())
+                    record.caught[name, rule] = (*earlier, _caught(unit, cell, write))[-KEPT:]
+
+
+def _told(value: MaybeValue) -> MaybeValue:
+    return UNKNOWN if value is ABSENT else value
+
+
+def _caught(unit: Unit, cell: Cell, write: Write) -> Caught:
+    seen = [each for each in cell.of(write.seen & sum(cell.writes)) if each.kind != BASELINE]
+    latest = max(seen, key=lambda each: each.stamp, default=None)
+    side = cell.sides.get(write.source)
+    base = latest.value if latest is not None else UNKNOWN if side is None else side.first
+    is_delta = unit.plan.merge == "counter" and not write.is_set and not write.is_gap
+    delta = write.part if is_delta else None
+    return Caught(write.change._replace(fields={}), write.value, base, delta, None if latest is None else latest.stamp)
+
+
+def _let_go(record: Record, change: Change) -> None:
+    """A decision has seen the writes of the fields it names; one that ends the record has seen them all."""
+    if change.row == DELETE:
+        record.caught = {}
+    elif change.row == DECISION and record.caught:
+        groups = record.units.group_of
+        decided = {groups[field].name if field in groups else field for field in change.fields}
+        kept = {what: several for what, several in record.caught.items() if not _is_decided(record, what[0], decided)}
+        record.caught = kept
+
+
+def _is_decided(record: Record, name: str, decided: set[str]) -> bool:
+    return name in decided or record.unit_of[name].owner in decided
