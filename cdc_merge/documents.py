@@ -36,6 +36,7 @@ from cdc_merge.model import (
     Missing,
     Place,
     Position,
+    RestorePlan,
     SourceStatus,
     SourceView,
     Stamp,
@@ -257,17 +258,29 @@ def record_json(record: MergedRecord, conflicts: Iterable[Conflict], as_of: str 
         "merged": values_json(record.values),
         "sources": {name: view_json(view) for name, view in record.sources.items()},
         "missing": [*record.missing],
-        "missing": [*record.missing],
         "conflicts": [_conflict_line(conflict) for conflict in conflicts],
     }
 
 
-def missing_json(missing: Missing) -> Fields:
+def restore_json(plan: RestorePlan, to: str) -> Fields:
+    """A restore as it is planned; nothing of it is written. `to` is the stamp or time that was asked for."""
     return {
-        "entity": missing.entity,
-        "key": missing.key,
-        "source": missing.source,
-        "since": time_json(missing.since_us),
+        "entity": plan.entity,
+        "key": plan.key,
+        "to": to,
+        "stamp": str(plan.to),
+        "applied": False,
+        "deleted": {"now": plan.deleted[0], "then": plan.deleted[1]},
+        "fields": {name: values_json({"now": now, "then": then}) for name, (now, then) in plan.fields.items()},
+        "writes": [
+            {
+                "source": write.source,
+                "action": write.action,
+                "fields": {n: values_json({"held": held, "wanted": then}) for n, (held, then) in write.fields.items()},
+            }
+            for write in plan.writes
+        ],
+        "later_edits": [change_json(edit.change) | {"undone": [*edit.undone]} for edit in plan.later],
     }
 
 

@@ -88,6 +88,10 @@ class HistoryRemoved(NotFound):
     """The past that was asked about is older than `history.retention`: its log is gone, what it meant is kept."""
 
 
+class NotWritten(CdcMergeError):
+    """What was asked for would write to sources, which this version does not do: refused, nothing was written."""
+
+
 class AddressUnavailable(CdcMergeError):
     """The HTTP listener cannot have the address it was given; nothing is listening."""
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from dataclasses import replace
 from typing import TypeVar
 
 from cdc_merge.absence import REPORT, lacking
-from cdc_merge.absence import REPORT, lacking
+from cdc_merge.cel import compile_expression
 from cdc_merge.console.reading import Page
+from cdc_merge.decision.asking import all_questions
+from cdc_merge.decision.rules.rulebook import rulebooks
 from cdc_merge.documents import SourceReading, time_json
 from cdc_merge.errors import ConfigError, HistoryRemoved, NotFound
 from cdc_merge.history.order import ordered
 from cdc_merge.merge.explain import explained
+from cdc_merge.merge.fold import advance
 from cdc_merge.merge.reading import merged
+from cdc_merge.merge.record import Record
+from cdc_merge.merge.restoring import restore_plan
 from cdc_merge.merge.resume import folded as base_and_tail
 from cdc_merge.merge.resume import policy_of
 from cdc_merge.merge.units import Units
@@ -31,12 +35,13 @@ from cdc_merge.model import (
     MergedRecord,
     Missing,
     RecordKey,
+    RestorePlan,
     SourceStatus,
     Stamp,
     stamp_from_text,
 )
 from cdc_merge.orders import NO_ORDERS
-from cdc_merge.plan import Plan, Rule
+from cdc_merge.plan import EntityPlan, Plan, Rule
 from cdc_merge.ports import Store
 
 NOT_RUNNING = "no sidecar was asked; this is what the store remembers"
@@ -114,6 +119,40 @@ class Lookup:
         begun = base_and_tail(units, record.key, (root, ()), max_ahead_us=ahead_us, compacts=False)
         return explained(begun, ordered(changes), field)
 
+    def restore(self, record: RecordKey, to: Stamp | None, fields: Sequence[str]) -> RestorePlan | None:
+        self._entity(record.entity)
+        root, changes = self._store.folded(record, whole=True)
+        if root is None and not changes:
+            return None
+        entity = self._units[record.entity].entity
+        _refuse_unknown(entity, fields)
+        history = ordered(changes)
+        stamp = self._last_clean(record, (root, history)) if to is None else to
+        _refuse_before(root, stamp)
+        past = [change for change in history if change.stamp <= stamp]
+        if root is None and not past:
+            raise NotFound("The record did not exist at that time.", hint="Its history says when it began.")
+        return restore_plan(self._at(record, (root, past)), history[len(past) :], stamp, fields)
+
+    def _at(self, record: RecordKey, known: tuple[Base | None, Sequence[Change]]) -> Record:
+        units = self._units[record.entity]
+        return base_and_tail(units, record.key, known, max_ahead_us=self._plan.max_ahead_us)
+
+    def _last_clean(self, record: RecordKey, known: tuple[Base | None, Sequence[Change]]) -> Stamp:
+        """The latest stamp at which nothing was asked about the record, by the rules in force."""
+        root, history = known
+        rulebook = rulebooks(self._plan, compile_expression)[record.entity]
+        folding, clean = self._at(record, (root, ())), None
+        if root is not None and not all_questions(folding, rulebook, root.stamp.wall_us).questions:
+            clean = root.stamp
+        for change in history:
+            advance(folding, change)
+            if not all_questions(folding, rulebook, change.stamp.wall_us).questions:
+                clean = change.stamp
+        if clean is None:
+            raise NotFound("The record has never been without a question.", hint="Name a time: --to.")
+        return clean
+
     def sources(self) -> Sequence[SourceReading]:
         if self._live is not None:
             return self._live()
@@ -149,6 +188,12 @@ class Lookup:
         if entity not in self._units:
             known = ", ".join(sorted(self._units))
             raise NotFound(f"There is no entity {entity}.", hint=f"The configuration has: {known}.")
+
+
+def _refuse_unknown(entity: EntityPlan, fields: Sequence[str]) -> None:
+    known = {*entity.fields, *(member for group in entity.groups.values() for member in group.members)}
+    if any(field not in known for field in fields):
+        raise NotFound(f"Entity {entity.name} has no such field.", hint="Its fields: " + ", ".join(sorted(known)) + ".")
 
 
 def _refuse_before(base: Base | None, as_of: Stamp) -> None:

@@ -483,6 +483,39 @@ class Explanation:
     writes: tuple[Explained, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RestoreWrite:
+    """What would be written to one source: `action` is insert, update or delete; `fields` field → (what it holds, what
+    it would hold)."""
+
+    source: str
+    action: str
+    fields: Mapping[str, tuple[MaybeValue, MaybeValue]]
+
+
+@dataclass(frozen=True, slots=True)
+class LaterEdit:
+    """An edit since the time that a record would be restored to; its `fields` are those that it wrote. `undone`: those of
+    them whose value would go."""
+
+    change: Change
+    undone: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """How a record would be brought back to what it meant at `to`. `deleted` and `fields` say (now, then); `fields` only
+    those that differ."""
+
+    entity: str
+    key: str
+    to: Stamp
+    deleted: tuple[bool, bool]
+    fields: Mapping[str, tuple[MaybeValue, MaybeValue]]
+    writes: tuple[RestoreWrite, ...]
+    later: tuple[LaterEdit, ...]
+
+
 # ---------------------------------------------------------------- facts: what observers are told
 
 

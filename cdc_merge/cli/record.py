@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import click
 
+from cdc_merge.cli import restoring
 from cdc_merge.cli.asking import reading_of
 from cdc_merge.cli.invocation import Invocation, print_json
 from cdc_merge.cli.tables import ABSENT, cell_of, output_option, print_table, say, shown, word_of
@@ -215,6 +216,9 @@ def _seen(write: Fields) -> str:
     stamps, earlier = write["saw"], write["saw_earlier"]
     lines = [*map(shown, stamps)] if isinstance(stamps, list) else []
     return "\n".join([f"{shown(earlier)} earlier ones", *lines] if earlier else lines) or ABSENT
+
+
+command.add_command(restoring.command)
 
 
 def _objects(document: Fields, name: str) -> dict[str, Fields]:

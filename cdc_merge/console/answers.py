@@ -6,7 +6,7 @@ What does not exist is NotFound, never an empty document.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -20,6 +20,7 @@ from cdc_merge.documents import (
     missing_json,
     page_json,
     record_json,
+    restore_json,
     rule_json,
     source_json,
     time_json,
@@ -51,6 +52,14 @@ def records_document(reading: Reading, entity: str, cursor: str | None, limit: i
 def missing_document(reading: Reading, entity: str, source: str | None, cursor: str | None, limit: int) -> Fields:
     page = reading.missing(entity, source, cursor, limit)
     return page_json([missing_json(each) for each in page.items], page.next_cursor)
+
+
+def restore_document(reading: Reading, key: RecordKey, to: AsOf | None, fields: Sequence[str]) -> Fields:
+    """The plan of a restore; `to` None is the record's last state without a question."""
+    plan = reading.restore(key, to.stamp if to else None, fields)
+    if plan is None:
+        raise no_such_record(key)
+    return restore_json(plan, to.text if to else str(plan.to))
 
 
 def rules_document(reading: Reading) -> Fields:

@@ -17,7 +17,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cdc_merge.documents import Fields, json_text
-from cdc_merge.errors import CdcMergeError, ConfigError, NotFound, SourceRefused, SourceUnavailable, StoreUnavailable
+from cdc_merge.errors import (
+    CdcMergeError,
+    ConfigError,
+    NotFound,
+    NotWritten,
+    SourceRefused,
+    SourceUnavailable,
+    StoreUnavailable,
+)
 
 LOG: Final = logging.getLogger("cdc_merge.http")
 MEDIA_TYPE: Final = "application/problem+json"
@@ -47,6 +55,7 @@ PROBLEM_RESPONSES: Final[dict[int | str, dict[str, object]]] = {
 
 STATUS_OF: Final[Mapping[type[CdcMergeError], int]] = {
     NotFound: 404,
+    NotWritten: 501,
     SourceRefused: 409,
     ConfigError: 422,
     SourceUnavailable: 503,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from cdc_merge.documents import SourceReading
-from cdc_merge.model import Change, Conflict, Explanation, MergedRecord, Missing, RecordKey, Stamp
+from cdc_merge.model import Change, Conflict, Explanation, MergedRecord, Missing, RecordKey, RestorePlan, Stamp
 from cdc_merge.plan import Rule
 
 Item = TypeVar("Item")
@@ -52,6 +52,12 @@ class Reading(Protocol):
 
     def explain(self, record: RecordKey, field: str) -> Explanation | None:
         """None if there is no such record, NotFound if its entity has no such field."""
+        ...
+
+    def restore(self, record: RecordKey, to: Stamp | None, fields: Sequence[str]) -> RestorePlan | None:
+        """How the record would be brought back to what it meant at `to`, or with None to its last state without a
+        question; only these fields, if any are named. None if there is no such record, NotFound if there was none
+        then."""
         ...
 
     def sources(self) -> Sequence[SourceReading]: ...

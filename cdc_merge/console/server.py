@@ -23,6 +23,7 @@ from cdc_merge.console.api import Api
 from cdc_merge.console.operations import Operations
 from cdc_merge.console.problems import PROBLEM_RESPONSES, LastResort, answer_errors
 from cdc_merge.console.reading import Reading
+from cdc_merge.console.restoring import RestoreRoute
 from cdc_merge.console.steering import SourceRoutes, Steered
 from cdc_merge.errors import AddressUnavailable
 
@@ -120,6 +121,7 @@ def application(
     )
     app.include_router(Operations(reading, registry, access).router())
     app.include_router(Api(reading, now_us or _now_us).router())
+    app.include_router(RestoreRoute(reading, access).router())
     if steered is not None:
         app.include_router(SourceRoutes(steered, access).router())
     answer_errors(app)

@@ -176,8 +176,6 @@ class MirrorCollector(Collector):
         yield self._gauge("records_cached", "Records held in memory.", (), [((), figures.records_cached)])
         text = "Records that a source lacks, of entities with on_missing: report; no sample where it lacks none."
         yield self._gauge("records_missing", text, ("entity", "source"), figures.missing.items())
-        text = "Records that a source lacks, of entities with on_missing: report; no sample where it lacks none."
-        yield self._gauge("records_missing", text, ("entity", "source"), figures.missing.items())
         watermark = figures.watermark_us / 1e6 if figures.watermark_us else None
         text = "The stamp that every live source has passed."
         yield self._gauge("watermark_timestamp_seconds", text, (), [((), watermark)])

@@ -17,12 +17,15 @@ from cdc_merge.model import (
     Conflict,
     Explained,
     Explanation,
+    LaterEdit,
     MergedRecord,
     Missing,
     Place,
     Position,
     Question,
     RecordKey,
+    RestorePlan,
+    RestoreWrite,
     SourceStatus,
     SourceView,
     Stamp,
@@ -74,6 +77,12 @@ def phone_explanation(key: str = "C001") -> Explanation:
         Explained(stamp(2, "erp"), "erp", "write", UNKNOWN, "3", (), "candidate", "It is the latest of two."),
     )
     return Explanation("customer", key, "phone", "mv", "3", (stamp(1, "crm"), stamp(2, "erp")), writes)
+
+
+def phone_restore(key: str = "C001") -> RestorePlan:
+    edit = LaterEdit(phone_changes(key)[1], ("phone",))
+    write = RestoreWrite("erp", "update", {"phone": ("3", "2")})
+    return RestorePlan("customer", key, stamp(1, "crm"), (False, False), {"phone": ("3", "2")}, (write,), (edit,))
 
 
 def crm_source() -> SourceReading:
@@ -132,6 +141,11 @@ class MemoryReading:
         if field != "phone":
             raise NotFound(f"The entity {record.entity} has no field {field}.")
         return phone_explanation(record.key) if record in self.all_records else None
+
+    def restore(self, record: RecordKey, to: Stamp | None, fields: Sequence[str]) -> RestorePlan | None:
+        self._check()
+        self.moments.append(to)
+        return phone_restore(record.key) if record in self.all_records else None
 
     def sources(self) -> Sequence[SourceReading]:
         self._check()

@@ -234,6 +234,17 @@ def test_a_history_comes_in_pages_that_go_on_behind_a_cursor(client: httpx.Clien
     assert client.get(path, params={"limit": 0}).status_code == 422
 
 
+def test_a_restore_is_planned_for_whoever_may_read_and_carried_out_for_nobody(client: httpx.Client) -> None:
+    path = "/api/v1/records/customer/C001/restore"
+    planned = client.post(path, json={"to": "clean", "dry_run": True}).json()
+    assert planned["fields"] == {"phone": {"now": "3", "then": "2"}}
+    assert planned["applied"] is False
+    assert client.post(path, json={"to": "clean"}).status_code == 403
+    assert client.post(path, json={"to": "someday", "dry_run": True}).status_code == 422
+    none = client.post("/api/v1/records/customer/none/restore", json={"to": "clean", "dry_run": True})
+    assert none.status_code == 404
+
+
 def test_an_explanation_says_every_write_and_why(client: httpx.Client) -> None:
     document = client.get("/api/v1/records/customer/C001/explain?field=phone").json()
     assert {"entity", "key", "field", "merge", "value", "frontier", "writes"} == document.keys()

@@ -23,7 +23,7 @@ from cdc_merge.console.answers import (
 from cdc_merge.console.server import HttpServer
 from cdc_merge.documents import Document
 from cdc_merge.errors import StoreUnavailable
-from cdc_merge.model import UNKNOWN, Candidate, Conflict, RecordKey, Stamp
+from cdc_merge.model import UNKNOWN, Candidate, Conflict, Missing, RecordKey, Stamp
 from tests.contracts.memory_reading import T0, MemoryReading, customer, phone_conflict, place, stamp, with_records
 
 CONFIG = """
@@ -103,6 +103,33 @@ def test_a_history_read_in_parts_is_the_whole_one(cli: Callable[..., Ran]) -> No
     code, out, err = cli("record", "history", "customer", "C001", "--limit", "1")
     assert (code, len(out.splitlines())) == (0, 2)
     assert err == f"There are more: --cursor {first['next_cursor']}\n"
+
+
+@pytest.mark.usefixtures("reading")
+def test_a_restore_is_planned_and_never_carried_out(cli: Callable[..., Ran]) -> None:
+    restore = ("record", "restore", "customer", "C001")
+    planned = members_of(cli("--output", "json", *restore, "--to-clean", "--dry-run"))
+    assert (planned["applied"], planned["writes"][0]["source"]) == (False, "erp")
+    code, out, err = cli(*restore, "--to", "2026-05-01T08:00:00Z", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "erp     update  phone  3      2" in out.splitlines()
+    code, _, err = cli(*restore, "--to", "2026-05-01T08:00:00Z")
+    assert code == 1
+    assert err.startswith("cdc-merge: Nothing was written")
+
+
+@pytest.mark.parametrize("when", [(), ("--to-clean", "--to", "2026-05-01"), ("--to", "yesterday")])
+def test_a_restore_without_one_time_is_a_usage_error(cli: Callable[..., Ran], when: tuple[str, ...]) -> None:
+    assert cli("record", "restore", "customer", "C001", *when)[0] == 2
+
+
+@pytest.mark.usefixtures("reading")
+def test_what_is_missing_is_a_list(cli: Callable[..., Ran], reading: MemoryReading) -> None:
+    reading.all_missing = [Missing("customer", "C2", "erp", T0)]
+    assert members_of(cli("--output", "json", "record", "missing", "customer"))["items"] == [
+        {"entity": "customer", "key": "C2", "source": "erp", "since": "2026-09-21T14:13:20.000000Z"}
+    ]
+    assert cli("record", "missing", "customer")[1].splitlines()[1].split()[:2] == ["C2", "erp"]
 
 
 def members_of(ran: Ran) -> dict[str, Any]:
