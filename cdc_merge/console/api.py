@@ -118,7 +118,7 @@ class Api:
     def record(self, entity: Spelled, key: str, as_of: str = "") -> Response:
         """The merged value and every source's view, at `as_of` (a stamp, or a time in ISO 8601) or now."""
         moment = _moment(as_of)
-        return answered(_of_spelling(key, lambda key: record_document(self._reading, RecordKey(entity, key), moment)))
+        return answered(of_spelling(key, lambda key: record_document(self._reading, RecordKey(entity, key), moment)))
 
     def history(self, entity: Spelled, key: str, query: Annotated[HistoryPaging, Query()]) -> Response:
         """The changes of a record, in stamp order."""
@@ -126,11 +126,11 @@ class Api:
         def document(key: str) -> Fields:
             return history_document(self._reading, RecordKey(entity, key), query.cursor, query.limit)
 
-        return answered(_of_spelling(key, document))
+        return answered(of_spelling(key, document))
 
     def explain(self, entity: Spelled, key: str, field: Annotated[str, Query(min_length=1)]) -> Response:
         """Why a field has its value: every write of it, what its writer had seen, and what became of it."""
-        return answered(_of_spelling(key, lambda key: explain_document(self._reading, RecordKey(entity, key), field)))
+        return answered(of_spelling(key, lambda key: explain_document(self._reading, RecordKey(entity, key), field)))
 
     def sources(self) -> Response:
         """The sources and how far each of them is merged."""
@@ -145,7 +145,7 @@ def answered(document: Document) -> Response:
     return Response(json_text(document), media_type="application/json")
 
 
-def _of_spelling(raw_key: str, document: Callable[[str], Fields]) -> Fields:
+def of_spelling(raw_key: str, document: Callable[[str], Fields]) -> Fields:
     """The document under the key that the path means; NotFound if it is none under either reading."""
     try:
         return document(unquote(raw_key))
