@@ -32,7 +32,7 @@ with warnings.catch_warnings():
 
 SOURCE: Final = common_model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 HEIGHT: Final = {STAT: 4, LINES: 8, TABLE: 8, HEATMAP: 8, BARS: 8}
-RUNBOOKS: Final = "https://runbooks.example.com/cdc-merge/"
+RUNBOOKS: Final = "docs/runbooks/"
 TAG: Final = "cdc_merge"
 REFRESH: Final = "30s"
 Builder = Any  # the SDK's panel builders share their methods, but no type

@@ -7,9 +7,11 @@ from functools import cache
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import promql_parser
 from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from cdc_merge.config.load import load
@@ -26,9 +28,49 @@ BY_PROMETHEUS = frozenset({"up", "ALERTS", "scrape_duration_seconds", "scrape_sa
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 
 
+class Described(NamedTuple):
+    """A metric as documentation speaks of it; a histogram without the suffixes of its series."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    help: str
+
+
 @cache
 def metric_types() -> dict[str, str]:
     """Every metric by the name that a query uses (`…_total`, `…_bucket`), with its type."""
+    return {name: family.type for family in exposed() for name in _names(family.name, family.type)}
+
+
+@cache
+def described() -> tuple[Described, ...]:
+    """Every metric, by name."""
+    labels = dict(_labels())
+    found = []
+    for family in exposed():
+        name = f"{family.name}_total" if family.type == COUNTER else family.name
+        found.append(Described(name, family.type, tuple(sorted(labels.get(family.name, ()))), family.documentation))
+    return tuple(sorted(found))
+
+
+def _labels() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(metric, labels). The client's own notes of them: what has no sample shows none."""
+    registry = _metrics().registry
+    for collector in registry._collector_to_names:
+        for family in collector.collect():
+            labels: tuple[str, ...] = getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ())
+            yield family.name, labels
+
+
+@cache
+def exposed() -> tuple[Metric, ...]:
+    """What a sidecar over the demo's configuration exposes."""
+    return tuple(text_string_to_metric_families(generate_latest(_metrics().registry).decode()))
+
+
+@cache
+def _metrics() -> Metrics:
     with TemporaryDirectory() as directory:
         config = Path(directory) / "cdc-merge.yaml"
         addresses = {f"{source.upper()}_DSN": "host=nowhere" for source in SOURCES}
@@ -38,8 +80,7 @@ def metric_types() -> dict[str, str]:
     status = SourceStatus("crm", "postgres", slot_active=True, wal_status="reserved", retained_bytes=1, safe_bytes=1)
     metrics = Metrics(plan, Mirrors(Figures, lambda: [status]), "0")
     metrics.registry.register(DoctorCollector(Rounds(Doctor(dict, lambda: 0, probing=False), list)))
-    families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
-    return {name: family.type for family in families for name in _names(family.name, family.type)}
+    return metrics
 
 
 def _names(name: str, kind: str) -> tuple[str, ...]:
