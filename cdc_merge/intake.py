@@ -209,6 +209,8 @@ class Intake:
         """The source is idle: everything up to here was said, and there is nothing to save yet."""
         self.passed_us = max(self.passed_us, min(delivery.at_us, now_us))
         self._reached(delivery.system, delivery.timeline, delivery.lsn)
+        if delivery.membership and self.position is not None:
+            self.position = self.position._replace(membership=delivery.membership)
         return Taken()
 
     def _snapshot_began(self, delivery: SnapshotBegan, tx: StoreTransaction, now_us: int) -> Taken:
@@ -253,8 +255,7 @@ class Intake:
         self._save_identities(mapped, tx)
         self.clock = mapped.clock
         entity = self.resyncs.entity_of(resync)
-        there = (*mapped.changes, *self._mapped(read.moved, read, at_us).changes)
-        found = {change.key for change in there if change.entity == entity}
+        found = {change.key for change in mapped.changes if change.entity == entity}
         asked = () if read.problem else self.resyncs.asked_keys(resync)
         absent = Absent(entity, tuple(key for key in asked if key not in found), resync, read._replace(at_us=at_us))
         return Taken(mapped.changes, (), mapped.parked, shapes=mapped.shapes, absent=absent)
@@ -266,7 +267,7 @@ class Intake:
     def gone(self, absent: Absent, keys: Iterable[str]) -> Iterator[Change]:
         """The ends of rows that the source held and that are not there any more."""
         read = absent.read
-        for ordinal, key in enumerate(keys, len(read.rows) + len(read.moved)):
+        for ordinal, key in enumerate(keys, len(read.rows)):
             self.clock = tick(self.clock, read.at_us)
             place = Place(read.system, read.timeline, read.lsn, absent.resync.table, ordinal)
             yield Change(absent.entity, key, self.clock, place, DELETE, {}, committed_us=read.at_us)
@@ -276,7 +277,7 @@ class Intake:
         read = absent.read
         after = self.resyncs.advance(absent.resync, read, gone)
         state = FAILED if read.problem else after.phase if after in self.resyncs.orders.resyncs else "done"
-        rows = len(read.rows) + len(read.moved)
+        rows = len(read.rows)
         return ResyncMoved(self.source, after.table, state, after.rows, after.expected, rows, gone, read.problem)
 
     def save(self, tx: StoreTransaction) -> None:
@@ -290,8 +291,8 @@ class Intake:
     def _reached(self, system: str, timeline: int, lsn: int) -> None:
         snapshot = self.position.snapshot if self.position else "none"
         lsn = max(lsn, self.position.lsn) if self.position else lsn
-        copied = self.position.copied if self.position else ()
-        self.position = Position(system, timeline, lsn, snapshot, self.slot, copied=copied)
+        before = self.position or Position(system, timeline, lsn, snapshot, self.slot)
+        self.position = before._replace(system=system, timeline=timeline, lsn=lsn, slot=self.slot)
 
 
 def carried(change: Change, held: Callable[[str], MaybeValue], fields: frozenset[str]) -> Change:

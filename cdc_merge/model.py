@@ -183,13 +183,17 @@ class Transaction(NamedTuple):
 
 
 class Idle(NamedTuple):
-    """The source sent everything up to `lsn`, and its own clock read `at_us` then: nothing is in flight."""
+    """The source sent everything up to `lsn`, and its own clock read `at_us` then: nothing is in flight.
+
+    `membership` says what it sends of which tables, where that is not as it was; a text for the source to compare.
+    """
 
     source: str
     system: str
     timeline: int
     lsn: int
     at_us: int
+    membership: str = ""
 
 
 class SnapshotBegan(NamedTuple):
@@ -233,9 +237,8 @@ class SnapshotDone(NamedTuple):
 class RowsRead(NamedTuple):
     """Rows of one table, read again while the stream is followed: the answer to a request (`orders.RowsWanted`).
 
-    `rows` were the source's when its stream had reached `lsn`, at `at_us`; ordinals count through this delivery. `moved`
-    were there too, but changed while they were read: the stream has told what they are. `reached` is where the next
-    piece begins, None at the table's end. With a `problem`, nothing was read.
+    `rows` are the source's where its stream has reached `lsn`, at `at_us`; ordinals count through this delivery.
+    `reached` is where the next piece begins, None at the table's end. With a `problem`, nothing was read.
     """
 
     source: str
@@ -245,7 +248,6 @@ class RowsRead(NamedTuple):
     at_us: int
     number: int
     rows: tuple[RowChange, ...] = ()
-    moved: tuple[RowChange, ...] = ()
     reached: tuple[str, ...] | None = None
     expected: int = 0
     problem: str = ""
@@ -259,7 +261,8 @@ class Position(NamedTuple):
     the source has passed.
 
     `snapshot` is none or done, and while a copy is not finished running (a first one) or again (one into a history that
-    exists); `copied` are then the tables that it has finished.
+    exists); `copied` are then the tables that it has finished. `membership` is what was sent of which tables at that point
+    (`Idle`), "" when that is not known.
     """
 
     system: str
@@ -269,6 +272,7 @@ class Position(NamedTuple):
     slot: str
     passed_us: int = 0
     copied: tuple[str, ...] = ()
+    membership: str = ""
 
     @property
     def is_copying(self) -> bool:
@@ -614,6 +618,15 @@ class DetectionDegraded:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopDetected:
+    """Two sources have set fields of a record to the same values to and fro, many times and shortly after each other."""
+
+    entity: str
+    key: str
+    sources: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigReloaded:
     """The configuration file was read again while running. `policy` is the one in force afterwards; `problem` says why
     that is still the old one, None when the file's is; `problems` lists each place."""
@@ -645,15 +658,6 @@ EMPTY: Final[Mapping[str, Value]] = {}
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Sizes that observers read when they are asked, not when something happens."""
-@dataclass(frozen=True, slots=True)
-class LoopDetected:
-    """Two sources have set fields of a record to the same values to and fro, many times and shortly after each other."""
-
-    entity: str
-    key: str
-    sources: tuple[str, str]
-
-
 
     records_cached: int = 0
     history_changes: int = 0

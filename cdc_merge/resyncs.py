@@ -145,7 +145,7 @@ class Resyncs:
     def advance(self, resync: Resync, read: RowsRead, gone: int) -> Resync:
         """The answer is taken; `gone` of the records that were looked for are not there. The resync as it is then."""
         self.change(self.orders._replace(answers=read.number))
-        rows = len(read.rows) + len(read.moved)
+        rows = len(read.rows)
         if read.problem:
             after: Resync | None = resync._replace(phase=FAILED, problem=read.problem)
         elif resync.phase == MISSING:

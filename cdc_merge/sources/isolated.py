@@ -252,7 +252,7 @@ class _Child:
 
 def _rows(delivery: Delivery) -> int:
     if isinstance(delivery, RowsRead):
-        return len(delivery.rows) + len(delivery.moved) + 1
+        return len(delivery.rows) + 1
     if isinstance(delivery, Transaction):
         return max(1, delivery.size)
     return max(1, len(delivery.changes)) if isinstance(delivery, SnapshotRows) else 1

@@ -84,10 +84,8 @@ class Packer:
             yield self._parcel("S", changes[whole:], delivery.source)
 
     def _of_read(self, delivery: RowsRead) -> Iterator[Parcel]:
-        changes = (*delivery.rows, *delivery.moved)
-        yield from self._announced(changes)
-        head = delivery._replace(rows=(), moved=())
-        yield self._parcel("A", changes, len(delivery.rows), tuple(head))
+        yield from self._announced(delivery.rows)
+        yield self._parcel("A", delivery.rows, tuple(delivery._replace(rows=())))
 
     def _announced(self, changes: Iterable[RowChange]) -> Iterator[Parcel]:
         known = self._relations
@@ -203,9 +201,8 @@ class Unpacker:
     def _snapshot_rows(self, rows: list[Any], source: str) -> SnapshotRows:
         return SnapshotRows(source, self._all_with(rows))
 
-    def _rows_read(self, rows: list[Any], told: int, head: tuple[Any, ...]) -> RowsRead:
-        changes = self._all_with(rows)
-        return RowsRead(*head)._replace(rows=changes[:told], moved=changes[told:])
+    def _rows_read(self, rows: list[Any], head: tuple[Any, ...]) -> RowsRead:
+        return RowsRead(*head)._replace(rows=self._all_with(rows))
 
     def _all_with(self, rows: list[Any]) -> tuple[RowChange, ...]:
         self._rows(rows)

@@ -85,9 +85,8 @@ class Rereading:
             return None
         self._exchange.wanted = None
         self._attempts = 0
-        rows, moved = window.sorted_out(found)
         place = (self._source, at.system, at.timeline, at.end_lsn, at.commit_us)
-        return RowsRead(*place, wanted.number, rows, moved, found.reached, found.expected)
+        return RowsRead(*place, wanted.number, window.rows(found), found.reached, found.expected)
 
     def tend(self, position: Position, now_us: int) -> RowsRead | None:
         """Begin what is wanted, once the last reading is over. The refusal, when it cannot be read."""

@@ -21,8 +21,8 @@ from cdc_merge.errors import ProtocolError, SourceRefused, SourceUnavailable
 from cdc_merge.model import Idle, Position, Transaction, lsn_text
 from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.frames import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, read_keepalive
-from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.membership import check_membership
+from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.walsender import WalSender
 from cdc_merge.sources.watch import Beaten, ClockReading, Flushed, Health, Watch
@@ -189,8 +189,6 @@ class Stream:
 
     def _learn_health(self, health: Health) -> None:
         self._exchange.slot = health.slot
-        check_membership(self._source, self._watch.publication, self._delivered.membership, health.membership)
-        self._delivered = self._delivered._replace(membership=health.membership or self._delivered.membership)
         if health.missing:
             raise SourceRefused(
                 f"Source {self._source}: {', '.join(health.missing)} left the publication while we were reading.",
@@ -198,6 +196,8 @@ class Stream:
                 hint="Add what is missing to the publication again, then take a new first copy "
                 f"(`cdc-merge source resync {self._source}`), or take it out of the configuration.",
             )
+        check_membership(self._source, self._watch.publication, self._delivered.membership, health.membership)
+        self._delivered = self._delivered._replace(membership=health.membership or self._delivered.membership)
 
     # ---------------------------------------------------------------- what the stream says
 

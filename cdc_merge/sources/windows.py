@@ -1,7 +1,8 @@
 """What the stream says between the two marks around a piece of a table that is read again. Pure.
 
-Rows that it names there are as the stream tells them, not as they were read. A row is named by its replica identity; with
-REPLICA IDENTITY FULL by its primary key, or without one by all that was read of it.
+A row that it names there is, where the second mark stands, what was read of it with all that the stream says laid over it;
+whichever of the two came first, this is so. A row is named by its replica identity; with REPLICA IDENTITY FULL by its
+primary key, or without one by all that was read of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ LOW, HIGH = "low", "high"
 MAX_NAMED: Final = 100_000  # rows remembered of one window, about 20 MB; beyond it the piece is read again
 
 Name: TypeAlias = "tuple[Cell, ...]"
+
+_NOTHING: Final[dict[str, Cell]] = {}
 
 
 class Piece(NamedTuple):
@@ -36,7 +39,7 @@ class Window:
         self._token = token
         self._table = table
         self._named_by = tuple(named_by)
-        self._named: set[Name] = set()
+        self._said: dict[Name, dict[str, Cell] | None] = {}
         self._earlier: frozenset[int] = frozenset()
         self.is_open = False
         self.is_blurred = False
@@ -61,19 +64,29 @@ class Window:
                 self._note(change)
 
     def _note(self, change: RowChange) -> None:
-        if change.operation == TRUNCATE or len(self._named) > MAX_NAMED:
+        if change.operation == TRUNCATE or len(self._said) > MAX_NAMED:
             self.is_blurred = True
             return
-        for row in (change.old, change.new):
-            if row is not None:
-                self._named.add(self._name(change.relation, _filled(row, change.old)))
+        columns = [column.name for column in change.relation.columns]
+        before = None
+        if change.old is not None:
+            before = self._name(columns, change.old)
+        if change.new is None:
+            self._said[before or ()] = None
+            return
+        new = dict(zip(columns, _filled(change.new, change.old), strict=True))
+        after = self._name(columns, tuple(new.values()))
+        known = self._said.get(after if before is None else before) or {}
+        if before is not None and before != after:
+            self._said[before] = None
+        self._said[after] = known | {column: cell for column, cell in new.items() if cell is not UNCHANGED}
 
-    def _name(self, relation: Relation, row: Sequence[Cell]) -> Name:
-        places = {column.name: index for index, column in enumerate(relation.columns)}
-        if not places.keys() >= set(self._named_by):
+    def _name(self, columns: Sequence[str], row: Sequence[Cell]) -> Name:
+        cells = dict(zip(columns, row, strict=True))
+        if not cells.keys() >= set(self._named_by):
             self.is_blurred = True
             return ()
-        name = tuple(row[places[column]] for column in self._named_by)
+        name = tuple(cells[column] for column in self._named_by)
         self.is_blurred = self.is_blurred or UNCHANGED in name
         return name
 
@@ -82,18 +95,20 @@ class Window:
         the marks was not visible to the reading."""
         return self.is_blurred or bool(piece.hidden & self._earlier)
 
-    def sorted_out(self, piece: Piece) -> tuple[tuple[RowChange, ...], tuple[RowChange, ...]]:
-        """(the rows as they are where the high mark stands, those that moved between the marks)."""
-        rows: list[RowChange] = []
-        moved: list[RowChange] = []
-        for ordinal, cells in enumerate(piece.rows):
-            change = RowChange(SNAPSHOT, piece.relation, None, False, cells, ordinal)  # noqa: FBT003 - a tuple's field
-            (moved if self._name(piece.relation, cells) in self._named else rows).append(change)
-        return tuple(rows), tuple(moved)
+    def rows(self, piece: Piece) -> tuple[RowChange, ...]:
+        """The rows of the piece as they are where the high mark stands; without those that are gone by then."""
+        columns = [column.name for column in piece.relation.columns]
+        found: list[RowChange] = []
+        for cells in piece.rows:
+            said = self._said.get(self._name(columns, cells), _NOTHING)
+            if said is not None:
+                now = tuple(said.get(column, cell) for column, cell in zip(columns, cells, strict=True))
+                found.append(RowChange(SNAPSHOT, piece.relation, None, False, now, len(found)))  # noqa: FBT003 - a tuple's field
+        return tuple(found)
 
 
 def _filled(row: Sequence[Cell], old: Sequence[Cell] | None) -> Sequence[Cell]:
-    """Unchanged TOASTed cells are in the old row, where there is one."""
+    """Unchanged TOASTed cells are in the old row, where there is one that has them."""
     if old is None or UNCHANGED not in row:
         return row
-    return [was if cell is UNCHANGED else cell for was, cell in zip(old, row, strict=True)]
+    return [was if cell is UNCHANGED and was is not None else cell for was, cell in zip(old, row, strict=True)]
