@@ -37,8 +37,10 @@ class DeliveryQueue:
     def put(self, delivery: Delivery, rows: int = 0, size_bytes: int = 0) -> None:
         """Append; an idle mark replaces an idle mark at the end. Never waits: whoever puts looks at `is_full` first."""
         with self._changed:
-            if isinstance(delivery, Idle) and self._entries and isinstance(self._entries[-1].delivery, Idle):
+            last = self._entries[-1].delivery if self._entries else None
+            if isinstance(delivery, Idle) and isinstance(last, Idle):
                 self._entries.pop()
+                delivery = delivery._replace(membership=delivery.membership or last.membership)
             self._entries.append(_Entry(delivery, rows, size_bytes))
             self._bytes += size_bytes
 

@@ -23,13 +23,15 @@ class Exchange:
 
     `wanted` are rows to be read again; the reader clears it with its answer.
     `delivered` is how far everything is in the queue, `confirmed_lsn` how far the pipeline has it on disk.
-    `directory` is where the rows of large transactions wait, `heart` writes the heartbeats.
+    `directory` is where the rows of large transactions wait, `heart` writes the heartbeats. What was missed
+    is taken as lost when `accepts_loss`: everything will be read again.
     """
 
     def __init__(self, max_queued_bytes: int, wake: Callable[[], None], directory: str | None = None) -> None:
         self._wake = wake
         self._directory = directory
         self.heart: Heart | None = None
+        self.accepts_loss = False
         self._woken, self._waker = socket.socketpair()
         self._woken.settimeout(0)
         self._waker.settimeout(0)

@@ -135,7 +135,9 @@ def behind(delivery: SnapshotBegan | Transaction | Idle, reached: Position | Non
     lsn = delivery.end_lsn if isinstance(delivery, Transaction) else delivery.lsn
     if reached is not None and reached.is_copying:
         return reached._replace(timeline=delivery.timeline, lsn=lsn)
-    return Position(delivery.system, delivery.timeline, lsn, "done", slot)
+    told = delivery.membership if isinstance(delivery, Idle) else ""
+    membership = told or (reached.membership if reached is not None else "")
+    return Position(delivery.system, delivery.timeline, lsn, "done", slot, membership=membership)
 
 
 class Forwarder:

@@ -85,6 +85,7 @@ class PostgresSource:
             exchange.received_lsn = position.lsn
             exchange.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
         self._exchange = exchange
+        exchange.accepts_loss = self._accepts_loss
         exchange.heart = Heart(self._settings.slot, self._heartbeat_s, self._say)
         self._state, self._problem = "connecting", None
         self._begin(exchange, self._run)

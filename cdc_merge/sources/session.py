@@ -18,6 +18,7 @@ from cdc_merge.model import Parked, Position, SnapshotBegan, SnapshotDone, Snaps
 from cdc_merge.sources.catalog import Catalog
 from cdc_merge.sources.connecting import connect
 from cdc_merge.sources.exchange import Exchange
+from cdc_merge.sources.membership import check_membership
 from cdc_merge.sources.positions import Server, check_owner, check_server, check_slot
 from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.rows import Assembler
@@ -128,18 +129,22 @@ class Session:
     def _known_position(self, watch: Watch, server: Server, position: Position | None) -> Position:
         settings = self._settings
         known = position if position is not None and not position.is_copying else None
-        slot = check_slot(settings.name, settings.slot, watch.health().slot, known.lsn if known else None)
-        if known is not None:
-            return known
-        timeline = server.timelines.of(slot.confirmed_lsn)
-        return Position(server.system, timeline, slot.confirmed_lsn, "none", settings.slot)
+        health = watch.health()
+        slot = check_slot(settings.name, settings.slot, health.slot, known.lsn if known else None)
+        if known is None:
+            timeline = server.timelines.of(slot.confirmed_lsn)
+            known = Position(server.system, timeline, slot.confirmed_lsn, "none", settings.slot)
+        elif not self._exchange.accepts_loss:
+            check_membership(settings.name, settings.publication, known.membership, health.membership)
+        self._exchange.accepts_loss = False
+        return known._replace(membership=health.membership)
 
     # ---------------------------------------------------------------- the first copy
 
     def _first_copy(self, lines: Lines, server: Server) -> Position:
         settings = self._settings
         watch, sender, _ = lines
-        slot = watch.health().slot
+        slot, _, membership = watch.health()
         if slot is not None:
             check_owner(settings.name, slot)
             watch.drop_slot()
@@ -154,7 +159,7 @@ class Session:
         except BaseException:
             self._drop_again()
             raise
-        return Position(server.system, timeline, created.lsn, "done", settings.slot)
+        return Position(server.system, timeline, created.lsn, "done", settings.slot, membership=membership)
 
     def _copy(self, snapshot: str, began: SnapshotBegan) -> None:
         settings, exchange = self._settings, self._exchange

@@ -53,10 +53,12 @@ class Beaten(NamedTuple):
 
 
 class Health(NamedTuple):
-    """The slot, None when it does not exist, and the tables that the publication does not have."""
+    """The slot, None when it does not exist, the tables that the publication does not have, and what it sends of the
+    others (membership.py)."""
 
     slot: Slot | None
     missing: tuple[str, ...]
+    membership: str = ""
 
 
 Answer: TypeAlias = "ClockReading | Health | Flushed | Beaten"
@@ -82,6 +84,10 @@ class Watch:
         self._may_refuse = False
         self._refusal = ""
         self._row_so_far: list[bytes | None] = []
+
+    @property
+    def publication(self) -> str:
+        return self._watched.publication
 
     @property
     def socket(self) -> int:
@@ -193,7 +199,9 @@ def _health(slot: str, row: Sequence[bytes | None]) -> Health:
     document = json.loads(row[0] or b"{}")
     shown = document.get("slot")
     missing = tuple(document.get("missing") or ())
+    told = document.get("membership")
+    membership = "" if told is None else json.dumps(told, sort_keys=True, separators=(",", ":"))
     if shown is None:
-        return Health(None, missing)
+        return Health(None, missing, membership)
     lsn = shown.pop("confirmed_lsn")
-    return Health(Slot(name=slot, confirmed_lsn=lsn_from_text(lsn) if lsn else 0, **shown), missing)
+    return Health(Slot(name=slot, confirmed_lsn=lsn_from_text(lsn) if lsn else 0, **shown), missing, membership)

@@ -85,8 +85,8 @@ class SqliteTransaction:
         self._cursor.executemany(SQL["save_member"], members)
 
     def save_position(self, source: str, position: Position, clock: Stamp) -> None:
-        system, timeline, lsn, snapshot, slot, passed_us, copied = position
-        row = (source, system, timeline, signed(lsn), snapshot, slot, passed_us, json.dumps(copied), *clock)
+        system, timeline, lsn, snapshot, slot, passed_us, copied, membership = position
+        row = (source, system, timeline, signed(lsn), snapshot, slot, passed_us, json.dumps(copied), membership, *clock)
         self._cursor.execute(SQL["save_position"], row)
 
     def save_orders(self, source: str, orders: SourceOrders) -> None:
@@ -124,9 +124,6 @@ class SqliteTransaction:
         came = [(key.entity, digest, key.key) for key, new, old in changes for digest in new - old]
         self._cursor.executemany(SQL["forget_digest"], gone)
         self._cursor.executemany(SQL["save_digest"], came)
-
-    def save_indexed(self, entity: str, rules: str, reached: str | None) -> None:
-        self._cursor.execute(SQL["save_indexed"], (entity, rules, reached))
 
     def save_judged(self, entity: str, policy: str, reached: str | None) -> None:
         self._cursor.execute(SQL["save_judged"], (entity, policy, reached))
@@ -253,10 +250,6 @@ class SqliteStore:
         with self._readers.reading() as cursor:
             return {RecordKey(entity, key): due_us for entity, key, due_us in cursor.execute(SQL["due"])}
 
-    def indexed(self) -> Mapping[str, tuple[str, str | None]]:
-        with self._readers.reading() as cursor:
-            return {entity: (rules, reached) for entity, rules, reached in cursor.execute(SQL["indexed"])}
-
     def judged(self) -> Mapping[str, tuple[str, str | None]]:
         with self._readers.reading() as cursor:
             return {entity: (policy, reached) for entity, policy, reached in cursor.execute(SQL["judged"])}
@@ -299,8 +292,10 @@ class SqliteStore:
 
 
 def _position(row: tuple[Any, ...]) -> tuple[str, tuple[Position, Stamp]]:
-    name, system, timeline, lsn, snapshot, slot, passed_us, copied, *clock = row
-    position = Position(system, timeline, unsigned(lsn), snapshot, slot, passed_us, tuple(json.loads(copied)))
+    name, system, timeline, lsn, snapshot, slot, passed_us, copied, membership, *clock = row
+    position = Position(
+        system, timeline, unsigned(lsn), snapshot, slot, passed_us, tuple(json.loads(copied)), membership
+    )
     return name, (position, Stamp(*clock))
 
 

@@ -301,12 +301,13 @@ ORDER BY seq LIMIT :limit
 -- name: save_position
 -- Together with the clock: a restart never stamps backwards.
 REPLACE INTO source
-  (name, system, timeline, lsn, snapshot, slot, passed_us, copied, clock_wall_us, clock_counter, clock_source)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  (name, system, timeline, lsn, snapshot, slot, passed_us, copied, membership, clock_wall_us, clock_counter, clock_source)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: positions
 -- All sources at once; there are few.
-SELECT name, system, timeline, lsn, snapshot, slot, passed_us, copied, clock_wall_us, clock_counter, clock_source
+SELECT name, system, timeline, lsn, snapshot, slot, passed_us, copied, membership,
+       clock_wall_us, clock_counter, clock_source
 FROM source
 
 -- name: save_orders
@@ -356,14 +357,6 @@ INSERT OR IGNORE INTO unique_digest (entity, digest, key) VALUES (?, ?, ?)
 -- name: forget_digest
 -- The record holds another value, or none.
 DELETE FROM unique_digest WHERE entity = ? AND digest = ? AND key = ?
-
--- name: save_indexed
--- Once a page.
-REPLACE INTO unique_index (entity, rules, reached) VALUES (?, ?, ?)
-
--- name: indexed
--- Read when a worker starts.
-SELECT entity, rules, reached FROM unique_index
 
 -- name: save_judged
 -- Once a page.
