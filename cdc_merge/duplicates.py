@@ -2,15 +2,14 @@
 
 The index is in the store and commits with the batch, so that it always says what the open questions rest on: whatever
 the order of arrival, the batches or the restarts, the same records are asked about. A batch looks at the records it
-touched and at those that matched one of them before. When the rules of an entity have changed, its records are looked
-at again, a page a batch; until then those not yet reached match by the earlier rules.
+touched and at those that matched one of them before. When the rules have changed, records not yet judged again
+(rejudging.py) match by the earlier ones, unless one that matched them is.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from typing import Final
 
 from cdc_merge.decision.queue import Moment, decided_by_people
@@ -28,12 +27,9 @@ from cdc_merge.decision.rules.rulebook import Rulebook
 from cdc_merge.decision.rules.unique import digests
 from cdc_merge.merge.record import Record
 from cdc_merge.model import Conflict, Question, RecordKey
-from cdc_merge.plan import EntityPlan, Plan
 from cdc_merge.ports import NO_DIGESTS, Store, StoreTransaction
 from cdc_merge.records import Entry, Records
 
-# Records that are looked at again in one batch after the rules have changed: some tens of milliseconds.
-PAGE: Final = 1_000
 # A record has few conflicts; those that people have answered are among them.
 TOLD: Final = 1_000
 
@@ -43,43 +39,6 @@ class Duplicates:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._rules: dict[str, str] = {}
-        self._unindexed: dict[str, str | None] = {}
-        self._reached: dict[str, str | None] = {}
-
-    def follow(self, plan: Plan) -> None:
-        """The rules that are in force from here on. See which entities' records must be looked at again."""
-        known = self._store.indexed()
-        entities = {name: entity for name, entity in plan.entities.items() if entity.unique or name in known}
-        self._rules = {name: rules_of(entity) for name, entity in entities.items()}
-        self._unindexed = {}
-        for name, rules in self._rules.items():
-            found, reached = known.get(name, ("", None))
-            if found != rules or reached is not None:
-                self._unindexed[name] = reached if found == rules else None
-
-    @property
-    def is_due(self) -> bool:
-        """There are records to look at again."""
-        return bool(self._unindexed)
-
-    def page(self, tx: StoreTransaction) -> list[RecordKey]:
-        """The next records to look at again."""
-        self._reached = {}
-        for entity, after in self._unindexed.items():
-            keys = self._store.records(entity, after, PAGE)
-            self._reached[entity] = keys[-1] if len(keys) == PAGE else None
-            tx.save_indexed(entity, self._rules[entity], self._reached[entity])
-            return [RecordKey(entity, key) for key in keys]
-        return []
-
-    def committed(self) -> None:
-        """The batch is on disk: what it has looked at needs no second look."""
-        for entity, reached in self._reached.items():
-            self._unindexed[entity] = reached
-            if reached is None:
-                del self._unindexed[entity]
-        self._reached = {}
 
     def review(
         self, tx: StoreTransaction, records: Records, rulebooks: Mapping[str, Rulebook], moment: Moment
@@ -87,7 +46,7 @@ class Duplicates:
         """The duplicates that the batch's records raise, change or end."""
         touched: dict[str, dict[str, Entry]] = {}
         for key, entry in records.touched.items():
-            if key.entity in self._rules or _was_asked(entry) or has_twins(entry.record):
+            if rulebooks[key.entity].unique or _was_asked(entry) or has_twins(entry.record):
                 touched.setdefault(key.entity, {})[key.key] = entry
         for entity, entries in touched.items():
             for conflict in _Entity(entity, tx, records, rulebooks[entity]).reviewed(entries, moment):
@@ -181,13 +140,6 @@ class _Entity:
         wanted = [RecordKey(self._name, key) for key in keys]
         self._records.load(wanted, self._tx)
         return [self._records.get(key).record for key in wanted]
-
-
-def rules_of(entity: EntityPlan) -> str:
-    """A digest of all that says what an entity's records may not share."""
-    units = {**entity.fields, **entity.groups}
-    compared = [(n, u.merge, sorted(u.options.items(), key=repr), u.normalize, u.auto) for n, u in units.items()]
-    return sha256(repr((entity.unique, entity.sources, entity.deletes, compared)).encode()).hexdigest()
 
 
 def _was_asked(entry: Entry) -> bool:

@@ -135,7 +135,6 @@ class Pipeline:
             intake.resyncs.resume(orders.get(intake.source, NO_ORDERS))
         self.timers.move(self._store.due())
         self._lost = self._store.lost()
-        self.duplicates.follow(self._plan)
         self.rejudging.follow(self._plan, self._copied())
         for conflict in self._store.unfinished_conflicts():
             if conflict.status == "settling" and conflict.question.entity in self._plan.entities:
@@ -155,7 +154,6 @@ class Pipeline:
         self.records = Records(plan)
         armed(self.records.entities(), self.rulebooks)
         self._retention = Retention(plan, self.records.entities())
-        self.duplicates.follow(plan)
         self.rejudging.follow(plan, self._copied())
 
     @property
@@ -195,7 +193,6 @@ class Pipeline:
                 batch.fold(tx)  # 3, 4
                 batch.look_for_missing([intake for _, intake, _ in taken], tx)
                 self.records.touch(self.timers.passed(self.watermark_us, PAGE), tx)
-                self.records.touch(self.duplicates.page(tx), tx)
                 self.records.touch(self.rejudging.page(tx, self.records), tx)
                 moved = self.rejudging.ended(batch.review(tx), self.moment(now_us))  # 5
                 moved += self._announce(now_us, [*batch.moved, *moved])
@@ -213,7 +210,6 @@ class Pipeline:
             raise
         self._saved_us = now_us
         self.timers.move(batch.due)
-        self.duplicates.committed()
         self.rejudging.committed()
         self.records.removed([*removed, *self.rejudging.strangers])
         self._lost |= {key.entity for key in removed}
@@ -242,7 +238,7 @@ class Pipeline:
         if any(intake.resyncs.scan() is not None or intake.resyncs.is_changed for _, intake in self._sources):
             return True
         watermark_us = self.watermark_us
-        if self.timers.is_due(watermark_us) or self.duplicates.is_due or self.rejudging.is_due:
+        if self.timers.is_due(watermark_us) or self.rejudging.is_due:
             return True
         return any(announced(c, watermark_us, now_us, self._plan.settle_us) for c in self._settling.values())
 

@@ -159,10 +159,6 @@ class StoreTransaction(Protocol):
         """What each of these records may not share with another one, in place of what was kept of it."""
         ...
 
-    def save_indexed(self, entity: str, rules: str, reached: str | None) -> None:
-        """The entity's records up to the key `reached` have their digests under these rules; None: all of them."""
-        ...
-
     def save_judged(self, entity: str, policy: str, reached: str | None) -> None:
         """The entity's records up to the key `reached` were judged by this policy; None: all of them."""
         ...
@@ -222,10 +218,6 @@ class Store(Protocol):
 
     def due(self) -> Mapping[RecordKey, int]:
         """What `save_due` kept: record → stamp time."""
-        ...
-
-    def indexed(self) -> Mapping[str, tuple[str, str | None]]:
-        """What `save_indexed` kept: entity → the rules, the key reached."""
         ...
 
     def judged(self) -> Mapping[str, tuple[str, str | None]]:

@@ -42,7 +42,6 @@ class Disk:
     due: dict[RecordKey, int] = field(default_factory=dict)
     digests: dict[RecordKey, frozenset[bytes]] = field(default_factory=dict)
     holders: dict[tuple[str, bytes], frozenset[str]] = field(default_factory=dict)
-    indexed: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     judged: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     missing: dict[RecordKey, Mapping[str, int]] = field(default_factory=dict)
     claimed: tuple[object, str] | None = None
@@ -65,7 +64,6 @@ class MemoryTransaction:
         self._due: dict[RecordKey, int | None] = {}
         self._digests: dict[RecordKey, frozenset[bytes]] = {}
         self._holders: dict[tuple[str, bytes], frozenset[str]] = {}
-        self._indexed: dict[str, tuple[str, str | None]] = {}
         self._judged: dict[str, tuple[str, str | None]] = {}
         self._missing: dict[RecordKey, Mapping[str, int] | None] = {}
 
@@ -174,9 +172,6 @@ class MemoryTransaction:
     def _holders_of(self, named: tuple[str, bytes]) -> frozenset[str]:
         return self._holders[named] if named in self._holders else self._disk.holders.get(named, frozenset())
 
-    def save_indexed(self, entity: str, rules: str, reached: str | None) -> None:
-        self._indexed[entity] = (rules, reached)
-
     def save_judged(self, entity: str, policy: str, reached: str | None) -> None:
         self._judged[entity] = (policy, reached)
 
@@ -217,7 +212,6 @@ class MemoryTransaction:
             _lay_over(disk.due, self._due)
             _lay_over(disk.digests, {key: held or None for key, held in self._digests.items()})
             _lay_over(disk.holders, {named: keys or None for named, keys in self._holders.items()})
-            disk.indexed.update(self._indexed)
             disk.judged.update(self._judged)
             _lay_over(disk.missing, self._missing)
 
@@ -319,10 +313,6 @@ class MemoryStore:
     def due(self) -> Mapping[RecordKey, int]:
         with self._reading() as disk:
             return dict(disk.due)
-
-    def indexed(self) -> Mapping[str, tuple[str, str | None]]:
-        with self._reading() as disk:
-            return dict(disk.indexed)
 
     def judged(self) -> Mapping[str, tuple[str, str | None]]:
         with self._reading() as disk:

@@ -40,6 +40,7 @@ from cdc_merge.model import (
 from cdc_merge.plan import EntityPlan, FieldPlan, Plan, Rule, Unique
 from cdc_merge.ports import Store
 from cdc_merge.records import Records
+from cdc_merge.rejudging import Rejudging
 from cdc_merge.stores.memory import MemoryStore
 from cdc_merge.stores.sqlite import SqliteStore
 
@@ -377,20 +378,21 @@ class Worker:
         self._records = Records(self._plan, self._capacity)
         self._rulebooks = rulebooks(self._plan, compile_expression)
         self._duplicates = Duplicates(self.store)
-        self._duplicates.follow(self._plan)
+        self._rejudging = Rejudging(self.store)
+        self._rejudging.follow(self._plan, ())
 
     def merge(self, changes: Iterable[Change], fails_after: int | None = None) -> None:
         self._records.begin()
         with self.store.transaction() as tx:
             self._records.apply(list(changes), tx)
             self._records.refold(tx)
-            self._records.touch(self._duplicates.page(tx), tx)
+            self._records.touch(self._rejudging.page(tx, self._records), tx)
             now = Moment(next(self._numbers), lambda: f"id{next(self._numbers)}", "")
             told = list(self._duplicates.review(tx, self._records, self._rulebooks, now))
             tx.save_conflicts(told)
             if fails_after is not None:
                 raise Death
-        self._duplicates.committed()
+        self._rejudging.committed()
         for conflict in told:
             entry = self._records.cached(RecordKey(ENTITY, conflict.question.key))
             if entry is not None and conflict.status != "closed":
@@ -398,7 +400,7 @@ class Worker:
         self._records.shrink()
 
     def settle(self) -> None:
-        while self._duplicates.is_due:
+        while self._rejudging.is_due:
             self.merge([])
 
     def open(self) -> dict[str, Question]:
@@ -507,7 +509,7 @@ def test_what_people_dismissed_is_not_asked_again_until_another_record_joins(sto
 def test_a_set_that_the_new_rules_leave_together_keeps_its_question(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdc_merge.duplicates.PAGE", 1)
+    monkeypatch.setattr("cdc_merge.rejudging.PAGE", 1)
     book = two("7", "7")
     book.write("B", "3", tax_no="7")
     worker = Worker(plan_of(shop(TAX)), store)
@@ -522,7 +524,7 @@ def test_a_set_that_the_new_rules_leave_together_keeps_its_question(
 def test_records_of_before_a_rule_was_added_are_looked_at_again_page_by_page(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdc_merge.duplicates.PAGE", 2)
+    monkeypatch.setattr("cdc_merge.rejudging.PAGE", 2)
     book = story(3)
     worker = Worker(plan_of(shop()), store)
     worker.merge(book.changes)

@@ -201,7 +201,8 @@ def reviewed(
             continue
         taken.append(free.pop(heir.key))
         if heir != conflict.question:
-            yield replace(conflict, question=heir, revision=conflict.revision + 1, labels=heir.labels)
+            revision = conflict.revision + 1
+            yield replace(conflict, question=heir, revision=revision, labels=heir.labels, policy=moment.policy)
     for question in free.values():
         yield Conflict(
             id=moment.new_id(),

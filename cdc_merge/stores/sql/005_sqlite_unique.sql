@@ -8,13 +8,6 @@ CREATE TABLE unique_digest (
 ) WITHOUT ROWID;
 CREATE INDEX unique_digest_of_record ON unique_digest (entity, key);
 
--- How far the records of an entity are in it, and for which rules: `reached` is the last key, NULL when all are.
-CREATE TABLE unique_index (
-    entity  TEXT PRIMARY KEY,
-    rules   TEXT NOT NULL,
-    reached TEXT
-) WITHOUT ROWID;
-
 -- The records of a conflict that is about several, so that it is found under each of them.
 CREATE TABLE conflict_member (
     entity   TEXT NOT NULL,
