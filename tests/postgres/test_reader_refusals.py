@@ -285,6 +285,8 @@ def test_taking_from_a_source_that_was_never_started_gives_nothing() -> None:
         ("failed: 致命错误:  用户 u 认证失败", None, "认证失败"),
         ("failed: Connection refused\n\tIs the server running on host s3cr3t-pass?", None, "(connection refused)"),
         ('could not translate host name "s3cr3t-pass@h" to address', None, "host name is unknown"),
+        ("failed to resolve host 's3cr3t-pass@h': [Errno -2] Name or service not known", None, "host name is unknown"),
+        ("is bad: GSSAPI encryption required but no credential cache", "configuration", "option of its DSN"),
     ],
 )
 def test_a_failed_connection_is_told_in_the_servers_words_or_in_ours(text: str, problem: str | None, said: str) -> None:
