@@ -118,9 +118,10 @@ def _field(place: Path, old: FieldPlan, new: FieldPlan) -> Iterator[Path]:
 
 
 def _ungraded(options: Mapping[str, object]) -> dict[str, object]:
-    """A merge type's options without the severities of a map's keys, which may change."""
-    return {
+    """A merge type's options without how conflicts of a map's keys are judged, which may change."""
+    told = {
         name: _ungraded(option) if isinstance(option, Mapping) else option
         for name, option in options.items()
-        if name != "severity"
+        if name not in ("severity", "auto")
     }
+    return {name: option for name, option in told.items() if option != {}}

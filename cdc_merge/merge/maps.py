@@ -121,9 +121,9 @@ def key_plan(plan: FieldPlan, key: str) -> FieldPlan:
         name=f"{plan.name}.{key}",
         merge=settings.pop("merge", "mv"),
         normalize=tuple(settings.pop("normalize", ())),
-        agreement=plan.agreement,
+        agreement=settings.pop("agreement", plan.agreement),
         severity=settings.pop("severity", plan.severity),
-        auto=plan.auto,
+        auto=settings.pop("auto", plan.auto),
         options=settings,
     )
 

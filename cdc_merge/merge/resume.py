@@ -51,11 +51,13 @@ def _merges(unit: FieldPlan) -> tuple[object, ...]:
 def _settings(options: Mapping[str, object], *, timed: bool) -> list[tuple[str, object]]:
     """A merge type's own settings; of a map's keys not how their conflicts are judged."""
     judging = ("severity",) if timed else ("severity", "auto")
-    return [
+    told = [
         (name, _settings(option, timed=timed) if isinstance(option, Mapping) else option)
         for name, option in sorted(options.items())
         if name not in judging
     ]
+    # An entry that only says how a key is judged is as none.
+    return [(name, setting) for name, setting in told if setting != []]
 
 
 def folded(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cdc_merge.decision.expression import Compile, Expression
 from cdc_merge.decision.rules.business import BusinessRules
-from cdc_merge.decision.rules.matching import first, untriggered, with_tolerance
+from cdc_merge.decision.rules.matching import answers_some, first, untriggered, with_tolerance
 from cdc_merge.decision.rules.unique import CompiledUnique, compiled
 from cdc_merge.merge.units import Units
 from cdc_merge.model import Question
@@ -60,7 +60,7 @@ def _rulebook(entity: EntityPlan, rules: tuple[Rule, ...], compile_text: Compile
     writers = {name: unit for name, unit in units.items() if guarded(unit)}
     tally = Counter[tuple[str, str]]()
     business = BusinessRules(entity, rules, compile_text, tally)
-    speaks = entity.checks or writers or drifts or whole or business.owners or any(u.auto for u in units.values())
+    speaks = entity.checks or writers or drifts or whole or business.owners or any(map(answers_some, units.values()))
     return Rulebook(
         checks=tuple(CompiledCheck(check, compile_text(check.expr, variables)) for check in entity.checks),
         writers=writers,
