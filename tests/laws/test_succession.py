@@ -40,14 +40,14 @@ def said(record: Record) -> tuple[MergedRecord, tuple[Question, ...]]:
 
 def stories(merge_type: str, *, full_old: bool) -> Iterator[tuple[EntityPlan, list[Change]]]:
     alphabet = ALPHABETS[merge_type]
-    plan = entity(alphabet.plan)
+    plan = alphabet.entity()
     later = alphabet_steps(alphabet, "AB", LATER)
     values = [*alphabet.values, alphabet.start]
-    alone: list[Step] = [("edit", "A", {"f": value}) for value in islice(cycle(values), ALONE)]
-    on: list[Step] = [("edit", "A", {"f": value}) for value in values]
+    alone: list[Step] = [("edit", "A", alphabet.row(value)) for value in islice(cycle(values), ALONE)]
+    on: list[Step] = [("edit", "A", alphabet.row(value)) for value in values]
     for begin, skew, two in product(("snapshot", "insert"), SKEWS[: 1 + full_old], product(later, repeat=2)):
         world = World(plan, skew={"B": skew}, full_old=full_old)
-        perform(world, [(begin, "A", {"f": alphabet.start})])
+        perform(world, [(begin, "A", alphabet.row(alphabet.start))])
         for step in (*alone, *two, *on):
             perform(world, [step])
         yield plan, world.changes
@@ -80,10 +80,11 @@ def test_a_source_that_writes_alone_takes_the_short_way(merge_type: str, monkeyp
         return taken[-1]
 
     monkeypatch.setattr(merging, "succeeds", counting)
-    world = World(entity(ALPHABETS[merge_type].plan))
-    world.snapshot("A", f=ALPHABETS[merge_type].start)
-    for value in islice(cycle([*ALPHABETS[merge_type].values, ALPHABETS[merge_type].start]), TOLD_ALONE):
-        world.update("A", f=value)
+    alphabet = ALPHABETS[merge_type]
+    world = World(alphabet.entity())
+    world.snapshot("A", **alphabet.row(alphabet.start))
+    for value in islice(cycle([*alphabet.values, alphabet.start]), TOLD_ALONE):
+        world.update("A", **alphabet.row(value))
     fold(world.plan, world.changes, compacts=True)
     assert len(taken) > ALONE
     assert taken == [False, False, *[True] * (len(taken) - 2)]

@@ -290,11 +290,27 @@ def perform(world: World, steps: Iterable[Step]) -> bool:
 
 @dataclass(frozen=True)
 class Alphabet:
-    """What may happen in the small worlds of one merge type: `values` that people type, `start` a first snapshot."""
+    """What may happen in the small worlds of one merge type: `values` that people type, `start` a first snapshot. Of a
+    group (a plan with members) they are tuples."""
 
     plan: FieldPlan
     start: Any
     values: tuple[Any, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The mapped fields: a group's members."""
+        return self.plan.members or (self.plan.name,)
+
+    def row(self, value: Any) -> dict[str, Any]:
+        """The mapped fields when the field, or the group, has that value."""
+        return dict(zip(self.names, value, strict=True)) if self.plan.members else {self.plan.name: value}
+
+    def entity(self, *others: FieldPlan, groups: Iterable[FieldPlan] = (), **more: Any) -> EntityPlan:
+        """An entity with this field or group, and others."""
+        if self.plan.members:
+            return entity(*others, groups=[self.plan, *groups], **more)
+        return entity(self.plan, *others, groups=groups, **more)
 
 
 TAGS = (("a",), (), ("a", "b"), ("b",))
@@ -325,7 +341,9 @@ ALPHABETS: Mapping[str, Alphabet] = {
     "set_remove": Alphabet(
         FieldPlan("f", merge="set", options={"wins": "remove"}, value_type="array"), ("a",), TAGS[1:] + TAGS[:1]
     ),
+    "group": Alphabet(FieldPlan("f", members=("x", "y")), ("0", "0"), (("1", "0"), ("0", "2"), ("1", None))),
 }
+"""One line a merge type; the laws run over all of them."""
 
 SKEWS: tuple[int, ...] = (0, 5 * SECOND // 2, -SECOND)
 """How far B's clock is ahead: not at all; beyond A's next steps; such that B's stamps tie with A's."""
@@ -333,7 +351,7 @@ SKEWS: tuple[int, ...] = (0, 5 * SECOND // 2, -SECOND)
 
 def starts(alphabet: Alphabet, sources: Sequence[str]) -> list[tuple[Step, ...]]:
     """Ways in which a record is known at first: to nobody, to one, to all alike, differing."""
-    first, second = {"f": alphabet.start}, {"f": alphabet.values[0]}
+    first, second = alphabet.row(alphabet.start), alphabet.row(alphabet.values[0])
     alike = tuple(("snapshot", source, first) for source in sources)
     return [(), alike[:1], alike, (*alike[:1], ("snapshot", sources[1], second), *alike[2:])]
 
@@ -342,14 +360,14 @@ def alphabet_steps(alphabet: Alphabet, sources: Sequence[str], kinds: Iterable[s
     steps: list[Step] = []
     wanted = set(kinds)
     for source, value in product(sources, alphabet.values):
-        steps += [(what, source, {"f": value}) for what in ("edit", "insert") if what in wanted]
+        steps += [(what, source, alphabet.row(value)) for what in ("edit", "insert") if what in wanted]
     for source in sources:
         steps += [(what, source, None) for what in ("delete", "truncate") if what in wanted]
-        steps += [("late_copy", source, {"f": alphabet.start})] if "late_copy" in wanted else []
+        steps += [("late_copy", source, alphabet.row(alphabet.start))] if "late_copy" in wanted else []
     for source, origin in product(sources, sources):
         jobs = ("marked", "marked_from", "unmarked", "named_copy")
         steps += [(what, source, origin) for what in jobs if what in wanted and source != origin]
-    steps += [("decide", DECISION_SOURCE, {"f": alphabet.values[0]})] if "decide" in wanted else []
+    steps += [("decide", DECISION_SOURCE, alphabet.row(alphabet.values[0]))] if "decide" in wanted else []
     steps += [("decide_delete", DECISION_SOURCE, None)] if "decide_delete" in wanted else []
     return steps
 
@@ -369,7 +387,7 @@ def small_worlds(
 ) -> Iterator[tuple[EntityPlan, list[Change]]]:
     """Every world of at most `depth` steps after every start, for every skew of B's clock."""
     alphabet = ALPHABETS[merge_type]
-    plan = entity(alphabet.plan, sources=sources, deletes=deletes)
+    plan = alphabet.entity(sources=sources, deletes=deletes)
     steps = alphabet_steps(alphabet, sources, kinds)
     for start, skew, length in product(starts(alphabet, sources), skews, range(1, depth + 1)):
         for script in product(steps, repeat=length):
@@ -386,13 +404,12 @@ def scripts(draw: st.DrawFn, merge_type: str = "mv", max_steps: int = 15) -> tup
     """A longer story: three sources, several fields, delayed copies, skewed clocks, deletes, re-inserts, decisions."""
     alphabet = ALPHABETS[merge_type]
     sources = ("A", "B", "C")
-    plan = entity(
-        alphabet.plan,
+    plan = alphabet.entity(
         FieldPlan("g"),
         sources=sources,
         groups=[FieldPlan("place", members=("city", "street"))],
         deletes=draw(st.sampled_from(("review", "review", "delete_wins", "update_wins", "local"))),
-        mapped={"C": ["f", "city", "street"]} if draw(st.booleans()) else None,
+        mapped={"C": [*alphabet.names, "city", "street"]} if draw(st.booleans()) else None,
     )
     skew = {source: draw(st.integers(-4, 4)) * SECOND for source in sources}
     world = World(plan, skew, full_old=draw(st.booleans()))
@@ -403,19 +420,19 @@ def scripts(draw: st.DrawFn, merge_type: str = "mv", max_steps: int = 15) -> tup
             perform(world, [("snapshot", source, mapped)])
     for _ in range(draw(st.integers(1, max_steps))):
         world.now_us += draw(st.sampled_from((0, 0, 1, 7))) * SECOND
-        perform(world, [draw(_step(sources, values, plan))])
+        perform(world, [draw(_step(sources, values, plan, alphabet))])
     return plan, world.changes
 
 
 def _row_values(alphabet: Alphabet) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries(
-        {
-            "f": st.sampled_from((alphabet.start, *alphabet.values, None)),
-            "g": st.sampled_from(("g0", "g1", None)),
-            "city": st.sampled_from(("c0", "c1")),
-            "street": st.sampled_from(("s0", "s1")),
-        }
-    )
+    blank = (None,) * len(alphabet.names) if alphabet.plan.members else None
+    own = {"own": st.sampled_from((alphabet.start, *alphabet.values, blank))}
+    others = {
+        "g": st.sampled_from(("g0", "g1", None)),
+        "city": st.sampled_from(("c0", "c1")),
+        "street": st.sampled_from(("s0", "s1")),
+    }
+    return st.fixed_dictionaries({**own, **others}).map(lambda row: {**alphabet.row(row.pop("own")), **row})
 
 
 OFTEN = ("edit",) * 5 + ("marked", "unmarked") * 2
@@ -423,7 +440,13 @@ RARELY = ("insert", "insert", "late_copy", "named_copy", "marked_from", "delete"
 
 
 @st.composite
-def _step(draw: st.DrawFn, sources: Sequence[str], values: st.SearchStrategy[dict[str, Any]], plan: EntityPlan) -> Step:
+def _step(
+    draw: st.DrawFn,
+    sources: Sequence[str],
+    values: st.SearchStrategy[dict[str, Any]],
+    plan: EntityPlan,
+    alphabet: Alphabet,
+) -> Step:
     what = draw(st.sampled_from(OFTEN + RARELY))
     source = draw(st.sampled_from(sources))
     if what in ("marked", "marked_from", "unmarked", "named_copy"):
@@ -432,7 +455,7 @@ def _step(draw: st.DrawFn, sources: Sequence[str], values: st.SearchStrategy[dic
         return what, source, None
     row = draw(values)
     if what == "decide":
-        unit = draw(st.sampled_from((("f",), ("g",), ("city", "street"))))
+        unit = draw(st.sampled_from((alphabet.names, ("g",), ("city", "street"))))
         return what, DECISION_SOURCE, {name: row[name] for name in unit}
     row = {name: value for name, value in row.items() if name in plan.mapped[source]}
     if what == "insert":

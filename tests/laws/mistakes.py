@@ -1,0 +1,209 @@
+"""Merge types as somebody might plausibly have written them, each wrong in one way: what the law suite must catch.
+
+One line a mistake in `MISTAKES`. A mistake takes the place of the real thing while a law runs; `alphabet` names the small
+worlds in which it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from cdc_merge.merge import fold, maps, record, steps
+from cdc_merge.merge.cell import Cell
+from cdc_merge.merge.merge_type import Event, MergeType
+from cdc_merge.merge.types import TYPES, append, counter, extremum, flag, immutable, lattice, lww, mv, priority, set_
+from cdc_merge.merge.units import Fields, Units, group_values
+from cdc_merge.merge.writes import BASELINE, Write
+from cdc_merge.model import DECISION, SNAPSHOT, Change, MaybeValue
+from cdc_merge.plan import EntityPlan, FieldPlan
+
+LISTED: Final = ("draft", "sent", "void", "paid")
+
+Swap = tuple[Any, str, Any]
+"""(owner, name, the wrong one): a mapping's entry or a module's attribute."""
+
+
+class Mistake(NamedTuple):
+    """`law`: order, where the meaning of one order of arrival is right; deeper, where it takes three steps; else oracle."""
+
+    alphabet: str
+    sentence: str
+    swap: Swap
+    law: str = "oracle"
+
+
+def _type(name: str, kind: MergeType, **wrong: Any) -> Swap:
+    return TYPES, name, kind._replace(**wrong)
+
+
+# ---------------------------------------------------------------- how a cell is read
+
+Read = Callable[[Cell, FieldPlan, list[Write]], MaybeValue]
+
+
+def _of_all_writes(read: Read) -> Read:
+    """Whoever had seen a value cannot take it back: nothing ever leaves the frontier."""
+
+    def wrong(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+        return read(cell, plan, [write for write in cell.writes.values() if write.kind != BASELINE])
+
+    return wrong
+
+
+def _latest_of_all(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    return max(cell.writes.values(), key=lambda write: write.stamp).value
+
+
+def _first(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    return front[0].value
+
+
+def _asks_everything(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
+    return front if len(front) > 1 else []
+
+
+def _frontier_alone(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    """What everybody had seen is no longer part of the sum."""
+    base = counter.base(cell) or 0
+    return sum((write.part or 0 for write in front), base)
+
+
+def _lower(plan: FieldPlan, values: Iterable[object]) -> object:
+    """The greatest lower bound of a chain."""
+    written = [value for value in values if value is not None]
+    return min(written, key=LISTED.index) if set(written) <= set(LISTED) and written else next(iter(written), None)
+
+
+# ---------------------------------------------------------------- what a change does
+
+
+def _add_wins(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    return set_.apply(cell, replace(plan, options={}), event)
+
+
+def _remove_wins(cell: Cell, plan: FieldPlan, event: Event) -> str:
+    return set_.apply(cell, replace(plan, options={**plan.options, "wins": "remove"}), event)
+
+
+def _without_dots(cell: Cell, plan: FieldPlan, element: object, what: tuple[Event, object]) -> None:
+    """A removal takes every addition away, seen or not."""
+    cell.extra.dots.pop(element, None)
+
+
+def _genuine(change: Change) -> int:
+    """A copy is somebody's edit."""
+    return {SNAPSHOT: 2, DECISION: 3}.get(change.row, 0)
+
+
+def _nobody(self: Cell, holders: tuple[str, ...], *, bound: object = None) -> None:
+    """What everybody holds is nothing special."""
+
+
+def _no_agreement(cell: Cell, plan: FieldPlan, event: Event) -> bool:
+    return False
+
+
+def _agreement_anyway(cell: Cell, plan: FieldPlan, event: Event) -> bool:
+    return cell.traits.agrees and cell.agree(event.source, event.holders)
+
+
+def _never_late(self: Cell, *_: object) -> bool:
+    return False
+
+
+def _repeats_count(changes: Iterable[Change]) -> list[Change]:
+    """Stamp order, but what comes again counts again."""
+    return sorted(changes, key=lambda change: change.stamp)
+
+
+def _as_they_came(changes: Iterable[Change]) -> list[Change]:
+    """Repeats are dropped, but the order of arrival decides."""
+    return list({change.place: change for change in changes}.values())
+
+
+# ---------------------------------------------------------------- what is merged as one
+
+
+class OneValue(Units):
+    """A map is one value."""
+
+    def __init__(self, entity: EntityPlan) -> None:
+        whole = {n: replace(p, merge="mv") if p.merge == "map" else p for n, p in entity.fields.items()}
+        super().__init__(replace(entity, fields=whole))
+
+
+class MemberByMember(Units):
+    """A group is so many fields."""
+
+    def __init__(self, entity: EntityPlan) -> None:
+        members = {member: FieldPlan(member) for group in entity.groups.values() for member in group.members}
+        super().__init__(replace(entity, fields={**entity.fields, **members}, groups={}))
+
+
+def _unsent_is_null(plan: FieldPlan, fields: Fields, held: MaybeValue) -> tuple[MaybeValue, MaybeValue]:
+    """The members that an update leaves out are NULL."""
+    return group_values(plan, fields, None)
+
+
+def _only_what_is_there(record_: record.Record, plan: FieldPlan) -> set[str]:
+    """A row that lacks a key says nothing of it."""
+    return set()
+
+
+def _every_key_alike(plan: FieldPlan, key: str) -> FieldPlan:
+    """A key's own type is overlooked."""
+    return FieldPlan(f"{plan.name}.{key}", agreement=plan.agreement, severity=plan.severity)
+
+
+# ---------------------------------------------------------------- the table
+
+AS_THEY_CAME: Final[Swap] = (fold, "ordered", _as_they_came)
+
+MISTAKES: Final = (
+    Mistake("mv", "equal values are a conflict", _type("mv", mv.TYPE, asks=_asks_everything)),
+    Mistake("mv", "the later stamp has seen the earlier", _type("mv", mv.TYPE, asks=steps.no_questions)),
+    Mistake("mv", "a marked copy is somebody's edit", (record, "_step", _genuine)),
+    Mistake("mv", "sources that hold one value agree on nothing", (steps, "agreement", _no_agreement)),
+    Mistake("mv", "what everybody holds settles nothing", (Cell, "everybody", _nobody)),
+    Mistake("mv", "the order of arrival decides", AS_THEY_CAME, "order"),
+    Mistake("mv_past", "a value held before is a new edit", (Cell, "late_copy", _never_late), "deeper"),
+    Mistake("mv_off", "equality proves agreement although it is off", (steps, "agreement", _agreement_anyway)),
+    Mistake("lww", "the latest stamp wins over who had seen it", _type("lww", lww.TYPE, read=_latest_of_all)),
+    Mistake("lww", "the first wins", _type("lww", lww.TYPE, read=_first)),
+    Mistake("lww", "ties by arrival", AS_THEY_CAME, "order"),
+    Mistake("priority", "the latest wins", _type("priority", priority.TYPE, read=mv.read)),
+    Mistake("priority", "rank counts for ever", _type("priority", priority.TYPE, read=_of_all_writes(priority.read))),
+    Mistake("priority", "rank by arrival", _type("priority", priority.TYPE, read=_first)),
+    Mistake("counter", "equal numbers agree", _type("counter", counter.TYPE, apply=steps.edit, traits=mv.TYPE.traits)),
+    Mistake("counter", "the latest number wins", _type("counter", counter.TYPE, read=mv.read)),
+    Mistake("counter", "a delta counts again when it comes again", (fold, "ordered", _repeats_count), "order"),
+    Mistake("counter", "deltas of the frontier alone", _type("counter", counter.TYPE, read=_frontier_alone)),
+    Mistake("max", "never lowered again", _type("max", extremum.MAX, read=_of_all_writes(extremum.MAX.read))),
+    Mistake("max", "forgets all but the latest", _type("max", extremum.MAX, read=mv.read)),
+    Mistake("min", "never raised again", _type("min", extremum.MIN, read=_of_all_writes(extremum.MIN.read))),
+    Mistake("min", "the greatest", _type("min", extremum.MIN, read=extremum.MAX.read)),
+    Mistake("set", "without dots", (set_, "_remove", _without_dots)),
+    Mistake("set", "one value", _type("set", mv.TYPE, keyed=set_.keyed)),
+    Mistake("set", "add wins as remove wins", _type("set", set_.TYPE, apply=_remove_wins)),
+    Mistake("set_remove", "remove wins as add wins", _type("set", set_.TYPE, apply=_add_wins)),
+    Mistake("set", "copies remove", _type("set", set_.TYPE, copy=set_.apply)),
+    Mistake("map", "one value", (fold, "Units", OneValue)),
+    Mistake("map", "every key is mv", (maps, "key_plan", _every_key_alike)),
+    Mistake("map", "a row says nothing of the keys it lacks", (maps, "_known_keys", _only_what_is_there)),
+    Mistake("flag", "the latest wins", _type("flag", flag.TYPE, read=mv.read)),
+    Mistake("flag", "wins for ever", _type("flag", flag.TYPE, read=_of_all_writes(flag.read))),
+    Mistake("lattice", "the latest wins", _type("lattice", lattice.TYPE, read=mv.read)),
+    Mistake("lattice", "never goes down", _type("lattice", lattice.TYPE, read=_of_all_writes(lattice.read))),
+    Mistake("lattice", "goes down", (lattice, "join", _lower)),
+    Mistake("lattice", "what cannot be joined is not asked", _type("lattice", lattice.TYPE, asks=steps.no_questions)),
+    Mistake("append", "a copy is appended again", _type("append", append.TYPE, copy=append.TYPE.apply)),
+    Mistake("append", "the latest text wins", _type("append", append.TYPE, read=mv.read)),
+    Mistake("append", "a part beside a rewrite is not asked", _type("append", append.TYPE, asks=steps.no_questions)),
+    Mistake("immutable", "the second write wins", _type("immutable", immutable.TYPE, read=mv.read)),
+    Mistake("immutable", "who has seen it may change it", _type("immutable", immutable.TYPE, asks=mv.asks)),
+    Mistake("immutable", "a first snapshot binds nothing", _type("immutable", immutable.TYPE, snapshot=steps.observe)),
+    Mistake("group", "member by member", (fold, "Units", MemberByMember)),
+    Mistake("group", "what an update leaves out is NULL", (record, "group_values", _unsent_is_null)),
+)

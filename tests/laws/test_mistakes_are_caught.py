@@ -1,0 +1,66 @@
+"""The law suite can fail: each plausible mistake in a merge type is caught by the very law that judges the real one.
+
+And it judges all of them: a merge type without small worlds, or without a mistake that they catch, fails here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import cache
+from typing import Final
+
+import pytest
+
+from cdc_merge.merge.types import TYPES
+from tests.laws import test_fold_equals_oracle as laws
+from tests.laws.mistakes import MISTAKES, Mistake
+from tests.laws.worlds import ALPHABETS
+
+# A map is no cell and a group no type: they are merged by TYPES, one value at a time.
+EVERY_TYPE: Final = {*TYPES, "map", "group"}
+
+LAWS: Final[Mapping[str, Callable[[str], None]]] = {
+    "oracle": laws.test_the_merge_equals_the_oracle_in_every_small_world_of_three_sources,
+    "deeper": laws.test_the_merge_equals_the_oracle_in_every_small_world_of_two_sources,
+    "order": laws.test_order_and_repetition_of_arrival_change_nothing,
+}
+
+
+def merge_of(alphabet: str) -> str:
+    plan = ALPHABETS[alphabet].plan
+    return "group" if plan.members else plan.merge
+
+
+@cache
+def holds(law: str, alphabet: str) -> bool:
+    """Once for all the mistakes of a type; a law that fails for the real one raises."""
+    LAWS[law](alphabet)
+    return True
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: f"{mistake.alphabet}: {mistake.sentence}")
+def test_the_law_that_holds_for_the_real_type_fails_for_the_mistake(
+    mistake: Mistake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert holds(mistake.law, mistake.alphabet)
+    owner, name, wrong = mistake.swap
+    if isinstance(owner, MutableMapping):
+        monkeypatch.setitem(owner, name, wrong)
+    else:
+        monkeypatch.setattr(owner, name, wrong)
+    with pytest.raises(AssertionError):
+        LAWS[mistake.law](mistake.alphabet)
+
+
+def test_every_merge_type_has_small_worlds_of_its_own() -> None:
+    assert {merge_of(alphabet) for alphabet in ALPHABETS} == EVERY_TYPE
+
+
+def test_of_every_merge_type_a_mistake_is_caught() -> None:
+    assert {merge_of(mistake.alphabet) for mistake in MISTAKES} == EVERY_TYPE
+
+
+@pytest.mark.parametrize("wins", ["add", "remove"])
+def test_both_kinds_of_sets_are_mistaken(wins: str) -> None:
+    told = [ALPHABETS[mistake.alphabet].plan for mistake in MISTAKES]
+    assert any(plan.merge == "set" and plan.options.get("wins", "add") == wins for plan in told)
