@@ -25,6 +25,7 @@ from cdc_merge.doctor.facts import (
     IdentityFacts,
     NotAnswered,
     PublicationFacts,
+    Published,
     RoleFacts,
     RoleSetting,
     ServerFacts,
@@ -33,12 +34,14 @@ from cdc_merge.doctor.facts import (
     Subject,
     Table,
     WalDirectory,
+    WritePower,
 )
 from cdc_merge.doctor.queries import query
 from cdc_merge.errors import CdcMergeError
 from cdc_merge.sources.connecting import Connection, connect
 from cdc_merge.sources.refusals import answered
 from cdc_merge.sources.walsender import WalSender
+from cdc_merge.sources.watch import Watched, health_of
 
 CLOCK_SAMPLES: Final = 5
 
@@ -69,6 +72,7 @@ QUESTIONS: Final = (
     Question(SlotFacts, "slots", _none),
     Question(Blocker, "blockers", _none),
     Question(EventTrigger, "event_triggers", _none),
+    Question(WritePower, "write_power", lambda subject: [list(subject.written)]),
 )
 
 
@@ -81,6 +85,7 @@ def ask(subject: Subject, dsn: str, now_us: Callable[[], int]) -> Facts:
         answers: dict[type[Any], object] = {Connected: (Connected(connection.info.backend_pid),)}
         answers |= {question.kind: _answer(subject, connection, question) for question in QUESTIONS}
         answers[ClockFacts] = (_clock(subject, connection, now_us),)
+        answers[Published] = _published(subject, connection)
     finally:
         connection.close()
     answers[Identified] = (_identified(subject, dsn),)
@@ -97,6 +102,16 @@ def _answer(subject: Subject, connection: Connection, question: Question) -> obj
             raise answered(subject.source, error) from None
         return NotAnswered(f"The server does not tell: {error.diag.message_primary}.")
     return tuple(question.kind(**{name: _frozen(value) for name, value in row.items()}) for row in rows)
+
+
+def _published(subject: Subject, connection: Connection) -> object:
+    watched = Watched(subject.slot, subject.publication, tuple(subject.tables))
+    try:
+        return (Published(health_of(connection, watched).membership),)
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise answered(subject.source, error) from None
+        return NotAnswered(f"The server does not tell: {error.diag.message_primary}.")
 
 
 def _frozen(value: object) -> object:

@@ -37,8 +37,8 @@ class Subject:
     """Which source is asked about, and what is wanted of it.
 
     `tables` maps `schema.table` → the columns needed, `keys` entity → (table, business key's columns).
-    `position` is what the store has, None when nothing of this source is on disk; whether the store could be asked is
-    `position_is_known`.
+    `written` are the tables that write-back may change. `position` is what the store has, None when nothing of this source
+    is on disk; whether the store could be asked is `position_is_known`.
     """
 
     source: str
@@ -49,6 +49,7 @@ class Subject:
     keys: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     position: Position | None = None
     position_is_known: bool = True
+    written: tuple[str, ...] = ()
     limits: Limits = Limits()
 
 
@@ -213,6 +214,7 @@ class SlotFacts(NamedTuple):
     inactive_s: float | None
     failover: bool | None
     synced: bool | None
+    restart_lsn: str | None = None
 
 
 class Blocker(NamedTuple):
@@ -255,6 +257,21 @@ class Probed(NamedTuple):
     step: str
     seconds: float
     refusal: str = ""
+
+
+class Published(NamedTuple):
+    """What the publication sends of the mapped tables, as the reader compares it (sources/membership.py)."""
+
+    membership: str
+
+
+class WritePower(NamedTuple):
+    """Whether our role may write a table. `ungranted` is what it may not do, of INSERT, UPDATE and DELETE."""
+
+    table: str
+    sql: str
+    ungranted: tuple[str, ...]
+    rewriting: tuple[str, ...]
 
 
 class Stored(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from cdc_merge.doctor.facts import Facts, Identified, NotAnswered, Stored
-from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown
+from cdc_merge.doctor.facts import Facts, Identified, NotAnswered, SlotFacts, Stored
+from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
 from cdc_merge.model import Position, lsn_from_text, lsn_text
 
 RESYNC: Final = "-- If this is as it should be: cdc-merge source resync {source}"
@@ -84,6 +84,45 @@ def beyond(facts: Facts) -> Findings:
         yield ok("The server has what was read.")
 
 
+def generation(facts: Facts) -> Findings:
+    position, slot = _known(facts), facts.our_slot()
+    if position is None or slot is None:
+        yield ok("No slot to compare.")
+    elif position.slot != slot.name:
+        yield warn(
+            f"What is on disk was read from slot {position.slot}; {slot.name} continues it where it stands.",
+            Fix((f"-- If {position.slot} is no longer needed: SELECT pg_drop_replication_slot('{position.slot}');",)),
+        )
+    elif _begins_behind(facts, slot):
+        yield fail(
+            f"The slot keeps WAL only from behind {lsn_text(position.lsn)} on, up to where we have read: it is another slot "
+            "of the same name.",
+            _resync(facts),
+        )
+    else:
+        yield ok(f"What is on disk was read from slot {slot.name}.")
+
+
+def _begins_behind(facts: Facts, slot: SlotFacts) -> bool:
+    """A slot of ours keeps WAL from before what it confirmed, which is before what is on disk."""
+    stored = _stored(facts)
+    return slot.restart_lsn is not None and stored is not None and lsn_from_text(slot.restart_lsn) > stored.lsn
+
+
+def following(facts: Facts) -> Findings:
+    position, slot = _stored(facts), facts.our_slot()
+    if position is None or slot is None or not slot.active or slot.confirmed_lsn is None:
+        yield ok("Nobody reads the slot at present.")
+    elif lsn_from_text(slot.confirmed_lsn) > position.lsn:
+        yield fail(
+            f"Whoever reads the slot has confirmed {slot.confirmed_lsn}; only up to {lsn_text(position.lsn)} is on disk "
+            "here: what lies between is lost to us.",
+            _resync(facts),
+        )
+    else:
+        yield ok("Nothing is confirmed that is not on disk.")
+
+
 def _known(facts: Facts) -> Position | None:
     position = facts.subject.position
     if not facts.subject.position_is_known:
@@ -115,5 +154,17 @@ CHECKS: Final = (
         "Nothing from the future",
         "A server that lost WAL will write other changes under the same positions.",
         beyond,
+    ),
+    Kind(
+        "POS06",
+        "The same slot",
+        "A slot that was dropped and created again under the same name looks healthy.",
+        generation,
+    ),
+    Kind(
+        "POS07",
+        "Confirmed and on disk",
+        "What was confirmed the server forgets; the reader itself compares again after it has started.",
+        following,
     ),
 )

@@ -1,12 +1,16 @@
-"""PUB: does the publication send what is mapped, and can it break the application's own writes? Pure."""
+"""PUB: does the publication send what is mapped, and can it break the application's own writes? Pure.
+
+There is no PUB08, column lists that differ between two publications of one stream (0A000): one publication is read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
 
-from cdc_merge.doctor.facts import Facts, PublicationFacts, RoleFacts, ServerFacts, Table
+from cdc_merge.doctor.facts import Facts, PublicationFacts, Published, RoleFacts, ServerFacts, Table
 from cdc_merge.doctor.results import Finding, Findings, Fix, Kind, fail, ok, warn
+from cdc_merge.sources.membership import changes, told
 
 FULL: Final = "f"
 PARTITIONED: Final = "p"
@@ -195,6 +199,20 @@ def _sending(facts: Facts, table: Table, columns: set[str]) -> Fix:
     return Fix(("-- This version cannot send them: map the columns that they are computed from.",))
 
 
+def unchanged(facts: Facts) -> Findings:
+    yield from owner(facts)
+    position, subject = facts.subject.position, facts.subject
+    if position is None or not position.membership:
+        return
+    found = changes(position.membership, facts.one(Published).membership)
+    if found:
+        yield fail(
+            f"It is not what it was when it was last read: {told(found)}. What was changed meanwhile may be missing.",
+            Fix((f"-- If it is as it should be: cdc-merge source resync {subject.source}",)),
+            subject.publication,
+        )
+
+
 def owner(facts: Facts) -> Findings:
     publication, server = facts.one(PublicationFacts), facts.one(ServerFacts)
     if publication.is_ours and not facts.one(RoleFacts).is_super:
@@ -243,5 +261,10 @@ CHECKS: Final = (
         "They are sent only where the publication says so; in an identity they make writes fail.",
         generated,
     ),
-    Kind("PUB10", "Owner of the publication", "Whoever may alter it decides what the sidecar sees.", owner),
+    Kind(
+        "PUB10",
+        "Publication as it was",
+        "Whoever may alter it decides what the sidecar sees, and Postgres says nothing about it.",
+        unchanged,
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from cdc_merge.doctor.facts import Facts, Identified, RoleFacts, RoleSetting, ServerFacts, Table
+from cdc_merge.doctor.facts import Facts, Identified, RoleFacts, RoleSetting, ServerFacts, Table, WritePower
 from cdc_merge.doctor.quantities import span
 from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
 
@@ -173,6 +173,21 @@ def statistics(facts: Facts) -> Findings:
         yield warn("Other roles' sessions are hidden: who holds a slot or blocks its creation stays unknown.", fix)
 
 
+def writing(facts: Facts) -> Findings:
+    server = facts.one(ServerFacts)
+    found = facts.rows(WritePower) if facts.subject.written else ()
+    for table in found:
+        if table.ungranted:
+            grant = f"GRANT {', '.join(table.ungranted)} ON {table.sql} TO {server.role_sql};"
+            seen = f"Write-back is on, and the role may not {', '.join(table.ungranted)}: what is decided is refused there."
+            yield fail(seen, Fix((grant,)), table.table)
+        elif table.rewriting:
+            seen = f"Triggers may rewrite what write-back writes: {', '.join(table.rewriting)}."
+            yield warn(seen, Fix(("-- Look whether they leave the written fields alone.",)), table.table)
+    if not any(table.ungranted or table.rewriting for table in found):
+        yield ok("The role may write what write-back writes." if found else "Nothing is written into this source.")
+
+
 CHECKS: Final = (
     Kind("ROL01", "REPLICATION attribute", "Only such a role may read changes.", attribute),
     Kind(
@@ -201,4 +216,5 @@ CHECKS: Final = (
         messages,
     ),
     Kind("ROL10", "pg_read_all_stats", "Without it some answers here stay unknown.", statistics),
+    Kind("ROL11", "Power to write back", "What is decided must arrive as it was decided.", writing),
 )

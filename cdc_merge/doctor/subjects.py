@@ -33,8 +33,18 @@ def subject_of(source: PostgresSource, plan: Plan, positions: Positions) -> Subj
         keys=keys,
         position=positions.get(source.name) if positions is not None else None,
         position_is_known=positions is not None,
+        written=_written(source, plan),
         limits=Limits(skew_s=plan.max_ahead_us / 1e6),
     )
+
+
+def _written(source: PostgresSource, plan: Plan) -> tuple[str, ...]:
+    """The tables that write-back may change."""
+    if not source.write_back.enabled:
+        return ()
+    mapped = (table for table in plan.tables if table.source == source.name)
+    wanted = source.write_back.entities
+    return tuple(dict.fromkeys(table.table for table in mapped if not wanted or table.entity in wanted))
 
 
 def subjects(sources: Mapping[str, object], plan: Plan, positions: Positions) -> list[tuple[Subject, str]]:

@@ -100,9 +100,7 @@ class Watch:
 
     def health(self) -> Health:
         with server_errors(self._source):
-            row = self.connection.execute(query("health").encode(), self._health_parameters()).fetchone()
-        assert row is not None
-        return _health(self._watched.slot, [str(row[0]).encode()])
+            return health_of(self.connection, self._watched)
 
     def clock(self) -> ClockReading:
         with server_errors(self._source):
@@ -133,7 +131,7 @@ class Watch:
         return self._ask("heartbeat", [content], lambda row: Beaten(None if row else self._refusal))
 
     def _health_parameters(self) -> list[str]:
-        return [self._watched.slot, self._watched.publication, json.dumps(self._watched.tables)]
+        return _parameters(self._watched)
 
     def _ask(self, name: str, parameters: list[str], read: Callable[[Sequence[bytes | None]], Answer]) -> bool:
         if self._read is not None:
@@ -173,6 +171,17 @@ class Watch:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def health_of(connection: Connection, watched: Watched) -> Health:
+    """The answer over any plain connection; psycopg's own errors."""
+    row = connection.execute(query("health").encode(), _parameters(watched)).fetchone()
+    assert row is not None
+    return _health(watched.slot, [str(row[0]).encode()])
+
+
+def _parameters(watched: Watched) -> list[str]:
+    return [watched.slot, watched.publication, json.dumps(watched.tables)]
 
 
 def _clock(row: Sequence[bytes | None]) -> ClockReading:

@@ -10,7 +10,7 @@ SELECT s.slot_name::text AS name, quote_literal(s.slot_name) AS sql, s.slot_type
        s.wal_status, s.safe_wal_size AS safe_bytes,
        pg_wal_lsn_diff(w.lsn, s.restart_lsn)::int8 AS retained_bytes,
        pg_wal_lsn_diff(w.lsn, s.confirmed_flush_lsn)::int8 AS unconfirmed_bytes,
-       s.confirmed_flush_lsn::text AS confirmed_lsn,
+       s.confirmed_flush_lsn::text AS confirmed_lsn, s.restart_lsn::text AS restart_lsn,
        greatest(age(s.catalog_xmin), age(s.xmin)) AS xid_age,
        to_jsonb(s) ->> 'invalidation_reason' AS invalidation_reason,
        (to_jsonb(s) ->> 'conflicting')::bool AS conflicting,
