@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from cdc_merge import __version__
 from cdc_merge.cel import compile_expression
@@ -45,6 +46,9 @@ from cdc_merge.sources.postgres import PostgresSource
 from cdc_merge.spool import Spool
 from cdc_merge.steering import Steering
 from cdc_merge.stores.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from cdc_merge.observers.traces import Traces
 
 # What a reader may hold for the merging thread, as the server sent it; in memory rows take about five times as much.
 MAX_QUEUED_BYTES = 16 << 20
@@ -320,7 +324,9 @@ def run(
     on_reload: Callable[[Settings], None] | None = None,
 ) -> int:
     """Run the sidecar until SIGTERM or SIGINT; SIGHUP reloads its configuration. The exit code."""
-    sidecar = Sidecar(settings, [Logs(secrets.token_bytes(16))], isolated=True, on_reload=on_reload)
+    logs = Logs(secrets.token_bytes(16))
+    traces = traces_of(settings, logs)
+    sidecar = Sidecar(settings, [logs, *traces], isolated=True, on_reload=on_reload)
 
     def stop(number: int, frame: FrameType | None) -> None:
         sidecar.ask_to_stop()
@@ -340,9 +346,26 @@ def run(
                     sidecar.reload()
     finally:
         sidecar.stop()
+        for trace in traces:
+            trace.close()
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def traces_of(settings: Settings, logs: Logs) -> list[Traces]:
+    """The observer that makes traces, where the configuration asks for one. ConfigError when the extra is not there."""
+    wanted = settings.telemetry
+    if wanted.otlp is None:
+        return []
+    try:
+        from cdc_merge.observers.traces import Traces, sending  # noqa: PLC0415 - an extra that need not be installed
+    except ImportError as error:
+        raise ConfigError(
+            "telemetry.otlp asks for traces, and OpenTelemetry is not installed here.",
+            hint="pip install 'cdc-merge[otel]', or take telemetry.otlp out of the file.",
+        ) from error
+    return [Traces(sending(wanted.otlp, wanted.share, __version__), logs.record_digest)]
 
 
 def _stop_if_every_source_refuses(sidecar: Sidecar) -> None:
