@@ -16,7 +16,7 @@ from tests.scenarios.incident import Incident, Setting, Site
 from tests.scenarios.people import System
 from tests.scenarios.picture import Document
 from tests.scenarios.witness import Witness, asked_over_http, items, wait_for
-from tests.scenarios.work import FIELDS, GROUPS, Work
+from tests.scenarios.work import ENTITY, FIELDS, Work
 
 SEED = 20261123
 ROWS = 6_000  # a first copy that takes long enough to be killed in
@@ -27,7 +27,7 @@ ALL_THREE = ("crm", "erp", "finance")
 
 def test_40_a_sidecar_killed_many_times_says_what_an_undisturbed_one_says(site: Site) -> None:
     chance = random.Random(SEED)
-    it = Incident(site, "killed", Setting(FIELDS, systems=ALL_THREE, entity={"groups": GROUPS}))
+    it = Incident(site, "killed", Setting(FIELDS, systems=ALL_THREE, entity=ENTITY))
     it.killed.whole = True
     try:
         for system in it.systems.values():

@@ -20,7 +20,7 @@ from tests.crash.mortal import Day, Death, Fate, Worker, with_evening
 from tests.scenarios.incident import Incident
 from tests.scenarios.picture import Picture
 from tests.scenarios.replay import picture_of
-from tests.scenarios.work import FIELDS, GROUPS, Work
+from tests.scenarios.work import ENTITY, FIELDS, Work
 
 SEED = 7
 ACTS = 40
@@ -32,7 +32,7 @@ def test_40_a_worker_that_dies_at_any_step_of_every_batch_says_the_same(
     incident: Callable[..., Incident], tmp_path: Path, at_a_time: int
 ) -> None:
     held = {f"C{n}": {"phone": "a", "points": 5, "tags": ["a"], "stage": "draft"} for n in range(1, 7)}
-    it = incident(fields=FIELDS, held=held, systems=("crm", "erp", "finance"), entity={"groups": GROUPS})
+    it = incident(fields=FIELDS, held=held, systems=("crm", "erp", "finance"), entity=ENTITY)
     work = Work(it, SEED)
     for _ in range(ACTS):
         work.act()

@@ -23,6 +23,7 @@ class Asked:
     base: Any
     provisional: Any
     labels: tuple[str, ...]
+    records: tuple[str, ...] = ()
 
     @property
     def by_source(self) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def asked(conflict: Document) -> Asked:
         base=conflict.get("base", ABSENT),
         provisional=conflict.get("provisional", ABSENT),
         labels=tuple(sorted(conflict["labels"])),
+        records=tuple(conflict.get("records", ())),
     )
 
 

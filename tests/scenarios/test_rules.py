@@ -129,3 +129,36 @@ def test_32a_the_latest_of_three_stands_without_a_question_also_when_its_reader_
     assert said.merged() == {"phone": "3", "name": "b"}
     phones = [c for c in said.closed if c["field"] == "phone" and len(c["candidates"]) == 3]
     assert len(phones) == 1, "the same outcome is recorded once"
+
+
+def test_31_a_change_by_more_than_five_percent_needs_an_approval_without_any_concurrency(incident: Begin) -> None:
+    rule = {
+        "name": "second-look",
+        "on": "customer.amount",
+        "when": "abs(new - old) > 0.05 * old",
+        "severity": "critical",
+    }
+    it = incident(
+        fields={"amount": "mv"},
+        types={"amount": "numeric(12,2)"},
+        held={"C1": {"amount": 100}, "C2": {"amount": 100}},
+        more={"rules": [rule]},
+    )
+    it.crm.update("C1", amount=104)
+    it.erp.update("C2", Mark(actor="wang"), amount=120)
+    it.crm.copies("C2", amount=120)
+    said = it.says()
+    assert (said.only.key, said.only.kind, said.only.field) == ("C2", "business_rule", "amount")
+    assert (said.only.by_source, said.only.base, said.only.provisional) == ({"erp": "120"}, "100", "120")
+    (conflict,) = said.conflicts
+    assert (conflict["rule"], conflict["severity"], conflict["candidates"][0]["actor"]) == (
+        "second-look",
+        "critical",
+        "wang",
+    )
+    it.erp.update("C2", amount=121)
+    assert it.says().only.by_source == {"erp": "120"}, "a later edit is no approval"
+    it.crm.delete("C2")
+    it.erp.delete("C2")
+    said = it.says()
+    assert (said.is_deleted("C2"), said.only.kind) == (True, "business_rule")

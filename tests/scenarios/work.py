@@ -31,6 +31,9 @@ FIELDS: Mapping[str, Any] = {
     "street": "mv",
 }
 GROUPS = {"address": {"fields": ["city", "street"], "merge": "mv"}}
+# Few values and many customers: some share what they may not, all day long.
+UNIQUE = [{"fields": ["phone"], "when": "record.phone != 'a'"}]
+ENTITY = {"groups": GROUPS, "unique": UNIQUE}
 FEW = tuple("abc")
 
 
