@@ -256,7 +256,8 @@ class Day(RuleBasedStateMachine):
             held = {key: system.holds(key) for key in system.rows if self.copied[name] or key in seen}
             for key in seen.keys() | held.keys():
                 known = self._known(name, seen.get(key, {}))
-                assert {c: seen[key][c] for c in known} == {c: held[key][c] for c in known}, (name, key)
+                there, told = held.get(key, {}), seen.get(key, {})
+                assert {c: told.get(c) for c in known} == {c: there.get(c) for c in known}, (name, key)
 
     def _check_past(self) -> None:
         """What the store says of any earlier time is what was known then; an explanation ends with the value."""
