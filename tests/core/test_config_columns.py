@@ -146,3 +146,11 @@ def test_the_members_of_a_group_must_be_comparable_too(tmp_path: Path) -> None:
 def test_value_types_stay_open_where_no_catalog_was_read(tmp_path: Path) -> None:
     plan = with_value_types(settings(tmp_path).plan, {})
     assert plan.entities["customer"].fields["value"].value_type == ""
+
+
+def test_what_a_rule_calculates_with_must_be_a_number_in_the_catalogs(tmp_path: Path) -> None:
+    text = FILE + 'rules: [ { name: jumps, on: customer.value, when: "abs(new - old) > 5" } ]\n'
+    assert catalog_problems(settings(tmp_path, text=text), facts("integer", "numeric"), BOTH) == []
+    (problem,) = catalog_problems(settings(tmp_path, text=text), facts("text", "text"), BOTH)
+    assert path_text(problem.path) == "rules[0].when"
+    assert problem.sentence.startswith("line 1, column ")

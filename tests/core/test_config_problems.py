@@ -184,6 +184,10 @@ def test_a_wrong_source_is_named(tmp_path: Path, source: str, problem: str) -> N
         ),
         ('checks: [ { name: a, expr: "record.name ==" } ]', "line 1, column 15: this is not CEL"),
         ("unique: [ { fields: tax, when: record.tax + 1 } ]", "unique[0].when: line 1, column 12: this gives a number"),
+        (
+            "unique: [ { fields: tax, when: record.taks } ]",
+            "unique[0].when: line 1, column 7: record has no field 'taks'",
+        ),
         ("deletes: never", "'never' is not allowed here (one of: review, delete_wins, update_wins, local)"),
     ],
 )
@@ -202,6 +206,9 @@ def test_a_wrong_entity_is_named(tmp_path: Path, extra: str, problem: str) -> No
         ("{ name: a, on: customer, decide: { auto: newest } }", "auto is one of latest, earliest"),
         ("{ name: a, on: customer, decide: { auto: [ { prefer: [cmr] } ] } }", "no source 'cmr' (did you mean crm?)"),
         ("{ name: a, on: customer }, { name: a, on: customer }", "the name 'a' is taken by rules[0]"),
+        ("{ name: a, on: customer.*, when: new > olt }", "rules[0].when: line 1, column 7: there is no 'olt' here"),
+        ("{ name: a, on: customer.phone, when: new + 1 }", "rules[0].when: line 1, column 5: this gives a number"),
+        ("{ name: a, on: customer, when: 'true' }", "rules[0].on: a rule with `when` is about fields (customer.* or"),
     ],
 )  # fmt: skip
 def test_a_wrong_rule_is_named(tmp_path: Path, rule: str, problem: str) -> None:
