@@ -251,6 +251,7 @@ class Cell:
         if write.bit & self.overwritten:
             self.overwritten &= ~write.bit
             self.frontier |= write.bit
+            self.traces = tuple([lost for lost in self.traces if lost is not write])
 
     def _answer(self, write: Write) -> None:
         """A write that copies were waiting for: each has seen it since the copy, and so has all that rests on it."""

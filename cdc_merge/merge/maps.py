@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.units import Unit
-from cdc_merge.merge.writes import ABSENT
+from cdc_merge.merge.writes import ABSENT, MISSING, Insert
 from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Json, MaybeValue, Value
 from cdc_merge.plan import FieldPlan
 
@@ -87,12 +87,15 @@ def _keys(
     (source, whole, copied), before, after = moved
     held = record.map_keys.get((plan.name, source))
     known = (plan.name, source) in record.map_keys or before is not UNKNOWN
+    if after is None and not whole and known and (is_null(held) if before is UNKNOWN else before is None):
+        return  # SET a = a
     old = held if before is UNKNOWN else parsed(before)
     new = None if after is ABSENT else parsed(after)
+    opened = held is None and (plan.name, source) in record.map_keys and new is not None
     record.map_keys[(plan.name, source)] = new if new is not None or whole else CLEARED if after is None else {}
     wanted = {*(old or ()), *(new or ())}
     born = record.rows[source].born if whole and source in record.rows else None
-    if (copied or whole) and (new is not None or (born is not None and not born.first)):
+    if (copied or whole or opened) and (new is not None or (born is not None and not born.first)):
         wanted |= _known_keys(record, plan)
     for key in sorted(wanted):
         was = (old or {}).get(key, ABSENT) if known else UNKNOWN
@@ -150,9 +153,25 @@ def _unit(record: Record, plan: FieldPlan, owner: str, beginning: str) -> Unit:
     cleared = [s for s in lacking if _cleared(record.rows[s])]
     for source in lacking:
         _lack(record, cell, source)
+    if cell.traits.agrees and plan.agreement != "off":
+        together = frozenset[Insert]().union(*[cell.sides[source].inserts for source in lacking])
+        for source in lacking:
+            cell.sides[source].inserts = together
     for source in cleared:
         _clear(record, unit, cell, (source, tuple(lacking)))
+    if beginning and _was_read_without(record, parent, beginning):
+        cell.side(beginning).first_key = ABSENT
     return unit
+
+
+def _was_read_without(record: Record, parent: str, source: str) -> bool:
+    """The source's first snapshot had other keys of the map, and so not this one, which an insert brings."""
+    by = record.rows[source].by
+    if by is None or by.row != INSERT:
+        return False
+    start = parent + "."
+    siblings = [cell.sides.get(source) for name, cell in record.cells.items() if name.startswith(start)]
+    return any(side is not None and side.first_key is not MISSING for side in siblings)
 
 
 def _cleared(row: Row) -> bool:

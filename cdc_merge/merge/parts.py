@@ -94,6 +94,11 @@ def bases(cell: Cell) -> Iterator[MaybeValue]:
             yield side.base
 
 
+def null_held(cell: Cell) -> bool:
+    """Somebody who holds the record is known to have begun with NULL."""
+    return any(side.key is not MISSING and side.base is None for side in cell.sides.values())
+
+
 def standing(cell: Cell, front: list[Write]) -> list[Write]:
     """The rewrites that the writes of `front` are or rest on."""
     reach = 0

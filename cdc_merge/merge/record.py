@@ -303,10 +303,13 @@ def _was_awaited(record: Record, delete: Delete) -> bool:
     record.waiting = []
     for source, at in answered:
         record.known[source] = record.known.get(source, NONE) | delete.known | {delete.stamp}
-        for cell in record.cells.values():
-            for write in cell.of(cell.frontier):
+        for name, cell in record.cells.items():
+            for write in list(cell.of(cell.frontier)):
                 if write.source == source and write.stamp > at:
                     write.deletes = write.deletes | {delete.stamp}
+                elif write.source == source and cell.traits.overwrites and not write.bit & cell.seen(delete.source):
+                    cell.take_out(write)
+                    record.unsettled[name] = None
     return any(not record.absent(source) for source, _ in answered)
 
 
@@ -332,11 +335,17 @@ def _copied_delete(record: Record, change: Change, source: str) -> None:
     for delete in record.deletes:
         record.known[source] = record.known.get(source, NONE) | delete.known | {delete.stamp}
         for name, cell in record.cells.items():
-            for write in list(cell.of(cell.frontier)):
-                if write.source == source and opposes(cell, write, delete):
-                    cell.take_out(write)
-                    record.unsettled[name] = None
+            _overwrite_unseen(record, (name, cell), source, delete)
             cell.side(source).seen |= cell.deletes.get(delete.stamp, 0)
+
+
+def _overwrite_unseen(record: Record, what: tuple[str, Cell], source: str, delete: Delete) -> None:
+    """The source's own edits that the copied delete had not seen; types that join keep theirs."""
+    name, cell = what
+    for write in list(cell.of(cell.frontier)) if cell.traits.overwrites else ():
+        if write.source == source and opposes(cell, write, delete):
+            cell.take_out(write)
+            record.unsettled[name] = None
 
 
 def opposes(cell: Cell, write: Write, delete: Delete) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from cdc_merge.mapping.normal import normalizer
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event, Views
-from cdc_merge.merge.writes import ABSENT, BASELINE, MISSING, Insert, Write
+from cdc_merge.merge.writes import ABSENT, BASELINE, MISSING, Insert, Side, Write
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.plan import FieldPlan
 
@@ -83,8 +83,17 @@ def describe(cell: Cell, write: Write, event: Event) -> None:
     if event.born is not None:
         _born(cell, event, event.born)
         write.inserts = cell.sides[event.source].inserts
+        _teach_insert(cell, write)
     if event.deletes:
         write.deletes = event.deletes
+
+
+def _teach_insert(cell: Cell, write: Write) -> None:
+    """Copies that waited for this insert have seen it; what was written on them since goes back to it."""
+    seers: list[Side | Write] = [*cell.sides.values(), *cell.writes.values()]
+    for seer in seers:
+        if seer.seen & write.bit:
+            seer.inserts |= write.inserts
 
 
 def _born(cell: Cell, event: Event, born: Insert) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.questions import questions
 from cdc_merge.merge.reading import merged
-from cdc_merge.model import Copy, Json, Question
+from cdc_merge.model import UNKNOWN, Copy, Json, Question
 from cdc_merge.plan import FieldPlan
 from tests.laws.test_fold_equals_oracle import check
 from tests.laws.worlds import MARKED, SECOND, World, entity
@@ -16,6 +16,7 @@ from tests.laws.worlds import MARKED, SECOND, World, entity
 PHONE = FieldPlan("phone")
 POINTS = FieldPlan("points", merge="counter", value_type="integer")
 PREFS = FieldPlan("prefs", merge="map", options={"keys": {"n": {"merge": "counter"}}}, value_type="json")
+PROFILE = FieldPlan("prefs", merge="map", value_type="json")
 TAGS = FieldPlan("tags", merge="set", value_type="array")
 
 Asked = set[tuple[str | None, str, frozenset[tuple[str, Any]]]]
@@ -29,8 +30,12 @@ def said(world: World) -> tuple[Mapping[str, Any], Asked]:
 
 
 def _short(question: Question) -> tuple[str | None, str, frozenset[tuple[str, Any]]]:
-    candidates = frozenset((each.source, each.value) for each in question.candidates)
+    candidates = frozenset((each.source, _plain(each.value)) for each in question.candidates)
     return question.field or question.group, question.kind, candidates
+
+
+def _plain(value: Any) -> Any:
+    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
 
 
 def held(plan: FieldPlan, *values: Any, deletes: str = "review") -> World:
@@ -140,3 +145,104 @@ def test_a_value_that_came_by_a_copy_of_nothing_known_is_no_write_to_be_late_for
     world.wait(10)
     world.update("B", phone="5")
     assert said(world)[1] == {("phone", "concurrent_update", frozenset({("A", "1"), ("B", "5")}))}
+
+
+def test_a_null_map_that_an_update_sends_again_is_no_write_and_holds_no_key_as_absent() -> None:
+    world = held(PROFILE, None, None)
+    world.update("A", prefs=Json('{"city":"x"}'))
+    world.full_old = False
+    world.update("B")
+    assert world.changes[-1].fields
+    assert said(world) == ({"prefs": Json('{"city":"x"}')}, set())
+
+
+def test_a_null_map_of_a_re_insert_clears_every_key() -> None:
+    world = held(PROFILE, Json('{"zip":"a"}'), Json('{"zip":"a"}'))
+    world.delete("A")
+    world.update("B", prefs=Json('{"zip":"b"}'))
+    world.insert("A", prefs=None)
+    assert said(world)[1] == {("prefs.zip", "concurrent_update", frozenset({("A", UNKNOWN), ("B", "b")}))}
+
+
+def test_sources_that_lack_a_key_agree_and_have_seen_each_others_inserts() -> None:
+    world = World(entity(PROFILE))
+    world.insert("A", prefs=Json("{}"))
+    world.insert("B", prefs=Json('{"seat":"a"}'))
+    world.update("A", prefs=Json('{"zip":"1"}'))
+    world.update("B", prefs=Json('{"seat":"a","zip":"2"}'))
+    assert said(world)[1] == {("prefs.zip", "concurrent_update", frozenset({("A", "1"), ("B", "2")}))}
+
+
+def test_a_count_from_a_base_that_nobody_told_is_an_unknown_delta() -> None:
+    world = World(entity(POINTS), full_old=False)
+    world.rows = {"A": {"points": 5}, "B": {"points": 20}}
+    world.update("A", points=6)
+    assert ("points", "unknown_base", frozenset({("A", 6)})) in said(world)[1]
+
+
+def test_an_update_that_says_nothing_is_not_the_first_edit_of_a_row_that_a_copy_brought_back() -> None:
+    world = World(entity(PHONE, sources="ABC"))
+    for source in "ABC":
+        world.snapshot(source, phone="0")
+    world.delete("A")
+    world.delete("B", MARKED)
+    world.insert("B", MARKED, phone="0")
+    world.update("B")
+    world.update("C", phone="1")
+    assert {kind for _, kind, _ in said(world)[1]} == {"update_delete"}
+
+
+def test_a_map_that_was_null_comes_to_lack_a_key_without_writing_that_it_does() -> None:
+    world = held(PROFILE, None, None)
+    world.update("A", prefs=Json('{"zip":"1"}'))
+    world.update("B", prefs=Json('{"city":"x"}'))
+    assert said(world) == ({"prefs": Json('{"city":"x","zip":"1"}')}, set())
+
+
+def test_types_that_join_keep_what_a_copied_delete_had_not_seen() -> None:
+    world = held(FieldPlan("level", merge="max"), 5, 5, 5)
+    world.update("A", level=9)
+    world.delete("B")
+    world.delete("A", MARKED)
+    world.update("C", level=7)
+    assert said(world)[0] == {"level": 9}
+
+
+def test_a_delete_that_its_copy_waited_for_overwrites_what_the_copy_took_away() -> None:
+    world = World(entity(PHONE, sources="ABC"))
+    for source in "ABC":
+        world.snapshot(source, phone="0")
+    world.update("A", phone="1")
+    world.update("C", phone="2")
+    world.delete("A", MARKED)
+    world.delete("B")
+    assert {kind for _, kind, _ in said(world)[1]} == {"update_delete"}
+    assert said(world)[0] == {"phone": "2"}
+
+
+def test_an_edit_on_a_copy_goes_back_to_the_insert_that_the_copy_waited_for() -> None:
+    world = World(entity(PHONE, sources="ABC"), skew={"B": 5 * SECOND // 2})
+    world.snapshot("A", phone="0")
+    world.insert("C", MARKED, phone="1")
+    world.update("C", phone="2")
+    world.insert("B", phone="1")
+    assert said(world)[1] == {("phone", "concurrent_insert", frozenset({("A", "0"), ("C", "2")}))}
+
+
+def test_a_copy_that_names_its_source_repeats_every_write_of_its_value_too() -> None:
+    world = held(PHONE, "0", "0", "0")
+    world.update("A", phone="1")
+    world.update("C", Copy(from_source="B"), phone="1")
+    world.update("C", phone="2")
+    assert said(world) == ({"phone": "2"}, set())
+
+
+def test_a_question_that_copies_cross_leaves_no_trace() -> None:
+    world = held(PHONE, "0", "0", "0")
+    world.update("A", phone="1")
+    world.update("B", phone="2")
+    world.update("B", MARKED, phone="1")
+    world.update("A", MARKED, phone="2")
+    record = fold(world.plan, world.changes)
+    assert [write.value for write in record.cells["phone"].traces] == []
+    assert said(world)[1] == {("phone", "concurrent_update", frozenset({("A", "1"), ("B", "2")}))}

@@ -15,7 +15,7 @@ from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
 from cdc_merge.merge.writes import ABSENT, REFUSED, Traits, Write, plus
-from cdc_merge.model import MaybeValue
+from cdc_merge.model import UNKNOWN, MaybeValue
 from cdc_merge.plan import FieldPlan
 
 Number = Decimal | int
@@ -38,6 +38,9 @@ def _delta(cell: Cell, write: Write) -> bool:
         write.is_gap = cell.watched = True
     else:
         write.part = plus(new, -old)
+        side = cell.sides[write.source]
+        if side.base is UNKNOWN and not cell.sets and base(cell) is None:
+            side.base = old  # the first count that is known; what it was before that is asked (`unknown_base`)
     return True
 
 
@@ -59,9 +62,10 @@ def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
             return ABSENT
     else:
         value, seen = base(cell), 0
-    for write in parts.unseen(cell, seen):
+    unseen = parts.unseen(cell, seen)
+    for write in unseen:
         value = write.part if value is None else plus(value, write.part)
-    return value
+    return UNKNOWN if value is None and not standing and not unseen and not parts.null_held(cell) else value
 
 
 def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:

@@ -10,7 +10,7 @@ from cdc_merge.model import UNKNOWN, Change, Place, Stamp
 from cdc_merge.plan import EntityPlan
 from tests.laws.oracle import counters, reading
 from tests.laws.oracle.frontiers import frontier, has_ended, live_deletes, opposers
-from tests.laws.oracle.maps import ABSENT
+from tests.laws.oracle.maps import ABSENT, NO_MAP
 from tests.laws.oracle.rows import apply
 from tests.laws.oracle.words import PRESENT, Record, Unit, Write, record_for
 
@@ -73,7 +73,7 @@ def in_order(changes: Iterable[Change]) -> list[Change]:
 def _spread(unit: Unit, value: Any) -> dict[str, Any]:
     """A group appears as its member fields; what is unknown is left out."""
     if unit.path or not unit.members:
-        return {} if value is UNKNOWN else {unit.name: value}
+        return {} if value in (UNKNOWN, NO_MAP) else {unit.name: value}
     parts = value if isinstance(value, tuple) else (value,) * len(unit.members)
     return {member: part for member, part in zip(unit.members, parts, strict=True) if part is not UNKNOWN}
 
@@ -137,7 +137,7 @@ def _pairs(writes: Iterable[Write]) -> frozenset[tuple[str, Any]]:
 
 def _told(value: Any) -> Any:
     """An absent map key is left out of its candidate (contract §7)."""
-    return UNKNOWN if value is ABSENT else value
+    return UNKNOWN if value in (ABSENT, NO_MAP) else value
 
 
 def _update_deletes(record: Record) -> Iterable[Asked]:

@@ -146,8 +146,6 @@ def _repeated(unit: Unit, copy: Copy, value: Any) -> list[Write]:
     if named:
         return named
     alike = [write for write in unseen(unit) if unit.same(write.value, value) and write.id not in unit.ended]
-    if copy.from_source is not None:
-        alike = [write for write in alike if write.id in unit.seen[copy.from_source]]
     return [write for write in alike if write.id not in unit.overwritten] or alike
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
 from tests.laws.oracle.frontiers import frontier, live_deletes, maps, standing
-from tests.laws.oracle.maps import ABSENT
+from tests.laws.oracle.maps import ABSENT, NO_MAP
 from tests.laws.oracle.words import Record, Unit, Write
 
-NOTHING = (None, UNKNOWN, ABSENT)
+NOTHING = (None, UNKNOWN, ABSENT, NO_MAP)
 
 
 def measure(unit: Unit, write: Write) -> None:
@@ -24,7 +24,8 @@ def measure(unit: Unit, write: Write) -> None:
         _measure_log(unit, write)
     if unit.plan.merge != "counter":
         return
-    if write.kind in ("insert", "decision") or unit.is_null(write.value) or unit.is_null(write.before):
+    is_set = write.kind in ("insert", "decision") or unit.is_null(write.value)
+    if is_set or (write.before is not UNKNOWN and unit.is_null(write.before)):
         write.is_set = True
         _equal_sets_agree(unit, write)
     elif write.before is UNKNOWN:

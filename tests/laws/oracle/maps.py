@@ -23,8 +23,12 @@ class Absent(Enum):
 
     ABSENT = "absent"
 
+    NO_MAP = "no map"
+
 
 ABSENT = Absent.ABSENT
+NO_MAP = Absent.NO_MAP
+"""What a NULL map holds of a key at a first snapshot or insert: "a NULL map holds no key as absent" (§3)."""
 
 
 def leaves(plan: FieldPlan, changes: Iterable[Change]) -> list[tuple[Path, FieldPlan]]:
@@ -61,7 +65,7 @@ def leaf(value: Any, path: Path, *, null_is_empty: bool) -> Any:
         if document is UNKNOWN:
             return UNKNOWN
         if document is None and not null_is_empty:
-            return None
+            return NO_MAP
         document = document.get(key, ABSENT) if isinstance(document, Mapping) else ABSENT
     return frozen(document)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from cdc_merge.model import DECISION, DECISION_SOURCE, DELETE, INSERT, SNAPSHOT, TRUNCATE, UNKNOWN, Change
 from tests.laws.oracle import elements
+from tests.laws.oracle import maps as maps_of
 from tests.laws.oracle.causality import (
     agree,
     copied,
@@ -142,6 +143,7 @@ def _inserted(record: Record, unit: Unit, change: Change, value: Any, *, is_firs
     if is_first and taken_for_late_copy(record, unit, change, value):
         return
     unit.view.pop(source, None)
+    value = maps_of.ABSENT if value is maps_of.NO_MAP else value  # "in a re-insert it clears"
     own_write(record, unit, change, (UNKNOWN, value), "insert")
 
 

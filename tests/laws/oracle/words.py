@@ -112,11 +112,11 @@ class Unit:
             self.resting[source] = value
 
     def is_null(self, value: Any) -> bool:
-        return value is maps.ABSENT or self.gives_way(value)
+        return value in (maps.ABSENT, maps.NO_MAP) or self.gives_way(value)
 
     def gives_way(self, value: Any) -> bool:
         """§3: NULL "at a first snapshot differs from nothing and gives way to any value"."""
-        return value is None or value is UNKNOWN or (bool(self.members) and all(part is None for part in value))
+        return value in (None, UNKNOWN, maps.NO_MAP) or (bool(self.members) and all(part is None for part in value))
 
 
 @dataclass(eq=False)
@@ -196,6 +196,9 @@ def _said_of_key(unit: Unit, change: Change) -> tuple[Any, Any] | None:
     pair = change.fields.get(unit.path[0], (UNKNOWN, UNKNOWN))
     before, after = (maps.leaf(value, unit.path, null_is_empty=empties) for value in pair)
     held = unit.view.get(change.stamp.source, UNKNOWN)
+    if held is maps.NO_MAP and after is maps.ABSENT:
+        still = change.fields[unit.path[0]][1] is None
+        return (held, held) if still else (after, after)  # a NULL map had no key that could go
     return None if after is UNKNOWN else (held if before is UNKNOWN else before, after)
 
 
