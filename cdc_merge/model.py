@@ -282,7 +282,11 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """What a reader knows about its source right now (contract §7, `source`). Unknown figures are None."""
+    """What a reader knows about its source right now (contract §7, `source`). Unknown figures are None.
+
+    `queued_bytes` wait to be merged, at most about `queue_limit_bytes`; `waited_s`: for how long, all in all, the source
+    was not read because that was reached. `confirmed_lsn`: what the server was told that it may forget.
+    """
 
     name: str
     type: str
@@ -299,6 +303,10 @@ class SourceStatus:
     retained_bytes: int | None = None
     safe_bytes: int | None = None
     problem: str | None = None
+    confirmed_lsn: int = 0
+    queued_bytes: int = 0
+    queue_limit_bytes: int = 0
+    waited_s: float = 0.0
     heartbeats_sent: int = 0
     heartbeats_permitted: bool | None = None
 

@@ -78,6 +78,21 @@ SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None
         lambda status: status.server_lsn or None,
     ),
     (
+        "source_confirmed_lsn_bytes",
+        "Log position up to which the source's server was told that it may forget.",
+        lambda status: status.confirmed_lsn or None,
+    ),
+    (
+        "source_queued_bytes",
+        "Bytes that were received and wait to be merged.",
+        lambda status: status.queued_bytes if status.queue_limit_bytes else None,
+    ),
+    (
+        "source_queue_limit_bytes",
+        "Bytes that may wait to be merged; then the source is not read until there is room.",
+        lambda status: status.queue_limit_bytes or None,
+    ),
+    (
         "slot_retained_bytes",
         "WAL that the source keeps for our slot.",
         lambda status: status.retained_bytes,
@@ -140,10 +155,17 @@ class MirrorCollector(Collector):
         yield self._gauge("slot_seconds_to_invalidation", left, ("source",), lefts)
         reconnects = self._counter("source_reconnects", "Connections to the source that were made anew.", ("source",))
         sent = self._counter("heartbeat_sent", "Heartbeats that we wrote into the source.", ("source",))
+        waited = self._counter(
+            "source_backpressure_seconds",
+            "Time for which the source was not read because too much waited.",
+            ("source",),
+        )
         for each in statuses:
+            waited.add_metric((each.name,), each.waited_s)
             reconnects.add_metric((each.name,), each.reconnects)
             sent.add_metric((each.name,), each.heartbeats_sent)
         yield reconnects
+        yield waited
         yield sent
 
     def _progress(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,19 +21,43 @@ class DeliveryQueue:
     """`put` by one thread, `take` by another. `size_bytes` are the bytes that the server sent for it.
 
     One delivery may go beyond `max_bytes`: a transaction is whole or not there. `on_space` is called after a take that
-    made a full queue accept again.
+    made a full queue accept again. `monotonic` reads seconds.
     """
 
-    def __init__(self, max_bytes: int, on_space: Callable[[], None]) -> None:
-        self._max_bytes = max_bytes
+    def __init__(
+        self, max_bytes: int, on_space: Callable[[], None], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.max_bytes = max_bytes
         self._on_space = on_space
+        self._monotonic = monotonic
+        self._full_since_s: float | None = None
+        self._full_s = 0.0
         self._entries: deque[_Entry] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
 
     @property
     def is_full(self) -> bool:
-        return self._bytes >= self._max_bytes
+        return self._bytes >= self.max_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return self._bytes
+
+    def full_seconds(self) -> float:
+        """For how long it was full, all in all: the time that its source had to wait."""
+        with self._changed:
+            since_s = self._full_since_s
+            return self._full_s + (0.0 if since_s is None else self._monotonic() - since_s)
+
+    def _resize(self, by_bytes: int) -> None:
+        self._bytes += by_bytes
+        now_s = self._monotonic()
+        if self.is_full and self._full_since_s is None:
+            self._full_since_s = now_s
+        elif not self.is_full and self._full_since_s is not None:
+            self._full_s += now_s - self._full_since_s
+            self._full_since_s = None
 
     def put(self, delivery: Delivery, rows: int = 0, size_bytes: int = 0) -> None:
         """Append; an idle mark replaces an idle mark at the end. Never waits: whoever puts looks at `is_full` first."""
@@ -42,7 +67,7 @@ class DeliveryQueue:
                 self._entries.pop()
                 delivery = delivery._replace(membership=delivery.membership or last.membership)
             self._entries.append(_Entry(delivery, rows, size_bytes))
-            self._bytes += size_bytes
+            self._resize(size_bytes)
 
     def wait_for_space(self, limit_s: float) -> bool:
         """Whether there is space now or within `limit_s` seconds."""
@@ -59,7 +84,7 @@ class DeliveryQueue:
                 entry = self._entries.popleft()
                 taken.append(entry.delivery)
                 rows += max(1, entry.rows)
-                self._bytes -= entry.size_bytes
+                self._resize(-entry.size_bytes)
             has_space = was_full and not self.is_full
             if has_space:
                 self._changed.notify_all()
@@ -70,5 +95,5 @@ class DeliveryQueue:
     def clear(self) -> None:
         with self._changed:
             self._entries.clear()
-            self._bytes = 0
+            self._resize(-self._bytes)
             self._changed.notify_all()

@@ -24,6 +24,7 @@ from cdc_merge.model import (
     Fact,
     Position,
     RowsRead,
+    SnapshotBegan,
     SnapshotRows,
     SourceChanged,
     SourceStatus,
@@ -94,6 +95,8 @@ class IsolatedSource:
         child = self._child
         taken = [] if child is None else child.take(limit)
         wanted = self._wanted
+        if any(isinstance(delivery, SnapshotBegan) for delivery in taken):
+            self._confirmed_lsn = 0  # of an earlier slot, perhaps on another timeline
         if wanted is not None and any(isinstance(d, RowsRead) and d.number == wanted.number for d in taken):
             self._wanted = None
         return taken
@@ -105,7 +108,13 @@ class IsolatedSource:
             child.send(ToChild.CONFIRM, lsn)
 
     def status(self) -> SourceStatus:
-        return replace(self._status, reconnects=self._status.reconnects + self._restarts)
+        status, child = self._status, self._child
+        return replace(
+            status,
+            reconnects=status.reconnects + self._restarts,
+            queued_bytes=status.queued_bytes + (child.waiting_bytes if child is not None else 0),
+            queue_limit_bytes=status.queue_limit_bytes + self.window_bytes,
+        )
 
     def stop(self) -> None:
         """End the reader; what has arrived and nobody has taken is dropped and comes again after the next start."""
@@ -169,6 +178,8 @@ class _Child:
         self._source = source
         self.delivered = beginning.position
         self.waiting = waiting
+        # Each has one writer: the listener's thread, and whoever takes.
+        self._arrived_bytes, self._taken_bytes = sum(arrived.size_bytes for arrived in waiting), 0
         self.stopping = threading.Event()
         self._unpacker = Unpacker()
         self._sending = threading.Lock()
@@ -178,6 +189,11 @@ class _Child:
         self._process = context.Process(target=forward, args=arguments, name=f"reader-{source.name}", daemon=True)
         self._theirs = theirs
         self._listener = threading.Thread(target=self._listen, name=f"listen-{source.name}", daemon=True)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What has arrived and was not taken."""
+        return max(0, self._arrived_bytes - self._taken_bytes)
 
     def begin(self) -> None:
         self._process.start()
@@ -198,6 +214,7 @@ class _Child:
                 if delivery is not None:
                     taken.append(delivery)
                     rows += _rows(delivery)
+        self._taken_bytes += size_bytes
         if size_bytes:
             self.send(ToChild.TAKEN, size_bytes)
         return taken
@@ -230,7 +247,7 @@ class _Child:
                 if frame.parcel:
                     parcels.append(frame.parcel)
                 if frame.kind is FromChild.LAST_PARCEL:
-                    self.waiting.append(_Arrived(parcels, sum(map(len, parcels)), self._unpacker))
+                    self._arrive(_Arrived(parcels, sum(map(len, parcels)), self._unpacker))
                     self.delivered = frame.reached
                     parcels = deque()
                 if frame.large is not None:
@@ -243,10 +260,14 @@ class _Child:
             self._process.join()
             self._source.mourn(self)
 
+    def _arrive(self, arrived: _Arrived) -> None:
+        self._arrived_bytes += arrived.size_bytes
+        self.waiting.append(arrived)
+
     def _receive_large(self, frame: Frame, large: Transaction) -> None:
         rows, size_bytes = frame.rows
         large = large._replace(changes=SpooledRows(reduction.recv_handle(self._pipe), rows))
-        self.waiting.append(_Arrived(deque(), size_bytes, self._unpacker, large))
+        self._arrive(_Arrived(deque(), size_bytes, self._unpacker, large))
         self.delivered = frame.reached
 
 

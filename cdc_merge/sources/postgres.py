@@ -159,6 +159,10 @@ class PostgresSource:
         exchange.queue.clear()
         thread.join(STOP_LIMIT_S)
         exchange.queue.clear()
+            confirmed_lsn=exchange.confirmed_lsn,
+            queued_bytes=exchange.queue.size_bytes,
+            queue_limit_bytes=exchange.queue.max_bytes,
+            waited_s=exchange.queue.full_seconds(),
         if not thread.is_alive():
             exchange.close()
         self._thread = None

@@ -60,6 +60,11 @@ CRM = SourceStatus(
     server_lsn=0x1000,
     last_commit_us=1_790_000_000_500_000,
     reconnects=2,
+    confirmed_lsn=0x700,
+    queued_bytes=512,
+    queue_limit_bytes=1024,
+    waited_s=2.5,
+    heartbeats_permitted=True,
     slot="cdc_merge_crm",
     slot_active=True,
     wal_status="extended",
@@ -83,6 +88,7 @@ COUNTERS = {
     "conflicts": ("entity", "field", "kind", "severity"),
     "resolutions": ("entity", "kind", "resolution"),
     "source_reconnects": ("source",),
+    "source_backpressure_seconds": ("source",),
     "snapshot_rows": ("source", "entity"),
     "clock_cut": ("source",),
     "late_changes": (),
@@ -94,6 +100,9 @@ COUNTERS = {
     "clock_stepped_back": ("source", "reason"),
     "record_loads": ("origin",),
     "loops": ("entity", "pair"),
+    "heartbeat_sent": ("source",),
+    "heartbeat_received": ("source",),
+    "heartbeat_lost": ("source",),
     "degraded_changes": ("source", "entity", "reason"),
     "source_failures": ("source", "outcome"),
 }
@@ -101,6 +110,7 @@ GAUGES = {
     "detection_degraded": (),
     "conflicts_open": ("entity", "kind", "severity"),
     "conflict_oldest_open_timestamp_seconds": ("entity", "severity"),
+    "heartbeat_permitted": ("source",),
     "source_up": ("source",),
     "source_state": ("source", "state"),
     "source_problem": ("source", "problem"),
@@ -110,6 +120,9 @@ GAUGES = {
     "source_received_lsn_bytes": ("source",),
     "source_durable_lsn_bytes": ("source",),
     "source_server_lsn_bytes": ("source",),
+    "source_confirmed_lsn_bytes": ("source",),
+    "source_queued_bytes": ("source",),
+    "source_queue_limit_bytes": ("source",),
     "source_lag_bytes": ("source",),
     "slot_retained_bytes": ("source",),
     "slot_safe_bytes": ("source",),
@@ -131,6 +144,7 @@ HISTOGRAMS = {
     "detection_seconds": ("source",),
     "batch_seconds": ("stage",),
     "batch_changes": (),
+    "heartbeat_round_trip_seconds": ("source",),
     "transaction_rows": ("source",),
 }
 
@@ -477,3 +491,11 @@ def test_figures_that_cannot_be_read_leave_the_rest_of_the_scrape_alone(caplog: 
 
 def test_the_process_itself_is_measured() -> None:
     assert "process_resident_memory_bytes" in text(made())
+
+
+def test_what_waits_on_the_way_in_is_told_against_its_limit() -> None:
+    metrics = made()
+    assert value(metrics, "source_queued_bytes", source="crm") == 512
+    assert value(metrics, "source_queue_limit_bytes", source="crm") == 1024
+    assert value(metrics, "source_backpressure_seconds_total", source="crm") == 2.5
+    assert value(metrics, "source_confirmed_lsn_bytes", source="crm") == 0x700
