@@ -26,6 +26,8 @@ from cdc_merge.intake import Absent, Intake, Taken, carried, is_large, truncatio
 from cdc_merge.merge.moves import came_from, destinations
 from cdc_merge.merge.record import PRESENT, Record
 from cdc_merge.model import (
+    INSERT,
+    SNAPSHOT,
     UNKNOWN,
     BatchMerged,
     Change,
@@ -386,6 +388,7 @@ class Batch:
         self._now_us = now_us
         self._pending: list[Change] = []
         self._shapes: dict[tuple[str, str, str], Announced] = {}
+        self._origins: set[RecordKey] = set()
         self._moment = pipeline.moment(now_us)
         self.facts: list[Fact] = []
         self.due: dict[RecordKey, int | None] = {}
@@ -500,6 +503,11 @@ class Batch:
         pending, self._pending = self._pending, []
         records = self._pipeline.records
         if pending:
+            # A row that comes here anew says no longer where it was before; the question stands there.
+            coming = [RecordKey(change.entity, change.key) for change in pending if change.row in (INSERT, SNAPSHOT)]
+            records.load(coming, tx)
+            left = [RecordKey(key.entity, old) for key in coming for old in came_from(records.get(key).record)]
+            self._origins.update(left)
             records.apply(pending, tx)
         records.refold(tx)
         self.seconds["merge"] = self.seconds.get("merge", 0.0) + perf_counter() - started
@@ -532,6 +540,8 @@ class Batch:
         started = perf_counter()
         records = self._pipeline.records
         origins = {RecordKey(k.entity, old) for k, entry in records.touched.items() for old in came_from(entry.record)}
+        origins |= self._origins
+        self._origins.clear()
         records.touch(sorted(origins - records.touched.keys()), tx)
         for key, entry in records.touched.items():
             yield from self._review(key, entry, self._targets(entry.record, tx))

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from cdc_merge.merge.record import PRESENT, Delete, Record, Row
-from cdc_merge.model import INSERT, Candidate, Change, Question
+from cdc_merge.merge.writes import MISSING
+from cdc_merge.model import INSERT, Candidate, Change, Question, Stamp
 
 
 def came_from(record: Record) -> set[str]:
@@ -71,7 +72,7 @@ def _rivals(record: Record, delete: Delete, target: Record | None) -> Iterator[C
     way = {record.key, _old_key(record.rows.get(delete.source))} - {""}
     for source, row in target.rows.items():
         rival = source != delete.source and row.presence == PRESENT and _old_key(row) not in way
-        if rival and row.by is not None and _held_before(row, mover.by):
+        if rival and row.by is not None and _held_before(target, source, delete.stamp):
             yield _candidate(source, row.by, target.key)
 
 
@@ -80,11 +81,16 @@ def _old_key(row: Row | None) -> str:
     return "" if row is None or row.by is None else row.by.moved_from or ""
 
 
-def _held_before(row: Row, move: Change) -> bool:
-    """A row that no insert began was there before anything was read."""
+def _held_before(target: Record, source: str, move: Stamp) -> bool:
+    """A row that no insert began was there before anything was read; so was one that was only entered again since, after
+    a TRUNCATE."""
+    row = target.rows[source]
     if row.born is not None:
-        return row.born.stamp < move.stamp
-    return row.by is None or row.by.row != INSERT or row.by.stamp < move.stamp
+        return row.born.stamp < move
+    if row.by is None or row.by.row != INSERT or row.by.stamp < move:
+        return True
+    sides = [cell.sides[source] for cell in target.cells.values() if source in cell.sides]
+    return any(side.first_key is not MISSING for side in sides)
 
 
 def _candidate(source: str, change: Change, value: str | None) -> Candidate:

@@ -194,10 +194,18 @@ def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | No
         born = Insert(change.stamp, first=False, baseline=False)
     if born is not None:
         _new_life(record, source, ends_values=True)
+    came = change if born is not None or earlier is None else _as_moved(earlier, change)
     row = record.row(source)
     row.fresh = False
-    row.born, row.by = born or row.born, change
+    row.born, row.by = born or row.born, came
     _feed(record, change, source, born, outcomes)
+
+
+def _as_moved(row: Row, change: Change) -> Change:
+    """A row that is entered or read again, and was not gone, has come from where it came before."""
+    there = row.presence == PRESENT or row.kept
+    moved_from = row.by.moved_from if there and row.by is not None else None
+    return change if moved_from is None else change._replace(moved_from=moved_from)
 
 
 def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
@@ -354,7 +362,9 @@ def opposes(cell: Cell, write: Write, delete: Delete) -> bool:
 
 
 def _snapshot(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
-    record.row(source).by = change
+    known = record.rows.get(source)
+    came = change if known is None else _as_moved(known, change)
+    record.row(source).by = came
     _feed(record, change, source, None, outcomes)
 
 

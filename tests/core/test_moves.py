@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.questions import questions
 from cdc_merge.merge.record import Record
-from cdc_merge.model import DELETE, INSERT, SNAPSHOT, UNKNOWN, UPDATE, Change, Copy, Place, Stamp
+from cdc_merge.model import DELETE, INSERT, SNAPSHOT, TRUNCATE, UNKNOWN, UPDATE, Change, Copy, Place, Stamp
 from cdc_merge.plan import FieldPlan
 from tests.laws.worlds import entity
 
@@ -102,6 +102,54 @@ def test_a_record_entered_later_under_the_new_key_is_no_question_of_the_move() -
     book = held("3")
     book.rekey("A", "3", "1")
     book.add("B", "1", INSERT, "9")
+    assert book.asked() == {}
+
+
+def test_a_rival_that_empties_its_table_and_enters_the_row_again_is_a_rival_still() -> None:
+    book = held("3")
+    book.add("B", "1", SNAPSHOT, "9")
+    book.rekey("A", "3", "1")
+    before = book.asked()
+    for key in ("3", "1"):
+        book.add("B", key, TRUNCATE)
+        book.add("B", key, INSERT, "0" if key == "3" else "9")
+    assert before == book.asked() == {"3": {"A": "1", "B": "1"}}
+
+
+def test_a_row_that_moved_and_is_entered_again_after_a_truncate_has_still_come_from_there() -> None:
+    book = held("3")
+    book.add("B", "1", SNAPSHOT, "9")
+    book.rekey("A", "3", "1")
+    book.add("A", "1", TRUNCATE)
+    book.add("A", "1", INSERT, "0")
+    assert book.asked() == {"3": {"A": "1", "B": "1"}}
+    book.add("B", "1", DELETE)
+    assert book.asked() == {}
+
+
+def test_a_record_that_came_between_the_move_and_a_reload_is_no_rival() -> None:
+    book = held("3")
+    book.rekey("A", "3", "1")
+    book.add("B", "1", INSERT, "9")
+    book.add("A", "1", TRUNCATE)
+    book.add("A", "1", INSERT, "0")
+    assert book.asked() == {}
+
+
+def test_a_row_that_is_read_again_has_still_come_from_there() -> None:
+    book = held("3")
+    book.add("B", "1", SNAPSHOT, "9")
+    book.rekey("A", "3", "1")
+    book.add("A", "1", SNAPSHOT, "0")
+    assert book.asked() == {"3": {"A": "1", "B": "1"}}
+
+
+def test_a_row_that_left_the_new_key_and_is_entered_there_afresh_did_not_move() -> None:
+    book = held("3")
+    book.add("B", "1", SNAPSHOT, "9")
+    book.rekey("A", "3", "1")
+    book.add("A", "1", DELETE)
+    book.add("A", "1", INSERT, "0")
     assert book.asked() == {}
 
 
