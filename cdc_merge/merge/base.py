@@ -290,7 +290,7 @@ class _Restoring:
             "known": lambda known: {source: _known(stamps) for source, stamps in known},
             "map_keys": lambda several: {(name, source): _keys_held(held) for name, source, held in several},
             "drifts": lambda drifts: {name: self._drift(*parts) for name, *parts in drifts},
-            "caught": lambda caught: {(n, rule): tuple(map(self._caught, several)) for n, rule, several in caught},
+            "caught": lambda caught: {(n, r): (*map(self._caught, c),) for n, r, c in caught if n in record.unit_of},
         }
         _filled(record, RECORD, slots, made)
         record.refresh()

@@ -87,9 +87,5 @@ def _let_go(record: Record, change: Change) -> None:
     elif change.row == DECISION and record.caught:
         groups = record.units.group_of
         decided = {groups[field].name if field in groups else field for field in change.fields}
-        kept = {what: several for what, several in record.caught.items() if not _is_decided(record, what[0], decided)}
-        record.caught = kept
-
-
-def _is_decided(record: Record, name: str, decided: set[str]) -> bool:
-    return name in decided or record.unit_of[name].owner in decided
+        owner_of = {name: record.unit_of[name].owner for name, _ in record.caught}
+        record.caught = {w: several for w, several in record.caught.items() if owner_of[w[0]] not in decided}

@@ -216,6 +216,16 @@ def test_a_base_made_under_other_rules_is_not_used() -> None:
     assert policy_of(Plan({ENTITY: shape}, (), (graver,))) == policy_of(Plan({ENTITY: shape}, (), (BIG,)))
 
 
+def test_what_was_caught_of_a_field_that_is_mapped_no_more_is_forgotten() -> None:
+    made = world(name=FieldPlan("name"))
+    made.update("A", amount=120)
+    tree = saved(fold(court(made).units, made.changes))
+    later = restored(Units(entity(FieldPlan("name"))), tree, key=KEY, max_ahead_us=0)
+    assert later.caught == {}
+    made.decide(name="x")
+    assert advance(later, made.changes[-1])
+
+
 # ---------------------------------------------------------------- the law
 
 

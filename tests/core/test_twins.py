@@ -199,6 +199,16 @@ def test_what_was_read_of_a_larger_identity_leaves_no_difference_between_systems
     assert questions(table.record()) == ()
 
 
+@pytest.mark.parametrize("rows", [[("9", "c"), ("2", "a")], [("2", "a"), ("9", "c")]])
+def test_systems_differ_at_first_if_the_smaller_identity_does(rows: list[tuple[str, str]]) -> None:
+    table = Table()
+    table.copied("B", ("7", "c"))
+    table.copied("A", *rows)
+    (found,) = questions(table.record())
+    assert (found.kind, found.labels) == ("divergence", ("baseline",))
+    assert {c.source: c.value for c in found.candidates} == {"A": "a", "B": "c"}
+
+
 def test_numbers_in_identities_count_as_numbers() -> None:
     assert sorted(["10", "9", "a", "1,10", "1,9"], key=order_of) == ["1,9", "1,10", "9", "10", "a"]
 
