@@ -307,7 +307,7 @@ def test_a_server_that_was_promoted_behind_our_position_is_followed_on_its_timel
 
 ELSEWHERE: dict[str, tuple[dict[str, object], str]] = {
     "another system": ({"system": "7999999999999999999"}, "other_server"),
-    "a fork before our position": ({"timeline": 2, "history": b"1\t0/10\tfailover\n"}, "server_restored"),
+    "a fork before our position": ({"timeline": 2, "history": b"1\t0/10\tfailover\n"}, "failed_over"),
     "less WAL than we have read": ({"wal_lsn": 5000}, "server_restored"),
 }
 
