@@ -145,6 +145,10 @@ class PostgresSource:
             wal_status=slot.wal_status if slot else None,
             retained_bytes=slot.retained_bytes if slot else None,
             safe_bytes=slot.safe_bytes if slot else None,
+            confirmed_lsn=exchange.confirmed_lsn,
+            queued_bytes=exchange.queue.size_bytes,
+            queue_limit_bytes=exchange.queue.max_bytes,
+            waited_s=exchange.queue.full_seconds(),
             heartbeats_sent=exchange.heart.sent if exchange.heart else 0,
             heartbeats_permitted=exchange.heart.is_permitted if exchange.heart else None,
         )
@@ -159,10 +163,6 @@ class PostgresSource:
         exchange.queue.clear()
         thread.join(STOP_LIMIT_S)
         exchange.queue.clear()
-            confirmed_lsn=exchange.confirmed_lsn,
-            queued_bytes=exchange.queue.size_bytes,
-            queue_limit_bytes=exchange.queue.max_bytes,
-            waited_s=exchange.queue.full_seconds(),
         if not thread.is_alive():
             exchange.close()
         self._thread = None
