@@ -62,7 +62,7 @@ class SourceUnavailable(CdcMergeError):
 class SourceRefused(CdcMergeError):
     """The source answers and says no; trying again does not help until a person acts.
 
-    `problem` is a stable name: `slot_lost`, `slot_missing`, `slot_recreated`, `server_restored`,
+    `problem` is a stable name: `slot_lost`, `slot_missing`, `slot_recreated`, `server_restored`, `failed_over`,
     `other_server`, `publication_missing`, `publication_changed`, `wal_level`, `not_permitted`, `authentication`, `tls`, `database_missing`,
     `table_missing`, `column_missing`, `configuration`, `stream_unreadable`, `transaction_too_large`.
     """

@@ -44,6 +44,7 @@ class Steering:
         self._now_us = now_us
         self._told: deque[_Told] = deque()
         self._asked: dict[str, RowsWanted | None] = {}
+        self._accepting: dict[str, bool] = {}
 
     # ---------------------------------------------------------------- any thread
 
@@ -96,8 +97,20 @@ class Steering:
                 self._do(told)
         for source, intake in self._sources.values():
             self._ask(source, intake)
-            if intake.resyncs.orders.accepts_loss and source.status().state == "streaming":
-                intake.resyncs.change(intake.resyncs.orders._replace(accepts_loss=False))
+            self._settle_loss(source, intake)
+
+    def _settle_loss(self, source: Source, intake: Intake) -> None:
+        """A position that was said to be lost is accepted as lost once."""
+        if intake.resyncs.orders.accepts_loss and source.status().state == "streaming":
+            intake.resyncs.change(intake.resyncs.orders._replace(accepts_loss=False))
+        accepts = intake.resyncs.orders.accepts_loss
+        if self._accepting.get(source.name, False) != accepts and isinstance(source, ReadsAgain):
+            self._accept(source, accepts=accepts)
+
+    def _accept(self, source: Source, *, accepts: bool) -> None:
+        assert isinstance(source, ReadsAgain), "a source that knows no positions of a server"
+        self._accepting[source.name] = accepts
+        source.accept_loss(accepts=accepts)
 
     def _do(self, told: _Told) -> None:
         source, intake = self._sources[told.source]
@@ -124,7 +137,7 @@ class Steering:
             if not orders.paused:
                 source.start(position)
             return
-        source.accept_loss(accepts=orders.accepts_loss)
+        self._accept(source, accepts=orders.accepts_loss)
         if orders.paused:
             source.rest(position)
         else:

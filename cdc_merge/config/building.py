@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -71,7 +72,8 @@ def _source(name: str, shape: AnySource, dsn: Secret, plan: Plan) -> SourceSetti
     write_back = _write_back(shape.write_back)
     if isinstance(shape, PostgresShape):
         slot = shape.slot or default_slot(name)
-        return PostgresSource(name, dsn, slot, shape.publication, shape.snapshot, tables, write_back, shape.heartbeat)
+        source = PostgresSource(name, dsn, slot, shape.publication, shape.snapshot, tables, write_back, shape.heartbeat, shape.failover)
+        return replace(source, snapshot_workers=shape.snapshot_workers, on_lost_position=shape.on_lost_position)
     if isinstance(shape, DebeziumShape):
         servers, topics = tuple(shape.bootstrap_servers), tuple(shape.topics)
         return DebeziumSource(name, servers, topics, shape.grace, tables, write_back)

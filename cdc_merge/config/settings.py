@@ -67,7 +67,7 @@ class WriteBack:
 class PostgresSource:
     """A PostgreSQL database. `snapshot` is initial or never; `tables` are those that some entity maps.
 
-    `heartbeat_us`: how often a message is written into it; None: never.
+    `heartbeat_us`: how often a message is written into it; None: never. `failover`: its slot is kept on standbys, too.
     """
 
     name: str
@@ -78,7 +78,10 @@ class PostgresSource:
     tables: tuple[str, ...]
     write_back: WriteBack = WriteBack()
     heartbeat_us: int | None = None
+    failover: bool = False
     type: str = "postgres"
+    snapshot_workers: int = 2
+    on_lost_position: str = "stop"
 
 
 @dataclass(frozen=True, slots=True)

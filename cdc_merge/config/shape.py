@@ -92,6 +92,19 @@ class PostgresShape(SourceShape):
         default="initial",
         description="initial: create a missing slot and read the tables once; never: refuse when the slot is missing.",
     )
+    snapshot_workers: int = Field(
+        default=2, ge=1, le=8, description="How many tables are copied at a time, each over a connection of its own."
+    )
+    on_lost_position: Literal["stop", "resnapshot"] = Field(
+        default="stop",
+        description="When the stream cannot be continued (slot lost, dropped or made anew, server restored, failover):"
+        " stop and say so, or make a new slot and copy the tables anew, beside the history.",
+    )
+    failover: bool = Field(
+        default=False,
+        description="Create the slot so that standbys keep it, too (PostgreSQL 17 and later): after a failover the stream goes"
+        " on. Name all servers in the dsn (host=a,b target_session_attrs=read-write).",
+    )
     heartbeat: Duration | None = Field(
         default=None,
         ge=1_000_000,

@@ -41,6 +41,7 @@ PROBLEMS: Final = (
     "slot_missing",
     "slot_recreated",
     "server_restored",
+    "failed_over",
     "other_server",
     "publication_missing",
     "publication_changed",

@@ -32,6 +32,7 @@ class Exchange:
         self._directory = directory
         self.heart: Heart | None = None
         self.accepts_loss = False
+        self.lost: str | None = None
         self._woken, self._waker = socket.socketpair()
         self._woken.settimeout(0)
         self._waker.settimeout(0)

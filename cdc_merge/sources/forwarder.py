@@ -35,6 +35,7 @@ from cdc_merge.model import (
 )
 from cdc_merge.orders import RowsWanted
 from cdc_merge.sources.parcels import Packer
+from cdc_merge.sources.positions import STOP
 from cdc_merge.sources.postgres import PostgresSource
 from cdc_merge.spool import SpooledRows
 
@@ -70,7 +71,10 @@ class ReaderSettings:
     tables: Mapping[str, Sequence[str]]
     max_queued_bytes: int
     directory: str | None = None
+    on_lost_position: str = STOP
+    snapshot_workers: int = 1
     heartbeat_s: float | None = None
+    failover: bool = False
 
 
 class Beginning(NamedTuple):

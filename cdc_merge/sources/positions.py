@@ -6,13 +6,29 @@ healthy, a restored server answers as if nothing were missing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from cdc_merge.errors import SourceRefused
 from cdc_merge.model import Position, lsn_text
 from cdc_merge.sources.timelines import Timelines
 
+STOP, RESNAPSHOT = "stop", "resnapshot"
+"""The policies of `on_lost_position`."""
+
 RESYNC: Final = "`cdc-merge source resync {source}` takes a new first copy and compares it with the merged history."
+
+
+LOST: Final[Mapping[str, bool]] = {
+    "slot_missing": True,
+    "slot_lost": True,
+    "slot_recreated": True,
+    "server_restored": True,
+    "failed_over": True,
+    "other_server": False,
+}
+"""Why a position cannot be continued, and whether `on_lost_position: resnapshot` may take a new copy by itself. Another
+server may be a mistake in the DSN: a person says that it is meant (`source resync`)."""
 
 
 class Server(NamedTuple):
@@ -38,7 +54,7 @@ class Slot(NamedTuple):
 
 
 def check_server(source: str, position: Position, server: Server) -> None:
-    """SourceRefused `other_server` or `server_restored` when the position is not part of this server's past."""
+    """SourceRefused `other_server`, `server_restored` or `failed_over` when the position is not part of this server's past."""
     if position.system != server.system:
         raise SourceRefused(
             f"Source {source}: the server's system identifier is {server.system}, "
@@ -49,7 +65,12 @@ def check_server(source: str, position: Position, server: Server) -> None:
     if position.lsn > server.wal_lsn:
         raise _restored(source, position, f"its WAL ends at {lsn_text(server.wal_lsn)}")
     if not server.timelines.has(position.timeline, position.lsn):
-        raise _restored(source, position, f"its timeline {server.timelines.current} does not contain that point")
+        raise SourceRefused(
+            f"Source {source}: after a failover or a restore the server is on timeline {server.timelines.current}, which "
+            f"does not contain {lsn_text(position.lsn)} on timeline {position.timeline}, up to where we have read.",
+            problem="failed_over",
+            hint=f"Changes that we have merged no longer exist there. {RESYNC.format(source=source)}",
+        )
 
 
 def _restored(source: str, position: Position, why: str) -> SourceRefused:
@@ -59,6 +80,11 @@ def _restored(source: str, position: Position, why: str) -> SourceRefused:
         problem="server_restored",
         hint=f"Changes that we have merged no longer exist there. {RESYNC.format(source=source)}",
     )
+
+
+def may_copy(problem: str, *, policy: str, is_told: bool) -> bool:
+    """Whether a position lost for this reason is followed by a new copy; else the source stops."""
+    return problem in LOST and (is_told or (policy == RESNAPSHOT and LOST[problem]))
 
 
 def check_owner(source: str, slot: Slot) -> None:

@@ -21,6 +21,7 @@ from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
 from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.heart import Heart
+from cdc_merge.sources.positions import STOP
 from cdc_merge.sources.retrying import Patience
 from cdc_merge.sources.session import Ears, PostgresSettings, Session
 from cdc_merge.sources.stream import HEALTH_EVERY_S
@@ -36,7 +37,8 @@ class PostgresSource:
     `tables` maps `schema.table` → the columns needed of it; `snapshot` is initial or never. `wake` is called from the
     reader's thread when something has arrived or the state has changed. `now_us` is our own clock. `max_queued_bytes`
     bounds what waits for the pipeline; a single transaction may be larger, and its rows then wait in `directory` (None:
-    where the system keeps temporary files). `heartbeat_s`: a message is written into the source so often; None: never.
+    where the system keeps temporary files). `heartbeat_s`: a message is written into the source so often; None: never. `failover`: standbys keep
+    the slot that is created, too.
     """
 
     def __init__(  # noqa: PLR0913 - every one is a setting of this source or a port that it speaks to; keywords only
@@ -54,11 +56,25 @@ class PostgresSource:
         max_queued_bytes: int = MAX_QUEUED_BYTES,
         directory: str | None = None,
         heartbeat_s: float | None = None,
+        failover: bool = False,
         slot_creation_limit_s: float = 60.0,
+        on_lost_position: str = STOP,
+        snapshot_workers: int = 1,
     ) -> None:
         self.name = name
         columns = {table: tuple(wanted) for table, wanted in tables.items()}
-        self._settings = PostgresSettings(name, dsn, slot, publication, snapshot, columns, slot_creation_limit_s)
+        self._settings = PostgresSettings(
+            name,
+            dsn,
+            slot,
+            publication,
+            snapshot,
+            columns,
+            slot_creation_limit_s,
+            on_lost_position=on_lost_position,
+            snapshot_workers=snapshot_workers,
+            failover=failover,
+        )
         self._wake = wake
         self._observe = observe
         self._now_us = now_us
@@ -117,7 +133,8 @@ class PostgresSource:
 
     def confirm(self, lsn: int) -> None:
         exchange = self._exchange
-        if exchange is not None and lsn > exchange.confirmed_lsn:
+        # What was never received in this slot's life is a word about an earlier one.
+        if exchange is not None and exchange.confirmed_lsn < lsn <= exchange.received_lsn:
             exchange.confirmed_lsn = lsn
             exchange.call_reader()
 
@@ -182,6 +199,10 @@ class PostgresSource:
             patience.ended(has_moved=exchange.delivered != before, lived_s=time.monotonic() - begun_s)
             error = patience.judged(error)
             if isinstance(error, SourceRefused):
+                if exchange.lost is None and session.may_copy(error):
+                    exchange.lost = error.problem
+                    self._fail("retrying", error, error.problem)
+                    continue
                 self._fail("stopped", error, error.problem)
                 return
             self._fail("retrying", error, None)

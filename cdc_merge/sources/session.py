@@ -14,18 +14,22 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cdc_merge.errors import CdcMergeError, SourceRefused, SourceUnavailable
-from cdc_merge.model import Parked, Position, SnapshotBegan, SnapshotDone, SnapshotRows
+from cdc_merge.model import Parked, Position, SnapshotBegan
 from cdc_merge.sources.catalog import Catalog
-from cdc_merge.sources.connecting import connect
+from cdc_merge.sources.copying import Copying, Stopped
 from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.membership import check_membership
-from cdc_merge.sources.positions import Server, check_owner, check_server, check_slot
+from cdc_merge.sources.positions import STOP, Server, check_owner, check_server, check_slot, may_copy
 from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.rows import Assembler
-from cdc_merge.sources.snapshot import FirstCopy
 from cdc_merge.sources.stream import Lines, Stream
 from cdc_merge.sources.walsender import WalSender
 from cdc_merge.sources.watch import Watch, Watched
+
+COPY_INTERRUPTED: Final = "copy_interrupted"
+"""The problem of a copy into a history that exists, when an earlier one was not finished."""
+
+_COPIES: Final = {True: "takes its first copy", False: "takes a new copy, since its stream could not be continued"}
 
 FINISH_LIMIT_S: Final = 0.5  # a stream that ends in peace frees its slot at once; closing the socket is enough, too
 
@@ -45,10 +49,9 @@ class PostgresSettings:
     snapshot: str
     tables: Mapping[str, tuple[str, ...]]
     slot_creation_limit_s: float = 60.0
-
-
-class Stopped(Exception):  # noqa: N818 - not an error: the reader was asked to stop
-    """The reader was asked to stop in the middle of something."""
+    on_lost_position: str = STOP
+    snapshot_workers: int = 1
+    failover: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +91,41 @@ class Session:
     def _read(self, watch: Watch, sender: WalSender) -> None:
         settings = self._settings
         server = sender.identify()
+        lost = self._lost(watch, server)
         position = self._exchange.delivered
-        needs_copy = settings.snapshot == "initial" and (position is None or position.is_copying)
-        if position is not None and not position.is_copying:
-            check_server(settings.name, position, server)
+        is_first = position is None or position.is_copying
+        needs_copy = lost is not None or (settings.snapshot == "initial" and is_first)
         self._check_catalog(watch, _BLOCKING_FIRST_COPY if needs_copy else _BLOCKING)
         rereading = Rereading(settings.name, settings.dsn, settings.publication, self._exchange, settings.tables)
         lines = Lines(watch, sender, rereading)
-        begin = self._first_copy(lines, server) if needs_copy else self._known_position(watch, server, position)
+        begin = self._copied(lines, server, lost) if needs_copy else self._known_position(watch, server, position)
         self._exchange.delivered = begin
         self._stream(lines, server, begin)
+
+    def _lost(self, watch: Watch, server: Server) -> str | None:
+        """Why what follows the position cannot be had from the stream, where a new copy is to be taken then. SourceRefused
+        where the source is to stop."""
+        settings, exchange = self._settings, self._exchange
+        position = exchange.delivered
+        if position is None or position.snapshot == "running":
+            return None
+        if position.snapshot == "again":
+            return COPY_INTERRUPTED
+        if exchange.lost is not None:
+            return exchange.lost
+        try:
+            check_server(settings.name, position, server)
+            check_slot(settings.name, settings.slot, watch.health().slot, position.lsn)
+        except SourceRefused as refused:
+            if not self.may_copy(refused):
+                raise
+            return refused.problem
+        return None
+
+    def may_copy(self, refused: SourceRefused) -> bool:
+        """Whether the refusal of a stream is followed by a new copy."""
+        is_told = self._exchange.accepts_loss
+        return may_copy(refused.problem, policy=self._settings.on_lost_position, is_told=is_told)
 
     def _stream(self, lines: Lines, server: Server, begin: Position) -> None:
         settings, exchange = self._settings, self._exchange
@@ -141,50 +169,37 @@ class Session:
 
     # ---------------------------------------------------------------- the first copy
 
-    def _first_copy(self, lines: Lines, server: Server) -> Position:
-        settings = self._settings
+    def _copied(self, lines: Lines, server: Server, lost: str | None) -> Position:
+        """A new slot and a copy of all tables as of its beginning; `lost`: into a history that exists."""
+        settings, exchange = self._settings, self._exchange
         watch, sender, _ = lines
         slot, _, membership = watch.health()
         if slot is not None:
             check_owner(settings.name, slot)
             watch.drop_slot()
         at_us = watch.clock().at_us
-        self._ears.announce("snapshot", "takes its first copy")
-        created = sender.create_slot(settings.slot, settings.slot_creation_limit_s, self._exchange.stopping.is_set)
+        self._ears.announce("snapshot", _COPIES[lost is None])
+        created = sender.create_slot(
+            settings.slot, settings.slot_creation_limit_s, exchange.stopping.is_set, failover=settings.failover
+        )
         if created is None:
             raise self._not_created(watch)
+        timeline = server.timelines.of(created.lsn)
+        begun = Position(server.system, timeline, created.lsn, "running" if lost is None else "again", settings.slot)
+        began = SnapshotBegan(settings.name, server.system, timeline, created.lsn, at_us, {}, lost)
+        exchange.delivered = begun
+        # What was confirmed of an earlier slot, perhaps on another timeline, says nothing of this one.
+        exchange.confirmed_lsn, exchange.received_lsn = 0, created.lsn
         try:
-            timeline = server.timelines.of(created.lsn)
-            self._copy(created.snapshot, SnapshotBegan(settings.name, server.system, timeline, created.lsn, at_us, {}))
+            copying = Copying(
+                (settings.name, settings.dsn, settings.publication), settings.tables, exchange, self._now_us
+            )
+            copying.run(created.snapshot, began, settings.snapshot_workers)
         except BaseException:
             self._drop_again()
             raise
-        return Position(server.system, timeline, created.lsn, "done", settings.slot, membership=membership)
-
-    def _copy(self, snapshot: str, began: SnapshotBegan) -> None:
-        settings, exchange = self._settings, self._exchange
-        connection = connect(settings.name, settings.dsn)
-        try:
-            copy = FirstCopy(settings.name, connection, settings.publication)
-            facts = copy.begin(snapshot, settings.tables)
-            exchange.deliver(
-                began._replace(expected_rows={table: known.expected_rows for table, known in facts.items()})
-            )
-            for rows, size in copy.chunks(facts, settings.tables, self._wait_for_space):
-                exchange.deliver(SnapshotRows(settings.name, tuple(rows)), len(rows), size)
-                exchange.last_message_us = self._now_us()
-                exchange.wake()
-            exchange.deliver(SnapshotDone(settings.name, began.lsn))
-            exchange.wake()
-        finally:
-            connection.close()
-
-    def _wait_for_space(self) -> None:
-        while not self._exchange.queue.wait_for_space(0.2):
-            if self._exchange.stopping.is_set():
-                raise Stopped
-        if self._exchange.stopping.is_set():
-            raise Stopped
+        exchange.lost, exchange.accepts_loss = None, False
+        return begun._replace(snapshot="done", membership=membership)
 
     def _not_created(self, watch: Watch) -> Exception:
         if self._exchange.stopping.is_set():

@@ -11,12 +11,11 @@ Rules
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from psycopg import sql
 
-from cdc_merge.errors import SourceRefused
 from cdc_merge.model import SNAPSHOT, Cell, Relation, RowChange
 from cdc_merge.sources.catalog import PARTITIONED, Catalog, TableFacts
 from cdc_merge.sources.connecting import Connection
@@ -61,22 +60,9 @@ class FirstCopy:
         return self._catalog.describe(tables)
 
     def chunks(
-        self, facts: Mapping[str, TableFacts], tables: Mapping[str, Iterable[str]], wait: Callable[[], None]
-    ) -> Iterator[tuple[list[RowChange], int]]:
-        """(rows, bytes) of every table in turn. `wait` is called before each chunk is read and may take its time."""
-        for table, columns in tables.items():
-            known = facts.get(table)
-            if known is None:
-                raise SourceRefused(
-                    f"Source {self._source}: table {table} does not exist.",
-                    problem="table_missing",
-                    hint="It was dropped just now; check the configuration.",
-                )
-            yield from self._table(known, known.relation(columns), wait)
-
-    def _table(
         self, facts: TableFacts, relation: Relation, wait: Callable[[], None]
     ) -> Iterator[tuple[list[RowChange], int]]:
+        """(rows, bytes) of one table. `wait` is called before each chunk is read and may take its time."""
         rows: list[RowChange] = []
         size = ordinal = 0
         with (

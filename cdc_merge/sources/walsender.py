@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import psycopg
 from psycopg import pq, sql
 
-from cdc_merge.errors import CdcMergeError, SourceUnavailable
+from cdc_merge.errors import CdcMergeError, SourceRefused, SourceUnavailable
 from cdc_merge.model import lsn_from_text, lsn_text
 from cdc_merge.sources.connecting import ANSWER_LIMIT_S, connect
 from cdc_merge.sources.frames import status_update
@@ -26,6 +26,7 @@ from cdc_merge.sources.timelines import Timelines, read_history
 
 _MAX_FRAMES: Final = 20_000  # taken in one go, so that status replies and stopping never wait for long
 _ANSWER_STEP_S: Final = 0.2
+FAILOVER_SINCE: Final = 170000
 _REASON_LIMIT_S: Final = 2.0  # for what a server says behind the end of its stream
 
 
@@ -66,9 +67,20 @@ class WalSender:
         content = row[1] if row else b""
         return read_history(current, content if isinstance(content, bytes) else str(content).encode())
 
-    def create_slot(self, slot: str, limit_s: float, stopped: Callable[[], bool]) -> CreatedSlot | None:
-        """A new slot with an exported snapshot; None when it took longer than `limit_s` (then there is no slot)."""
-        options = "(SNAPSHOT 'export')" if self._connection.info.server_version >= 150000 else "EXPORT_SNAPSHOT"
+    def create_slot(
+        self, slot: str, limit_s: float, stopped: Callable[[], bool], *, failover: bool = False
+    ) -> CreatedSlot | None:
+        """A new slot with an exported snapshot; None when it took longer than `limit_s` (then there is no slot).
+        `failover`: standbys keep it, too; SourceRefused before version 17."""
+        version = self._connection.info.server_version
+        if failover and version < FAILOVER_SINCE:
+            raise SourceRefused(
+                f"Source {self._source}: the server is PostgreSQL {version // 10000}, whose slots no standby keeps.",
+                problem="configuration",
+                hint="Take `failover: true` out of the configuration, or upgrade to PostgreSQL 17 or later.",
+            )
+        options = "(SNAPSHOT 'export')" if version >= 150000 else "EXPORT_SNAPSHOT"
+        options = "(SNAPSHOT 'export', FAILOVER true)" if failover else options
         text = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput " + options).format(sql.Identifier(slot))
         result = self._command(text.as_bytes(self._connection), limit_s, stopped)
         if result is None:

@@ -133,7 +133,7 @@ def test_a_new_timeline_that_contains_the_position_is_followed_and_named(new_ser
         assert found == [(1, b"2"), (2, b"3")]
 
 
-def test_a_position_behind_the_fork_of_a_new_timeline_means_that_the_server_was_restored(
+def test_a_position_behind_the_fork_of_a_new_timeline_means_that_another_server_took_over(
     new_server: Callable[..., Server],
 ) -> None:
     server = new_server()
@@ -144,7 +144,7 @@ def test_a_position_behind_the_fork_of_a_new_timeline_means_that_the_server_was_
     beyond_the_fork = position._replace(lsn=wal_lsn(server.dsn()))
     with Reading(server.dsn(), TABLES).start(beyond_the_fork) as reading:
         refusal = reading.refusal()
-        assert refusal.problem == "server_restored"
+        assert refusal.problem == "failed_over"
         assert "timeline 2" in refusal.sentence
 
 
