@@ -13,12 +13,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from cdc_merge.cel import compile_expression
 from cdc_merge.config.settings import Settings
 from cdc_merge.console.answers import conflicts_document, records_document
-from cdc_merge.intake import Intake
+from cdc_merge.intake import Intake, Taken
 from cdc_merge.lookup import Lookup
 from cdc_merge.mapping.changes import Mapper
-from cdc_merge.model import Delivery, Fact, Position, SnapshotDone, SourceStatus
+from cdc_merge.model import (
+    DECISION_SOURCE,
+    Change,
+    Conflict,
+    Delivery,
+    Fact,
+    Position,
+    SnapshotDone,
+    SourceStatus,
+    Transaction,
+)
 from cdc_merge.pipeline import Pipeline, World
-from cdc_merge.ports import Store
+from cdc_merge.plan import Plan
+from cdc_merge.ports import Store, StoreTransaction
 from cdc_merge.stores.memory import Disk, MemoryStore
 from tests.scenarios.picture import Document, Picture, picture
 from tests.scenarios.witness import Played
@@ -26,6 +37,7 @@ from tests.scenarios.witness import Played
 Tapes = Mapping[str, Sequence[Played]]
 Order = Sequence[tuple[str, Played]]
 
+NEVER_US = 2**62
 LATER_US = 60_000_000  # long after everything has settled
 ALL = 1_000
 
@@ -51,6 +63,19 @@ class TapedSource:
     def stop(self) -> None: ...
 
 
+class Desk(Intake):
+    """Where people decide: what it is handed are changes as they are, and it keeps nobody waiting."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(DECISION_SOURCE, Mapper(DECISION_SOURCE, (), plan), "none")
+        self.passed_us = NEVER_US
+        self.decided: list[Change] = []
+
+    def take(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> Taken:
+        decided, self.decided = tuple(self.decided), []
+        return Taken(decided)
+
+
 class Rerun:
     """A pipeline over a store in memory that is fed by hand."""
 
@@ -64,7 +89,10 @@ class Rerun:
     def _begin(self) -> None:
         """A worker with nothing in its head."""
         self._sources = {name: TapedSource(name) for name in self._settings.sources}
-        pairs = [(source, self._intake(name)) for name, source in self._sources.items()]
+        self._sources[DECISION_SOURCE] = TapedSource(DECISION_SOURCE)
+        self._desk = Desk(self._settings.plan)
+        pairs = [(self._sources[name], self._intake(name)) for name in self._settings.sources]
+        pairs.append((self._sources[DECISION_SOURCE], self._desk))
         self._store = MemoryStore(self.disk)
         world = World(lambda: self._now_us, lambda: str(next(self._ids)), compile_expression)
         self._pipeline = Pipeline(self._settings.plan, pairs, self._store, _deaf, world)
@@ -83,6 +111,22 @@ class Rerun:
         self._sources[source].next = [played.delivery]
         while self._pipeline.step():
             pass
+
+    def decide(self, changes: Sequence[Change]) -> None:
+        """People have decided."""
+        self._desk.decided += changes
+        self._now_us = max(self._now_us, changes[0].committed_us)
+        empty = Transaction(DECISION_SOURCE, DECISION_SOURCE, 0, 0, self._now_us, None, (), ())
+        self._sources[DECISION_SOURCE].next = [empty]
+        while self._pipeline.step():
+            pass
+
+    @property
+    def watermark_us(self) -> int:
+        return self._pipeline.watermark_us
+
+    def conflicts(self, **where: str) -> list[Conflict]:
+        return self._store.conflicts(where, None, ALL)
 
     def picture(self) -> Picture:
         """What it says once everything has had time to settle."""

@@ -12,11 +12,13 @@ from cdc_merge.demo.servers import Server
 from cdc_merge.model import stamp_from_text
 from tests.scenarios.incident import Incident, Setting, Site
 from tests.scenarios.people import Mark
+from tests.scenarios.replay import Rerun, split
 from tests.scenarios.witness import LOOK_EVERY_S, document
 
 Begin = Callable[..., Incident]
 
 HELD = {"C1": {"phone": "0"}}
+HOUR_US = 3_600_000_000
 LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
 
@@ -84,6 +86,33 @@ def test_39_a_reader_that_was_down_raises_nothing_false_when_it_catches_up(incid
     assert said.merged() == {"phone": "2", "name": "b"}
     assert (said.only.field, said.only.by_source) == ("name", {"crm": "a", "erp": "b"})
     assert said.endings() == []
+
+
+def test_39_a_reader_that_is_an_hour_late_raises_nothing_false_and_is_seen_to_be_late(incident: Begin) -> None:
+    it = incident(fields={"phone": "mv", "name": "mv"}, held={"C1": {"phone": "0", "name": "n"}})
+    it.erp.update("C1", phone="1")
+    it.crm.copies("C1", phone="1")
+    it.crm.update("C1", phone="2")
+    it.crm.update("C1", name="a")
+    it.erp.update("C1", name="b")
+    said = it.says()
+    first, rest = split(it.tapes())
+    rerun = Rerun(it.plain.settings)
+    for name in ("crm", "erp"):
+        for played in first[name]:
+            rerun.deliver(name, played)
+    for played in rest["crm"]:
+        rerun.deliver("crm", played)
+    held_us = rerun.watermark_us
+    for played in rest["crm"][-1:]:
+        rerun.deliver("crm", played._replace(arrived_us=played.arrived_us + HOUR_US))
+    assert rerun.conflicts() == []
+    assert rerun.watermark_us == held_us < rest["erp"][0].arrived_us, "a source that is down holds the watermark"
+    for played in rest["erp"]:
+        rerun.deliver("erp", played._replace(arrived_us=played.arrived_us + HOUR_US))
+    it.compare("the sidecar whose reader was an hour late", rerun.picture(), said.picture)
+    assert said.only.by_source == {"crm": "a", "erp": "b"}
+    assert rerun.conflicts(status="closed") == []
 
 
 def test_41_a_server_stops_at_once_while_we_are_attached_and_is_followed_again_when_it_is_back(
