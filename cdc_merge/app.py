@@ -268,7 +268,10 @@ class Sidecar:
             columns,
             MAX_QUEUED_BYTES,
             directory=self._directory,
+            on_lost_position=settings.on_lost_position,
+            snapshot_workers=settings.snapshot_workers,
             heartbeat_s=None if settings.heartbeat_us is None else settings.heartbeat_us / 1e6,
+            failover=settings.failover,
         )
         if self._isolated:
             ahead = Mapper(settings.name, tables, self._settings.plan, whole_rows=settings.snapshot == "never")

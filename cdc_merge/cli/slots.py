@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -42,11 +44,13 @@ def of_dsn(subject: Subject, dsn: str) -> tuple[str, str]:
 
 @click.command("create-slot")
 @click.argument("name")
+@click.option("--failover", is_flag=True, help="Let standbys keep it, too (17 and later). [default: as configured]")
 @click.option("--dry-run", is_flag=True, help="Show the SQL instead of running it.")
 @click.pass_obj
-def create_slot(invocation: Invocation, name: str, *, dry_run: bool) -> None:
+def create_slot(invocation: Invocation, name: str, *, failover: bool, dry_run: bool) -> None:
     """Create the slot of a source: changes are kept from now on. With snapshot: initial, `run` does so itself."""
     subject, dsn = one(invocation, name)
+    subject = replace(subject, failover=subject.failover or failover)
     if dry_run:
         click.echo(slot_life.creation(subject))
         return

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from cdc_merge.doctor.facts import (
@@ -31,6 +32,7 @@ from cdc_merge.doctor.facts import (
     ServerFacts,
     Setting,
     SlotFacts,
+    StandbyFacts,
     Subject,
     Table,
     WalDirectory,
@@ -56,6 +58,17 @@ class Question(NamedTuple):
 
 def _none(subject: Subject) -> list[object]:
     return []
+
+
+class _Standby(NamedTuple):
+    """`StandbyFacts` without its host."""
+
+    syncs_slots: str | None
+    feedback: str | None
+    physical_slot: str | None
+    has_dbname: bool | None
+    has_slot: bool
+    is_ready: bool
 
 
 QUESTIONS: Final = (
@@ -89,6 +102,7 @@ def ask(subject: Subject, dsn: str, now_us: Callable[[], int]) -> Facts:
     finally:
         connection.close()
     answers[Identified] = (_identified(subject, dsn),)
+    answers[StandbyFacts] = _standbys(subject, dsn)
     return Facts(subject, answers)
 
 
@@ -102,6 +116,34 @@ def _answer(subject: Subject, connection: Connection, question: Question) -> obj
             raise answered(subject.source, error) from None
         return NotAnswered(f"The server does not tell: {error.diag.message_primary}.")
     return tuple(question.kind(**{name: _frozen(value) for name, value in row.items()}) for row in rows)
+
+
+def _standbys(subject: Subject, dsn: str) -> object:
+    """Every standby among the hosts that the DSN names."""
+    found: list[StandbyFacts] = []
+    for host, port in hosts_of(dsn):
+        one = make_conninfo(dsn, host=host, port=port, target_session_attrs="standby")
+        try:
+            connection = connect(subject.source, one)
+        except CdcMergeError:
+            continue  # a primary, or nobody: whether the source answers at all is another check
+        try:
+            answer = _answer(subject, connection, Question(_Standby, "standby", lambda subject: [subject.slot]))
+        finally:
+            connection.close()
+        if isinstance(answer, tuple):
+            found += [StandbyFacts(host, *each) for each in answer]
+    return tuple(found)
+
+
+def hosts_of(dsn: str) -> list[tuple[str, str | None]]:
+    """Host and port of each server that a connection string names, when it names several."""
+    parts = conninfo_to_dict(dsn)
+    hosts = str(parts.get("host") or "").split(",")
+    ports = str(parts.get("port") or "").split(",")
+    if len(hosts) < 2:
+        return []
+    return [(host, (ports if len(ports) > 1 else ports * len(hosts))[n] or None) for n, host in enumerate(hosts)]
 
 
 def _published(subject: Subject, connection: Connection) -> object:

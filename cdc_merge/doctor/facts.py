@@ -37,8 +37,8 @@ class Subject:
     """Which source is asked about, and what is wanted of it.
 
     `tables` maps `schema.table` → the columns needed, `keys` entity → (table, business key's columns).
-    `written` are the tables that write-back may change. `position` is what the store has, None when nothing of this source
-    is on disk; whether the store could be asked is `position_is_known`.
+    `written` are the tables that write-back may change; `failover`: standbys are to keep the slot, too. `position` is what
+    the store has, None when nothing of this source is on disk; whether the store could be asked is `position_is_known`.
     """
 
     source: str
@@ -50,6 +50,7 @@ class Subject:
     position: Position | None = None
     position_is_known: bool = True
     written: tuple[str, ...] = ()
+    failover: bool = False
     limits: Limits = Limits()
 
 
@@ -257,6 +258,18 @@ class Probed(NamedTuple):
     step: str
     seconds: float
     refusal: str = ""
+
+
+class StandbyFacts(NamedTuple):
+    """What a standby of the DSN's hosts shows: its settings (None: our role may not see it), and its copy of our slot."""
+
+    host: str
+    syncs_slots: str | None
+    feedback: str | None
+    physical_slot: str | None
+    has_dbname: bool | None
+    has_slot: bool
+    is_ready: bool
 
 
 class Published(NamedTuple):

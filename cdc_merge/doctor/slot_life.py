@@ -61,7 +61,8 @@ def _rows(connection: Connection, name: str, *parameters: object) -> list[dict[s
 
 def creation(subject: Subject) -> str:
     """The SQL that `create` runs."""
-    return f"SELECT lsn::text FROM pg_create_logical_replication_slot({literal(subject.slot)}, '{PLUGIN}');"
+    options = ", false, false, true" if subject.failover else ""  # temporary, two_phase, failover (17 and later)
+    return f"SELECT lsn::text FROM pg_create_logical_replication_slot({literal(subject.slot)}, '{PLUGIN}'{options});"
 
 
 def removal(subject: Subject) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from cdc_merge.doctor.facts import Blocker, Canary, Facts, Probed, RoleFacts, ServerFacts, SlotFacts
+from cdc_merge.doctor.facts import Blocker, Canary, Facts, Probed, RoleFacts, ServerFacts, SlotFacts, StandbyFacts
 from cdc_merge.doctor.quantities import size, span
 from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
 
@@ -156,7 +157,9 @@ def horizon(facts: Facts) -> Findings:
 def failover(facts: Facts) -> Findings:
     slot, server = facts.our_slot(), facts.one(ServerFacts)
     has_standbys = any(other.is_physical for other in facts.rows(SlotFacts))
-    if slot is None or server.version < FAILOVER_SINCE or not has_standbys:
+    if facts.subject.failover and slot is not None and not slot.failover:
+        yield fail("The configuration wants a failover slot, and ours is none.", _altered(slot))
+    elif slot is None or server.version < FAILOVER_SINCE or not has_standbys:
         yield ok(
             "No standby has a slot here."
             if not has_standbys
@@ -167,12 +170,15 @@ def failover(facts: Facts) -> Findings:
     elif slot.failover:
         yield ok("The slot is synchronised to standbys.")
     else:
-        name = '"' + slot.name.replace('"', '""') + '"'
-        command = f"-- With the sidecar stopped, in replication mode: ALTER_REPLICATION_SLOT {name} (FAILOVER true);"
         yield warn(
             "A standby exists, and our slot is not synchronised to it: after a failover a new first copy is needed.",
-            Fix((command,)),
+            _altered(slot),
         )
+
+
+def _altered(slot: SlotFacts) -> Fix:
+    name = '"' + slot.name.replace('"', '""') + '"'
+    return Fix((f"-- With the sidecar stopped, in replication mode: ALTER_REPLICATION_SLOT {name} (FAILOVER true);",))
 
 
 def abandoned(facts: Facts) -> Findings:
@@ -266,6 +272,55 @@ def standbys(facts: Facts) -> Findings:
         yield ok(f"We never get ahead of {', '.join(names)}.")
 
 
+SETTLE: Final = "SELECT pg_reload_conf();"
+
+
+def readiness(facts: Facts) -> Findings:
+    slot, found = facts.our_slot(), facts.rows(StandbyFacts)
+    if slot is None or not slot.failover:
+        yield ok("No failover slot of ours.")
+        return
+    for standby in found:
+        wrong = [(what, sql) for is_wrong, what, sql in _STANDBY if is_wrong(standby)]
+        if wrong:
+            statements = tuple(sql for _, sql in wrong)
+            seen = f"If it is promoted, our slot is not there: {'; '.join(what for what, _ in wrong)}."
+            yield fail(seen, Fix(("-- At this standby:", *statements, SETTLE), superuser=True), standby.host)
+        elif not standby.is_ready:
+            what = "is not synchronised yet" if standby.has_slot else "is not there yet"
+            yield warn(
+                f"Its copy of our slot {what}: `SELECT pg_sync_replication_slots()` there says why.", about=standby.host
+            )
+        else:
+            yield ok("It has our slot, and can be promoted.", standby.host)
+    if not found:
+        yield unknown("The DSN names no standby: whether one has our slot cannot be seen from here.")
+
+
+_STANDBY: Final[tuple[tuple[Callable[[StandbyFacts], bool], str, str], ...]] = (
+    (
+        lambda standby: standby.syncs_slots == "off",
+        "sync_replication_slots is off",
+        "ALTER SYSTEM SET sync_replication_slots = on;",
+    ),
+    (
+        lambda standby: standby.feedback == "off",
+        "hot_standby_feedback is off",
+        "ALTER SYSTEM SET hot_standby_feedback = on;",
+    ),
+    (
+        lambda standby: standby.physical_slot == "",
+        "primary_slot_name is empty",
+        "-- ALTER SYSTEM SET primary_slot_name = 'the slot that the primary has for it';",
+    ),
+    (
+        lambda standby: standby.has_dbname is False,
+        "primary_conninfo has no dbname",
+        "-- Add dbname=postgres to primary_conninfo.",
+    ),
+)
+
+
 CHECKS: Final = (
     Kind("SLT01", "Our slot", "The slot is what makes the server keep changes for us.", exists),
     Kind(
@@ -301,5 +356,11 @@ CHECKS: Final = (
         "Standbys before us",
         "A standby that is behind us at its promotion lacks changes that we have merged.",
         standbys,
+    ),
+    Kind(
+        "FOV02",
+        "Standbys with our slot",
+        "After a failover the stream goes on only where the promoted standby has it.",
+        readiness,
     ),
 )

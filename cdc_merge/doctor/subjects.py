@@ -34,6 +34,7 @@ def subject_of(source: PostgresSource, plan: Plan, positions: Positions) -> Subj
         position=positions.get(source.name) if positions is not None else None,
         position_is_known=positions is not None,
         written=_written(source, plan),
+        failover=source.failover,
         limits=Limits(skew_s=plan.max_ahead_us / 1e6),
     )
 

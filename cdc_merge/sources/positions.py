@@ -25,6 +25,7 @@ LOST: Final[Mapping[str, bool]] = {
     "slot_recreated": True,
     "server_restored": True,
     "failed_over": True,
+    "publication_changed": True,
     "other_server": False,
 }
 """Why a position cannot be continued, and whether `on_lost_position: resnapshot` may take a new copy by itself. Another
