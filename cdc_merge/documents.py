@@ -354,6 +354,7 @@ def explain_json(explanation: Explanation) -> Fields:
         "key": explanation.key,
         "field": explanation.field,
         "merge": explanation.merge,
+        "rule": explanation.rule,
     }
     document |= values_json({"value": explanation.value})
     document["frontier"] = [str(stamp) for stamp in explanation.frontier]

@@ -15,6 +15,7 @@ from cdc_merge.absence import REPORT, lacking
 from cdc_merge.cel import compile_expression
 from cdc_merge.console.reading import Page
 from cdc_merge.decision.asking import all_questions
+from cdc_merge.decision.rules.matching import first, untriggered
 from cdc_merge.decision.rules.rulebook import rulebooks
 from cdc_merge.documents import SourceReading, time_json
 from cdc_merge.errors import ConfigError, HistoryRemoved, NotFound
@@ -117,7 +118,9 @@ class Lookup:
             return None
         units, ahead_us = self._units[record.entity], self._plan.max_ahead_us
         begun = base_and_tail(units, record.key, (root, ()), max_ahead_us=ahead_us, compacts=False)
-        return explained(begun, ordered(changes), field)
+        told = explained(begun, ordered(changes), field)
+        rule = first(untriggered(self._plan.rules), record.entity, told.field)
+        return replace(told, rule=rule.name) if rule is not None and rule.auto else told
 
     def restore(self, record: RecordKey, to: Stamp | None, fields: Sequence[str]) -> RestorePlan | None:
         self._entity(record.entity)

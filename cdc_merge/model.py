@@ -484,7 +484,7 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a field has its value (contract §7, `explain`)."""
+    """Why a field has its value (contract §7, `explain`). `rule` names the rule that answers its questions by itself."""
 
     entity: str
     key: str
@@ -493,6 +493,7 @@ class Explanation:
     value: MaybeValue
     frontier: tuple[Stamp, ...]
     writes: tuple[Explained, ...]
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

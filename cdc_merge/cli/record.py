@@ -196,7 +196,8 @@ def explain_field(invocation: Invocation, entity: str, key: str, field: str) -> 
     if invocation.as_json:
         print_json(document)
         return
-    say(f"{entity} {key}, {field} ({shown(document['merge'])}): {word_of(document, 'value')}")
+    rule = f", answered by the rule {shown(document['rule'])}" if document["rule"] is not None else ""
+    say(f"{entity} {key}, {field} ({shown(document['merge'])}{rule}): {word_of(document, 'value')}")
     writes = document["writes"]
     assert isinstance(writes, list)
     print_table(EXPLAIN_HEADINGS, [_write(write) for write in writes if isinstance(write, dict)])

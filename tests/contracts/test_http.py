@@ -247,7 +247,7 @@ def test_a_restore_is_planned_for_whoever_may_read_and_carried_out_for_nobody(cl
 
 def test_an_explanation_says_every_write_and_why(client: httpx.Client) -> None:
     document = client.get("/api/v1/records/customer/C001/explain?field=phone").json()
-    assert {"entity", "key", "field", "merge", "value", "frontier", "writes"} == document.keys()
+    assert {"entity", "key", "field", "merge", "rule", "value", "frontier", "writes"} == document.keys()
     assert document["writes"][0]["because"] == "erp had not seen it."
     assert "before" not in document["writes"][1]
 

@@ -301,7 +301,7 @@ def test_a_partition_of_a_source_is_named_by_the_stamp_alone() -> None:
 
 def test_an_explanation_has_every_key() -> None:
     document = explain_json(phone_explanation())
-    assert document.keys() == {"entity", "key", "field", "merge", "value", "frontier", "writes"}
+    assert document.keys() == {"entity", "key", "field", "merge", "rule", "value", "frontier", "writes"}
     writes = document["writes"]
     assert isinstance(writes, list)
     assert isinstance(writes[0], dict)

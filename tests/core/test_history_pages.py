@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from cdc_merge.console.answers import history_document
 from cdc_merge.errors import NotFound
 from cdc_merge.lookup import Lookup
 from cdc_merge.model import INSERT, UPDATE, Change, Place, RecordKey, Stamp
-from cdc_merge.plan import EntityPlan, FieldPlan, Plan
+from cdc_merge.plan import EntityPlan, FieldPlan, Plan, Rule
 from cdc_merge.stores.memory import MemoryStore
 from cdc_merge.stores.sqlite import SqliteStore
 
@@ -77,6 +78,17 @@ def test_a_cursor_that_is_none_is_not_found_and_an_end_is_an_empty_page(store: S
     assert lookup.history(KEY, f"{change(9).stamp}~1", 10).items == []
     with pytest.raises(NotFound):
         history_document(lookup, RecordKey("customer", "none"), None, 10)
+
+
+def test_an_explanation_names_the_rule_that_answers(store: Stores) -> None:
+    fill(store, [change(0)])
+    rules = (Rule("people", "customer.other", severity="high"), Rule("latest-name", "*.name", auto=("latest",)))
+    told = Lookup(store, replace(PLAN, rules=rules)).explain(KEY, "name")
+    assert told is not None
+    assert told.rule == "latest-name"
+    without = Lookup(store, PLAN).explain(KEY, "name")
+    assert without is not None
+    assert without.rule is None
 
 
 def test_a_page_of_a_very_long_history_takes_the_memory_of_a_page(tmp_path: Path) -> None:
