@@ -34,7 +34,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "cdc_merge.cli.doctor", "Preflight of every source for DBAs: what is wrong, why, and the SQL that mends it."
     ),
     "init": Entry("cdc_merge.cli.init", "Propose a configuration from the sources' catalogs."),
-    "record": Entry("cdc_merge.cli.record", "One record: what it means, its history, why, and how it would be restored."),
+    "record": Entry(
+        "cdc_merge.cli.record", "One record: what it means, its history, why, and how it would be restored."
+    ),
     "run": Entry("cdc_merge.cli.run", "Run the sidecar."),
     "schema": Entry("cdc_merge.cli.schema", "Print a JSON Schema: of the configuration or of a document."),
     "source": Entry(
