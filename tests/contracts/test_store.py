@@ -93,6 +93,35 @@ def interrupted(store: Store, work: Callable[[StoreTransaction], object]) -> Non
         raise Interrupted
 
 
+# ---------------------------------------------------------------- what is judged, what is missing
+
+
+def test_how_far_records_are_judged_is_kept_by_entity(store: Store) -> None:
+    with store.transaction() as batch:
+        batch.save_judged("customer", "one", "A")
+        batch.save_judged("order", "one", None)
+    with store.transaction() as batch:
+        batch.save_judged("customer", "two", "B")
+    assert store.judged() == {"customer": ("two", "B"), "order": ("one", None)}
+
+
+def test_what_is_missing_is_listed_by_record_and_source_and_counted(store: Store) -> None:
+    with store.transaction() as batch:
+        batch.save_missing({A: {"crm": 1, "erp": 2}, B: {"erp": 3}})
+        assert batch.missing_of([A, RecordKey("customer", "none")]) == {A: {"crm": 1, "erp": 2}}
+    listed = [(each.key, each.source, each.since_us) for each in store.missing(("customer", None), None, 10)]
+    assert listed == [(A.key, "crm", 1), (A.key, "erp", 2), (B.key, "erp", 3)]
+    assert [each.key for each in store.missing(("customer", "erp"), A.key, 10)] == [B.key]
+    assert len(store.missing(("customer", None), None, 1)) == 2, "all sources of one record stay together"
+    assert store.figures().missing == {("customer", "crm"): 1, ("customer", "erp"): 2}
+    with store.transaction() as batch:
+        batch.save_missing({A: {}})
+    assert [each.key for each in store.missing(("customer", None), None, 10)] == [B.key]
+    with store.transaction() as batch:
+        batch.forget_missing("customer")
+    assert store.missing(("customer", None), None, 10) == []
+
+
 # ---------------------------------------------------------------- history
 
 
