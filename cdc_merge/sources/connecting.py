@@ -30,6 +30,7 @@ PINNED: Final = {
     "bytea_output": ("hex", "hex"),
     "timezone": ("UTC", "UTC"),
     "client_encoding": ("UTF8", "UTF8"),
+    "search_path": ("pg_catalog", "pg_catalog"),
 }
 """Setting: (what we ask for, how what the server then shows begins)."""
 
@@ -37,7 +38,7 @@ OLDEST_VERSION: Final = 140000  # logical messages in the stream; older ones hav
 
 _OPTIONS: Final = (
     " ".join(f"-c {name}={value}" for name, (value, _) in PINNED.items())
-    + " -c row_security=off -c synchronous_commit=local"
+    + " -c row_security=off -c synchronous_commit=local -c quote_all_identifiers=off -c default_transaction_read_only=off"
 )
 _CONNECT_LIMIT_S: Final = 10
 _TCP: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}

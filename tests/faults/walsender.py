@@ -22,7 +22,7 @@ from tests.faults.proxy import Link, Proxy
 
 HANG_UP: Final = b""
 _TEXT_OID: Final = 25
-_PINNED: Final = (b"ISO, MDY", b"postgres", b"3", b"hex", b"UTC", b"UTF8")
+_PINNED: Final = (b"ISO, MDY", b"postgres", b"3", b"hex", b"UTC", b"UTF8", b"pg_catalog")
 _PARAMETERS: Final = {
     "server_version": "18.1",
     "server_encoding": "UTF8",
