@@ -27,10 +27,29 @@ ACTS = 40
 Open = Callable[[], Store]
 
 
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every transaction counts as a large one, which is merged record by record."""
+    monkeypatch.setattr("cdc_merge.intake.LARGE_ROWS", 0)
+    monkeypatch.setattr("cdc_merge.intake.PIECE_ROWS", 1)
+    monkeypatch.setattr("cdc_merge.mapping.large.BUCKET_ROWS", 1)
+
+
+@pytest.mark.usefixtures("pieces")
+def test_40_a_worker_that_dies_in_any_piece_of_a_large_transaction_says_the_same(
+    incident: Callable[..., Incident], tmp_path: Path
+) -> None:
+    _die_everywhere(incident, tmp_path, at_a_time=3)
+
+
 @pytest.mark.parametrize("at_a_time", [1, 6])
 def test_40_a_worker_that_dies_at_any_step_of_every_batch_says_the_same(
     incident: Callable[..., Incident], tmp_path: Path, at_a_time: int
 ) -> None:
+    _die_everywhere(incident, tmp_path, at_a_time)
+
+
+def _die_everywhere(incident: Callable[..., Incident], tmp_path: Path, at_a_time: int) -> None:
     held = {f"C{n}": {"phone": "a", "points": 5, "tags": ["a"], "stage": "draft"} for n in range(1, 7)}
     it = incident(fields=FIELDS, held=held, systems=("crm", "erp", "finance"), entity=ENTITY)
     work = Work(it, SEED)
