@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.panels import BARS, BY_ENTITY, ENTITY, HEATMAP, LINES, TABLE, Board, Link, Panel, Query, Row
+from grafana.panels import BARS, BY_ENTITY, ENTITY, HEATMAP, LINES, TABLE, Board, Link, Panel, Query, Row, runbook
 
 RAISED: Final = f"cdc_merge_conflicts_total{{{ENTITY}}}"
 CONFLICTS_OF: Final = "http://${__data.fields.instance}/api/v1/conflicts?status=open&entity=${__data.fields.entity}"
@@ -45,6 +45,19 @@ ABOUT: Final = (
         "short",
         (Query(f"sum by (pair) (increase(cdc_merge_conflict_pairs_total{{{ENTITY}}}[$__range])) > 0", "{{pair}}"),),
         12,
+    ),
+    Panel(
+        LINES,
+        "Loops",
+        "Records that two sources set to the same values to and fro, in the range on display: two jobs, no people.",
+        "short",
+        (
+            Query(
+                f"sum by (entity, pair) (increase(cdc_merge_loops_total{{{ENTITY}}}[$__range]))", "{{entity}} {{pair}}"
+            ),
+        ),
+        24,
+        links=(runbook("CdcMergeLoopDetected"),),
     ),
     Panel(
         TABLE,

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.panels import BY_ENTITY, ENTITY, GREEN, LINES, RED, STAT, TABLE, YELLOW, Board, Link, Panel, Query, Row
+from grafana.panels import (
+    BY_ENTITY,
+    ENTITY,
+    GREEN,
+    HEATMAP,
+    LINES,
+    RED,
+    STAT,
+    TABLE,
+    YELLOW,
+    Board,
+    Link,
+    Panel,
+    Query,
+    Row,
+    runbook,
+)
 
 LIST: Final = "http://${__data.fields.instance}/api/v1/conflicts?status=open&entity=${__data.fields.entity}"
 OLDEST: Final = "cdc_merge_conflict_oldest_open_timestamp_seconds"
@@ -21,6 +37,7 @@ def oldest(severity: str, limit_s: int) -> Panel:
         (Query(f'time() - min({OLDEST}{{{ENTITY}, severity="{severity}"}})'),),
         4,
         ((GREEN, None), (YELLOW, limit_s / 2), (RED, limit_s)),
+        (runbook("CdcMergeConflictUnanswered"),),
     )
 
 
@@ -59,11 +76,40 @@ QUEUE: Final = (
     ),
 )
 
+LATE: Final = "max by (entity) (entity:cdc_merge_answers_late:ratio_rate{}{{" + ENTITY + "}}) / 0.05"
+
 ANSWERS: Final = (
     Panel(
         LINES,
+        "Answers in time and late",
+        "Conflicts that somebody was asked about and that are over, in the range on display, by whether that was in time.",
+        "short",
+        (
+            Query(
+                f"sum by (severity, outcome) (increase(cdc_merge_conflicts_answered_total{{{ENTITY}}}[$__range]))",
+                "{{severity}} {{outcome}}",
+            ),
+        ),
+        8,
+        links=(runbook("CdcMergeAnswerBudgetBurning"),),
+    ),
+    Panel(
+        LINES,
+        "Answer budget used",
+        "How much of what may be answered late was late: 100 % is all of it. Over an hour, a day and three days.",
+        "percentunit",
+        tuple(
+            Query(LATE.format(window), "{{entity}}, " + words)
+            for window, words in (("1h", "1 h"), ("1d", "1 d"), ("3d", "3 d"))
+        ),
+        8,
+        ((GREEN, None), (YELLOW, 1), (RED, 6)),
+        (runbook("CdcMergeAnswerBudgetBurning"),),
+    ),
+    Panel(
+        LINES,
         "Closed within four hours",
-        "Part of the conflicts closed in the range on display that took at most four hours.",
+        "Part of the conflicts closed in the range on display that took at most four hours, however they ended.",
         "percentunit",
         (
             Query(
@@ -72,8 +118,21 @@ ANSWERS: Final = (
                 "{{entity}}",
             ),
         ),
-        12,
+        8,
         most=1,
+    ),
+    Panel(
+        HEATMAP,
+        "Time to close, all of them",
+        "From raising a conflict to closing it: settled at once below, answered by people above.",
+        "s",
+        (
+            Query(
+                f"sum by (le) (rate({CLOSED}[$__rate_interval]))",
+                "{{le}}",
+            ),
+        ),
+        12,
     ),
     Panel(
         LINES,

@@ -10,7 +10,22 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any, Final
 
-from grafana.panels import BARS, FIRING, HEATMAP, JOB, LINES, STAT, TABLE, Board, Link, Panel, Query, Steps, Variable
+from grafana.panels import (
+    BARS,
+    FIRING,
+    HEATMAP,
+    JOB,
+    LINES,
+    RUNBOOKS,
+    STAT,
+    TABLE,
+    Board,
+    Link,
+    Panel,
+    Query,
+    Steps,
+    Variable,
+)
 
 # The SDK would rather make schema v2, which only the newest Grafana reads.
 with warnings.catch_warnings():
@@ -32,7 +47,6 @@ with warnings.catch_warnings():
 
 SOURCE: Final = common_model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 HEIGHT: Final = {STAT: 4, LINES: 8, TABLE: 8, HEATMAP: 8, BARS: 8}
-RUNBOOKS: Final = "docs/runbooks/"
 TAG: Final = "cdc_merge"
 REFRESH: Final = "30s"
 Builder = Any  # the SDK's panel builders share their methods, but no type
@@ -101,6 +115,7 @@ def _annotations() -> Iterator[dashboard.AnnotationQuery]:
     told = (
         ("Alerts", "red", FIRING),
         ("Restarts", "blue", f"changes(process_start_time_seconds{{{JOB}}}[1m]) > 0"),
+        ("Reloads", "purple", f"changes(cdc_merge_config_last_reload_success_timestamp_seconds{{{JOB}}}[1m]) > 0"),
     )
     for name, colour, expr in told:
         yield dashboard.AnnotationQuery().name(name).datasource(SOURCE).enable(True).icon_color(colour).expr(expr)  # noqa: FBT003

@@ -20,6 +20,7 @@ from grafana.panels import (
     Panel,
     Query,
     Row,
+    runbook,
 )
 
 CONFLICTS_OF: Final = (
@@ -36,6 +37,7 @@ LIGHTS: Final = (
         (Query(f"min(up{{{JOB}}})"),),
         4,
         ALL_WANTED,
+        (runbook("CdcMergeDown"),),
     ),
     Panel(
         STAT,
@@ -45,6 +47,7 @@ LIGHTS: Final = (
         (Query(f"avg(cdc_merge_source_up{{{JOB}}})"),),
         4,
         ALL_WANTED,
+        (runbook("CdcMergeSourceDown"), runbook("CdcMergeSourceRefused")),
         most=1,
     ),
     Panel(
@@ -82,6 +85,46 @@ LIGHTS: Final = (
         (Query(f"time() - min(cdc_merge_conflict_oldest_open_timestamp_seconds{{{JOB}}})"),),
         4,
         ((GREEN, None), (YELLOW, 14400), (RED, 604800)),
+        (runbook("CdcMergeConflictUnanswered"),),
+    ),
+    Panel(
+        STAT,
+        "Configuration file in force",
+        "1 when the file was used when it was last read; 0 when an older one is in force.",
+        "short",
+        (Query(f"min(cdc_merge_config_last_reload_successful{{{JOB}}})"),),
+        6,
+        ALL_WANTED,
+        (runbook("CdcMergeConfigReloadFailed"),),
+    ),
+    Panel(
+        STAT,
+        "Detection degraded",
+        "1 for an hour after a change met what retention had removed: a conflict about its record may go unseen.",
+        "short",
+        (Query(f"max(cdc_merge_detection_degraded{{{JOB}}})"),),
+        6,
+        NONE_WANTED,
+        (runbook("CdcMergeDetectionDegraded"),),
+    ),
+    Panel(
+        STAT,
+        "Answered in time",
+        "Part of the answers of a day that came within the time agreed for their severity; 95 % is the objective.",
+        "percentunit",
+        (Query(f"1 - max(entity:cdc_merge_answers_late:ratio_rate1d{{{JOB}}})"),),
+        6,
+        ((RED, None), (GREEN, 0.95)),
+        (runbook("CdcMergeAnswerBudgetBurning"),),
+        most=1,
+    ),
+    Panel(
+        STAT,
+        "Version",
+        "How many sidecars run which version; more than one value while an update is rolled out.",
+        "short",
+        (Query(f"sum by (version) (cdc_merge_build_info{{{JOB}}})", "{{version}}"),),
+        6,
     ),
 )
 

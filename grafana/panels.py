@@ -39,6 +39,14 @@ class Link:
     url: str
 
 
+RUNBOOKS: Final = "docs/runbooks/"
+
+
+def runbook(alert: str) -> Link:
+    """The page of an alert."""
+    return Link(f"Runbook {alert}", f"{RUNBOOKS}{alert}.md")
+
+
 @dataclass(frozen=True, slots=True)
 class Panel:
     """`width` is of 24 columns. `description` says what is seen and what to do about it."""

@@ -1,6 +1,6 @@
 """The dashboards as pictures for the documentation, drawn from what a real Prometheus answers.
 
-`python -m grafana.pictures http://127.0.0.1:9090 docs/dashboards` asks every query over the last minutes and writes one SVG for
+`python -m grafana.pictures http://127.0.0.1:9090 docs/dashboards` asks every query over the last minutes and writes one PNG for
 each dashboard. It is a drawing of the data in the dashboard's layout, not of Grafana.
 """
 
@@ -14,34 +14,59 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from html import escape
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from grafana.__main__ import DASHBOARDS
 from grafana.drawing import HEIGHT
 from grafana.panels import BARS, HEATMAP, LINES, STAT, TABLE, Board, Panel, Query
 
-COLUMN, LINE = 50, 26  # pixels of one of 24 columns, and of one unit of height
+# Pixels of one of 24 columns, of one unit of height, of a row's title; and of what surrounds a panel's plot.
+COLUMN, UNIT, TITLE = 58, 27, 36
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 34, 22
+LEGEND_LINE, LETTER = 15, 6.3
+DPI: Final = 100
 SPAN_S, STEP_S = 90, 1
-MOST_ROWS: Final = 8
-COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
+MOST_ROWS, MOST_NAMES = 8, 9
+INK, FAINT, EDGE = "#24292f", "#6e7781", "#d0d7de"
+COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#bcbd22")
+LIGHTS: Final = {"green": "#1a7f37", "yellow": "#9a6700", "red": "#cf222e"}
 VALUES: Final = {"$__rate_interval": "8s", "$__range": f"{SPAN_S}s"}
 
 
 class Series(NamedTuple):
-    """`points` are (seconds since 1970, value)."""
+    """`points` are (seconds since 1970, value); `is_infinite` where its last value is."""
 
     name: str
     labels: Mapping[str, str]
     points: list[tuple[float, float]]
+    is_infinite: bool = False
 
 
 class Box(NamedTuple):
+    """Pixels from the upper left."""
+
     x: float
     y: float
     width: float
     height: float
+
+
+class Drawn(NamedTuple):
+    """A panel's place on the picture, and what was found for it."""
+
+    figure: Figure
+    box: Box
+    panel: Panel
+    found: list[Series]
+    now_s: float
 
 
 def asked(address: str, query: Query, now_s: float) -> list[Series]:
@@ -50,9 +75,8 @@ def asked(address: str, query: Query, now_s: float) -> list[Series]:
     for name, value in VALUES.items():
         expr = expr.replace(name, value)
     asked_for = {"query": expr, "start": now_s - SPAN_S, "end": now_s, "step": STEP_S}
-    with urllib.request.urlopen(
-        f"{address}/api/v1/query_range?{urllib.parse.urlencode(asked_for)}", timeout=30
-    ) as answer:
+    url = f"{address}/api/v1/query_range?{urllib.parse.urlencode(asked_for)}"
+    with urllib.request.urlopen(url, timeout=30) as answer:
         found: list[Any] = json.load(answer)["data"]["result"]
     return [_series(query, each["metric"], each["values"]) for each in found]
 
@@ -60,130 +84,264 @@ def asked(address: str, query: Query, now_s: float) -> list[Series]:
 def _series(query: Query, labels: Mapping[str, str], values: list[tuple[float, str]]) -> Series:
     name = re.sub(r"\{\{(\w+)\}\}", lambda label: labels.get(label[1], ""), query.legend)
     numbers = [(at_s, float(value)) for at_s, value in values]
-    return Series(name, labels, [(at_s, value) for at_s, value in numbers if math.isfinite(value)])
+    finite = [(at_s, value) for at_s, value in numbers if math.isfinite(value)]
+    return Series(name, labels, finite, bool(numbers) and math.isinf(numbers[-1][1]))
 
 
-# ---------------------------------------------------------------- words and marks
+# ---------------------------------------------------------------- words
 
 
 def shown(value: float, unit: str) -> str:
     if unit == "percentunit":
         return f"{100 * value:.3g} %"
-    if unit in ("bytes", "Bps") and abs(value) >= 1024:
-        power = min(3, int(math.log(abs(value), 1024)))
-        return f"{value / 1024**power:.3g} {('', 'Ki', 'Mi', 'Gi')[power]}B"
-    if unit == "s" and 0 < abs(value) < 1:
+    if unit in ("bytes", "Bps"):
+        return _bytes(value) + ("/s" if unit == "Bps" else "")
+    if unit == "s":
+        return _seconds(value)
+    return _counted(value) + {"ops": "/s", "cps": "/s", "rowsps": "/s"}.get(unit, "")
+
+
+def _counted(value: float) -> str:
+    if abs(value) >= 10_000:
+        return f"{value / 1000:.3g} k"
+    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+
+
+def _bytes(value: float) -> str:
+    power = min(3, int(math.log(abs(value), 1024))) if abs(value) >= 1 else 0
+    return f"{value / 1024**power:.3g} {('', 'Ki', 'Mi', 'Gi')[power]}B"
+
+
+def _seconds(value: float) -> str:
+    if 0 < abs(value) < 1:
         return f"{1000 * value:.3g} ms"
-    return f"{value:.3g}{' s' if unit == 's' else ''}"
+    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if abs(value) >= 2 * size:
+            return f"{value / size:.3g} {name}"
+    return f"{value:.3g} s"
 
 
-def text(x: float, y: float, words: str, more: str = "") -> str:
-    return f'<text x="{x:.0f}" y="{y:.0f}" {more}>{escape(words)}</text>'
-
-
-def _lines(panel: Panel, box: Box, found: list[Series], now_s: float) -> Iterator[str]:
-    top = max((value for each in found for _, value in each.points), default=0) or 1
-    yield text(box.x, box.y + 8, shown(top, panel.unit), 'class="small"')
-    height = box.height - 34
-    for number, each in enumerate(found):
-        colour = COLOURS[number % len(COLOURS)]
-        points = " ".join(
-            f"{box.x + box.width * (1 - (now_s - at_s) / SPAN_S):.1f},{box.y + 14 + height * (1 - max(0, value) / top):.1f}"
-            for at_s, value in each.points
-        )
-        yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
-    names = ((COLOURS[number % len(COLOURS)], each.name) for number, each in enumerate(found[:MOST_ROWS]))
-    spans = "  ".join(f'<tspan fill="{colour}">{escape(name)} </tspan>' for colour, name in names)
-    yield f'<text x="{box.x:.0f}" y="{box.y + box.height - 4:.0f}" class="small">{spans}</text>'
+def light(panel: Panel, value: float) -> str:
+    """The colour that the panel's thresholds give to a value."""
+    reached = [colour for colour, least in panel.steps if least is None or value >= least]
+    return LIGHTS[reached[-1]]
 
 
 def _last(found: list[Series]) -> list[tuple[Series, float]]:
     return sorted(((each, each.points[-1][1]) for each in found if each.points), key=lambda pair: -pair[1])
 
 
-def _stat(panel: Panel, box: Box, found: list[Series], now_s: float) -> Iterator[str]:
-    last = _last(found)
-    words = shown(last[0][1], panel.unit) if last else ("∞" if found else "–")
-    yield text(box.x + box.width / 2, box.y + box.height / 2 + 12, words, 'class="big" text-anchor="middle"')
+# ---------------------------------------------------------------- marks
 
 
-def _rows(panel: Panel, box: Box, found: list[Series], now_s: float) -> Iterator[str]:
-    for number, (each, value) in enumerate(_last(found)[:MOST_ROWS]):
-        y = box.y + 12 + number * 19
-        words = each.name or " · ".join(label for name, label in sorted(each.labels.items()) if name != "instance")
-        yield text(box.x, y, words)
-        yield text(box.x + box.width, y, shown(value, panel.unit), 'text-anchor="end"')
+def _text(drawn: Drawn, x: float, y: float, words: str, **style: Any) -> None:  # matplotlib's own styles
+    """Words at pixels of the panel."""
+    figure, box = drawn.figure, drawn.box
+    width, height = figure.get_size_inches() * DPI
+    given = {"fontsize": 8.5, "color": INK, "va": "center", **style}
+    figure.text((box.x + x) / width, 1 - (box.y + y) / height, words, **given)
 
 
-def _bars(panel: Panel, box: Box, found: list[Series], now_s: float) -> Iterator[str]:
-    last = _last(found)[:MOST_ROWS]
-    for number, (_, value) in enumerate(last):
-        width = (box.width - 60) * value / (last[0][1] or 1)
-        yield f'<rect x="{box.x:.0f}" y="{box.y + number * 19:.0f}" width="{width:.0f}" height="15" fill="#9ecae1"/>'
-    yield from _rows(panel, box, found, now_s)
+def _axes(drawn: Drawn, below: float = 0) -> Axes:
+    """The plot of a panel; `below` are pixels kept free for its legend."""
+    box = drawn.box
+    width, height = drawn.figure.get_size_inches() * DPI
+    plot = (box.width - LEFT - RIGHT, box.height - TOP - BOTTOM - below)
+    lower = box.y + TOP + plot[1]
+    at = ((box.x + LEFT) / width, 1 - lower / height, plot[0] / width, plot[1] / height)
+    axes = drawn.figure.add_axes(at)
+    axes.tick_params(labelsize=7.5, colors=FAINT, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(EDGE)
+    axes.set_xlim(-SPAN_S, 0)
+    axes.set_xticks([-90, -60, -30, 0], ["−90 s", "−60 s", "−30 s", "now"])
+    axes.xaxis.get_majorticklabels()[-1].set_horizontalalignment("right")
+    return axes
 
 
-def _heatmap(panel: Panel, box: Box, found: list[Series], now_s: float) -> Iterator[str]:
-    ordered = sorted(found, key=lambda each: float(each.labels["le"]))
-    height = (box.height - 10) / max(1, len(ordered))
-    below: dict[float, float] = {}
-    most = max((value for _, value in ordered[-1].points), default=0) if ordered else 0
-    for number, each in enumerate(ordered):
-        y = box.y + box.height - 10 - (number + 1) * height
-        yield text(box.x, y + height, each.labels["le"], 'class="small"')
-        for at_s, value in each.points:
-            share = (value - below.get(at_s, 0)) / (most or 1)
-            x = box.x + 40 + (box.width - 40) * (1 - (now_s - at_s) / SPAN_S)
-            if share > 0:
-                yield f'<rect x="{x:.1f}" y="{y:.1f}" width="5" height="{height:.1f}" fill="#d62728" opacity="{share:.2f}"/>'
-        below = dict(each.points)
+def _lines(drawn: Drawn) -> None:
+    named = [(each, COLOURS[number % len(COLOURS)]) for number, each in enumerate(drawn.found)]
+    legend = list(_legend([(each.name, colour) for each, colour in named[:MOST_NAMES]], drawn.box.width - 2 * RIGHT))
+    axes = _axes(drawn, LEGEND_LINE * len(legend))
+    for each, colour in named:
+        axes.plot([at_s - drawn.now_s for at_s, _ in each.points], [v for _, v in each.points], color=colour, lw=1.4)
+    most = max((value for each in drawn.found for _, value in each.points), default=0.0)
+    axes.set_ylim(0, most * 1.08 or 1)
+    axes.grid(axis="y", color=EDGE, lw=0.6)
+    axes.locator_params(axis="y", nbins=4)
+    axes.yaxis.set_major_formatter(lambda value, _: shown(value, drawn.panel.unit))
+    for number, line in enumerate(legend):
+        y = drawn.box.height - LEGEND_LINE * (len(legend) - number) + 3
+        for x, name, colour in line:
+            _text(drawn, x, y, "■ " + name, color=colour, fontsize=7.5)
 
 
-Mark = Callable[[Panel, Box, list[Series], float], Iterator[str]]
-MARKS: Final[Mapping[str, Mark]] = {LINES: _lines, STAT: _stat, TABLE: _rows, BARS: _bars, HEATMAP: _heatmap}
+def _legend(names: list[tuple[str, str]], width: float) -> Iterator[list[tuple[float, str, str]]]:
+    """Lines of (x, name, colour), each as wide as there is room."""
+    line: list[tuple[float, str, str]] = []
+    x = float(RIGHT)
+    for name, colour in names:
+        room = LETTER * (len(name) + 3)
+        if line and x + room > width:
+            yield line
+            line, x = [], float(RIGHT)
+        line.append((x, name, colour))
+        x += room
+    if line:
+        yield line
+
+
+def _stat(drawn: Drawn) -> None:
+    last, box = _last(drawn.found)[:3], drawn.box
+    middle = box.width / 2, box.height / 2 + 10
+    big: dict[str, Any] = {"ha": "center", "fontsize": 21, "fontweight": "semibold"}
+    if not last:
+        is_infinite = any(each.is_infinite for each in drawn.found)
+        colour = light(drawn.panel, math.inf) if is_infinite else FAINT
+        _text(drawn, *middle, "∞" if is_infinite else "no value", **{**big, "color": colour})
+    elif last[0][0].name:
+        _text(drawn, *middle, " · ".join(f"{each.name}: {shown(v, drawn.panel.unit)}" for each, v in last), ha="center")
+    else:
+        value = last[0][1]
+        _text(drawn, *middle, shown(value, drawn.panel.unit), **{**big, "color": light(drawn.panel, value)})
+
+
+def _rows(drawn: Drawn) -> None:
+    for number, (words, value) in enumerate(_named(drawn)):
+        y = TOP + 12 + number * 20
+        _text(drawn, RIGHT, y, words)
+        _text(drawn, drawn.box.width - RIGHT, y, shown(value, drawn.panel.unit), ha="right")
+
+
+def _named(drawn: Drawn) -> Iterator[tuple[str, float]]:
+    """The largest, with a name that has room."""
+    letters = int((drawn.box.width - 2 * RIGHT - 60) / LETTER)
+    for each, value in _last(drawn.found)[:MOST_ROWS]:
+        name = each.name or " · ".join(label for key, label in sorted(each.labels.items()) if key != "instance")
+        yield (name if len(name) <= letters else f"{name[: letters - 1]}…"), value
+
+
+def _bars(drawn: Drawn) -> None:
+    axes = _axes(drawn)
+    named = list(_named(drawn))[::-1]
+    axes.barh([name for name, _ in named], [value for _, value in named], color="#9ecae1", height=0.62)
+    axes.set_xlim(0, max((value for _, value in named), default=1.0) * 1.15)
+    axes.set_xticks([])
+    axes.tick_params(axis="y", direction="in", pad=-6, labelsize=8.5, colors=INK)
+    for label in axes.get_yticklabels():
+        label.set_horizontalalignment("left")
+    for number, (_, value) in enumerate(named):
+        axes.annotate(
+            shown(value, drawn.panel.unit),
+            (value, number),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+        )
+
+
+def _heatmap(drawn: Drawn) -> None:
+    axes = _axes(drawn)
+    ordered = sorted(drawn.found, key=lambda each: float(each.labels["le"]))
+    grown = [dict(each.points) for each in ordered]
+    counts = [
+        {at_s: value - (grown[number - 1].get(at_s, 0.0) if number else 0.0) for at_s, value in each.items()}
+        for number, each in enumerate(grown)
+    ]
+    most = max((value for each in counts for value in each.values()), default=0.0) or 1.0
+    for number, each in enumerate(counts):
+        for at_s, value in each.items():
+            if value > 0:
+                cell = Rectangle(
+                    (at_s - drawn.now_s, number),
+                    1.05,
+                    1,
+                    color=mpl.colormaps["YlOrRd"](0.15 + 0.85 * value / most),
+                    lw=0,
+                )
+                axes.add_patch(cell)
+    axes.set_ylim(0, max(1, len(ordered)))
+    edges = [
+        shown(float(each.labels["le"]), drawn.panel.unit) if each.labels["le"] != "+Inf" else "more" for each in ordered
+    ]
+    step = 2 if len(edges) > 8 else 1
+    axes.set_yticks([number + 0.5 for number in range(len(edges))][::step], edges[::step])
+
+
+MARKS: Final[Mapping[str, Callable[[Drawn], None]]] = {
+    LINES: _lines,
+    STAT: _stat,
+    TABLE: _rows,
+    BARS: _bars,
+    HEATMAP: _heatmap,
+}
 
 
 # ---------------------------------------------------------------- a whole dashboard
 
 
-def picture(board: Board, address: str) -> str:
-    """The board as SVG."""
-    now_s = time.time()
-    marks: list[str] = []
-    y = 40.0
+def placed(board: Board) -> Iterator[tuple[Box, Panel | str]]:
+    """Each row's title and each panel, with its place."""
+    y = float(TITLE)
     for row in board.rows:
-        marks.append(text(8, y + 18, row.title, 'class="row"'))
-        y += LINE
-        x = 0.0
+        yield Box(0, y, 24 * COLUMN, TITLE), row.title
+        y += TITLE
+        x = row_height = 0.0
         for panel in row.panels:
-            width, height = panel.width * COLUMN, HEIGHT[panel.kind] * LINE
+            width, height = panel.width * COLUMN, HEIGHT[panel.kind] * UNIT
             if x + width > 24 * COLUMN:
-                x, y = 0.0, y + height
-            marks += _framed(panel, Box(x + 4, y + 4, width - 8, height - 8), address, now_s)
-            x += width
-        y += HEIGHT[row.panels[-1].kind] * LINE
-    style = "text{font:12px sans-serif}.small{font-size:10px;fill:#555}.big{font-size:26px}.row,.name{font-weight:600}"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{24 * COLUMN}" height="{y:.0f}"><style>{style}</style>'
-    ground = f'<rect width="100%" height="100%" fill="#fff"/>{text(8, 26, f"cdc_merge / {board.title}", "class=row")}'
-    return "\n".join((head, ground.replace("class=row", 'class="row"'), *marks, "</svg>\n"))
+                x, y = 0.0, y + row_height
+            yield Box(x + 4, y + 4, width - 8, height - 8), panel
+            x, row_height = x + width, height
+        y += row_height
 
 
-def _framed(panel: Panel, frame: Box, address: str, now_s: float) -> Iterator[str]:
-    """The panel in a picture of its own, which cuts off what is too long."""
-    x, y, width, height = frame
-    yield f'<svg x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}">'
-    yield '<rect width="100%" height="100%" fill="none" stroke="#d0d7de" stroke-width="2"/>'
-    yield text(8, 17, panel.title, 'class="name"')
-    found = [series for query in panel.queries for series in asked(address, query, now_s)]
-    yield from MARKS[panel.kind](panel, Box(8, 30, width - 16, height - 34), found, now_s)
-    yield "</svg>"
+def picture(board: Board, ask: Callable[[Query], list[Series]], now_s: float) -> Figure:
+    """The board, its data from `ask`."""
+    places = list(placed(board))
+    height = max(box.y + box.height for box, _ in places) + 8
+    figure = Figure((24 * COLUMN / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    for box, panel in [(Box(0, 0, 24 * COLUMN, TITLE), f"cdc_merge / {board.title}"), *places]:
+        if isinstance(panel, str):
+            size = 13 if box.y == 0 else 11
+            _text(
+                Drawn(figure, box, board.rows[0].panels[0], [], now_s),
+                10,
+                box.height / 2 + 3,
+                panel,
+                fontsize=size,
+                fontweight="semibold",
+            )
+            continue
+        drawn = Drawn(figure, box, panel, [series for query in panel.queries for series in ask(query)], now_s)
+        frame = Rectangle(
+            (box.x / (24 * COLUMN), 1 - (box.y + box.height) / height),
+            box.width / (24 * COLUMN),
+            box.height / height,
+            transform=figure.transFigure,
+            fill=False,
+            edgecolor=EDGE,
+            lw=1,
+        )
+        figure.add_artist(frame)
+        _text(drawn, RIGHT - 2, 16, panel.title, fontweight="semibold", fontsize=9)
+        if drawn.found or panel.kind == STAT:
+            MARKS[panel.kind](drawn)
+        else:
+            _text(drawn, box.width / 2, box.height / 2 + 8, "nothing to show", ha="center", color=FAINT)
+    return figure
 
 
 def main(arguments: list[str]) -> int:
     address, directory = arguments[0], Path(arguments[1])
     directory.mkdir(parents=True, exist_ok=True)
     for board in DASHBOARDS:
-        (directory / f"{board.uid}.svg").write_text(picture(board, address), encoding="utf-8")
+        now_s = time.time()
+        figure = picture(board, partial(asked, address, now_s=now_s), now_s)
+        figure.savefig(directory / f"{board.uid}.png", metadata={"Software": None})
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.panels import HEATMAP, JOB, LINES, STAT, Board, Panel, Query, Row
+from grafana.panels import GREEN, HEATMAP, JOB, LINES, RED, STAT, Board, Panel, Query, Row, runbook
 
 
 def quantile(part: float, metric: str, label: str) -> Query:
@@ -62,6 +62,46 @@ SPEED: Final = (
     ),
 )
 
+WAITING: Final = (
+    Panel(
+        LINES,
+        "Waits to be merged",
+        "Bytes that were received and are not merged; at the limit the source is not read until there is room.",
+        "bytes",
+        (
+            Query(f"max by (source) (cdc_merge_source_queued_bytes{{{JOB}}})", "{{source}}"),
+            Query(f"max(cdc_merge_source_queue_limit_bytes{{{JOB}}})", "limit"),
+        ),
+        links=(runbook("CdcMergeBackPressure"),),
+    ),
+    Panel(
+        LINES,
+        "Sources that have to wait",
+        "Part of the time for which a source was not read because too much waited.",
+        "percentunit",
+        rate_by("cdc_merge_source_backpressure_seconds_total", "source"),
+        steps=((GREEN, None), (RED, 0.5)),
+        links=(runbook("CdcMergeBackPressure"),),
+    ),
+    Panel(
+        LINES,
+        "Sizes",
+        "Nine in ten batches hold fewer changes, and nine in ten transactions of a source change fewer rows.",
+        "short",
+        (
+            Query(
+                f"histogram_quantile(0.9, sum by (le) (rate(cdc_merge_batch_changes_bucket{{{JOB}}}[$__rate_interval])))",
+                "batch",
+            ),
+            Query(
+                "histogram_quantile(0.9, sum by (le, source)"
+                f" (rate(cdc_merge_transaction_rows_bucket{{{JOB}}}[$__rate_interval])))",
+                "transaction of {{source}}",
+            ),
+        ),
+    ),
+)
+
 MERGING: Final = (
     Panel(
         LINES,
@@ -82,6 +122,31 @@ MERGING: Final = (
             Query(f"sum(increase(cdc_merge_clock_cut_total{{{JOB}}}[$__range]))", "clock cut"),
         ),
         12,
+        links=(runbook("CdcMergeRowsParked"),),
+    ),
+    Panel(
+        LINES,
+        "Expressions",
+        "Expressions of checks and rules that were evaluated a second, by what they gave. error: look into the rule.",
+        "ops",
+        rate_by("cdc_merge_rule_evaluations_total", "outcome"),
+        12,
+        links=(runbook("CdcMergeRuleErrors"),),
+    ),
+    Panel(
+        LINES,
+        "Found in memory",
+        "Part of the wanted records whose state was in memory; the rest is folded from the store.",
+        "percentunit",
+        (
+            Query(
+                f'sum by (instance) (rate(cdc_merge_record_loads_total{{{JOB}, origin="memory"}}[$__rate_interval]))'
+                f" / sum by (instance) (rate(cdc_merge_record_loads_total{{{JOB}}}[$__rate_interval]))",
+                "{{instance}}",
+            ),
+        ),
+        12,
+        most=1,
     ),
 )
 
@@ -134,6 +199,7 @@ BOARD: Final = Board(
     "How fast, where the time goes, what comes out of order.",
     (
         Row("How fast is it?", SPEED),
+        Row("What waits?", WAITING),
         Row("What does the merge do?", MERGING),
         Row("What does it hold?", HOLDING),
     ),

@@ -15,12 +15,15 @@ from grafana.panels import (
     TABLE,
     YELLOW,
     Board,
+    Link,
     Panel,
     Query,
     Row,
+    runbook,
 )
 
 GIB: Final = 1 << 30
+SOURCES: Final = Link("What the sidecar knows of it", "http://${__data.fields.instance}/api/v1/sources")
 
 
 def by_source(metric: str) -> tuple[Query, ...]:
@@ -33,8 +36,9 @@ STATE: Final = (
         "State",
         "The state that each source is in. Anything but streaming, snapshot: runbooks CdcMergeSourceDown and …Refused.",
         "short",
-        (Query(f"max by (source, state) (cdc_merge_source_state{{{SOURCE}}}) == 1"),),
+        (Query(f"max by (instance, source, state) (cdc_merge_source_state{{{SOURCE}}}) == 1"),),
         8,
+        links=(SOURCES, runbook("CdcMergeSourceDown"), runbook("CdcMergeSourceRefused")),
     ),
     Panel(
         STAT,
@@ -44,6 +48,7 @@ STATE: Final = (
         (Query(f"sum(cdc_merge_source_problem{{{SOURCE}}})"),),
         4,
         NONE_WANTED,
+        (runbook("CdcMergeSourceRefused"),),
     ),
     Panel(
         LINES,
@@ -168,6 +173,7 @@ SLOTS: Final = (
         (Query(f"min(cdc_merge_slot_seconds_to_invalidation{{{SOURCE}}})"),),
         4,
         ((RED, None), (YELLOW, 7200), (GREEN, 86400)),
+        (runbook("CdcMergeSlotInvalidationSoon"),),
     ),
     Panel(
         STAT,
@@ -202,6 +208,46 @@ SLOTS: Final = (
         "rowsps",
         (Query(f"sum by (source) (rate(cdc_merge_snapshot_rows_total{{{SOURCE}}}[$__rate_interval]))", "{{source}}"),),
         6,
+    ),
+    Panel(
+        LINES,
+        "Heartbeats",
+        "Nine in ten heartbeats are merged and on disk sooner: the whole way, measured on one clock.",
+        "s",
+        (
+            Query(
+                "histogram_quantile(0.9, sum by (le, source)"
+                f" (rate(cdc_merge_heartbeat_round_trip_seconds_bucket{{{SOURCE}}}[$__rate_interval])))",
+                "{{source}}",
+            ),
+        ),
+        links=(runbook("CdcMergeHeartbeatMissing"),),
+    ),
+    Panel(
+        LINES,
+        "Times that step back",
+        "Transactions with an earlier time than one before them, in the range on display. origin: applied for others.",
+        "short",
+        (
+            Query(
+                f"sum by (source, reason) (increase(cdc_merge_clock_stepped_back_total{{{SOURCE}}}[$__range]))",
+                "{{source}} {{reason}}",
+            ),
+        ),
+        links=(runbook("CdcMergeForeignTimes"),),
+    ),
+    Panel(
+        LINES,
+        "Failed attempts",
+        "Attempts to read a source that failed, in the range on display. refused: a person must act.",
+        "short",
+        (
+            Query(
+                f"sum by (source, outcome) (increase(cdc_merge_source_failures_total{{{SOURCE}}}[$__range]))",
+                "{{source}} {{outcome}}",
+            ),
+        ),
+        links=(runbook("CdcMergeSourceReconnecting"),),
     ),
 )
 

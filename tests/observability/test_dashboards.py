@@ -25,6 +25,9 @@ BOARDS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in FI
 WITHOUT_DATA = {
     "cdc_merge_slot_safe_bytes": "the demo's servers set no max_slot_wal_keep_size",
     "cdc_merge_doctor_check_status": "the doctor's first round comes after a minute",
+    "cdc_merge_answers_late": "in a short demo nobody answers what was asked",
+    "cdc_merge_rule_evaluations_total": "the demo's configuration has no expressions",
+    "cdc_merge_heartbeat_round_trip_seconds": "the demo's servers send none",
 }
 # A light of a severity that happens to have no open conflict shows nothing.
 MAY_BE_EMPTY = re.compile(r": Oldest (critical|high|medium) conflict$")
@@ -102,6 +105,25 @@ def test_every_link_to_a_dashboard_or_a_file_of_ours_leads_somewhere() -> None:
         assert board["uid"] == name
         assert {link["type"] for link in board["links"]} == {"dashboards", "link"}
         assert board["links"][0]["tags"] == board["tags"]
+
+
+def test_every_link_of_a_panel_leads_to_a_runbook_or_to_a_path_of_the_api() -> None:
+    links = [
+        link["url"]
+        for board in BOARDS.values()
+        for panel in panels(board)
+        for link in panel["fieldConfig"]["defaults"].get("links", ())
+    ]
+    pages = {url for url in links if not url.startswith("http")}
+    assert len(pages) > 12
+    assert [url for url in pages if not (ROOT / url).is_file()] == []
+    paths = {re.sub(r"^http://\$\{__data\.fields\.instance\}", "", url).partition("?")[0] for url in {*links} - pages}
+    assert paths == {"/api/v1/conflicts", "/api/v1/sources"}
+
+
+def test_restarts_reloads_and_alerts_are_marked_in_every_dashboard() -> None:
+    for board in BOARDS.values():
+        assert {each["name"] for each in board["annotations"]["list"]} == {"Alerts", "Restarts", "Reloads"}
 
 
 # ---------------------------------------------------------------- against a real demo
