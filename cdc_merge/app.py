@@ -35,7 +35,7 @@ from cdc_merge.model import Fact, Figures, Position, SourceStatus
 from cdc_merge.observers.logs import Logs
 from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
-from cdc_merge.orders import NO_ORDERS
+from cdc_merge.orders import NO_ORDERS, PHASES
 from cdc_merge.pipeline import Pipeline, World
 from cdc_merge.plan import TableMap
 from cdc_merge.ports import Observer, Source, Store
@@ -92,7 +92,7 @@ class Sidecar:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self.store = open_settings_store(settings)
-        mirrors = Mirrors(self.figures, self.statuses, self._durable_lsns, self._watermarks)
+        mirrors = Mirrors(self.figures, self.statuses, self._durable_lsns, self._watermarks, resyncs=self._resyncs)
         self.metrics = Metrics(settings.plan, mirrors, __version__)
         self._observers = (self.metrics, *observers)
         self._sources = [self._source(source) for source in settings.sources.values()]
@@ -211,6 +211,13 @@ class Sidecar:
     def _durable_lsns(self) -> dict[str, int]:
         positions = self.store.positions()
         return {name: position.lsn for name, (position, _) in positions.items() if not position.is_copying}
+
+    def _resyncs(self) -> dict[tuple[str, str], int]:
+        return {
+            (source.name, phase): sum(resync.phase == phase for resync in intake.resyncs.orders.resyncs)
+            for source, intake in self._sources
+            for phase in PHASES
+        }
 
     def _watermarks(self) -> dict[str, int]:
         return {source.name: intake.passed_us for source, intake in self._sources}

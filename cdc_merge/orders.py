@@ -14,6 +14,7 @@ from cdc_merge.model import Stamp
 ROWS: Final = "rows"
 MISSING: Final = "missing"
 FAILED: Final = "failed"
+PHASES: Final = (ROWS, MISSING, FAILED)
 
 ASKED: Final = "asked"
 

@@ -26,12 +26,17 @@ def _no_figures() -> Mapping[str, int]:
     return {}
 
 
+def _no_resyncs() -> Mapping[tuple[str, str], int]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Mirrors:
     """Where the state is read. Each is called from the scraper's thread.
 
     `durable_lsns` says per source up to where everything is on disk; a source that it leaves out is measured by what
-    its reader has received. `watermarks` says per source, in microseconds, the stamp time that it has passed.
+    its reader has received. `watermarks` says per source, in microseconds, the stamp time that it has passed. `resyncs`
+    counts the tables that are read again, by source and state.
     """
 
     figures: Callable[[], Figures]
@@ -39,6 +44,7 @@ class Mirrors:
     durable_lsns: Callable[[], Mapping[str, int]] = _no_figures
     watermarks: Callable[[], Mapping[str, int]] = _no_figures
     monotonic: Callable[[], float] = time.monotonic
+    resyncs: Callable[[], Mapping[tuple[str, str], int]] = _no_resyncs
 
 
 class Lagging(dict[str, int]):
@@ -153,6 +159,9 @@ class MirrorCollector(Collector):
         left = "Seconds until our slot is lost at the pace of the last 15 minutes; +Inf without limit or growth."
         lefts = (((each.name,), self._pace.seconds_left(each)) for each in statuses)
         yield self._gauge("slot_seconds_to_invalidation", left, ("source",), lefts)
+        pending = ((labels, count) for labels, count in self._mirrors.resyncs().items())
+        text = "Tables that are to be read again: their rows, then what is missing; or failed."
+        yield self._gauge("resyncs", text, ("source", "state"), pending)
         reconnects = self._counter("source_reconnects", "Connections to the source that were made anew.", ("source",))
         sent = self._counter("heartbeat_sent", "Heartbeats that we wrote into the source.", ("source",))
         waited = self._counter(

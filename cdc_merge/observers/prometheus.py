@@ -33,6 +33,7 @@ from cdc_merge.model import (
     HeartbeatPassed,
     LoopDetected,
     Parked,
+    ResyncMoved,
     SnapshotProgress,
     SourceChanged,
 )
@@ -50,6 +51,7 @@ from cdc_merge.observers.labels import (
     Labels,
 )
 from cdc_merge.observers.mirrors import MirrorCollector, Mirrors
+from cdc_merge.observers.resync_metrics import ResyncMetrics
 from cdc_merge.plan import Plan
 
 PREFIX: Final = "cdc_merge_"
@@ -80,6 +82,7 @@ class Metrics:
         self._make_counters()
         self._make_histograms()
         self._of_conflicts = ConflictMetrics(PREFIX, self._labels, self.registry)
+        self._of_resyncs = ResyncMetrics(PREFIX, self._labels, self.registry)
         self._make_gauges(version)
         self._degraded_s: float | None = None
         self._skew: dict[str, tuple[float, float]] = {}
@@ -95,6 +98,7 @@ class Metrics:
             LoopDetected: self._loop_detected,
             ConfigReloaded: self._config_reloaded,
             HeartbeatPassed: self._heartbeat_passed,
+            ResyncMoved: self._of_resyncs.moved,
         }
         self._foresee()
         self._mirrored = MirrorCollector(PREFIX, self._labels, mirrors)
@@ -113,6 +117,7 @@ class Metrics:
         """From here on the label values are those of another plan; series that it no longer foresees stay."""
         self._labels = Labels(plan)
         self._of_conflicts.follow(self._labels)
+        self._of_resyncs.follow(self._labels)
         self._mirrored.follow(self._labels)
         self._foresee()
 

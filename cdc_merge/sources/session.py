@@ -29,8 +29,6 @@ from cdc_merge.sources.watch import Watch, Watched
 COPY_INTERRUPTED: Final = "copy_interrupted"
 """The problem of a copy into a history that exists, when an earlier one was not finished."""
 
-_COPIES: Final = {True: "takes its first copy", False: "takes a new copy, since its stream could not be continued"}
-
 FINISH_LIMIT_S: Final = 0.5  # a stream that ends in peace frees its slot at once; closing the socket is enough, too
 
 _BLOCKING: Final = frozenset({"wal_level", "publication_missing", "table_missing", "configuration"})
@@ -178,7 +176,8 @@ class Session:
             check_owner(settings.name, slot)
             watch.drop_slot()
         at_us = watch.clock().at_us
-        self._ears.announce("snapshot", _COPIES[lost is None])
+        why = "takes its first copy" if lost is None else f"cannot be continued ({lost}): a new copy is taken"
+        self._ears.announce("snapshot", why)
         created = sender.create_slot(
             settings.slot, settings.slot_creation_limit_s, exchange.stopping.is_set, failover=settings.failover
         )

@@ -22,6 +22,7 @@ from cdc_merge.model import (
     LoopDetected,
     Parked,
     Question,
+    ResyncMoved,
     SnapshotProgress,
     SourceChanged,
     SourceStatus,
@@ -105,6 +106,9 @@ COUNTERS = {
     "heartbeat_lost": ("source",),
     "degraded_changes": ("source", "entity", "reason"),
     "source_failures": ("source", "outcome"),
+    "resync_rows": ("source",),
+    "resync_gone": ("source",),
+    "resync_failures": ("source",),
 }
 GAUGES = {
     "detection_degraded": (),
@@ -114,6 +118,7 @@ GAUGES = {
     "source_up": ("source",),
     "source_state": ("source", "state"),
     "source_problem": ("source", "problem"),
+    "resyncs": ("source", "state"),
     "source_last_commit_timestamp_seconds": ("source",),
     "source_last_message_timestamp_seconds": ("source",),
     "source_watermark_timestamp_seconds": ("source",),
@@ -156,7 +161,7 @@ def batch(**told: object) -> BatchMerged:
 
 def made(figures: Callable[[], Figures] = lambda: FIGURES, monotonic: Callable[[], float] = lambda: 0.0) -> Metrics:
     watermarks = {"crm": 1_790_000_000_250_000}
-    mirrors = Mirrors(figures, lambda: [CRM], lambda: {"crm": 0x800}, lambda: watermarks, monotonic)
+    mirrors = Mirrors(figures, lambda: [CRM], lambda: {"crm": 0x800}, lambda: watermarks, monotonic, lambda: {("crm", "rows"): 2})
     return Metrics(PLAN, mirrors, "1.2.3", monotonic=monotonic)
 
 
@@ -268,6 +273,18 @@ def test_sizes_and_loads_of_batches_are_counted() -> None:
     assert value(metrics, "record_loads_total", origin="store") == 2
     assert value(metrics, "clock_stepped_back_total", source="erp", reason="origin") == 3
     assert value(metrics, "clock_stepped_back_total", source="erp", reason="own") == 0
+
+
+def test_what_is_read_again_is_counted_as_it_goes_on_and_what_fails_once() -> None:
+    metrics = made()
+    metrics(ResyncMoved("crm", "public.customer", "rows", 5, 9, read=5, gone=0))
+    metrics(ResyncMoved("crm", "public.customer", "missing", 9, 9, read=4, gone=2))
+    metrics(ResyncMoved("crm", "public.order", "failed", 0, 0, read=0, gone=0, problem="no"))
+    assert value(metrics, "resync_rows_total", source="crm") == 9
+    assert value(metrics, "resync_gone_total", source="crm") == 2
+    assert value(metrics, "resync_failures_total", source="crm") == 1
+    assert value(metrics, "resync_rows_total", source="erp") == 0
+    assert value(metrics, "resyncs", source="crm", state="rows") == 2
 
 
 def test_a_loop_is_counted_for_its_pair_whoever_began() -> None:

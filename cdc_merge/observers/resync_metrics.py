@@ -1,0 +1,38 @@
+"""What is told of tables that are read again: how much, and what could not be."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter
+
+from cdc_merge.model import ResyncMoved
+from cdc_merge.observers.labels import Labels
+
+FAILED: Final = "failed"
+
+
+class ResyncMetrics:
+    """Counters by source; each exists from the start."""
+
+    def __init__(self, prefix: str, labels: Labels, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str) -> Counter:
+            return Counter(prefix + name, text, ("source",), registry=registry)
+
+        self._rows = counter("resync_rows", "Rows that were read again beside the stream.")
+        self._gone = counter("resync_gone", "Records that were found to be gone when they were looked for.")
+        self._failures = counter("resync_failures", "Tables that could not be read again.")
+        self.follow(labels)
+
+    def follow(self, labels: Labels) -> None:
+        self._labels = labels
+        for source in labels.sources:
+            for counter in (self._rows, self._gone, self._failures):
+                counter.labels(source)
+
+    def moved(self, fact: ResyncMoved) -> None:
+        source = self._labels.source(fact.source)
+        self._rows.labels(source).inc(fact.read)
+        self._gone.labels(source).inc(fact.gone)
+        if fact.state == FAILED:
+            self._failures.labels(source).inc()
