@@ -8,13 +8,16 @@ import click
 
 from cdc_merge.cli.asking import reading_of
 from cdc_merge.cli.invocation import Invocation, print_json
+from cdc_merge.cli.record import show_history, show_record
 from cdc_merge.cli.tables import ABSENT, output_option, print_table, say, shown
 from cdc_merge.console.answers import conflict_document
 from cdc_merge.console.reading import Reading
 from cdc_merge.documents import Document, Fields, conflict_json, page_json
+from cdc_merge.errors import NotFound
 from cdc_merge.model import Conflict
 
 HEADINGS = ("ID", "STATUS", "SEVERITY", "ENTITY", "KEY", "FIELD", "KIND", "RAISED", "CANDIDATES")
+SEVERITIES = ("critical", "high", "medium", "low")
 PAGE = 500
 # What one list prints at most; more is for programs, which page.
 LARGEST_LIST = 10_000
@@ -33,7 +36,7 @@ def command() -> None:
 @click.option("--key", help="Only of this record.")
 @click.option("--field", help="Only of this field.")
 @click.option("--kind", help="Only of this kind, such as concurrent_update.")
-@click.option("--severity", type=click.Choice(["critical", "high", "medium", "low"]), help="Only of this severity.")
+@click.option("--severity", type=click.Choice(SEVERITIES), help="Only of this severity.")
 @click.option("--source", help="Only those that this source has a candidate in.")
 @click.option("--cursor", help="Go on after this conflict; the next_cursor of an earlier list.")
 @click.option("--limit", type=click.IntRange(1, LARGEST_LIST), default=LARGEST_LIST, show_default=True, help="At most.")
@@ -54,17 +57,43 @@ def list_conflicts(invocation: Invocation, /, cursor: str | None, limit: int, **
 
 
 @command.command("show")
-@click.argument("conflict_id", metavar="ID")
+@click.argument("conflict_id", metavar="[ID]", required=False)
+@click.option("--entity", help="Without an ID: the oldest open conflict of this entity.")
+@click.option("--severity", type=click.Choice(SEVERITIES), help="Without an ID: the oldest open one of this severity.")
+@click.option("--history", "with_history", is_flag=True, help="The record as well, and everything that happened to it.")
 @output_option
-@click.pass_obj
-def show_conflict(invocation: Invocation, conflict_id: str) -> None:
-    """One conflict in words: who wrote what, when, and what each had seen."""
-    document = conflict_document(reading_of(invocation), conflict_id)
+@click.pass_context
+def show_conflict(
+    context: click.Context, /, conflict_id: str | None, *, with_history: bool, **filters: str | None
+) -> None:
+    """One conflict in words: who wrote what, when, and what each had seen. Without an ID the oldest one that is open."""
+    invocation = context.find_object(Invocation)
+    assert invocation is not None
+    if invocation.as_json and with_history:
+        raise click.UsageError("--history is for people; programs ask cdc-merge record history.")
+    where = {name: wanted for name, wanted in filters.items() if wanted is not None}
+    if conflict_id is not None and where:
+        raise click.UsageError("An ID names one conflict; --entity and --severity are for when there is none.")
+    reading = reading_of(invocation)
+    document = conflict_document(reading, conflict_id or _oldest(reading, where))
     if invocation.as_json:
         print_json(document)
         return
     for line in in_words(document):
         say(line)
+    if with_history:
+        record = {"entity": document["entity"], "key": document["key"]}
+        for told in (show_record, show_history):
+            say("")
+            defaults = {name.name: None for name in told.params if name.expose_value}
+            context.invoke(told, **{**defaults, **record})
+
+
+def _oldest(reading: Reading, where: Mapping[str, str]) -> str:
+    found = reading.conflicts({"status": "open", **where}, None, 1).items
+    if not found:
+        raise NotFound("No open conflict matches.", hint="cdc-merge conflicts list shows those that are closed.")
+    return found[0].id
 
 
 def _listed(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from cdc_merge.config.load import load
 from cdc_merge.demo.servers import Server
 from tests.conftest import drop_slots
 from tests.observability.alerting import (
+    ROOT,
     RULES,
     Parsed,
     Receiver,
@@ -176,15 +178,17 @@ def three_clicks(console_url: str) -> None:
 
 
 def one_command(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    """From the labels of the alert to the conflicts, and from the key of one to its history, as the runbook says."""
+    """What stands in the alert, pasted as it is: the conflict, the record and its history. And the page that it names."""
     _, alert = scene.told("CdcMergeConflictStorm", entity="customer")
-    asked = ["conflicts", "list", "--status", "open", "--entity", alert["labels"]["entity"]]
-    assert run(["--config", str(scene.config), "--output", "json", *asked]) == 0
-    (conflict, *_) = json.loads(capsys.readouterr().out)["items"]
-    assert run(["--config", str(scene.config), "record", "history", conflict["entity"], conflict["key"]]) == 0
-    told = capsys.readouterr().out
-    assert f"crm{conflict['key']}" in told
-    assert f"erp{conflict['key']}" in told
+    program, *words = shlex.split(alert["annotations"]["command"])
+    assert program == "cdc-merge"
+    assert run(["--config", str(scene.config), *words]) == 0
+    conflict, record, history = re.split(r"\n\n(?=customer C|STAMP)", capsys.readouterr().out)
+    (key,) = re.findall(r"^customer (C\d+), phone: concurrent_update$", conflict, re.M)
+    assert f"wrote “crm{key}”" in conflict
+    assert re.search(rf"^phone +\S+ +crm{key} +erp{key}", record, re.M)
+    assert len(re.findall(rf"(?:crm|erp) +write .*same → (?:crm|erp){key}", history)) == 2
+    assert (ROOT / alert["annotations"]["runbook_url"]).is_file()
 
 
 def a_stopped_source(scene: Scene) -> None:

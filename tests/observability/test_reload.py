@@ -109,3 +109,13 @@ def test_sighup_reloads_a_running_process_and_the_log_says_so(place: Shop, tmp_p
             process.wait(30)
     (line,) = [line for line in log.read_text().splitlines() if "config_reload_failed" in line]
     assert "settle" in json.loads(line)["cdc_merge.problems"]
+
+
+def test_an_open_question_is_judged_again_by_the_reloaded_rules(place: Shop) -> None:
+    with watched(place) as (_, address):
+        open_id = place.differ(address, "C6")["id"]
+        place.write(rules=[{"name": "phones", "on": "customer.phone", "decide": {"auto": "latest"}}])
+        assert reload(address)[0] == 200
+        conflict = f"{address}/api/v1/conflicts/{open_id}"
+        wait_until(lambda: fetched(conflict)["status"] == "closed", "the rule answers what was open")
+        assert fetched(conflict)["resolution"] == "auto"

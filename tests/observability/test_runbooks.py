@@ -69,7 +69,7 @@ def test_every_command_of_a_page_exists_with_its_options(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["cdc-merge conflict list", "cdc-merge source list --all", "cdc-merge conflicts show", "cdc-merge source heal crm"],
+    ["cdc-merge conflict list", "cdc-merge source list --all", "cdc-merge conflicts show A B", "cdc-merge source heal crm"],
 )
 def test_a_command_that_does_not_exist_is_noticed(line: str) -> None:
     with pytest.raises(click.UsageError):
