@@ -21,7 +21,8 @@ def each_server(request: pytest.FixtureRequest, server_directory: Path) -> Itera
     version: str = request.param
     if installed(version) is None:
         pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
-    with start_server(server_directory / f"each{version}", settings=FAST, version=version) as server:
+    settings = FAST | {"max_prepared_transactions": "5"}
+    with start_server(server_directory / f"each{version}", settings=settings, version=version) as server:
         yield server
 
 

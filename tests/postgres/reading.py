@@ -11,6 +11,7 @@ from typing import Any, Self
 import psycopg
 
 from cdc_merge.model import (
+    UNCHANGED,
     Delivery,
     Fact,
     Idle,
@@ -178,7 +179,7 @@ def _apply(rows: dict[Any, dict[str, Any]], change: RowChange, key: str) -> None
         assert new is not None
         before = rows.pop((old or new)[key])
         assert old is None or not change.old_is_full or {name: before[name] for name in old} == old
-        rows[new[key]] = before | new
+        rows[new[key]] = before | {name: cell for name, cell in new.items() if cell is not UNCHANGED}
     elif change.operation == "delete":
         assert old is not None
         del rows[old[key]]
