@@ -18,6 +18,7 @@ from cdc_merge.model import (
     Fact,
     Figures,
     Missing,
+    Place,
     Position,
     RecordKey,
     SourceStatus,
@@ -99,6 +100,10 @@ class StoreTransaction(Protocol):
     def append(self, changes: Iterable[Change]) -> set[RecordKey]:
         """Add changes to the log. A change whose (record, place) is there already is dropped; the smaller stamp stays.
         The records to which that happened."""
+        ...
+
+    def stamps_of(self, key: RecordKey, places: Iterable[Place]) -> Sequence[Stamp]:
+        """The stamps of the record's changes at these places, as far as the log has them."""
         ...
 
     def root(self, key: RecordKey) -> Base | None:

@@ -49,6 +49,11 @@ def marks(messages: Iterable[Message]) -> Marks:
     return found
 
 
+def names_writes(messages: Iterable[Message]) -> bool:
+    """Whether it is our own write-back, which names the writes that it brings."""
+    return any(message.prefix == APPLY_PREFIX for message in messages)
+
+
 def copy_of(said: Marks, origin: str | None, table: TableMap, actor: str | None) -> Copy | None:
     """The mark of a change of this table by this actor; None for a genuine edit."""
     if said.copy is not None:

@@ -102,6 +102,10 @@ class MemoryTransaction:
                 trail[change.place] = change
         return repeated
 
+    def stamps_of(self, key: RecordKey, places: Iterable[Place]) -> list[Stamp]:
+        trail = self._trail(key)
+        return [trail[place].stamp for place in places if place in trail]
+
     def root(self, key: RecordKey) -> Base | None:
         return self._slots(key).get(ROOT_SLOT)
 

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any, Final
 
 from cdc_merge.errors import NotFound, StoreUnavailable
-from cdc_merge.model import Base, Change, Conflict, Figures, Missing, Position, RecordKey, Stamp
+from cdc_merge.model import Base, Change, Conflict, Figures, Missing, Place, Position, RecordKey, Stamp
 from cdc_merge.orders import SourceOrders
 from cdc_merge.ports import NO_DIGESTS, NOTHING_FOLDED
 from cdc_merge.stores.encoding import decode_conflict, encode_conflict
@@ -67,6 +67,9 @@ class SqliteTransaction:
     ) -> Mapping[RecordKey, list[Change]]:
         found = self._log.histories(keys, self._bases.floors(after))
         return {key: later_than(after.get(key), changes) for key, changes in found.items()} if after else found
+
+    def stamps_of(self, key: RecordKey, places: Iterable[Place]) -> list[Stamp]:
+        return [change.stamp for place in places if (change := self._log.at(key, place)) is not None]
 
     def open_conflicts(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Conflict]]:
         return {

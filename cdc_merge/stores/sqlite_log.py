@@ -161,6 +161,15 @@ class HistoryLog:
         found = tails(self._cursor, heads, floors) if floors else trails(self._cursor, heads)
         return {record: [] for record in wanted} | found
 
+    def at(self, key: RecordKey, place: Place) -> Change | None:
+        """The record's change at a place, looked for along its trail."""
+        found, scope = self.number_of(key), self._known.scopes.get((place.system, place.timeline, place.table))
+        if found is None or scope is None:
+            return None
+        where = {"head": found[1], "scope": scope.id, "lsn": signed(place.lsn), "ordinal": place.ordinal}
+        stored = self._cursor.execute(SQL["find_place"], where).fetchone()
+        return None if stored is None else decode_change(stored[2], key, stored[1], place)
+
     def number_of(self, key: RecordKey) -> tuple[int, int] | None:
         """A record's id and its newest entry; None when nothing is known about it."""
         return self._known.records.get(key) or self._find(key)

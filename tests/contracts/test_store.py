@@ -226,6 +226,18 @@ def test_any_text_is_a_key(store: Store, key: str) -> None:
     assert [each.stamp.wall_us for each in store.history(record)] == [1]
 
 
+def test_the_stamps_of_a_records_changes_are_found_by_place(store: Store) -> None:
+    old, new, other = change(A, 1, lsn=5), change(A, 9, lsn=6), change(B, 3, lsn=7)
+    append(store, old, other)
+    with store.transaction() as batch:
+        batch.append([new])
+        nowhere = old.place._replace(lsn=4)
+        foreign = old.place._replace(system="none")
+        places = [new.place, nowhere, old.place, other.place, foreign]
+        assert list(batch.stamps_of(A, places)) == [new.stamp, old.stamp]
+        assert list(batch.stamps_of(RecordKey("customer", "none"), [old.place])) == []
+
+
 def test_ten_thousand_changes_are_one_batch(store: Store) -> None:
     records = [RecordKey("customer", f"C{number}") for number in range(1000)]
     append(store, *(change(records[number % 1000], number) for number in range(10_000)))
