@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from cdc_merge.clock import tick
+from cdc_merge.clock import received, tick
 from cdc_merge.mapping.changes import Mapped, Mapper, Truncated
 from cdc_merge.mapping.columns import Shape
 from cdc_merge.mapping.heartbeats import Beat, Pulse, beats_in
@@ -76,8 +76,10 @@ PIECE_ROWS = 8_000
 
 
 def is_large(delivery: Delivery) -> bool:
-    """It does not fit into memory once it is mapped and merged."""
-    return isinstance(delivery, Transaction) and len(delivery.changes) > LARGE_ROWS
+    """It may not fit into memory once it is mapped and merged: it has very many rows, or empties a table."""
+    if not isinstance(delivery, Transaction):
+        return False
+    return len(delivery.changes) > LARGE_ROWS or any(change.operation == TRUNCATE for change in delivery.changes)
 
 
 class Intake:
@@ -134,7 +136,7 @@ class Intake:
         if isinstance(delivery, SnapshotBegan):
             return self._snapshot_began(delivery, tx, now_us)
         if isinstance(delivery, SnapshotDone):
-            return self._snapshot_done(delivery)
+            return self._snapshot_done(delivery, now_us)
         assert self.position is not None, "a table of a copy ended before it began"
         self.position = self.position._replace(copied=(*self.position.copied, delivery.table))
         return Taken()
@@ -142,10 +144,7 @@ class Intake:
     def _transaction(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Taken:
         if self._is_repeated(delivery):
             return Taken()
-        if delivery.ticks:
-            mapped = self.mapper.told(delivery, self.clock, now_us)
-        else:
-            mapped = self.mapper.transaction(delivery, self.clock, now_us, self._known(delivery.changes, tx))
+        mapped = self._told(delivery, now_us) if delivery.ticks else self._shown(delivery, tx, now_us)
         self._save_identities(mapped, tx)
         self._passed(delivery, mapped, now_us)
         return Taken(
@@ -158,6 +157,21 @@ class Intake:
             shapes=mapped.shapes,
             beats=tuple((beat, self._pulse.lost_before(beat)) for beat in beats_in(delivery.messages, self.slot)),
         )
+
+    def _told(self, delivery: Transaction, now_us: int) -> Mapped:
+        return self.mapper.told(delivery, self.clock, now_us)
+
+    def _shown(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Mapped:
+        """The transaction mapped. Where it names writes that the source holds from now on, its clock is not earlier than they are."""
+        known = self._known(delivery.changes, tx)
+        mapped = self.mapper.transaction(delivery, self.clock, now_us, known)
+        named = [(change, change.copy.of) for change in mapped.changes if change.copy is not None and change.copy.of]
+        stamps = [at for change, of in named for at in tx.stamps_of(RecordKey(change.entity, change.key), of)]
+        clock = received(self.clock, max(stamps, default=self.clock))
+        if clock == self.clock:
+            return mapped
+        again = self.mapper.transaction(delivery, clock, now_us, known)
+        return again._replace(shapes=mapped.shapes, parked=mapped.parked)
 
     def _large(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Iterator[Taken]:
         if self._is_repeated(delivery):
@@ -236,10 +250,11 @@ class Intake:
         self._copied.update(change.entity for change in mapped.changes)
         return Taken(mapped.changes, (), mapped.parked, shapes=mapped.shapes)
 
-    def _snapshot_done(self, delivery: SnapshotDone) -> Taken:
+    def _snapshot_done(self, delivery: SnapshotDone, now_us: int) -> Taken:
         assert self.position is not None, "a first copy ended before it began"
         self.position = self.position._replace(lsn=delivery.lsn, snapshot="done", copied=())
         self.resyncs.is_held = False
+        self.resyncs.unfinished(delivery.unfinished, self.clock, now_us)
         if self._began is not None:
             self.passed_us = max(self.passed_us, self._began.at_us)
         return Taken()

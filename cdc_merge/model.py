@@ -228,10 +228,12 @@ class SnapshotTable(NamedTuple):
 
 
 class SnapshotDone(NamedTuple):
-    """The copy is complete; the stream follows from `lsn`."""
+    """The copy is over; the stream follows from `lsn`. `unfinished` are tables that an interrupted copy did not finish:
+    its moment is gone with the session that exported it, so they are to be read beside the stream."""
 
     source: str
     lsn: int
+    unfinished: tuple[str, ...] = ()
 
 
 class RowsRead(NamedTuple):

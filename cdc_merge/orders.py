@@ -17,6 +17,7 @@ FAILED: Final = "failed"
 PHASES: Final = (ROWS, MISSING, FAILED)
 
 ASKED: Final = "asked"
+INTERRUPTED: Final = "copy_interrupted"
 
 
 class RowsWanted(NamedTuple):
@@ -32,7 +33,7 @@ class RowsWanted(NamedTuple):
 
 class Resync(NamedTuple):
     """A resync that is not over. `since` is the source's clock at its beginning: records that it has told of later need
-    not be looked for. `cause` is `asked`, or the problem for which a position was lost.
+    not be looked for. `cause` is `asked`, `copy_interrupted`, or the problem for which a position was lost.
 
     `phase` is rows, missing or failed (then `problem` says why). `after`: the last row that was read. `entity`,
     `scanned`: where looking for what is missing stands. `keys`: only these records. `gone` of them are not there.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
@@ -23,12 +23,16 @@ from cdc_merge.decision.rules import duplicate
 from cdc_merge.decision.rules.rulebook import armed, rulebooks
 from cdc_merge.duplicates import Duplicates
 from cdc_merge.intake import Absent, Intake, Taken, carried, is_large, truncations
+from cdc_merge.mapping.actors import names_writes
+from cdc_merge.mapping.changes import Truncated
 from cdc_merge.merge.moves import came_from, destinations
 from cdc_merge.merge.record import PRESENT, Record
 from cdc_merge.model import (
+    DELETE,
     INSERT,
     SNAPSHOT,
     UNKNOWN,
+    UPDATE,
     BatchMerged,
     Change,
     ClockCut,
@@ -44,6 +48,7 @@ from cdc_merge.model import (
     Question,
     RecordKey,
     SnapshotRows,
+    Stamp,
     Transaction,
 )
 from cdc_merge.orders import NO_ORDERS
@@ -400,6 +405,7 @@ class Batch:
         self.merges: Counter[tuple[str, str, str, str]] = Counter()
         self.late = 0
         self.moved: list[Conflict] = []
+        self._emptied: list[tuple[RecordKey, Stamp]] = []
         self.beats: list[tuple[str, int, int]] = []
 
     def take(self, intake: Intake, deliveries: Sequence[Delivery], tx: StoreTransaction) -> None:
@@ -407,12 +413,15 @@ class Batch:
         started = perf_counter()
         for delivery in deliveries:
             before = self.changes.total()
+            if isinstance(delivery, Transaction) and names_writes(delivery.messages):
+                self.fold(tx)  # it may name a write of this batch
             for taken in intake.pieces(delivery, tx, self._now_us):
                 if taken.void:
                     self._pipeline.records.forget(taken.void, tx)
                 self._add(intake, taken, tx)
                 if taken.is_piece:
                     self._settle_piece(tx)
+            self._settle_emptied(tx)
             if isinstance(delivery, Transaction) and self.changes.total() > before:
                 self._count(intake.source, delivery)
         if any(isinstance(delivery, SnapshotRows) for delivery in deliveries):
@@ -443,15 +452,40 @@ class Batch:
             changes = tuple(self._carried(intake.source, change, taken.carried, tx) for change in changes)
         # What the source held before the transaction is gone; rows that it entered afterwards are among its changes.
         for truncated in taken.truncated:
-            self.fold(tx)
-            keys = self._pipeline.held_keys(truncated.entity, intake.source, tx)
-            self._pending.extend(truncations(truncated, keys, taken.committed_us))
-            self.changes[(intake.source, truncated.entity, "truncate")] += 1
+            self._empty(intake.source, truncated, taken.committed_us, tx)
+        if intake.resyncs.unnamed_entities:
+            changes = self._named(intake, changes, tx)
         if taken.absent is not None:
             changes = (*changes, *self._gone(intake, taken.absent, tx))
         self._pending.extend(changes)
         self.facts.extend(loop for change in changes if (loop := self._pipeline.loops.note(change)) is not None)
         self.changes.update([(intake.source, change.entity, change.row) for change in changes])
+
+    def _empty(self, source: str, truncated: Truncated, committed_us: int, tx: StoreTransaction) -> None:
+        """The records go to the log a page at a time; what that means is asked when the transaction is over."""
+        self.fold(tx)
+        held = self._pipeline.held_keys(truncated.entity, source, tx)
+        while keys := list(islice(held, PAGE)):
+            self._pending.extend(truncations(truncated, keys, committed_us))
+            self._emptied += [(RecordKey(truncated.entity, key), truncated.stamp) for key in keys]
+            self._lay_down(tx)
+        self.changes[(source, truncated.entity, "truncate")] += 1
+
+    def _named(self, intake: Intake, changes: Sequence[Change], tx: StoreTransaction) -> tuple[Change, ...]:
+        """Without the updates and deletes of rows that the unfinished copy has not named: what they come to, the piece
+        that names the row will say. Taken alone, an update would be a delta to nobody knows what."""
+        self.fold(tx)
+        entities, records = intake.resyncs.unnamed_entities, self._pipeline.records
+        late = [c for c in changes if c.row in (UPDATE, DELETE) and c.entity in entities and c.moved_to is None]
+        records.load([RecordKey(change.entity, change.key) for change in late], tx)
+        came = {(change.entity, change.key) for change in changes if change.row not in (UPDATE, DELETE)}
+        unnamed = {
+            (c.entity, c.key)
+            for c in late
+            if intake.source not in records.get(RecordKey(c.entity, c.key)).record.rows
+            and (c.entity, c.key) not in came
+        }
+        return tuple(c for c in changes if c.row not in (UPDATE, DELETE) or (c.entity, c.key) not in unnamed)
 
     def _gone(self, intake: Intake, absent: Absent, tx: StoreTransaction) -> list[Change]:
         """The ends of the rows that a source was asked for and does not hold any more."""
@@ -520,9 +554,24 @@ class Batch:
         tx.save_conflicts(moved)
         pipeline.note(moved)
         self.moved += moved
+        self._lay_down(tx)
+
+    def _lay_down(self, tx: StoreTransaction) -> None:
+        """What was taken is in the log, and its records need not be in memory."""
+        self.fold(tx)
         self.count()
-        pipeline.records.begin()
-        pipeline.records.shrink()
+        self._pipeline.records.begin()
+        self._pipeline.records.shrink()
+
+    def _settle_emptied(self, tx: StoreTransaction) -> None:
+        """The records of emptied tables to which the transaction did nothing afterwards; the others were settled then."""
+        emptied, self._emptied = self._emptied, []
+        records = self._pipeline.records
+        for start in range(0, len(emptied), PAGE):
+            page = dict(emptied[start : start + PAGE])
+            records.load(page, tx)
+            records.touch([key for key, stamp in page.items() if records.get(key).record.last == stamp], tx)
+            self._settle_piece(tx)
 
     def count(self) -> None:
         """Take over what the records counted."""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from cdc_merge.errors import NotFound, SourceRefused
 from cdc_merge.mapping.keys import key_parts
 from cdc_merge.model import RowsRead, Stamp
-from cdc_merge.orders import ASKED, FAILED, MISSING, NO_ORDERS, ROWS, Resync, RowsWanted, SourceOrders
+from cdc_merge.orders import ASKED, FAILED, INTERRUPTED, MISSING, NO_ORDERS, ROWS, Resync, RowsWanted, SourceOrders
 from cdc_merge.plan import TableMap
 
 LOOKED_FOR: Final = 500  # keys in one request; with composite keys far below the 65,535 parameters of a statement
@@ -82,6 +82,17 @@ class Resyncs:
         resyncs = [self._whole(table, clock, now_us, cause)._replace(phase=MISSING) for table in self._tables]
         self._looked_for = ()
         self.change(self.orders._replace(accepts_loss=False, resyncs=tuple(resyncs)))
+
+    def unfinished(self, tables: Iterable[str], clock: Stamp, now_us: int) -> None:
+        """Tables that an interrupted first copy did not finish are read beside the stream."""
+        resyncs = [self._whole(table, clock, now_us, INTERRUPTED) for table in tables if table in self._tables]
+        self.change(self.orders._replace(resyncs=(*self.orders.resyncs, *resyncs)))
+
+    @property
+    def unnamed_entities(self) -> frozenset[str]:
+        """Entities of which rows may be known to nobody yet, since their first copy was interrupted."""
+        unfinished = [r for r in self.orders.resyncs if r.cause == INTERRUPTED and r.phase != MISSING]
+        return frozenset(mapped.entity for resync in unfinished for mapped in self._tables[resync.table])
 
     # ---------------------------------------------------------------- what is done next
 

@@ -43,6 +43,7 @@ class Copying:
         self._exchange = exchange
         self._now_us = now_us
         self._has_failed = threading.Event()
+        self._finishing = threading.Lock()
         self._waiting: deque[TableFacts] = deque()
 
     def run(self, snapshot: str, began: SnapshotBegan, workers: int) -> None:
@@ -99,7 +100,11 @@ class Copying:
             self._exchange.deliver(SnapshotRows(self._source, tuple(rows)), len(rows), size)
             self._exchange.last_message_us = self._now_us()
             self._exchange.wake()
-        self._exchange.deliver(SnapshotTable(self._source, table.table))
+        with self._finishing:
+            self._exchange.deliver(SnapshotTable(self._source, table.table))
+            begun = self._exchange.delivered
+            assert begun is not None, "a copy begins at a position"
+            self._exchange.delivered = begun._replace(copied=(*begun.copied, table.table))
 
     def _wait_for_space(self) -> None:
         while not self._exchange.queue.wait_for_space(SPACE_WAIT_S):

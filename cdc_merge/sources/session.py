@@ -1,7 +1,8 @@
 """One connection's life to a Postgres source: check, first copy where none is on disk, then the stream until it ends.
 
 Rules
-- Nothing is created before every check has passed; a slot that we created is dropped again when its first copy fails.
+- Nothing is created before every check has passed; a slot that we created is dropped again when its first copy fails
+  before any table was finished, else the copy goes on with the others.
 - A position on disk is compared with server and slot before the stream starts, and with the slot once more after: a
   slot that was recreated, advanced or lost is refused by name, never followed in silence.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cdc_merge.errors import CdcMergeError, SourceRefused, SourceUnavailable
-from cdc_merge.model import Parked, Position, SnapshotBegan
+from cdc_merge.model import Parked, Position, SnapshotBegan, SnapshotDone
 from cdc_merge.sources.catalog import Catalog
 from cdc_merge.sources.copying import Copying, Stopped
 from cdc_merge.sources.exchange import Exchange
@@ -90,7 +91,7 @@ class Session:
         settings = self._settings
         server = sender.identify()
         lost = self._lost(watch, server)
-        position = self._exchange.delivered
+        position = self._resumed(watch, server, self._exchange.delivered)
         is_first = position is None or position.is_copying
         needs_copy = lost is not None or (settings.snapshot == "initial" and is_first)
         self._check_catalog(watch, _BLOCKING_FIRST_COPY if needs_copy else _BLOCKING)
@@ -119,6 +120,26 @@ class Session:
                 raise
             return refused.problem
         return None
+
+    def _resumed(self, watch: Watch, server: Server, position: Position | None) -> Position | None:
+        """A first copy that was interrupted goes on when its slot still has everything since and some table was finished:
+        these are kept, and the others are read beside the stream. Their moment is gone, it ended with its session."""
+        settings, exchange = self._settings, self._exchange
+        if position is None or position.snapshot != "running" or not position.copied:
+            return position
+        try:
+            check_server(settings.name, position, server)
+            health = watch.health()
+            check_slot(settings.name, settings.slot, health.slot, position.lsn)
+        except SourceRefused:
+            return position
+        unfinished = tuple(table for table in settings.tables if table not in position.copied)
+        exchange.deliver(SnapshotDone(settings.name, position.lsn, unfinished))
+        exchange.wake()
+        # How the publication was when the copy began is not known: what it is now is what is compared with from here on.
+        exchange.delivered = position._replace(snapshot="done", copied=(), membership=health.membership)
+        exchange.received_lsn = position.lsn
+        return exchange.delivered
 
     def may_copy(self, refused: SourceRefused) -> bool:
         """Whether the refusal of a stream is followed by a new copy."""
@@ -195,7 +216,8 @@ class Session:
             )
             copying.run(created.snapshot, began, settings.snapshot_workers)
         except BaseException:
-            self._drop_again()
+            if lost is not None or not exchange.delivered.copied:
+                self._drop_again()
             raise
         exchange.lost, exchange.accepts_loss = None, False
         return begun._replace(snapshot="done", membership=membership)

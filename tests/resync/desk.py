@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -139,7 +138,9 @@ class Desk:
         live.write_text(text)
         environment = {**os.environ} | ({"CDC_MERGE_TOKEN": token} if token else {})
         command = [*COMMAND, "--config", str(live), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120, check=False
+        )
 
     def source(self, name: str) -> Document:
         return next(each for each in self.ask("/api/v1/sources")["items"] if each["name"] == name)

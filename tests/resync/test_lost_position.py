@@ -61,7 +61,9 @@ def as_in_the_database(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("how", [*LOSSES])
-def test_by_default_a_source_whose_position_was_lost_stops_until_it_is_told_to_be_copied_anew(desk: Make, how: str) -> None:
+def test_by_default_a_source_whose_position_was_lost_stops_until_it_is_told_to_be_copied_anew(
+    desk: Make, how: str
+) -> None:
     it = copied(desk(C1, MORE))
     lose(it, LOSSES[how])
     run(it.dsns["erp"], "DELETE FROM customer WHERE no = 'C2'")
@@ -155,10 +157,17 @@ def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(desk:
         slot = it.slot("crm")
         confirmed = "SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = '{}'"
         at = mark(second_server.dsn())
-        wait_for(lambda: run(second_server.dsn(), confirmed.format(slot))[0][0] >= at, "the new server was confirmed to")
+        wait_for(
+            lambda: run(second_server.dsn(), confirmed.format(slot))[0][0] >= at, "the new server was confirmed to"
+        )
     finally:
         it.end()
-        run(second_server.dsn(), f"SELECT pg_drop_replication_slot('{it.slot('crm')}')", "DROP TABLE customer", "DROP PUBLICATION cdc_merge")
+        run(
+            second_server.dsn(),
+            f"SELECT pg_drop_replication_slot('{it.slot('crm')}')",
+            "DROP TABLE customer",
+            "DROP PUBLICATION cdc_merge",
+        )
 
 
 def test_a_failover_to_a_server_that_never_had_what_was_read_is_named_and_copied(

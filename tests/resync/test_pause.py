@@ -70,7 +70,9 @@ def test_what_the_slot_of_a_paused_source_keeps_is_still_told(desk: Make) -> Non
     assert source["slot"]["active"] is False
     assert source["slot"]["wal_status"] == "reserved"
     assert source["lag_bytes"] > 2_000_000
-    told = [line for line in it.metrics().splitlines() if line.startswith('cdc_merge_slot_retained_bytes{source="crm"}')]
+    told = [
+        line for line in it.metrics().splitlines() if line.startswith('cdc_merge_slot_retained_bytes{source="crm"}')
+    ]
     assert float(told[0].split()[-1]) > before + 2_000_000
     assert 'cdc_merge_source_state{source="crm",state="paused"} 1.0' in it.metrics()
 

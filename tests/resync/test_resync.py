@@ -42,11 +42,16 @@ def writers(dsn: str, count: int) -> Iterator[list[int]]:
         with psycopg.connect(dsn, autocommit=True) as connection:
             while not over.is_set():
                 n = done[0] = done[0] + 1
-                connection.execute("UPDATE customer SET points = points - 1, name = %s WHERE no = %s", [f"w{n}", f"C{n % count + 1}"])
+                connection.execute(
+                    "UPDATE customer SET points = points - 1, name = %s WHERE no = %s", [f"w{n}", f"C{n % count + 1}"]
+                )
                 if n % 7 == 0:
                     connection.execute("DELETE FROM customer WHERE no = %s", [f"C{n * 13 % count + 1}"])
                 if n % 5 == 0:
-                    connection.execute("INSERT INTO customer VALUES (%s, 'new', '2', 1) ON CONFLICT DO NOTHING", [f"C{n * 13 % count + 1}"])
+                    connection.execute(
+                        "INSERT INTO customer VALUES (%s, 'new', '2', 1) ON CONFLICT DO NOTHING",
+                        [f"C{n * 13 % count + 1}"],
+                    )
                 if n % 11 == 0:
                     connection.execute("UPDATE customer SET note = %s WHERE no = %s", [f"{n}", f"C{n * 3 % count + 1}"])
 
@@ -101,7 +106,9 @@ def test_a_row_that_is_gone_ends_and_one_that_nobody_had_told_of_is_there(desk: 
     gone = "INSERT INTO customer VALUES ('C2', 'only here', '5', 1)"
     run(it.dsns["crm"], gone)
     it.until_level()
-    behind_the_readers_back(it.dsns["crm"], "DELETE FROM customer WHERE no = 'C2'", "INSERT INTO customer VALUES ('C3', 'c', '3', 3)")
+    behind_the_readers_back(
+        it.dsns["crm"], "DELETE FROM customer WHERE no = 'C2'", "INSERT INTO customer VALUES ('C3', 'c', '3', 3)"
+    )
     resync(it)
     assert it.record("C2")["deleted"] is True
     assert it.record("C2")["sources"]["crm"]["presence"] == "deleted"
@@ -112,7 +119,9 @@ def test_a_row_that_is_gone_ends_and_one_that_nobody_had_told_of_is_there(desk: 
 
 def test_only_the_record_that_was_asked_for_is_read_again(desk: Make) -> None:
     it = copied(desk(MANY.format(3)))
-    behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '9' WHERE no <> 'C3'", "DELETE FROM customer WHERE no = 'C3'")
+    behind_the_readers_back(
+        it.dsns["crm"], "UPDATE customer SET phone = '9' WHERE no <> 'C3'", "DELETE FROM customer WHERE no = 'C3'"
+    )
     resync(it, key="C2")
     assert [it.held(key, "crm")["phone"] for key in ("C1", "C2")] == ["1", "9"]
     assert it.record("C3")["sources"]["crm"]["presence"] == "present"
@@ -125,7 +134,9 @@ def test_views_are_the_database_when_it_is_written_to_all_the_while(desk: Make, 
     rows = 6000
     it = copied(desk(f"ALTER TABLE customer REPLICA IDENTITY {identity}", MANY.format(rows)))
     dsn = it.dsns["crm"]
-    behind_the_readers_back(dsn, "UPDATE customer SET phone = '8' WHERE no LIKE '%1'", "DELETE FROM customer WHERE no LIKE '%77'")
+    behind_the_readers_back(
+        dsn, "UPDATE customer SET phone = '8' WHERE no LIKE '%1'", "DELETE FROM customer WHERE no LIKE '%77'"
+    )
     with writers(dsn, rows) as done:
         wait_for(lambda: done[0] > 100, "people were writing")
         resync(it)
@@ -140,7 +151,9 @@ def test_views_are_the_database_when_it_is_written_to_all_the_while(desk: Make, 
 def test_a_resync_that_is_killed_goes_on_behind_its_last_piece(desk: Make) -> None:
     rows = 30_000
     it = copied(desk(MANY.format(rows)))
-    behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '8'", "DELETE FROM customer WHERE no LIKE '%77'")
+    behind_the_readers_back(
+        it.dsns["crm"], "UPDATE customer SET phone = '8'", "DELETE FROM customer WHERE no LIKE '%77'"
+    )
     it.told("/api/v1/sources/crm/resync", {"table": "public.customer"})
     it.until(lambda: _rows(it) > 2000, "some pieces were on disk")
     it.end(signal.SIGKILL)
@@ -197,7 +210,9 @@ def test_a_table_that_may_not_be_read_fails_the_resync_and_not_the_stream(desk: 
         copied(it)
         run(dsn, "REVOKE SELECT ON customer FROM reader_resync")
         it.told("/api/v1/sources/crm/resync")
-        failed = it.until(lambda: [r for r in it.source("crm")["resyncs"] if r["state"] == "failed"], "the resync failed")
+        failed = it.until(
+            lambda: [r for r in it.source("crm")["resyncs"] if r["state"] == "failed"], "the resync failed"
+        )
         assert "permission denied" in failed[0]["problem"]
         run(dsn, "INSERT INTO customer VALUES ('C2', 'n', '1', 10)")
         it.until_level()
@@ -206,24 +221,41 @@ def test_a_table_that_may_not_be_read_fails_the_resync_and_not_the_stream(desk: 
         resync(it)
     finally:
         it.end()
-        run(dsn, f"SELECT pg_drop_replication_slot('{it.slot('crm')}')", "DROP OWNED BY reader_resync", "DROP ROLE reader_resync")
+        run(
+            dsn,
+            f"SELECT pg_drop_replication_slot('{it.slot('crm')}')",
+            "DROP OWNED BY reader_resync",
+            "DROP ROLE reader_resync",
+        )
 
 
 def test_row_security_makes_a_resync_fail_and_ends_no_row(desk: Make) -> None:
     it = desk(C1)
     dsn = it.dsns["crm"]
-    run(dsn, "DROP ROLE IF EXISTS reader_rls", "CREATE ROLE reader_rls LOGIN REPLICATION", "GRANT SELECT ON customer TO reader_rls")
+    run(
+        dsn,
+        "DROP ROLE IF EXISTS reader_rls",
+        "CREATE ROLE reader_rls LOGIN REPLICATION",
+        "GRANT SELECT ON customer TO reader_rls",
+    )
     try:
         it.dsns = {"crm": f"{dsn} user=reader_rls", "erp": it.dsns["erp"]}  # type: ignore[assignment]
         copied(it)
         run(dsn, "ALTER TABLE customer ENABLE ROW LEVEL SECURITY")
         it.told("/api/v1/sources/crm/resync")
-        failed = it.until(lambda: [r for r in it.source("crm")["resyncs"] if r["state"] == "failed"], "the resync failed")
+        failed = it.until(
+            lambda: [r for r in it.source("crm")["resyncs"] if r["state"] == "failed"], "the resync failed"
+        )
         assert "row-level security" in failed[0]["problem"]
         assert it.record("C1")["sources"]["crm"]["presence"] == "present"
     finally:
         it.end()
-        run(dsn, f"SELECT pg_drop_replication_slot('{it.slot('crm')}')", "DROP OWNED BY reader_rls", "DROP ROLE reader_rls")
+        run(
+            dsn,
+            f"SELECT pg_drop_replication_slot('{it.slot('crm')}')",
+            "DROP OWNED BY reader_rls",
+            "DROP ROLE reader_rls",
+        )
 
 
 def test_a_transaction_that_is_logged_but_not_yet_visible_is_not_taken_back(desk: Make) -> None:
