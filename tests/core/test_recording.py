@@ -52,7 +52,7 @@ def test_a_story_is_the_same_on_every_server_version() -> None:
     by_story = defaultdict(list)
     for path in RECORDINGS:
         by_story[path.stem.partition("-")[0]].append(shown(replay(path)))
-    assert set(by_story) == {"rows", "toast", "keys", "rest"}
+    assert set(by_story) == {"rows", "toast", "keys", "rest", "forms", "prepared", "leaves", "root"}
     for versions in by_story.values():
         assert len(versions) == 3
         assert versions[0] == versions[1] == versions[2]
@@ -117,6 +117,52 @@ def test_truncate_message_and_a_changed_table_come_in_order() -> None:
     names = [column.name for column in altered.changes[0].relation.columns]
     assert "name" not in names
     assert names[-1] == "added"
+
+
+def told(story_name: str) -> list[list[tuple[str, str]]]:
+    changes = [each.changes for each in story(story_name, "18")]
+    return [
+        [(change.operation, change.relation.table.removeprefix("public.")) for change in some]
+        for some in changes
+        if some
+    ]
+
+
+def test_an_identity_by_index_shows_its_own_columns_as_the_old_row() -> None:
+    by_index = [c for each in story("forms", "18") for c in each.changes if c.relation.name == "by_index"]
+    assert [change.old for change in by_index] == [None, None, (None, b"a", None), (None, b"b", None)]
+    assert {change.relation.identity for change in by_index} == {"i"}
+    assert [column.name for column in by_index[0].relation.columns if column.is_identity] == ["code"]
+
+
+def test_a_generated_column_is_not_sent_and_a_table_without_identity_has_inserts() -> None:
+    changes = [change for each in story("forms", "18") for change in each.changes]
+    made = [change.new for change in changes if change.relation.name == "made"]
+    assert made == [(b"1", b"10"), (b"1", b"11")]
+    (unidentified,) = [change for change in changes if change.relation.name == "by_nothing"]
+    assert (unidentified.relation.identity, unidentified.new) == ("n", (b"1",))
+    assert ("truncate", "child") in [pair for some in told("forms") for pair in some]
+    assert not [change for change in changes if b"gone" in (change.new or ())]
+
+
+def test_a_prepared_transaction_comes_at_its_commit_and_one_rolled_back_never() -> None:
+    names = [(change.new or ())[1] for each in story("prepared", "18") for change in each.changes]
+    assert names == [b"before", b"later"]
+
+
+def test_partitions_are_told_by_leaf_or_by_root() -> None:
+    assert told("leaves") == [
+        [("insert", "parts_low")],
+        [("delete", "parts_low"), ("insert", "parts_high")],
+        [("truncate", "parts_high")],
+        [("truncate", "parts_low"), ("truncate", "parts_high")],
+    ]
+    # A row that moves to another partition is a delete and an insert, also where the root's name is shown.
+    assert told("root") == [
+        [("insert", "parts")],
+        [("delete", "parts"), ("insert", "parts")],
+        [("truncate", "parts")],
+    ]
 
 
 def test_a_position_skips_what_it_covers_and_nothing_more() -> None:

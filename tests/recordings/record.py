@@ -38,6 +38,13 @@ ALTER TABLE by_row REPLICA IDENTITY FULL;
 CREATE PUBLICATION story FOR ALL TABLES;
 """
 
+PARTITIONED = (
+    "CREATE TABLE parts (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)",
+    "CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (100)",
+    "CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM (100) TO (200)",
+)
+MOVED = ("INSERT INTO parts VALUES (1, 'low')", "UPDATE parts SET id = 150", "TRUNCATE parts_high", "TRUNCATE parts")
+
 STORIES: dict[str, Sequence[str]] = {
     "rows": (
         "INSERT INTO by_key VALUES (1, 'Wang', NULL, 'calm', '138', 12.50, '{a,\"b c\",NULL}'), "
@@ -74,6 +81,32 @@ STORIES: dict[str, Sequence[str]] = {
         "ALTER TABLE by_key ADD added int; ALTER TABLE by_key DROP name",
         "INSERT INTO by_key (id, added) VALUES (4, 5)",
     ),
+    "forms": (
+        "CREATE TABLE by_index (id int PRIMARY KEY, code text NOT NULL UNIQUE, note text)",
+        "ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_code_key",
+        "CREATE TABLE by_nothing (id int PRIMARY KEY)",
+        "ALTER TABLE by_nothing REPLICA IDENTITY NOTHING",
+        "CREATE TABLE made (id int PRIMARY KEY, net int, gross int GENERATED ALWAYS AS (net * 2) STORED)",
+        "CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES by_key)",
+        "INSERT INTO by_index VALUES (1, 'a', 'n')",
+        "UPDATE by_index SET note = 'm'",
+        "UPDATE by_index SET code = 'b', id = 2",
+        "DELETE FROM by_index",
+        "INSERT INTO by_nothing VALUES (1)",
+        "INSERT INTO made (id, net) VALUES (1, 10); UPDATE made SET net = 11",
+        "TRUNCATE by_key CASCADE",
+        "BEGIN; INSERT INTO by_row VALUES (1, 'a', 'n'); SAVEPOINT s; INSERT INTO by_row VALUES (2, 'gone', ''); "
+        "ROLLBACK TO s; INSERT INTO by_row VALUES (3, 'c', ''); COMMIT",
+    ),
+    "prepared": (
+        "BEGIN; INSERT INTO by_row VALUES (1, 'later', ''); PREPARE TRANSACTION 'later'",
+        "BEGIN; INSERT INTO by_row VALUES (2, 'never', ''); PREPARE TRANSACTION 'never'",
+        "INSERT INTO by_row VALUES (3, 'before', '')",
+        "COMMIT PREPARED 'later'",
+        "ROLLBACK PREPARED 'never'",
+    ),
+    "leaves": (*PARTITIONED, *MOVED),
+    "root": (*PARTITIONED, "ALTER PUBLICATION story SET (publish_via_partition_root = true)", *MOVED),
 }
 
 
@@ -125,7 +158,9 @@ def main() -> None:
             if installed(version) is None:
                 print(f"PostgreSQL {version} is not installed: left out", file=sys.stderr)
                 continue
-            with start_server(directory / version, version=version) as server:
+            with start_server(
+                directory / version, settings={"max_prepared_transactions": "5"}, version=version
+            ) as server:
                 for story in STORIES:
                     print(record(server, version, story))
     finally:
