@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from cdc_merge.mapping.changes import Mapper
 from cdc_merge.mapping.large import Sorted
 from cdc_merge.model import Change, RecordKey, RowChange, Stamp, Transaction
 from cdc_merge.plan import Plan
+from cdc_merge.ports import StoreTransaction
 from cdc_merge.spool import RowSpool, Spool, SpoolFull, in_pieces
 from tests.core.test_mapping_model import MAP, TABLE, Line, Table, told_by, worlds
 
@@ -112,11 +114,11 @@ def test_a_truncate_in_the_middle_voids_what_its_table_did_before_it() -> None:
 def _taken(changes: list[RowChange], *, large: bool) -> list[Change]:
     intake = Intake("crm", Mapper("crm", (MAP,), Plan({}, (MAP,))), "slot")
     tx = Transaction("crm", "7", 1, 4711, 1000, None, (), tuple(changes))
+    tx_store = cast(StoreTransaction, Remembering())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cdc_merge.intake.LARGE_ROWS", 0 if large else 1000)
         patch.setattr("cdc_merge.intake.PIECE_ROWS", 7)
-        found = list(intake.pieces(tx, Remembering(), 2000))  # type: ignore[arg-type] # what it needs of one
-    assert any(taken.is_piece for taken in found) is large
+        found = list(intake.pieces(tx, tx_store, 2000)) if large else [intake.take(tx, tx_store, 2000)]
+    assert all(taken.is_piece is large for taken in found)
     assert sum(len(taken.truncated) for taken in found) == 1
     assert intake.position is not None
     assert intake.position.lsn == 4711
