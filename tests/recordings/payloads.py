@@ -83,9 +83,11 @@ def message(prefix: str, content: bytes, transactional: bool = True) -> bytes:
 
 def recorded_payloads() -> list[bytes]:
     """The pgoutput payloads of every recording."""
-    found = []
-    for path in RECORDINGS:
-        with path.open("rb") as file:
-            _, frames = read_recording(file)
-            found += [frame.payload[XLOG_DATA_HEADER_BYTES:] for frame in frames if frame.payload[0] == XLOG_DATA]
-    return found
+    return [payload for path in RECORDINGS for payload in payloads_of(path)]
+
+
+def payloads_of(path: Path) -> list[bytes]:
+    """The pgoutput payloads of one recording, in order."""
+    with path.open("rb") as file:
+        _, frames = read_recording(file)
+        return [frame.payload[XLOG_DATA_HEADER_BYTES:] for frame in frames if frame.payload[0] == XLOG_DATA]
