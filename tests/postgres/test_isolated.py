@@ -19,6 +19,7 @@ from cdc_merge.model import UNCHANGED, Fact, SnapshotBegan, SourceChanged
 from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
 from cdc_merge.sources.parcels import PARCEL_ROWS
+from cdc_merge.spool import SpooledRows
 from tests.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
 from tests.postgres.test_reader_stream import SETUP, TABLES, in_the_database, writers
 
@@ -262,3 +263,20 @@ def test_a_parent_that_is_killed_leaves_no_process_and_no_slot_in_use(
         parent.wait(10)
         wait_for(lambda: not Path(f"/proc/{reader}").exists(), "the reader's process ended")
     wait_for(lambda: not run(dsn, "SELECT 1 FROM pg_replication_slots WHERE active"), "the slot was free")
+
+
+def test_a_large_transaction_comes_as_a_file_that_its_reader_may_die_behind(dsn: str) -> None:
+    with Isolated(dsn).start() as reading:
+        reading.until_copied()
+        run(dsn, "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series(1, 60000) g")
+        reading.until(lambda: reading.transactions, "it came", limit_s=60)
+        changes = reading.transactions[-1].changes
+        assert isinstance(changes, SpooledRows)
+        assert os.fstat(changes.descriptor).st_nlink == 0
+        reading.kill_reader()
+        assert len(changes) == 60_000
+        assert [change.ordinal for change in changes] == list(range(60_000))
+        assert reading.table() == in_the_database(dsn)
+        run(dsn, "UPDATE customer SET points = 1 WHERE id = 1")
+        reading.until(lambda: len(reading.streamed) > 60_000, "the stream went on, and brought nothing twice")
+        assert len(reading.streamed) == 60_001
