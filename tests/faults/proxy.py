@@ -31,7 +31,8 @@ _IN_THE_CLEAR: Final = {"sslmode": "disable", "gssencmode": "disable"}
 class Fault:
     """What a connection suffers. `cut_after` counts the bytes from server to client; `resets` cuts by RST, not FIN.
 
-    `stalls`: nothing is passed on in either direction, and everybody stays connected. `only`: "stream" or "plain".
+    `stalls`: nothing is passed on in either direction, and everybody stays connected; with `stall_after` from so many
+    bytes to the client on. `only`: "stream" or "plain".
     """
 
     latency_s: float = 0.0
@@ -40,6 +41,7 @@ class Fault:
     cut_after: int | None = None
     resets: bool = False
     stalls: bool = False
+    stall_after: int | None = None
     only: str | None = None
 
     def concerns(self, kind: str) -> bool:
@@ -221,13 +223,16 @@ class Link:
         at = 0
         while at < len(chunk):
             fault = self._fault()
-            while fault.stalls and self.is_open and not self._has_vanished:
+            while self._is_stalled(fault) and self.is_open and not self._has_vanished:
                 self._proxy.wait_for_change()
                 fault = self._fault()
             piece = chunk[at : at + fault.chunk_bytes]
             at += len(piece)
             time.sleep(fault.latency_s + (len(piece) / fault.bytes_per_s if fault.bytes_per_s else 0.0))
             yield piece
+
+    def _is_stalled(self, fault: Fault) -> bool:
+        return fault.stalls or (fault.stall_after is not None and self._sent >= fault.stall_after)
 
     def _fault(self) -> Fault:
         return self._own or self._proxy.fault_of(self.kind)

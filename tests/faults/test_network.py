@@ -191,6 +191,23 @@ def test_bytes_that_come_one_by_one_are_the_same_bytes(dsn: str, proxy: Proxy) -
         assert retries(reading) == []
 
 
+STALLS = [("plain", 300), ("plain", 1500), ("plain", 40_000), ("stream", 300), ("stream", 900)]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("only", "stall_after"), STALLS)
+def test_a_server_that_falls_silent_before_the_stream_is_left_in_bounded_time(
+    dsn: str, proxy: Proxy, only: str, stall_after: int
+) -> None:
+    """At log-in, among the questions to the catalog, in the first copy, at the start of the stream."""
+    run(dsn, "INSERT INTO customer SELECT g, repeat('x', 300), 0 FROM generate_series(1000, 1400) g")
+    proxy.set(Fault(chunk_bytes=200, stall_after=stall_after, only=only))
+    with Reading(proxy.dsn(dsn), TABLES).start() as reading:
+        reading.until(lambda: retries(reading), "the silence was noticed", limit_s=4 * QUICK_S + 2)
+        proxy.set(HEALTHY)
+        agrees(reading, dsn)
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_stall_shorter_than_the_limit_ends_nothing(dsn: str, proxy: Proxy) -> None:
     with Reading(proxy.dsn(dsn), TABLES).start() as reading:
