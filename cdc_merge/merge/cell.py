@@ -202,14 +202,15 @@ class Cell:
         return bool(matched) or bool(learned)
 
     def learn_unchanged(self, source: str, change: Change, key: object) -> None:
-        """A copy that lists a value which its source holds already teaches like any other, and replaces nothing."""
+        """A copy that lists a value which its source holds already teaches who wrote it, and replaces nothing. What the
+        source it names had seen did not come with it, unless that holds the same."""
         assert change.copy is not None
         side = self.side(source)
         for write in self._named(change) if change.copy.of else self._matching(key):
             side.seen |= write.bit | write.after
             side.inserts |= write.inserts
         teacher = self.sides.get(change.copy.from_source or "")
-        if teacher is not None:
+        if teacher is not None and teacher.key == key:
             side.seen |= teacher.seen
             side.inserts |= teacher.inserts
 
@@ -420,6 +421,7 @@ class Cell:
         self.next = bit << 1
         write = Write(bit, source, change, value, key, side.seen)
         write.kind = BASELINE
+        over = self._has_been_written_over(key)
         side.baseline = Insert(change.stamp, first=True, baseline=True)
         write.inserts = frozenset((side.baseline,))
         self.writes[bit] = write
@@ -437,4 +439,10 @@ class Cell:
         for earlier in self.writes.values():
             if earlier.source in equals:
                 earlier.inserts |= write.inserts
-        self.baselines |= bit
+        if not over:
+            self.baselines |= bit
+
+    def _has_been_written_over(self, key: object) -> bool:
+        """Somebody whose first snapshot was the same has written on it since: that write has seen this value."""
+        equals = {side.baseline for side in self.sides.values() if side.first_key == key} - {None}
+        return any(write.inserts & equals for write in self.of(self.frontier | self.overwritten))

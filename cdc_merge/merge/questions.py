@@ -76,6 +76,8 @@ def _kind(unit: Unit, candidates: list[Write]) -> str:
 def _separate(one: Write, other: Write) -> bool:
     """They go back to different inserts, neither of which had seen the other; first-snapshot values count against
     real ones."""
+    if DECIDED in (one.kind, other.kind):
+        return False  # people do not insert
     mine, theirs = one.inserts - other.inserts, other.inserts - one.inserts
     return bool(mine and theirs) and not all(insert.baseline for insert in mine | theirs)
 

@@ -149,6 +149,8 @@ def repeat(cell: Cell, plan: FieldPlan, event: Event) -> str:
     key = cell.keyed(event.after)
     if cell.held(event.source) == key:
         cell.learn_unchanged(event.source, event.change, key)
+        if event.change.row == INSERT:
+            everybody(cell, plan, event)
         return REPEATED
     matched = cell.copy(event.source, event.change, event.after, key)
     everybody(cell, plan, event)

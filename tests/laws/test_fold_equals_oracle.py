@@ -137,20 +137,10 @@ def story(changes: Iterable[Change]) -> str:
     return "\n" + "\n".join(lines)
 
 
-# Where the two read the text differently and neither reading is the better one, in worlds so small that they can be counted:
-# (depth of the worlds compared, how many of them may differ). Elsewhere none may.
-#   map: a re-insert gave a key that the first snapshot of another source lacks (divergence or not).
-DIFFERING: Mapping[str, tuple[int, int]] = {}
-
-
 @pytest.mark.parametrize("merge_type", ALPHABETS)
 def test_the_merge_equals_the_oracle_in_every_small_world_of_two_sources(merge_type: str) -> None:
-    depth, allowed = DIFFERING.get(merge_type, (3, 0))
-    differing = []
-    for entity, changes in small_worlds(merge_type, depth=depth):
-        if of_merge(entity, changes) != of_oracle(entity, answer(entity, changes)):
-            differing.append(story(changes))
-    assert len(differing) <= allowed, differing[-1]
+    for entity, changes in small_worlds(merge_type, depth=3):
+        check(entity, changes)
 
 
 @pytest.mark.parametrize("merge_type", ALPHABETS)
@@ -168,9 +158,10 @@ def test_order_and_repetition_of_arrival_change_nothing(merge_type: str) -> None
         assert of_merge(entity, shuffled) == of_merge(entity, changes), story(changes)
 
 
-# Of long random stories (three sources, groups, decisions, named copies, four policies for deletes) this share may differ: copies
-# that put back what other copies overwrote, of rows that come and go, are read differently here and there.
-STORIES, MAY_DIFFER = 60, 3
+# Of long random stories (three sources, groups, decisions, named copies, four policies for deletes) so many may differ:
+#   map: whether the count that a first snapshot brought outlives the NULL that everybody's map became.
+STORIES = 60
+MAY_DIFFER: Mapping[str, int] = {"map": 1}
 
 
 @pytest.mark.parametrize("merge_type", ALPHABETS)
@@ -195,4 +186,4 @@ def test_the_merge_equals_the_oracle_in_longer_stories(merge_type: str) -> None:
         assert of_merge(entity, arrived + arrived[:3]) == said, story(changes)
 
     tell()
-    assert len(differing) <= MAY_DIFFER, differing[-1]
+    assert len(differing) <= MAY_DIFFER.get(merge_type, 0), differing[-1]

@@ -246,3 +246,47 @@ def test_a_question_that_copies_cross_leaves_no_trace() -> None:
     record = fold(world.plan, world.changes)
     assert [write.value for write in record.cells["phone"].traces] == []
     assert said(world)[1] == {("phone", "concurrent_update", frozenset({("A", "1"), ("B", "2")}))}
+
+
+def test_what_a_copy_lists_and_leaves_alone_did_not_come_from_its_source() -> None:
+    world = World(entity(PHONE, FieldPlan("name")))
+    for source in "AB":
+        world.snapshot(source, phone="0", name="n")
+    world.update("A", phone="1")
+    world.full_old = False
+    world.update("B", Copy(from_source="A"), name="m")
+    world.update("B", phone="2")
+    assert said(world)[1] == {("phone", "concurrent_update", frozenset({("A", "1"), ("B", "2")}))}
+
+
+def test_a_marked_insert_of_what_all_others_hold_is_what_everybody_holds() -> None:
+    world = held(PHONE, "0", "0", "0")
+    world.update("A", phone="1")
+    world.delete("C", MARKED)
+    world.delete("A", MARKED)
+    world.insert("C", MARKED, phone="0")
+    assert said(world)[0] == {"phone": "0"}
+
+
+def test_an_edit_has_seen_every_first_snapshot_that_equals_what_it_was_made_on() -> None:
+    world = World(entity(FieldPlan("phone", agreement="off"), sources="ABC"))
+    world.snapshot("A", phone="0")
+    world.update("A", phone="2")
+    world.snapshot("B", phone="0")
+    world.insert("C", phone="0")
+    assert said(world)[1] == {("phone", "concurrent_insert", frozenset({("A", "2"), ("C", "0")}))}
+
+
+def test_a_first_snapshot_brings_what_nobody_has_had_into_a_set_that_others_wrote() -> None:
+    world = World(entity(TAGS))
+    world.insert("A", tags=("a",))
+    world.snapshot("B", tags=("b",))
+    assert said(world)[0] == {"tags": ("a", "b")}
+
+
+def test_a_first_snapshot_brings_back_nothing_that_was_taken_out_of_a_set() -> None:
+    world = World(entity(TAGS))
+    world.snapshot("A", tags=("a", "b"))
+    world.update("A", tags=("a",))
+    world.snapshot("B", tags=("a", "b"))
+    assert said(world)[0] == {"tags": ("a",)}

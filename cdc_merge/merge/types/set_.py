@@ -105,6 +105,12 @@ def keyed(plan: FieldPlan) -> Callable[[Any], object]:
     return key
 
 
+def _had(plan: FieldPlan, value: MaybeValue) -> set[object]:
+    """The element keys of a value that adds nothing."""
+    normal = normalizer(plan.normalize)
+    return {normal(item) for item in _split(plan, value)}
+
+
 def _named(cell: Cell, plan: FieldPlan, value: MaybeValue) -> set[object]:
     """The element keys of a value; remembers how each is spelled and how the field writes a set."""
     elements: Elements = cell.extra
@@ -123,7 +129,7 @@ def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
     source = event.source
     before = event.before if event.before is not UNKNOWN else cell.view(source)
     inserted = event.born is not None and event.change.row == INSERT
-    had = set() if inserted else _named(cell, plan, before)
+    had = set() if inserted else _had(plan, before)
     has = _named(cell, plan, event.after)
     key = cell.keyed(event.after)
     if (had == has and not inserted and before is not UNKNOWN and (before is None) == (event.after is None)) or (
@@ -204,8 +210,7 @@ def copy(cell: Cell, plan: FieldPlan, event: Event) -> str:
     elements: Elements = cell.extra
     source, mark = event.source, event.change.copy
     assert mark is not None
-    had = _named(cell, plan, cell.view(source))
-    has = _named(cell, plan, event.after)
+    had, has = _had(plan, cell.view(source)), _had(plan, event.after)
     unmatched = False
     for element in has - had:
         dots = elements.dots.get(element, ())
@@ -218,8 +223,12 @@ def copy(cell: Cell, plan: FieldPlan, event: Event) -> str:
     for element in had - has:
         for seen_by in elements.removals.get(element, ()):
             seen_by.setdefault(source, event.change.stamp)
+    key = cell.keyed(event.after)
+    if cell.held(source) == key:
+        cell.learn_unchanged(source, event.change, key)
+        return steps.REPEATED
     _learn(cell, event)
-    cell.copy(source, event.change, event.after, cell.keyed(event.after))
+    cell.copy(source, event.change, event.after, key)
     steps.everybody(cell, plan, event)
     return steps.UNMATCHED if unmatched else steps.COPIED
 
@@ -246,12 +255,13 @@ def _sightings(elements: Elements) -> Iterator[Seen]:
 def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
     elements: Elements = cell.extra
     first = cell.side(event.source).first_key is MISSING
+    known = set(elements.names) if cell.frontier else set()
     outcome = steps.observe(cell, plan, event)
     for element in _named(cell, plan, event.after):
         dots = elements.dots.get(element, ())
         for dot in dots:
             dot.seen_by.setdefault(event.source, event.change.stamp)
-        if first and not dots and not cell.frontier:
+        if first and not dots and element not in known:
             elements.dots.setdefault(element, []).append(Dot(None, {event.source: event.change.stamp}))
     return outcome
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, Copy
+from cdc_merge.model import DECISION_SOURCE, INSERT, UNKNOWN, Change, Copy
 from tests.laws.oracle import counters, elements, immutables
 from tests.laws.oracle.frontiers import frontier, unseen
 from tests.laws.oracle.words import AGREES, OVERWRITES, Record, Unit, Waiting, Write
@@ -51,6 +51,7 @@ def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any],
     unit.seen[source] = {write.id} | unit.seen[source]
     unit.view[source], unit.own[source] = after, write.id
     unit.snapshot_only.pop(source, None)
+    unit.untouched.discard(source)
     counters.measure(unit, write)
     elements.note(record, unit, write)
     _settle(record, unit, write)
@@ -120,10 +121,11 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     assert copy is not None
     unchanged = source in unit.view and unit.same(unit.view[source], value)
     replaced = None if unchanged else unit.own.get(source)
-    if unit.plan.merge == "set":
+    if unit.plan.merge == "set" and not unchanged:
         elements.copied(unit, change, value)
     matches = _repeated(unit, copy, value)
-    if copy.from_source is not None:
+    came = not unchanged or unit.same(unit.view.get(copy.from_source or "", UNKNOWN), value)
+    if copy.from_source is not None and came:
         unit.seen[source] |= unit.seen[copy.from_source]
     for write in matches:
         _learn(unit, source, write, replaced)
@@ -135,8 +137,10 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     if not unchanged:
         unit.own.pop(source, None)
         unit.snapshot_only.pop(source, None)
+        unit.untouched.discard(source)
     note_equal_views(record, unit, source)
-    everybody(record, unit)
+    if not unchanged or change.row == INSERT:
+        everybody(record, unit)
 
 
 def _repeated(unit: Unit, copy: Copy, value: Any) -> list[Write]:

@@ -86,7 +86,7 @@ def value(record: Record, unit: Unit) -> Any:
 def _base(record: Record, unit: Unit) -> Any:
     """§4: "a counter's base likewise (its NULL is absent)": the first source in `from:` that has one."""
     for source in record.entity.sources:
-        if unit.resting.get(source) is not None:
+        if not unit.is_null(unit.resting.get(source)):
             return unit.resting[source]
     if unit.resting:
         return None

@@ -221,7 +221,7 @@ def diverging(record: Record, unit: Unit) -> list[str]:
         pair
         for pair in unit.differed
         if all(source in holders and source in unit.view for source in pair)
-        and any(source in unit.snapshot_only for source in pair)
+        and any(source in unit.untouched for source in pair)
         and not _equal_views(unit, pair)
     ]
     involved = {source for pair in apart for source in pair}

@@ -206,6 +206,7 @@ def _gone(record: Record, change: Change) -> None:
         unit.before_delete[source] = unit.view.get(source, UNKNOWN), unit.own.get(source), resting
         for held in (unit.view, unit.own, unit.snapshot_only, unit.resting):
             held.pop(source, None)
+        unit.untouched.discard(source)
         unit.differed = {pair for pair in unit.differed if source not in pair}
 
 
@@ -283,6 +284,7 @@ def _snapshot(record: Record, change: Change) -> None:
         elif moved:
             unit.own.pop(source, None)
             unit.snapshot_only.pop(source, None)
+            unit.untouched.discard(source)
         note_equal_views(record, unit, source)
         agree(record, unit, value)
         everybody(record, unit)
@@ -293,6 +295,7 @@ def _first_snapshot(record: Record, unit: Unit, change: Change, value: Any) -> N
     nothing and gives way to any value"."""
     source = change.stamp.source
     unit.first_snapshot[source] = value
+    unit.untouched.add(source)
     for other in record.holders(unit):
         held = unit.first_snapshot.get(other, unit.view.get(other, UNKNOWN))
         if other != source and not unit.gives_way(held) and not unit.gives_way(value) and not unit.same(held, value):

@@ -74,6 +74,7 @@ class Unit:
     writes: dict[Stamp, Write] = field(default_factory=dict)
     baselines: dict[Stamp, Write] = field(default_factory=dict)
     snapshot_only: dict[str, Stamp] = field(default_factory=dict)
+    untouched: set[str] = field(default_factory=set)
     null_inserts: set[Stamp] = field(default_factory=set)
     overwritten: set[Stamp] = field(default_factory=set)
     ended: set[Stamp] = field(default_factory=set)
