@@ -104,7 +104,7 @@ def shown(value: float, unit: str) -> str:
 def _counted(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:.3g} k"
-    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 10 else f"{value:.3g}"
 
 
 def _bytes(value: float) -> str:
@@ -156,13 +156,19 @@ def _axes(drawn: Drawn, below: float = 0) -> Axes:
         spine.set_color(EDGE)
     axes.set_xlim(-SPAN_S, 0)
     axes.set_xticks([-90, -60, -30, 0], ["−90 s", "−60 s", "−30 s", "now"])
+    axes.xaxis.get_majorticklabels()[0].set_horizontalalignment("left")
     axes.xaxis.get_majorticklabels()[-1].set_horizontalalignment("right")
     return axes
 
 
 def _lines(drawn: Drawn) -> None:
     named = [(each, COLOURS[number % len(COLOURS)]) for number, each in enumerate(drawn.found)]
-    legend = list(_legend([(each.name, colour) for each, colour in named[:MOST_NAMES]], drawn.box.width - 2 * RIGHT))
+    legend = list(
+        _legend(
+            [(each.name.strip() or "(whole row)", colour) for each, colour in named[:MOST_NAMES]],
+            drawn.box.width - 2 * RIGHT,
+        )
+    )
     axes = _axes(drawn, LEGEND_LINE * len(legend))
     for each, colour in named:
         axes.plot([at_s - drawn.now_s for at_s, _ in each.points], [v for _, v in each.points], color=colour, lw=1.4)
@@ -195,7 +201,7 @@ def _legend(names: list[tuple[str, str]], width: float) -> Iterator[list[tuple[f
 def _stat(drawn: Drawn) -> None:
     last, box = _last(drawn.found)[:3], drawn.box
     middle = box.width / 2, box.height / 2 + 10
-    big: dict[str, Any] = {"ha": "center", "fontsize": 21, "fontweight": "semibold"}
+    big: dict[str, Any] = {"ha": "center", "fontsize": 21, "fontweight": "bold"}
     if not last:
         is_infinite = any(each.is_infinite for each in drawn.found)
         colour = light(drawn.panel, math.inf) if is_infinite else FAINT
@@ -292,9 +298,9 @@ def placed(board: Board) -> Iterator[tuple[Box, Panel | str]]:
         for panel in row.panels:
             width, height = panel.width * COLUMN, HEIGHT[panel.kind] * UNIT
             if x + width > 24 * COLUMN:
-                x, y = 0.0, y + row_height
+                x, y, row_height = 0.0, y + row_height, 0.0
             yield Box(x + 4, y + 4, width - 8, height - 8), panel
-            x, row_height = x + width, height
+            x, row_height = x + width, max(row_height, height)
         y += row_height
 
 
@@ -313,7 +319,7 @@ def picture(board: Board, ask: Callable[[Query], list[Series]], now_s: float) ->
                 box.height / 2 + 3,
                 panel,
                 fontsize=size,
-                fontweight="semibold",
+                fontweight="bold",
             )
             continue
         drawn = Drawn(figure, box, panel, [series for query in panel.queries for series in ask(query)], now_s)
@@ -327,7 +333,7 @@ def picture(board: Board, ask: Callable[[Query], list[Series]], now_s: float) ->
             lw=1,
         )
         figure.add_artist(frame)
-        _text(drawn, RIGHT - 2, 16, panel.title, fontweight="semibold", fontsize=9)
+        _text(drawn, RIGHT - 2, 16, panel.title, fontweight="bold", fontsize=9)
         if drawn.found or panel.kind == STAT:
             MARKS[panel.kind](drawn)
         else:

@@ -131,6 +131,23 @@ LAG: Final = (
     ),
     Panel(
         LINES,
+        "Tables read again",
+        "Tables of a resync by how far it is: reading, looking for what is gone, failed.",
+        "short",
+        (Query(f"sum by (source, state) (cdc_merge_resyncs{{{SOURCE}}})", "{{source}} {{state}}"),),
+        8,
+        links=(SOURCES,),
+    ),
+    Panel(
+        LINES,
+        "Rows read again",
+        "Rows that a resync reads beside the stream, a second.",
+        "rowsps",
+        (Query(f"sum by (source) (rate(cdc_merge_resync_rows_total{{{SOURCE}}}[$__rate_interval]))", "{{source}}"),),
+        8,
+    ),
+    Panel(
+        LINES,
         "Last commit",
         "Since when no commit of a source has come. A quiet source is no fault.",
         "s",

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
 from cdc_merge.demo.play import Scene, Wish, play
+from grafana import pictures
 from grafana.__main__ import DASHBOARDS, DIRECTORY, drawn
 from tests.observability.alerting import ROOT, parsed, program, prometheus, queried, wait_until
 from tests.observability.dashboard_rules import MORE_RULES, RULES, Board, panels, substituted, targets
@@ -25,8 +27,8 @@ BOARDS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in FI
 WITHOUT_DATA = {
     "cdc_merge_slot_safe_bytes": "the demo's servers set no max_slot_wal_keep_size",
     "cdc_merge_doctor_check_status": "the doctor's first round comes after a minute",
-    "cdc_merge_answers_late": "in a short demo nobody answers what was asked",
     "cdc_merge_rule_evaluations_total": "the demo's configuration has no expressions",
+    "cdc_merge_resyncs{": "nothing has to be read again",
     "cdc_merge_heartbeat_round_trip_seconds": "the demo's servers send none",
 }
 # A light of a severity that happens to have no open conflict shows nothing.
@@ -204,6 +206,30 @@ def test_what_a_short_demo_has_no_data_of_is_asked_for_and_valid(observed: str) 
         assert found, f"nobody asks for {name} any more"
         for expr in found:
             queried(observed, replayed(expr))
+
+
+def test_every_dashboard_is_drawn_from_what_prometheus_answers(observed: str, tmp_path: Path) -> None:
+    assert pictures.main([observed, str(tmp_path)]) == 0
+    for name in BOARDS:
+        drawn = imread(tmp_path / f"{name}.png")
+        assert drawn.shape[1] == 24 * pictures.COLUMN
+        coloured = (drawn[..., :3].max(axis=2) - drawn[..., :3].min(axis=2) > 0.3).mean()
+        assert coloured > 0.001, f"{name} shows no data"
+
+
+def test_no_two_panels_of_a_picture_lie_over_each_other() -> None:
+    for board in DASHBOARDS:
+        boxes = [box for box, _ in pictures.placed(board)]
+        for number, a in enumerate(boxes):
+            for b in boxes[:number]:
+                is_apart = (
+                    a.x >= b.x + b.width or b.x >= a.x + a.width or a.y >= b.y + b.height or b.y >= a.y + a.height
+                )
+                assert is_apart, (board.uid, a, b)
+
+
+def test_the_pictures_of_the_documentation_are_there() -> None:
+    assert {file.stem for file in (ROOT / "docs" / "dashboards").iterdir()} == set(BOARDS)
 
 
 def test_no_panel_is_drawn_twice() -> None:

@@ -12,7 +12,7 @@ import pytest
 from cdc_merge.cli.main import group
 from tests.observability.alerting import ROOT
 from tests.observability.tables import PAGE, written
-from tests.observability.test_rules import NAMES
+from tests.observability.test_rules import ALERTS, NAMES
 from tests.observability.vocabulary import metric_names, recorded_names
 
 PAGES = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
@@ -69,11 +69,23 @@ def test_every_command_of_a_page_exists_with_its_options(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["cdc-merge conflict list", "cdc-merge source list --all", "cdc-merge conflicts show A B", "cdc-merge source heal crm"],
+    [
+        "cdc-merge conflict list",
+        "cdc-merge source list --all",
+        "cdc-merge conflicts show A B",
+        "cdc-merge source heal crm",
+    ],
 )
 def test_a_command_that_does_not_exist_is_noticed(line: str) -> None:
     with pytest.raises(click.UsageError):
         accepted(line)
+
+
+def test_the_command_that_stands_in_an_alert_exists_whatever_its_labels_say() -> None:
+    found = [rule["annotations"]["command"] for rule in ALERTS if "command" in rule["annotations"]]
+    assert len(found) > 5
+    for command in found:
+        accepted(re.sub(r"\{\{ \$labels\.\w+ \}\}", "customer", command))
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=named)
