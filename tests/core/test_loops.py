@@ -63,8 +63,8 @@ def test_a_value_that_one_source_rewrites_is_still_a_loop() -> None:
 
 
 def test_a_sync_job_that_repeats_what_people_enter_is_no_loop() -> None:
-    people = [("crm", 2 * n, {"phone": f"v{n}"}) for n in range(50)]
-    job = [("erp", 2 * n + 1, {"phone": f"v{n}"}) for n in range(50)]
+    people: list[Step] = [("crm", 2 * n, {"phone": f"v{n}"}) for n in range(50)]
+    job: list[Step] = [("erp", 2 * n + 1, {"phone": f"v{n}"}) for n in range(50)]
     assert told(sorted([*people, *job], key=lambda step: step[1])) == []
 
 

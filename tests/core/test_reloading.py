@@ -30,9 +30,10 @@ class Merging:
         self.told: list[Fact] = []
         self.error: Exception | None = None
         self.asked = threading.Event()
-        self.reloading = Reloading(
-            load(self.file, ENVIRONMENT), ENVIRONMENT, self.take, self.asked.set, self.told.append
-        )
+        self.reloading = Reloading(load(self.file, ENVIRONMENT), ENVIRONMENT, self.take, self.asked.set, self.tell)
+
+    def tell(self, fact: Fact) -> None:
+        self.told.append(fact)
 
     def take(self, settings: Settings) -> None:
         if self.error is not None:
