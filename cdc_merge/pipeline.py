@@ -8,34 +8,22 @@ pipeline knows neither what a source is nor where the store is, and it owns no t
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice, takewhile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
-from cdc_merge import absence
-from cdc_merge.decision.asking import Answers, all_questions, answers_itself
-from cdc_merge.decision.drift import WHOLE_TABLE, Announced, drifted
+from cdc_merge.batch import PAGE, Batch, keep
+from cdc_merge.decision.asking import answers_itself
 from cdc_merge.decision.expression import Compile
 from cdc_merge.decision.loops import Loops
-from cdc_merge.decision.queue import Asked, Moment, announced, answered, asked, is_answer, review, traces
-from cdc_merge.decision.rules import duplicate
+from cdc_merge.decision.queue import Moment, announced, answered, is_answer
 from cdc_merge.decision.rules.rulebook import armed, rulebooks
 from cdc_merge.duplicates import Duplicates
-from cdc_merge.intake import Absent, Intake, Taken, carried, is_large, truncations
-from cdc_merge.mapping.actors import names_writes
-from cdc_merge.mapping.changes import Truncated
-from cdc_merge.merge.moves import came_from, destinations
-from cdc_merge.merge.record import PRESENT, Record
+from cdc_merge.intake import Intake, is_large
+from cdc_merge.merge.record import PRESENT
 from cdc_merge.model import (
-    DELETE,
-    INSERT,
-    SNAPSHOT,
-    UNKNOWN,
-    UPDATE,
     BatchMerged,
-    Change,
-    ClockCut,
     Conflict,
     ConflictMoved,
     Delivery,
@@ -43,13 +31,8 @@ from cdc_merge.model import (
     Fact,
     HeartbeatPassed,
     Idle,
-    MaybeValue,
-    Place,
     Question,
     RecordKey,
-    SnapshotRows,
-    Stamp,
-    Transaction,
 )
 from cdc_merge.orders import NO_ORDERS
 from cdc_merge.plan import Plan
@@ -67,8 +50,6 @@ BATCH_ROWS = 8_000
 IDLE_SAVE_US = 500_000
 # Old history leaves at most this often: 500 changes a tenth of a second keep up with 5,000 a second.
 SWEEP_EVERY_US = 100_000
-# Records read at a time when a whole table was emptied.
-PAGE = 1_000
 
 
 class World(NamedTuple):
@@ -374,291 +355,3 @@ def _what(conflict: Conflict) -> str:
     if conflict.status == "open" and conflict.announced_us is not None:
         return "announced"
     return "raised" if conflict.revision == 1 else "revised"
-
-
-def keep(known: dict[Asked, Conflict], conflict: Conflict) -> None:
-    """Remember an unfinished conflict by its question, forget a closed one."""
-    identity = asked(conflict.question)
-    if conflict.status != "closed":
-        known[identity] = conflict
-    elif identity in known and known[identity].id == conflict.id:
-        del known[identity]
-
-
-class Batch:
-    """What one batch has taken so far, and what will be told about it."""
-
-    def __init__(self, pipeline: Pipeline, now_us: int) -> None:
-        self._pipeline = pipeline
-        self._now_us = now_us
-        self._pending: list[Change] = []
-        self._shapes: dict[tuple[str, str, str], Announced] = {}
-        self._origins: set[RecordKey] = set()
-        self._moment = pipeline.moment(now_us)
-        self.facts: list[Fact] = []
-        self.due: dict[RecordKey, int | None] = {}
-        self.changes: Counter[tuple[str, str, str]] = Counter()
-        self.commits: dict[str, list[int]] = {}
-        self.rows: dict[str, list[int]] = {}
-        self.behind: Counter[tuple[str, str]] = Counter()
-        self.seconds: dict[str, float] = {}
-        self.merges: Counter[tuple[str, str, str, str]] = Counter()
-        self.late = 0
-        self.moved: list[Conflict] = []
-        self._emptied: list[tuple[RecordKey, Stamp]] = []
-        self.beats: list[tuple[str, int, int]] = []
-
-    def take(self, intake: Intake, deliveries: Sequence[Delivery], tx: StoreTransaction) -> None:
-        """Steps 1 and 2 for one source's deliveries."""
-        started = perf_counter()
-        for delivery in deliveries:
-            before = self.changes.total()
-            if isinstance(delivery, Transaction) and names_writes(delivery.messages):
-                self.fold(tx)  # it may name a write of this batch
-            for taken in intake.pieces(delivery, tx, self._now_us):
-                if taken.void:
-                    self._pipeline.records.forget(taken.void, tx)
-                self._add(intake, taken, tx)
-                if taken.is_piece:
-                    self._settle_piece(tx)
-            self._settle_emptied(tx)
-            if isinstance(delivery, Transaction) and self.changes.total() > before:
-                self._count(intake.source, delivery)
-        if any(isinstance(delivery, SnapshotRows) for delivery in deliveries):
-            self.facts.extend(intake.copied())
-        self.seconds["map"] = self.seconds.get("map", 0.0) + perf_counter() - started
-
-    def _count(self, source: str, transaction: Transaction) -> None:
-        self.commits.setdefault(source, []).append(transaction.commit_us)
-        self.rows.setdefault(source, []).append(transaction.size)
-        if not self._pipeline.is_latest(source, transaction.commit_us):
-            self.behind[(source, "own" if transaction.origin is None else "origin")] += 1
-
-    def _add(self, intake: Intake, taken: Taken, tx: StoreTransaction) -> None:
-        self.facts.extend(taken.parked)
-        self.beats.extend((intake.source, beat.sent_us, lost) for beat, lost in taken.beats)
-        if taken.shapes and intake.position is not None:
-            at = intake.position
-            for shape in taken.shapes:
-                place = Place(at.system, at.timeline, at.lsn, shape.table, 0)
-                self._shapes[(intake.source, shape.entity, shape.table)] = Announced(
-                    intake.source, shape, intake.clock, place
-                )
-        if taken.cut_us:
-            self.facts.append(ClockCut(intake.source, taken.cut_us))
-        changes = taken.changes
-        if taken.carried:
-            self.fold(tx)
-            changes = tuple(self._carried(intake.source, change, taken.carried, tx) for change in changes)
-        # What the source held before the transaction is gone; rows that it entered afterwards are among its changes.
-        for truncated in taken.truncated:
-            self._empty(intake.source, truncated, taken.committed_us, tx)
-        if intake.resyncs.unnamed_entities:
-            changes = self._named(intake, changes, tx)
-        if taken.absent is not None:
-            changes = (*changes, *self._gone(intake, taken.absent, tx))
-        self._pending.extend(changes)
-        self.facts.extend(loop for change in changes if (loop := self._pipeline.loops.note(change)) is not None)
-        self.changes.update([(intake.source, change.entity, change.row) for change in changes])
-
-    def _empty(self, source: str, truncated: Truncated, committed_us: int, tx: StoreTransaction) -> None:
-        """The records go to the log a page at a time; what that means is asked when the transaction is over."""
-        self.fold(tx)
-        held = self._pipeline.held_keys(truncated.entity, source, tx)
-        while keys := list(islice(held, PAGE)):
-            self._pending.extend(truncations(truncated, keys, committed_us))
-            self._emptied += [(RecordKey(truncated.entity, key), truncated.stamp) for key in keys]
-            self._lay_down(tx)
-        self.changes[(source, truncated.entity, "truncate")] += 1
-
-    def _named(self, intake: Intake, changes: Sequence[Change], tx: StoreTransaction) -> tuple[Change, ...]:
-        """Without the updates and deletes of rows that the unfinished copy has not named: what they come to, the piece
-        that names the row will say. Taken alone, an update would be a delta to nobody knows what."""
-        self.fold(tx)
-        entities, records = intake.resyncs.unnamed_entities, self._pipeline.records
-        late = [c for c in changes if c.row in (UPDATE, DELETE) and c.entity in entities and c.moved_to is None]
-        records.load([RecordKey(change.entity, change.key) for change in late], tx)
-        came = {(change.entity, change.key) for change in changes if change.row not in (UPDATE, DELETE)}
-        unnamed = {
-            (c.entity, c.key)
-            for c in late
-            if intake.source not in records.get(RecordKey(c.entity, c.key)).record.rows
-            and (c.entity, c.key) not in came
-        }
-        return tuple(c for c in changes if c.row not in (UPDATE, DELETE) or (c.entity, c.key) not in unnamed)
-
-    def _gone(self, intake: Intake, absent: Absent, tx: StoreTransaction) -> list[Change]:
-        """The ends of the rows that a source was asked for and does not hold any more."""
-        self.fold(tx)
-        unnamed = self._unnamed(intake.source, Scan(absent.entity, None, absent.resync.since), absent.keys, tx)
-        gone = list(intake.gone(absent, unnamed))
-        self.facts.append(intake.read_again(absent, len(gone)))
-        return gone
-
-    def _unnamed(self, source: str, scan: Scan, keys: Iterable[str], tx: StoreTransaction) -> list[str]:
-        """Those of the records that the source is said to hold, and of which it has told nothing since."""
-        wanted = [RecordKey(scan.entity, key) for key in keys]
-        records = self._pipeline.records
-        records.load(wanted, tx)
-        rows = {key.key: records.get(key).record.rows.get(source) for key in wanted}
-        return [
-            key
-            for key, row in rows.items()
-            if row is not None and row.presence == PRESENT and (row.last is None or row.last <= scan.since)
-        ]
-
-    def look_for_missing(self, intakes: Iterable[Intake], tx: StoreTransaction) -> None:
-        """One page of the records that a resync has to go through in the end, of each source."""
-        for intake in intakes:
-            scan = intake.resyncs.scan()
-            if scan is not None:
-                keys, is_last = self._pipeline.page_of(scan)
-                intake.resyncs.scanned(self._unnamed(intake.source, scan, keys, tx), None if is_last else keys[-1])
-
-    def _carried(self, source: str, change: Change, came: Mapping[RecordKey, str], tx: StoreTransaction) -> Change:
-        left = came.get(RecordKey(change.entity, change.key))
-        if left is None:
-            return change
-        records = self._pipeline.records
-        old = RecordKey(change.entity, left)
-        records.load([old], tx)
-        record = records.get(old).record
-        entity = record.units.entity
-
-        def held(field: str) -> MaybeValue:
-            cell = record.cells.get(field)
-            return UNKNOWN if cell is None else cell.view(source)
-
-        return carried(change, held, entity.mapped.get(source, frozenset()))
-
-    def fold(self, tx: StoreTransaction) -> None:
-        """Steps 3 and 4 for what was taken so far."""
-        started = perf_counter()
-        pending, self._pending = self._pending, []
-        records = self._pipeline.records
-        if pending:
-            # A row that comes here anew says no longer where it was before; the question stands there.
-            coming = [RecordKey(change.entity, change.key) for change in pending if change.row in (INSERT, SNAPSHOT)]
-            records.load(coming, tx)
-            left = [RecordKey(key.entity, old) for key in coming for old in came_from(records.get(key).record)]
-            self._origins.update(left)
-            records.apply(pending, tx)
-        records.refold(tx)
-        self.seconds["merge"] = self.seconds.get("merge", 0.0) + perf_counter() - started
-
-    def _settle_piece(self, tx: StoreTransaction) -> None:
-        """Steps 3 to 6 for the records of a piece, which no later piece will touch; then they need not be in memory."""
-        pipeline = self._pipeline
-        self.fold(tx)
-        moved = list(self._review_touched(tx))
-        tx.save_conflicts(moved)
-        pipeline.note(moved)
-        self.moved += moved
-        self._lay_down(tx)
-
-    def _lay_down(self, tx: StoreTransaction) -> None:
-        """What was taken is in the log, and its records need not be in memory."""
-        self.fold(tx)
-        self.count()
-        self._pipeline.records.begin()
-        self._pipeline.records.shrink()
-
-    def _settle_emptied(self, tx: StoreTransaction) -> None:
-        """The records of emptied tables to which the transaction did nothing afterwards; the others were settled then."""
-        emptied, self._emptied = self._emptied, []
-        records = self._pipeline.records
-        for start in range(0, len(emptied), PAGE):
-            page = dict(emptied[start : start + PAGE])
-            records.load(page, tx)
-            records.touch([key for key, stamp in page.items() if records.get(key).record.last == stamp], tx)
-            self._settle_piece(tx)
-
-    def count(self) -> None:
-        """Take over what the records counted."""
-        records = self._pipeline.records
-        self.merges.update(records.merges)
-        self.late += records.late
-        self.facts.extend(self._pipeline.degraded())
-
-    def review(self, tx: StoreTransaction) -> Iterator[Conflict]:
-        """Step 5: the conflicts of every touched record that are new, moved or over."""
-        yield from self._review_touched(tx)
-        yield from self._drifted(tx)
-
-    def _review_touched(self, tx: StoreTransaction) -> Iterator[Conflict]:
-        started = perf_counter()
-        records = self._pipeline.records
-        origins = {RecordKey(k.entity, old) for k, entry in records.touched.items() for old in came_from(entry.record)}
-        origins |= self._origins
-        self._origins.clear()
-        records.touch(sorted(origins - records.touched.keys()), tx)
-        for key, entry in records.touched.items():
-            yield from self._review(key, entry, self._targets(entry.record, tx))
-        yield from self._pipeline.duplicates.review(tx, records, self._pipeline.rulebooks, self._moment)
-        absence.note(tx, records.touched, self._pipeline.rejudging.copied)
-        self.seconds["questions"] = self.seconds.get("questions", 0.0) + perf_counter() - started
-
-    def _traced_us(self, entry: Entry) -> int | None:
-        """When the record's traces may be told: 0 for now, None for no traces. What is late may still take them
-        back."""
-        record = entry.record
-        if record.last is None or not any(record.cells[name].traces for name in record.unsettled):
-            return None
-        return 0 if self._pipeline.watermark_us > record.last.wall_us else record.last.wall_us
-
-    def _drifted(self, tx: StoreTransaction) -> Iterator[Conflict]:
-        """The tables that changed their shape."""
-        for (_, name, _), seen in self._shapes.items():
-            whole = RecordKey(name, WHOLE_TABLE)
-            entity = self._pipeline.records.entities()[name].entity
-            yield from drifted(entity, seen, tx.open_conflicts([whole]).get(whole, ()), self._moment)
-
-    def _targets(self, record: Record, tx: StoreTransaction) -> Mapping[str, Record]:
-        """The records to which a record's rows have moved, and moved on."""
-        records, entity = self._pipeline.records, record.units.entity.name
-        found: dict[str, Record] = {}
-        wanted = destinations(record)
-        while wanted and len(found) < PAGE:
-            keys = [RecordKey(entity, key) for key in sorted(wanted)]
-            records.load(keys, tx)
-            reached = {key.key: records.get(key).record for key in keys}
-            found.update(reached)
-            wanted = {key for target in reached.values() for key in destinations(target)} - found.keys()
-        return found
-
-    def _review(self, key: RecordKey, entry: Entry, targets: Mapping[str, Record]) -> Iterator[Conflict]:
-        record, known = entry.record, duplicate.without(entry.known)
-        rulebook = self._pipeline.rulebooks[record.units.entity.name]
-        quiet = rulebook.is_silent and not (known or record.unsettled or record.deletes)
-        if quiet and self._pipeline.timers.get(key) is None:
-            return
-        traced_us = self._traced_us(entry)
-        if traced_us == 0:
-            yield from [t for t in traces(record, known, self._moment) if not self._pipeline.trace_is_told(t)]
-        answers = all_questions(record, rulebook, self._pipeline.watermark_us, targets)
-        due_us = min(filter(None, (answers.due_us, traced_us)), default=None)
-        if due_us != self.due.get(key, self._pipeline.timers.get(key)):
-            self.due[key] = due_us
-        found: Sequence[Question] = answers.questions
-        if answers.answered:
-            known = dict(known)
-            over = [*self._answered(answers, known)]
-            yield from over
-            told = {asked(conflict.question) for conflict in over}
-            found = [q for q in found if asked(q) not in told and not self._is_told(q, answers, known)]
-        if found or known:
-            yield from review(record, found, known, self._moment)
-
-    def _answered(self, answers: Answers, known: dict[Asked, Conflict]) -> Iterator[Conflict]:
-        """Open questions that a rule answers by itself from here on; they are known no more."""
-        for question in answers.questions:
-            identity = asked(question)
-            if identity in answers.answered and identity in known and known[identity].status == "open":
-                yield answered(known.pop(identity), question, self._now_us)
-
-    def _is_told(self, question: Question, answers: Answers, known: Mapping[Asked, Conflict]) -> bool:
-        """A rule answers it, and that is recorded already."""
-        identity = asked(question)
-        if identity in known or identity not in answers.answered:
-            return False
-        return self._pipeline.answer_is_told(question)
