@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,10 @@ class Desk:
         """Everything that was committed at these sources is merged and on disk."""
         for source in sources or tuple(self.dsns):
             lsn = mark(self.dsns[source])
-            self.until(lambda s=source, at=lsn: _lsn(self.source(s)["durable_lsn"]) >= at, f"{source} was level")
+            self.until(partial(self._has_passed, source, lsn), f"{source} was level")
+
+    def _has_passed(self, source: str, lsn: int) -> bool:
+        return _lsn(self.source(source)["durable_lsn"]) >= lsn
 
     def until_resynced(self, source: str) -> None:
         self.until(lambda: not self.source(source)["resyncs"], f"{source} was read again")

@@ -142,7 +142,7 @@ def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(desk:
         "CREATE PUBLICATION cdc_merge FOR TABLE customer",
         "INSERT INTO customer VALUES ('C1', 'n', 'moved', 10)",
     )
-    it.dsns = {"crm": second_server.dsn(), "erp": it.dsns["erp"]}  # type: ignore[assignment]
+    it.dsns = {"crm": second_server.dsn(), "erp": it.dsns["erp"]}
     try:
         it.start()
         it.until_state("crm", "stopped")
@@ -185,7 +185,7 @@ def test_a_failover_to_a_server_that_never_had_what_was_read_is_named_and_copied
     backup = server.data.with_name("backup")
     run_copy(server.data, backup)
     server.start()
-    it.dsns = {"crm": server.dsn(), "erp": it.dsns["erp"]}  # type: ignore[assignment]
+    it.dsns = {"crm": server.dsn(), "erp": it.dsns["erp"]}
     copied(it)
     run(server.dsn(), "INSERT INTO customer VALUES ('C9', 'never there', '9', 9)")
     it.until_level()

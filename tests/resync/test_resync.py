@@ -206,7 +206,7 @@ def test_a_table_that_may_not_be_read_fails_the_resync_and_not_the_stream(desk: 
         "GRANT SELECT ON customer TO reader_resync",
     )
     try:
-        it.dsns = {"crm": f"{dsn} user=reader_resync", "erp": it.dsns["erp"]}  # type: ignore[assignment]
+        it.dsns = {"crm": f"{dsn} user=reader_resync", "erp": it.dsns["erp"]}
         copied(it)
         run(dsn, "REVOKE SELECT ON customer FROM reader_resync")
         it.told("/api/v1/sources/crm/resync")
@@ -239,7 +239,7 @@ def test_row_security_makes_a_resync_fail_and_ends_no_row(desk: Make) -> None:
         "GRANT SELECT ON customer TO reader_rls",
     )
     try:
-        it.dsns = {"crm": f"{dsn} user=reader_rls", "erp": it.dsns["erp"]}  # type: ignore[assignment]
+        it.dsns = {"crm": f"{dsn} user=reader_rls", "erp": it.dsns["erp"]}
         copied(it)
         run(dsn, "ALTER TABLE customer ENABLE ROW LEVEL SECURITY")
         it.told("/api/v1/sources/crm/resync")
