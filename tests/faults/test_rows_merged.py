@@ -10,10 +10,7 @@ import psycopg
 import pytest
 
 from tests.faults.sidecars import configured, held, sidecar, until_present, until_streaming
-from tests.postgres.conftest import each_database, each_server
 from tests.postgres.reading import run
-
-__all__ = ["each_database", "each_server"]
 
 LONG = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 400) g)"
 TABLES = {

