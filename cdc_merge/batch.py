@@ -24,7 +24,7 @@ from cdc_merge.intake import Absent, Intake, Taken, carried, truncations
 from cdc_merge.mapping.actors import names_writes
 from cdc_merge.mapping.changes import Truncated
 from cdc_merge.merge.moves import came_from, destinations
-from cdc_merge.merge.record import PRESENT, Record
+from cdc_merge.merge.record import PRESENT, Record, Row
 from cdc_merge.model import (
     DELETE,
     INSERT,
@@ -288,15 +288,30 @@ class Batch:
     def _review_touched(self, tx: StoreTransaction) -> Iterator[Conflict]:
         started = perf_counter()
         records = self._pipeline.records
-        origins = {RecordKey(k.entity, old) for k, entry in records.touched.items() for old in came_from(entry.record)}
+        eventful = self._eventful(records.touched)
+        origins = {RecordKey(key.entity, old) for key, entry in eventful.items() for old in came_from(entry.record)}
         origins |= self._origins
         self._origins.clear()
-        records.touch(sorted(origins - records.touched.keys()), tx)
-        for key, entry in records.touched.items():
+        left = sorted(origins - records.touched.keys())
+        records.touch(left, tx)
+        eventful |= self._eventful({key: records.touched[key] for key in left})
+        for key, entry in eventful.items():
             yield from self._review(key, entry, self._targets(entry.record, tx))
-        yield from self._pipeline.duplicates.review(tx, records, self._pipeline.rulebooks, self._moment)
+        yield from self._pipeline.duplicates.review(tx, eventful, records, (self._pipeline.rulebooks, self._moment))
         absence.note(tx, records.touched, self._pipeline.rejudging.copied)
         self.seconds["questions"] = self.seconds.get("questions", 0.0) + perf_counter() - started
+
+    def _eventful(self, touched: Mapping[RecordKey, Entry]) -> dict[RecordKey, Entry]:
+        """The records of which anything may be asked, answered or awaited; of most that a busy source writes there is nothing."""
+        timers, books = self._pipeline.timers, self._pipeline.rulebooks
+        found = {}
+        for key, entry in touched.items():
+            record = entry.record
+            is_quiet = not (entry.known or record.unsettled or record.deletes) and books[key.entity].is_calm
+            if is_quiet and timers.get(key) is None and not any(_is_odd(row) for row in record.rows.values()):
+                continue
+            found[key] = entry
+        return found
 
     def _traced_us(self, entry: Entry) -> int | None:
         """When the record's traces may be told: 0 for now, None for no traces. What is late may still take them
@@ -329,9 +344,6 @@ class Batch:
     def _review(self, key: RecordKey, entry: Entry, targets: Mapping[str, Record]) -> Iterator[Conflict]:
         record, known = entry.record, duplicate.without(entry.known)
         rulebook = self._pipeline.rulebooks[record.units.entity.name]
-        quiet = rulebook.is_silent and not (known or record.unsettled or record.deletes)
-        if quiet and self._pipeline.timers.get(key) is None:
-            return
         traced_us = self._traced_us(entry)
         if traced_us == 0:
             yield from [t for t in traces(record, known, self._moment) if not self._pipeline.trace_is_told(t)]
@@ -362,3 +374,8 @@ class Batch:
         if identity in known or identity not in answers.answered:
             return False
         return self._pipeline.answer_is_told(question)
+
+
+def _is_odd(row: Row) -> bool:
+    """A row beside which the same source has others of its key, or one that came from another key."""
+    return bool(row.twins) or (row.by is not None and row.by.moved_from is not None)

@@ -41,11 +41,16 @@ class Duplicates:
         self._store = store
 
     def review(
-        self, tx: StoreTransaction, records: Records, rulebooks: Mapping[str, Rulebook], moment: Moment
+        self,
+        tx: StoreTransaction,
+        eventful: Mapping[RecordKey, Entry],
+        records: Records,
+        judged: tuple[Mapping[str, Rulebook], Moment],
     ) -> Iterator[Conflict]:
-        """The duplicates that the batch's records raise, change or end."""
+        """The duplicates that the batch's records raise, change or end. `eventful`: those of which anything may be asked."""
+        rulebooks, moment = judged
         touched: dict[str, dict[str, Entry]] = {}
-        for key, entry in records.touched.items():
+        for key, entry in eventful.items():
             if rulebooks[key.entity].unique or _was_asked(entry) or has_twins(entry.record):
                 touched.setdefault(key.entity, {})[key.key] = entry
         for entity, entries in touched.items():

@@ -47,7 +47,7 @@ class Loops:
 
     def note(self, change: Change) -> LoopDetected | None:
         """The loop that this change makes certain; it is told again after as many turns."""
-        if change.row != UPDATE:
+        if change.row != UPDATE or change.entity not in self._watched:
             return None
         key, stamp = (change.entity, change.key), change.stamp
         course = self._courses.get(key)
@@ -82,11 +82,12 @@ class Loops:
 
 
 def watched(plan: Plan) -> Mapping[str, frozenset[str]]:
-    """entity → the fields of which a value that comes back says something."""
+    """entity → the fields of which a value that comes back says something; not of entities that one source has alone."""
     return {
         name: frozenset(
             [field.name for field in entity.fields.values() if field.merge in WATCHED]
             + [member for group in entity.groups.values() for member in group.members]
         )
         for name, entity in plan.entities.items()
+        if len(entity.sources) > 1
     }

@@ -388,7 +388,7 @@ class Worker:
             self._records.refold(tx)
             self._records.touch(self._rejudging.page(tx, self._records), tx)
             now = Moment(next(self._numbers), lambda: f"id{next(self._numbers)}", "")
-            told = list(self._duplicates.review(tx, self._records, self._rulebooks, now))
+            told = list(self._duplicates.review(tx, self._records.touched, self._records, (self._rulebooks, now)))
             tx.save_conflicts(told)
             if fails_after is not None:
                 raise Death

@@ -45,6 +45,11 @@ class Rulebook:
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
     is_silent: bool = True
 
+    @property
+    def is_calm(self) -> bool:
+        """Nothing in the file asks more than the merge does, of one record or of several."""
+        return self.is_silent and not self.unique
+
 
 def rulebooks(plan: Plan, compile_text: Compile) -> dict[str, Rulebook]:
     """The rulebook of every entity. ExpressionError for a check that cannot be read."""
