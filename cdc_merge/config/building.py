@@ -72,7 +72,9 @@ def _source(name: str, shape: AnySource, dsn: Secret, plan: Plan) -> SourceSetti
     write_back = _write_back(shape.write_back)
     if isinstance(shape, PostgresShape):
         slot = shape.slot or default_slot(name)
-        source = PostgresSource(name, dsn, slot, shape.publication, shape.snapshot, tables, write_back, shape.heartbeat, shape.failover)
+        source = PostgresSource(
+            name, dsn, slot, shape.publication, shape.snapshot, tables, write_back, shape.heartbeat, shape.failover
+        )
         return replace(source, snapshot_workers=shape.snapshot_workers, on_lost_position=shape.on_lost_position)
     if isinstance(shape, DebeziumShape):
         servers, topics = tuple(shape.bootstrap_servers), tuple(shape.topics)

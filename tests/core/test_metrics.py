@@ -161,7 +161,9 @@ def batch(**told: object) -> BatchMerged:
 
 def made(figures: Callable[[], Figures] = lambda: FIGURES, monotonic: Callable[[], float] = lambda: 0.0) -> Metrics:
     watermarks = {"crm": 1_790_000_000_250_000}
-    mirrors = Mirrors(figures, lambda: [CRM], lambda: {"crm": 0x800}, lambda: watermarks, monotonic, lambda: {("crm", "rows"): 2})
+    mirrors = Mirrors(
+        figures, lambda: [CRM], lambda: {"crm": 0x800}, lambda: watermarks, monotonic, lambda: {("crm", "rows"): 2}
+    )
     return Metrics(PLAN, mirrors, "1.2.3", monotonic=monotonic)
 
 
