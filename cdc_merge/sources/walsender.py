@@ -185,6 +185,8 @@ class WalSender:
         return self._refusal(result)
 
     def send_status(self, received: int, durable: int, now_us: int, *, asks_reply: bool = False) -> None:
+        if not self.is_streaming:
+            return  # the server has ended the stream; `receive` tells why
         with server_errors(self._source):
             self._pg.put_copy_data(status_update(received, durable, now_us, asks_reply=asks_reply))
             self._pg.flush()
