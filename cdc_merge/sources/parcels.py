@@ -19,7 +19,6 @@ from cdc_merge.model import (
     Delivery,
     Idle,
     Json,
-    MaybeValue,
     Message,
     Relation,
     RowChange,
@@ -28,6 +27,7 @@ from cdc_merge.model import (
     SnapshotDone,
     SnapshotRows,
     SnapshotTable,
+    ToldRow,
     Transaction,
     Unknown,
 )
@@ -37,6 +37,8 @@ PARCEL_ROWS: Final = 1_000  # about 200 kB of short rows
 # At both ends: far more than the tables of one source. A stream announces its tables again and again.
 _RELATIONS_KEPT: Final = 1024
 _PLAIN_ITEMS: Final = 6  # of a row; one with unchanged cells has a mark behind them
+
+_TOLD_ITEMS: Final = 9  # of a row that was mapped; one with forms in it has their fields' names behind them
 
 _PLAIN: Final[dict[type, str]] = {Idle: "I", SnapshotTable: "C", SnapshotDone: "D"}
 
@@ -111,17 +113,16 @@ class Packer:
 
 
 def _told(delivery: Transaction) -> Parcel:
-    rows = [(*row[:6], _flat(row[6]), *row[7:]) for row in delivery.told]
-    return _last("M", tuple(delivery[:5]), rows, delivery.ticks)
+    return _last("M", tuple(delivery[:5]), [_sendable(row) for row in delivery.told], delivery.ticks)
 
 
-def _flat(fields: Mapping[str, tuple[MaybeValue, MaybeValue]]) -> list[Any]:
-    """Name, before, after; name, before, after … marshal knows exact types only, see `_FORMS`."""
-    flat: list[Any] = []
-    for name, (before, after) in fields.items():
-        form, form_after = _FORMS.get(before.__class__), _FORMS.get(after.__class__)
-        flat += (name, before if form is None else form(before), after if form_after is None else form_after(after))
-    return flat
+def _sendable(row: ToldRow) -> tuple[Any, ...]:
+    """As it is, or with forms in place of what marshal does not know, and behind it the names of the fields that have them."""
+    fields: dict[str, tuple[Any, Any]] = {}
+    for name, (before, after) in row[6].items():
+        if before.__class__ in _FORMS or after.__class__ in _FORMS:
+            fields[name] = (_form(before), _form(after))
+    return (*row[:6], {**row[6], **fields}, *row[7:], tuple(fields)) if fields else row
 
 
 # No value is a list or an Ellipsis, so these can stand for what marshal does not know.
@@ -130,8 +131,13 @@ _FORMS: Final[Mapping[type, Callable[[Any], Any]]] = {
     Decimal: lambda value: [_DECIMAL, str(value)],
     Json: lambda value: [_JSON, str(value)],
     Unknown: lambda _: ...,
-    tuple: lambda value: [_ARRAY, *[v if (f := _FORMS.get(v.__class__)) is None else f(v) for v in value]],
+    tuple: lambda value: [_ARRAY, *map(_form, value)],
 }
+
+
+def _form(value: Any) -> Any:
+    form = _FORMS.get(value.__class__)
+    return value if form is None else form(value)
 
 
 def _value(sent: Any) -> Any:
@@ -189,14 +195,14 @@ class Unpacker:
         return _new_tuple(Transaction, (*head, said, self._all_with(rows), (), 0))
 
     def _told(self, head: tuple[Any, ...], rows: list[tuple[Any, ...]], ticks: int) -> Transaction:
-        told = []
-        for entity, table, key, tick, ordinal, row, flat, actor, identity in rows:
-            each = iter(flat)
-            fields = {
-                name: (_value(before), _value(after)) for name, before, after in zip(each, each, each, strict=True)
-            }
-            told.append((entity, table, key, tick, ordinal, row, fields, actor, identity))
-        return _new_tuple(Transaction, (*head, None, (), (), tuple(told), ticks))
+        for index, row in enumerate(rows):
+            if len(row) > _TOLD_ITEMS:
+                fields = row[6]
+                for name in row[_TOLD_ITEMS]:
+                    before, after = fields[name]
+                    fields[name] = (_value(before), _value(after))
+                rows[index] = row[:_TOLD_ITEMS]
+        return _new_tuple(Transaction, (*head, None, (), (), tuple(rows), ticks))
 
     def _snapshot_rows(self, rows: list[Any], source: str) -> SnapshotRows:
         return SnapshotRows(source, self._all_with(rows))
