@@ -270,7 +270,7 @@ class Batch:
         for start in range(0, len(emptied), PAGE):
             page = dict(emptied[start : start + PAGE])
             records.load(page, tx)
-            records.touch([key for key, stamp in page.items() if records.get(key).record.last == stamp], tx)
+            records.touch([key for key, stamp in page.items() if _is_latest(records.get(key).record, stamp)], tx)
             self._settle_piece(tx)
 
     def count(self) -> None:
@@ -379,3 +379,9 @@ class Batch:
 def _is_odd(row: Row) -> bool:
     """A row beside which the same source has others of its key, or one that came from another key."""
     return bool(row.twins) or (row.by is not None and row.by.moved_from is not None)
+
+
+def _is_latest(record: Record, stamp: Stamp) -> bool:
+    """Its source has told nothing of the record since; others may have, and were folded before."""
+    row = record.rows.get(stamp.source.partition("/")[0])
+    return row is None or row.last == stamp

@@ -383,3 +383,16 @@ def test_the_systems_hold_a_field_of_every_merge_type() -> None:
 @pytest.mark.timeout(600 + STORIES * 5)
 def test_every_day_means_what_its_log_means_whoever_took_it_in_whatever_order() -> None:
     run_state_machine_as_test(Day, settings=ALWAYS_THE_SAME)
+
+
+def test_a_table_that_is_emptied_is_judged_when_another_source_has_spoken_later_in_the_same_batch() -> None:
+    row = {"name": "Li", "phone": "1", "remark": "r", "segment": "gold", "points": 5, "top": 4, "low": 4, "tags": ()}
+    row |= {"labels": (), "prefs": "{}", "active": True, "stage": "draft", "notes": "x", "contract": "c1"}
+    row |= {"city": "Wuhan", "street": "s0"}
+    day = Day()
+    day.begin(first={"crm": {"K1": row}, "erp": {}, "finance": {}}, copied=dict.fromkeys(NAMES, True), deletes="review")
+    day.write(changed={"active"}, key="K1", name="finance", row=row)
+    day.empty(name="finance")
+    day.write(changed={"active"}, key="K1", name="crm", row=row)
+    day.empty(name="crm")
+    day.teardown()
