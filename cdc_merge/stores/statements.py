@@ -24,7 +24,9 @@ def migrations(kind: str) -> Sequence[tuple[int, tuple[str, ...]]]:
     """The numbered migrations of a kind of store, `NNN_<kind>_*.sql`, in order: (number, its statements)."""
     found = sorted(file.name for file in _FOLDER.iterdir() if file.name[3:].startswith(f"_{kind}_"))
     numbered = {int(name[:3]): name for name in found}
-    assert list(numbered) == list(range(1, len(found) + 1)), f"migrations of {kind} are not numbered one by one: {found}"
+    assert list(numbered) == list(range(1, len(found) + 1)), (
+        f"migrations of {kind} are not numbered one by one: {found}"
+    )
     return [(number, tuple(_split(name))) for number, name in numbered.items()]
 
 
