@@ -105,7 +105,7 @@ def sent(tx: Transaction) -> Transaction:
 
 @pytest.mark.parametrize("tables", [TABLES, SHARED], ids=["one entity a table", "two entities of one table"])
 @given(data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_what_is_told_ahead_is_what_the_mapper_tells(tables: tuple[TableMap, ...], data: st.DataObject) -> None:
     ahead, mapper = Ahead("crm", Mapper("crm", tables, plan(tables))), Mapper("crm", tables, plan(tables))
     clock = Stamp(data.draw(st.sampled_from((0, COMMIT_US, COMMIT_US + 9))), 3, "crm")

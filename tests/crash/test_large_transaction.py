@@ -40,7 +40,7 @@ end $$
 RELOAD = f"""
 do $$ begin
   truncate item;
-  insert into item select n, 'again', null, 1, n % 7, 'A1', 's', 1, '2026-01-02', 'new' from generate_series(1, {ROWS} / 2) n;
+  insert into item select n, 'again', null, 1, n % 7, 'A1', 's', 1, '2026-01-02', 'new' from generate_series(1, {ROWS} / 4) n;
 end $$
 """
 
@@ -83,7 +83,7 @@ def test_a_table_that_is_emptied_and_filled_again_is_merged_in_bounded_memory(si
     server, config, port = site
     with running(config, port) as sidecar:
         sidecar.wait(lambda: sidecar.durable_lsn() > 0, LIMIT_S)
-        for statement in (INSERT.format(rows=ROWS), RELOAD, "truncate item"):
+        for statement in (INSERT.format(rows=ROWS // 2), RELOAD, "truncate item"):
             end = run(server, statement)
             sidecar.wait(lambda end=end: sidecar.durable_lsn() >= end, LIMIT_S)  # type: ignore[misc] # a fact
             assert dict(_held(sidecar)) == _in_the_table(server)
