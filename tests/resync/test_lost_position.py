@@ -40,7 +40,12 @@ def advanced(desk: Desk) -> None:
     run(desk.dsns["crm"], f"SELECT pg_replication_slot_advance('{desk.slot('crm')}', pg_current_wal_lsn())")
 
 
-LOSSES = {"slot_missing": dropped, "slot_recreated": recreated, "advanced": advanced}
+def republished(desk: Desk) -> None:
+    leave, come = (f"ALTER PUBLICATION cdc_merge {word} TABLE customer" for word in ("DROP", "ADD"))
+    run(desk.dsns["crm"], leave, *UNSEEN, come)
+
+
+LOSSES = {"slot_missing": dropped, "slot_recreated": recreated, "advanced": advanced, "republished": republished}
 
 
 def lose(desk: Desk, how: Callable[[Desk], None]) -> None:
