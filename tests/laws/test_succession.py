@@ -45,7 +45,9 @@ def stories(merge_type: str, *, full_old: bool) -> Iterator[tuple[EntityPlan, li
     values = [*alphabet.values, alphabet.start]
     alone: list[Step] = [("edit", "A", alphabet.row(value)) for value in islice(cycle(values), ALONE)]
     on: list[Step] = [("edit", "A", alphabet.row(value)) for value in values]
-    for begin, skew, two in product(("snapshot", "insert")[: 1 + full_old], SKEWS[: 1 + full_old], product(later, repeat=2)):
+    for begin, skew, two in product(
+        ("snapshot", "insert")[: 1 + full_old], SKEWS[: 1 + full_old], product(later, repeat=2)
+    ):
         world = World(plan, skew={"B": skew}, full_old=full_old)
         perform(world, [(begin, "A", alphabet.row(alphabet.start))])
         for step in (*alone, *two, *on):
