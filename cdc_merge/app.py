@@ -213,9 +213,10 @@ class Sidecar:
         return {name: position.lsn for name, (position, _) in positions.items() if not position.is_copying}
 
     def _resyncs(self) -> dict[tuple[str, str], int]:
+        orders = self.store.orders()
         return {
-            (source.name, phase): sum(resync.phase == phase for resync in intake.resyncs.orders.resyncs)
-            for source, intake in self._sources
+            (source.name, phase): sum(resync.phase == phase for resync in orders.get(source.name, NO_ORDERS).resyncs)
+            for source, _ in self._sources
             for phase in PHASES
         }
 
@@ -226,13 +227,14 @@ class Sidecar:
         return {name: position for name, (position, _) in self.store.positions().items()}
 
     def _readings(self) -> list[SourceReading]:
-        positions = self.store.positions()
+        # From disk: a resync that is told to be over has its records on disk, too.
+        positions, orders = self.store.positions(), self.store.orders()
         return [
             SourceReading(
                 status=source.status(),
                 position=positions[source.name][0] if source.name in positions else None,
                 watermark_us=intake.passed_us or None,
-                orders=intake.resyncs.orders,
+                orders=orders.get(source.name, NO_ORDERS),
                 snapshot_rows=intake.snapshot_rows,
                 snapshot_expected=intake.snapshot_expected,
             )
