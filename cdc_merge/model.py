@@ -287,7 +287,10 @@ class SourceStatus:
     """What a reader knows about its source right now (contract §7, `source`). Unknown figures are None.
 
     `queued_bytes` wait to be merged, at most about `queue_limit_bytes`; `waited_s`: for how long, all in all, the source
-    was not read because that was reached. `confirmed_lsn`: what the server was told that it may forget.
+    was not read because that was reached. `confirmed_lsn`: what the server was told that it may forget. `last_received_us`: our
+    clock at the newest transaction. `invalidation`: why the server has given the slot up, "" while it has not.
+    `inactive_since_us`: since when nobody reads it, by the server's clock. `server_spilled_bytes`: what the server wrote aside
+    while decoding large transactions, since its statistics were reset.
     """
 
     name: str
@@ -311,6 +314,11 @@ class SourceStatus:
     waited_s: float = 0.0
     heartbeats_sent: int = 0
     heartbeats_permitted: bool | None = None
+    last_received_us: int | None = None
+    invalidation: str | None = None
+    inactive_since_us: int | None = None
+    catalog_xmin_age: int | None = None
+    server_spilled_bytes: int | None = None
 
 
 # ---------------------------------------------------------------- step 2, 3: changes of records

@@ -24,6 +24,9 @@ AGREED_S: Final[Mapping[str, float]] = {"critical": 4 * 3600.0, "high": 24 * 360
 ANSWERS: Final = ("in_time", "late")
 RESOLUTIONS: Final = ("auto", "decided", "converged", "dismissed", "superseded")
 WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")
+# Why a server gives a slot up (pg_replication_slots.invalidation_reason); none: it has not.
+NOT_INVALIDATED: Final = "none"
+INVALIDATIONS: Final = ("wal_removed", "rows_removed", "wal_level_insufficient", "idle_timeout")
 MERGES: Final = frozenset(
     {"lww", "mv", "counter", "set", "flag", "max", "min", "priority", "immutable", "lattice", "map", "append"}
 )

@@ -16,7 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from cdc_merge.model import Figures, SourceStatus
-from cdc_merge.observers.labels import OTHER, STATES, WAL_STATUSES, Labels
+from cdc_merge.observers.labels import INVALIDATIONS, NOT_INVALIDATED, OTHER, STATES, WAL_STATUSES, Labels
+from cdc_merge.observers.slot_rest import SlotRest
 from cdc_merge.observers.wal_pace import WalPace
 
 LOG: Final = logging.getLogger("cdc_merge.metrics")
@@ -45,6 +46,7 @@ class Mirrors:
     watermarks: Callable[[], Mapping[str, int]] = _no_figures
     monotonic: Callable[[], float] = time.monotonic
     resyncs: Callable[[], Mapping[tuple[str, str], int]] = _no_resyncs
+    wall: Callable[[], float] = time.time
 
 
 class Lagging(dict[str, int]):
@@ -72,6 +74,11 @@ SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None
         "source_last_message_timestamp_seconds",
         "When the source's server last sent anything, keepalives included.",
         lambda status: _seconds(status.last_message_us),
+    ),
+    (
+        "source_last_received_timestamp_seconds",
+        "When a transaction of the source was last received.",
+        lambda status: _seconds(status.last_received_us),
     ),
     (
         "source_received_lsn_bytes",
@@ -110,6 +117,11 @@ SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None
     ),
     ("slot_active", "1 while somebody reads our slot.", lambda status: status.slot_active),
     (
+        "slot_catalog_xmin_age",
+        "Transactions for which our slot holds back vacuum of the source's catalogs.",
+        lambda status: status.catalog_xmin_age,
+    ),
+    (
         "heartbeat_permitted",
         "1 while heartbeats can be written into the source, 0 where it refuses; no sample when none are wanted.",
         lambda status: status.heartbeats_permitted,
@@ -126,6 +138,7 @@ class MirrorCollector(Collector):
         self._mirrors = mirrors
         self._failures = 0
         self._pace = WalPace(mirrors.monotonic)
+        self._rest = SlotRest(mirrors.monotonic, mirrors.wall)
 
     def follow(self, labels: Labels) -> None:
         self._labels = labels
@@ -155,10 +168,10 @@ class MirrorCollector(Collector):
             yield self._gauge(name, text, ("source",), (((each.name,), figure(each)) for each in statuses))
         yield from self._progress(statuses)
         yield self._states(statuses)
-        yield self._wal_statuses(statuses)
-        left = "Seconds until our slot is lost at the pace of the last 15 minutes; +Inf without limit or growth."
-        lefts = (((each.name,), self._pace.seconds_left(each)) for each in statuses)
-        yield self._gauge("slot_seconds_to_invalidation", left, ("source",), lefts)
+        yield from self._slots(statuses)
+        text = "Bytes that were written aside for large transactions: by the source's server while it decoded them."
+        spilled = (((each.name, "server"), each.server_spilled_bytes) for each in statuses)
+        yield self._gauge("spill_bytes", text, ("source", "where"), spilled)
         pending = ((labels, count) for labels, count in self._mirrors.resyncs().items())
         text = "Tables that are to be read again: their rows, then what is missing; or failed."
         yield self._gauge("resyncs", text, ("source", "state"), pending)
@@ -194,6 +207,25 @@ class MirrorCollector(Collector):
         told = ((each.name, each.state if each.state in STATES else OTHER) for each in statuses)
         samples = (((source, name), state == name) for source, state in told for name in (*STATES, OTHER))
         return self._gauge("source_state", "1 at the state that the source is in.", ("source", "state"), samples)
+
+    def _slots(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
+        yield self._wal_statuses(statuses)
+        yield self._invalidations(statuses)
+        left = "Seconds until our slot is lost at the pace of the last 15 minutes; +Inf without limit or growth."
+        lefts = (((each.name,), self._pace.seconds_left(each)) for each in statuses)
+        yield self._gauge("slot_seconds_to_invalidation", left, ("source",), lefts)
+        rest = "For how long nobody has read our slot: since its server says so, before version 17 since we see it."
+        rests = (((each.name,), self._rest.seconds(each)) for each in statuses)
+        yield self._gauge("slot_inactive_seconds", rest, ("source",), rests)
+
+    def _invalidations(self, statuses: Iterable[SourceStatus]) -> Metric:
+        """A slot has exactly one of the reasons, or none."""
+        told = ((each.name, each.invalidation or NOT_INVALIDATED) for each in statuses if each.invalidation is not None)
+        reasons = (NOT_INVALIDATED, *INVALIDATIONS, OTHER)
+        named = ((source, reason if reason in reasons else OTHER) for source, reason in told)
+        samples = (((source, reason), reason == why) for source, why in named for reason in reasons)
+        text = "1 at the reason why the source's server has given our slot up; none while it has not."
+        return self._gauge("slot_invalidated", text, ("source", "reason"), samples)
 
     def _wal_statuses(self, statuses: Iterable[SourceStatus]) -> Metric:
         known = [each for each in statuses if each.wal_status is not None]

@@ -196,6 +196,11 @@ class Metrics:
             "1 at the reason why the source refuses to be read; a person must act.",
             ("source", "problem"),
         )
+        self._durable = self._gauge(
+            "source_last_durable_timestamp_seconds",
+            "When a transaction of the source was last merged and on disk.",
+            ("source",),
+        )
         self._reload = self._gauge(
             "config_last_reload_successful",
             "1 if the configuration file could be used when it was last read; 0 while an older one is in force.",
@@ -282,6 +287,7 @@ class Metrics:
         for origin, count in fact.loads.items():
             self._loads.labels(origin).inc(count)
         for source, sizes in fact.transactions.items():
+            self._durable.labels(self._labels.source(source)).set_to_current_time()
             observe = self._transaction_rows.labels(self._labels.source(source)).observe
             for size in sizes:
                 observe(size)

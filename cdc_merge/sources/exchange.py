@@ -46,6 +46,7 @@ class Exchange:
         self.server_lsn = 0
         self.last_commit_us: int | None = None
         self.last_message_us: int | None = None
+        self.last_received_us: int | None = None
         self.streams_begun = 0
         self.slot: Slot | None = None
         self.wanted: RowsWanted | None = None

@@ -32,6 +32,11 @@ LOST: Final[Mapping[str, bool]] = {
 server may be a mistake in the DSN: a person says that it is meant (`source resync`)."""
 
 
+WAL_REMOVED: Final = "wal_removed"
+UNTOLD: Final = "untold"
+"""Why a slot was given up, where its server does not say it by name."""
+
+
 class Server(NamedTuple):
     """Who answers: system identifier, timelines, and how far its WAL is flushed."""
 
@@ -41,7 +46,11 @@ class Server(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """A replication slot as pg_replication_slots shows it. Unknown figures are None."""
+    """A replication slot as pg_replication_slots shows it. Unknown figures are None.
+
+    `inactive_since_us` is the server's clock, from version 17 on; `spilled_bytes` is what it wrote aside while decoding, since
+    its statistics were last reset; `catalog_xmin_age` counts transactions whose catalog rows it holds.
+    """
 
     name: str
     plugin: str
@@ -52,6 +61,17 @@ class Slot(NamedTuple):
     retained_bytes: int | None
     confirmed_lsn: int
     invalidation_reason: str | None
+    conflicting: bool | None = None
+    inactive_since_us: int | None = None
+    catalog_xmin_age: int | None = None
+    spilled_bytes: int | None = None
+
+    @property
+    def invalidation(self) -> str:
+        """Why the server has given the slot up, "" while it has not. Before version 17 it says so only where it was WAL."""
+        if self.invalidation_reason or self.wal_status != "lost":
+            return self.invalidation_reason or ""
+        return UNTOLD if self.conflicting else WAL_REMOVED
 
 
 def check_server(source: str, position: Position, server: Server) -> None:
@@ -106,9 +126,9 @@ def check_slot(source: str, name: str, slot: Slot | None, lsn: int | None) -> Sl
     if slot is None:
         raise _missing(source, name, is_known=lsn is not None)
     check_owner(source, slot)
-    if slot.wal_status == "lost" or slot.invalidation_reason:
+    if slot.invalidation:
         raise SourceRefused(
-            f"Source {source}: replication slot {name} is lost ({slot.invalidation_reason or 'WAL removed'}).",
+            f"Source {source}: replication slot {name} is lost ({slot.invalidation}).",
             problem="slot_lost",
             hint=f"Drop it. {RESYNC.format(source=source)} Then give the server a larger max_slot_wal_keep_size.",
         )

@@ -21,7 +21,7 @@ from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
 from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.heart import Heart
-from cdc_merge.sources.positions import STOP
+from cdc_merge.sources.positions import STOP, Slot
 from cdc_merge.sources.retrying import Patience
 from cdc_merge.sources.session import Ears, PostgresSettings, Session
 from cdc_merge.sources.stream import HEALTH_EVERY_S
@@ -150,18 +150,14 @@ class PostgresSource:
         exchange = self._exchange
         if exchange is None:
             return known
-        slot = exchange.slot
         return replace(
-            known,
+            known if exchange.slot is None else _with_slot(known, exchange.slot, is_streaming=exchange.is_streaming),
             received_lsn=exchange.received_lsn,
             server_lsn=exchange.server_lsn,
             last_commit_us=exchange.last_commit_us,
             last_message_us=exchange.last_message_us,
+            last_received_us=exchange.last_received_us,
             reconnects=max(0, exchange.streams_begun - 1),
-            slot_active=exchange.is_streaming and slot.active if slot else None,
-            wal_status=slot.wal_status if slot else None,
-            retained_bytes=slot.retained_bytes if slot else None,
-            safe_bytes=slot.safe_bytes if slot else None,
             confirmed_lsn=exchange.confirmed_lsn,
             queued_bytes=exchange.queue.size_bytes,
             queue_limit_bytes=exchange.queue.max_bytes,
@@ -257,3 +253,17 @@ class PostgresSource:
         self._problem = f"{error} {error.hint}".strip()
         self._observe(SourceChanged(self.name, state, str(error), problem, error.hint))
         self._wake()
+
+
+def _with_slot(status: SourceStatus, slot: Slot, *, is_streaming: bool) -> SourceStatus:
+    return replace(
+        status,
+        slot_active=is_streaming and slot.active,
+        wal_status=slot.wal_status,
+        retained_bytes=slot.retained_bytes,
+        safe_bytes=slot.safe_bytes,
+        invalidation=slot.invalidation,
+        inactive_since_us=slot.inactive_since_us,
+        catalog_xmin_age=slot.catalog_xmin_age,
+        server_spilled_bytes=slot.spilled_bytes,
+    )

@@ -25,7 +25,7 @@ from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.stream import Lines, Stream
 from cdc_merge.sources.walsender import WalSender
-from cdc_merge.sources.watch import Watch, Watched
+from cdc_merge.sources.watch import Health, Watch, Watched
 
 COPY_INTERRUPTED: Final = "copy_interrupted"
 """The problem of a copy into a history that exists, when an earlier one was not finished."""
@@ -114,7 +114,7 @@ class Session:
             return exchange.lost
         try:
             check_server(settings.name, position, server)
-            check_slot(settings.name, settings.slot, watch.health().slot, position.lsn)
+            check_slot(settings.name, settings.slot, self._looked(watch).slot, position.lsn)
         except SourceRefused as refused:
             if not self.may_copy(refused):
                 raise
@@ -129,7 +129,7 @@ class Session:
             return position
         try:
             check_server(settings.name, position, server)
-            health = watch.health()
+            health = self._looked(watch)
             check_slot(settings.name, settings.slot, health.slot, position.lsn)
         except SourceRefused:
             return position
@@ -150,7 +150,7 @@ class Session:
         settings, exchange = self._settings, self._exchange
         lines.sender.start(settings.slot, settings.publication, begin.lsn)
         # Somebody may have moved the slot between the check and the start.
-        exchange.slot = check_slot(settings.name, settings.slot, lines.watch.health().slot, begin.lsn)
+        check_slot(settings.name, settings.slot, self._looked(lines.watch).slot, begin.lsn)
         exchange.streams_begun += 1
         exchange.is_streaming = True
         self._ears.announce("streaming", "follows the stream")
@@ -161,6 +161,12 @@ class Session:
             exchange.is_streaming = False
             if lines.rereading is not None:
                 lines.rereading.stop()
+
+    def _looked(self, watch: Watch) -> Health:
+        """The slot as it is: what it is refused for is seen, too."""
+        health = watch.health()
+        self._exchange.slot = health.slot
+        return health
 
     def _check_catalog(self, watch: Watch, blocking: frozenset[str]) -> None:
         settings = self._settings
@@ -176,7 +182,7 @@ class Session:
     def _known_position(self, watch: Watch, server: Server, position: Position | None) -> Position:
         settings = self._settings
         known = position if position is not None and not position.is_copying else None
-        health = watch.health()
+        health = self._looked(watch)
         slot = check_slot(settings.name, settings.slot, health.slot, known.lsn if known else None)
         if known is None:
             timeline = server.timelines.of(slot.confirmed_lsn)
@@ -207,7 +213,7 @@ class Session:
         timeline = server.timelines.of(created.lsn)
         begun = Position(server.system, timeline, created.lsn, "running" if lost is None else "again", settings.slot)
         began = SnapshotBegan(settings.name, server.system, timeline, created.lsn, at_us, {}, lost)
-        exchange.delivered = begun
+        exchange.delivered, exchange.slot = begun, None
         # What was confirmed of an earlier slot, perhaps on another timeline, says nothing of this one.
         exchange.confirmed_lsn, exchange.received_lsn = 0, created.lsn
         try:

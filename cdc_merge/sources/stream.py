@@ -237,7 +237,7 @@ class Stream:
     def _deliver(self, transaction: Transaction) -> None:
         size, self._size, self._aside = self._size, 0, 0
         exchange = self._exchange
-        exchange.last_commit_us = transaction.commit_us
+        exchange.last_commit_us, exchange.last_received_us = transaction.commit_us, exchange.last_message_us
         exchange.server_lsn = max(exchange.server_lsn, transaction.end_lsn)
         self._check_order(transaction.end_lsn)
         if transaction.end_lsn <= self._delivered.lsn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -98,6 +99,36 @@ def test_positions_are_bytes_whose_differences_are_lag() -> None:
     assert world.value("source_last_message_timestamp_seconds", source="crm") == 1_790_000_000
     assert world.value("source_durable_lsn_bytes", source="crm") is None
     assert world.value("source_watermark_timestamp_seconds", source="crm") is None
+
+
+def test_a_slot_has_exactly_one_reason_also_one_that_has_no_name_here() -> None:
+    world = World()
+    assert world.value("slot_invalidated", source="crm", reason="none") is None
+    told = {"": "none", "idle_timeout": "idle_timeout", "untold": "other", "moon_phase": "other"}
+    for invalidation, reason in told.items():
+        world.status = replace(CRM, invalidation=invalidation)
+        found = {labels: value for (name, labels), value in world.series().items() if name.endswith("slot_invalidated")}
+        assert [dict(labels)["reason"] for labels, value in found.items() if value] == [reason]
+        assert len(found) == 6
+
+
+def test_a_slot_is_unread_since_a_scrape_saw_it_so_and_not_once_it_is_read_again() -> None:
+    world = World()
+    assert world.value("slot_inactive_seconds", source="crm") is None
+    for at_s, active, told_s in ((0, False, 0), (60, False, 60), (70, True, 0), (80, False, 0), (95, False, 15)):
+        world.now_s = 1000.0 + at_s
+        world.status = replace(CRM, slot_active=active)
+        assert world.value("slot_inactive_seconds", source="crm") == told_s
+
+
+def test_a_transaction_on_disk_says_when_and_an_empty_batch_says_nothing() -> None:
+    world = World()
+    world.metrics(BatchMerged({}, {}, {}, {}, 0))
+    assert world.value("source_last_durable_timestamp_seconds", source="crm") is None
+    before_s = time.time()
+    world.metrics(BatchMerged({}, {}, {}, {}, 0, transactions={"crm": (1,)}))
+    assert before_s <= (world.value("source_last_durable_timestamp_seconds", source="crm") or 0) <= time.time()
+    assert world.value("source_last_durable_timestamp_seconds", source="erp") is None
 
 
 # ---------------------------------------------------------------- how long a slot has left

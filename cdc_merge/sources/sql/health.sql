@@ -34,7 +34,11 @@ SELECT jsonb_build_object(
          'safe_bytes', s.safe_wal_size,
          'retained_bytes', pg_wal_lsn_diff(w.lsn, s.restart_lsn)::bigint,
          'confirmed_lsn', s.confirmed_flush_lsn::text,
-         'invalidation_reason', to_jsonb(s) -> 'invalidation_reason')
+         'invalidation_reason', to_jsonb(s) -> 'invalidation_reason',
+         'conflicting', to_jsonb(s) -> 'conflicting',
+         'inactive_since_us', (extract(epoch FROM (to_jsonb(s) ->> 'inactive_since')::timestamptz) * 1000000)::bigint,
+         'catalog_xmin_age', age(s.catalog_xmin),
+         'spilled_bytes', (SELECT t.spill_bytes FROM pg_stat_replication_slots t WHERE t.slot_name = s.slot_name))
      FROM pg_replication_slots s,
           (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn) w
      WHERE s.slot_name = $1::text),
