@@ -9,9 +9,10 @@ import click
 from cdc_merge.cli.asking import reading_of
 from cdc_merge.cli.invocation import Invocation, print_json
 from cdc_merge.cli.record import show_history, show_record
-from cdc_merge.cli.tables import ABSENT, output_option, print_table, say, shown
+from cdc_merge.cli.tables import output_option, print_table, say
 from cdc_merge.console.answers import conflict_document
 from cdc_merge.console.reading import Reading
+from cdc_merge.console.words import ABSENT, shown
 from cdc_merge.documents import Document, Fields, conflict_json, page_json
 from cdc_merge.errors import NotFound
 from cdc_merge.model import Conflict

@@ -9,7 +9,7 @@ import click
 from cdc_merge.cli import restoring
 from cdc_merge.cli.asking import reading_of
 from cdc_merge.cli.invocation import Invocation, print_json
-from cdc_merge.cli.tables import ABSENT, cell_of, output_option, print_table, say, shown, word_of
+from cdc_merge.cli.tables import output_option, print_table, say
 from cdc_merge.console.answers import (
     AsOf,
     as_of_from_text,
@@ -19,6 +19,7 @@ from cdc_merge.console.answers import (
     record_document,
 )
 from cdc_merge.console.reading import Reading
+from cdc_merge.console.words import ABSENT, cell_of, items, objects, shown, word_of
 from cdc_merge.documents import Document, Fields, json_text
 from cdc_merge.model import RecordKey
 
@@ -55,11 +56,9 @@ def show_record(invocation: Invocation, entity: str, key: str, as_of: AsOf | Non
         return
     when = f" as of {document['as_of']}" if document["as_of"] is not None else ""
     say(f"{entity} {key}{when}{' (ended)' if document['deleted'] else ''}")
-    views = _objects(document, "sources")
+    views = objects(document, "sources")
     print_table(("FIELD", "MERGED", *(name.upper() for name in views)), [*_rows(document, views)])
-    conflicts = document["conflicts"]
-    for conflict in conflicts if isinstance(conflicts, list) else []:
-        assert isinstance(conflict, dict)
+    for conflict in items(document, "conflicts"):
         subject = conflict["group"] or conflict["field"] or _all_of(conflict)
         what = f"{shown(conflict['kind'])} of {shown(subject)}, {shown(conflict['status'])}"
         say(f"conflict {shown(conflict['id'])}: {what}")
@@ -121,18 +120,16 @@ def _history(reading: Reading, key: RecordKey, cursor: str | None, limit: int | 
 
 
 def _about(document: Fields, field: str | None) -> list[Fields]:
-    items = document["items"]
-    changes = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-    return [item for item in changes if field is None or field in _objects(item, "fields")]
+    return [item for item in items(document) if field is None or field in objects(item, "fields")]
 
 
 def _print_history_json(pages: Iterable[tuple[list[Fields], Document]]) -> Document:
     """One document, written piece by piece."""
     next_cursor: Document = None
     before = '{"items": ['
-    for items, following in pages:
-        if items:
-            click.echo(before + ", ".join(map(json_text, items)), nl=False)
+    for changes, following in pages:
+        if changes:
+            click.echo(before + ", ".join(map(json_text, changes)), nl=False)
             before = ", "
         next_cursor = following
     opening = "" if before == ", " else before
@@ -142,16 +139,16 @@ def _print_history_json(pages: Iterable[tuple[list[Fields], Document]]) -> Docum
 
 def _print_history_table(pages: Iterable[tuple[list[Fields], Document]]) -> Document:
     next_cursor: Document = None
-    for number, (items, following) in enumerate(pages):
+    for number, (changes, following) in enumerate(pages):
         next_cursor = following
-        if items or number == 0:
-            print_table(HISTORY_HEADINGS, [_change(item) for item in items])
+        if changes or number == 0:
+            print_table(HISTORY_HEADINGS, [_change(change) for change in changes])
     return next_cursor
 
 
 def _change(item: Fields) -> tuple[str, ...]:
     changes = [
-        f"{name}: {word_of(of, 'before')} → {word_of(of, 'after')}" for name, of in _objects(item, "fields").items()
+        f"{name}: {word_of(of, 'before')} → {word_of(of, 'after')}" for name, of in objects(item, "fields").items()
     ]
     moves = [f"{name} {shown(item[name])}" for name in ("moved_to", "moved_from") if name in item]
     told = (cell_of(item, name) for name in ("stamp", "committed_at", "source", "kind", "actor"))
@@ -175,8 +172,7 @@ def list_missing(  # noqa: PLR0913, PLR0917 (an option each)
     if invocation.as_json:
         print_json(document)
         return
-    items = document["items"]
-    rows = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    rows = items(document)
     print_table(MISSING_HEADINGS, [tuple(cell_of(row, name) for name in ("key", "source", "since")) for row in rows])
     if document["next_cursor"] is not None:
         click.echo(f"There are more: --cursor {shown(document['next_cursor'])}", err=True)
@@ -198,9 +194,7 @@ def explain_field(invocation: Invocation, entity: str, key: str, field: str) -> 
         return
     rule = f", answered by the rule {shown(document['rule'])}" if document["rule"] is not None else ""
     say(f"{entity} {key}, {field} ({shown(document['merge'])}{rule}): {word_of(document, 'value')}")
-    writes = document["writes"]
-    assert isinstance(writes, list)
-    print_table(EXPLAIN_HEADINGS, [_write(write) for write in writes if isinstance(write, dict)])
+    print_table(EXPLAIN_HEADINGS, [_write(write) for write in items(document, "writes")])
 
 
 def _write(write: Fields) -> tuple[str, ...]:
@@ -220,12 +214,3 @@ def _seen(write: Fields) -> str:
 
 
 command.add_command(restoring.command)
-
-
-def _objects(document: Fields, name: str) -> dict[str, Fields]:
-    members = document[name]
-    return (
-        {key: member for key, member in members.items() if isinstance(member, dict)}
-        if isinstance(members, dict)
-        else {}
-    )

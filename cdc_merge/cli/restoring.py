@@ -8,8 +8,9 @@ import click
 
 from cdc_merge.cli.asking import reading_of
 from cdc_merge.cli.invocation import Invocation, print_json
-from cdc_merge.cli.tables import ABSENT, cell_of, output_option, print_table, say, shown, word_of
+from cdc_merge.cli.tables import output_option, print_table, say
 from cdc_merge.console.answers import AsOf, as_of_from_text, restore_document
+from cdc_merge.console.words import ABSENT, cell_of, shown, word_of
 from cdc_merge.documents import Document, Fields
 from cdc_merge.errors import NotWritten
 from cdc_merge.model import RecordKey

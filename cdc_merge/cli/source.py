@@ -10,8 +10,9 @@ from cdc_merge.cli.asking import reading_of, running_sources, settings_of
 from cdc_merge.cli.invocation import Invocation, print_json
 from cdc_merge.cli.slots import create_slot, drop_slot, grants
 from cdc_merge.cli.steering import pause, resume, resync
-from cdc_merge.cli.tables import ABSENT, cell_of, output_option, print_table
+from cdc_merge.cli.tables import output_option, print_table
 from cdc_merge.console.answers import sources_document
+from cdc_merge.console.words import ABSENT, cell_of
 from cdc_merge.documents import Document, Fields
 
 HEADINGS = ("SOURCE", "STATE", "MERGED UP TO", "LAG", "LAST COMMIT", "SNAPSHOT", "SLOT", "PROBLEM")

@@ -14,10 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cdc_merge.documents import Document, Fields, json_text
-
 GAP: Final = "  "
-ABSENT: Final = "–"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -71,20 +68,3 @@ def printable(text: str) -> str:
 def say(text: str) -> None:
     """One line on stdout."""
     click.echo(printable(text))
-
-
-def word_of(document: Fields, name: str) -> str:
-    """A member as a word in a table: a dash where it is absent, NULL for null."""
-    return shown(document[name]) if name in document else ABSENT
-
-
-def cell_of(document: Fields, name: str) -> str:
-    """A member that is no value of a record: a dash where there is none."""
-    return ABSENT if document.get(name) is None else shown(document[name])
-
-
-def shown(value: Document) -> str:
-    """A value as people read it: text as it is, NULL, and JSON for everything else."""
-    if value is None:
-        return "NULL"
-    return value if isinstance(value, str) else json_text(value)

@@ -8,7 +8,7 @@ first, and the text as it stands second.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Response
@@ -39,6 +39,7 @@ MAX_LIMIT: Final = 1000
 BAD_MOMENT: Final = "Write a stamp, <wall_us>.<counter>@<source>, or a time in ISO 8601, 2026-05-01T08:00:00Z."
 
 Spelled = Annotated[str, AfterValidator(unquote)]
+Answer = TypeVar("Answer")
 
 
 class Asked(BaseModel):
@@ -145,8 +146,8 @@ def answered(document: Document) -> Response:
     return Response(json_text(document), media_type="application/json")
 
 
-def of_spelling(raw_key: str, document: Callable[[str], Fields]) -> Fields:
-    """The document under the key that the path means; NotFound if it is none under either reading."""
+def of_spelling(raw_key: str, document: Callable[[str], Answer]) -> Answer:
+    """The answer under the key that the path means; NotFound if it is none under either reading."""
     try:
         return document(unquote(raw_key))
     except NotFound:

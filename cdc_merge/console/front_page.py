@@ -1,39 +1,19 @@
-"""The page for people: what waits for an answer, and how the sources are. Plain HTML, nothing loaded from anywhere.
-
-Everything that came from a source is escaped; the page carries no script, and the browser is told to run none.
-"""
+"""The first page for people: what waits for an answer, and how the sources are. An alert leads here, asking for some."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 from urllib.parse import quote
 
+from cdc_merge.console.page import link, page, record_path, row, table
 from cdc_merge.console.reading import Reading
 from cdc_merge.documents import SourceReading, candidate_json, durable_lsn_of, json_text, maybe_time_json
 from cdc_merge.model import Candidate, Conflict, lsn_text
 
 # More than a person reads on one page; the API has them all.
 MAX_CONFLICTS: Final = 200
-
-CONTENT_POLICY: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
-STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1b1f24; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #d0d7de; }
-td { overflow-wrap: anywhere; }
-th { font-weight: 600; background: #f6f8fa; }
-ul { margin: 0; padding-left: 1.1rem; }
-.critical, .high, .down { color: #a40e26; font-weight: 600; }
-"""
 
 CONFLICT_HEADINGS: Final = (
     "Severity 严重程度",
@@ -54,58 +34,57 @@ SOURCE_HEADINGS: Final = (
 )
 
 
-def front_page(reading: Reading) -> str:
-    """The whole page as HTML text."""
-    conflicts = _waiting(reading)
+def front_page(reading: Reading, where: Mapping[str, str]) -> str:
+    """The whole page as HTML text. `where` narrows the conflicts, as in the API; without a status, those that wait."""
+    conflicts = _asked_for(reading, where)
     _, reason = reading.ready()
-    return "\n".join(
+    return page(
+        "cdc_merge",
         (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>cdc_merge</title>',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta http-equiv="refresh" content="10">',
-            f"<style>{STYLE}</style></head><body><main>",
-            f"<h1>cdc_merge</h1><p>{escape(reason)}</p>",
-            f"<h2>Open conflicts 未解决的冲突 ({_count(conflicts)})</h2>",
-            _table(CONFLICT_HEADINGS, map(_conflict_row, conflicts), "Nothing waits for an answer. 没有待处理的冲突。"),
+            f"<p>{escape(reason)}</p>",
+            f"<h2>{_heading(where)} ({_count(conflicts)})</h2>",
+            _narrowed(where),
+            table(CONFLICT_HEADINGS, map(_conflict_row, conflicts), "Nothing waits for an answer. 没有待处理的冲突。"),
             "<h2>Sources 数据来源</h2>",
-            _table(SOURCE_HEADINGS, map(_source_row, reading.sources()), "No source is configured. 未配置数据来源。"),
+            table(SOURCE_HEADINGS, map(_source_row, reading.sources()), "No source is configured. 未配置数据来源。"),
             '<p>For programs 程序接口: <a href="/api/openapi.json">OpenAPI</a> · ',
-            '<a href="/api/v1/conflicts">conflicts</a> · <a href="/api/v1/sources">sources</a> · ',
-            '<a href="/metrics">metrics</a></p></main></body></html>',
-        )
+            f"{link('/api/v1/conflicts', 'conflicts', where)} · ",
+            '<a href="/api/v1/sources">sources</a> · <a href="/metrics">metrics</a></p>',
+        ),
+        again_after_s=10,
     )
 
 
-def _waiting(reading: Reading) -> Sequence[Conflict]:
-    waiting = [reading.conflicts({"status": status}, None, MAX_CONFLICTS).items for status in ("open", "settling")]
-    return [*waiting[0], *waiting[1]][:MAX_CONFLICTS]
+def _asked_for(reading: Reading, where: Mapping[str, str]) -> Sequence[Conflict]:
+    statuses = (where["status"],) if "status" in where else ("open", "settling")
+    found = [reading.conflicts({**where, "status": status}, None, MAX_CONFLICTS).items for status in statuses]
+    return [conflict for page_of in found for conflict in page_of][:MAX_CONFLICTS]
+
+
+def _heading(where: Mapping[str, str]) -> str:
+    return "Closed conflicts 已解决的冲突" if where.get("status") == "closed" else "Open conflicts 未解决的冲突"
+
+
+def _narrowed(where: Mapping[str, str]) -> str:
+    """What the list is narrowed to, and the way out."""
+    if not where:
+        return ""
+    told = ", ".join(f"{name} {text}" for name, text in where.items())
+    return f"<p>Only 仅显示: {escape(told)} · {link('/', 'all that wait 全部')}</p>"
 
 
 def _count(conflicts: Sequence[Conflict]) -> str:
     return f"{len(conflicts)}+" if len(conflicts) >= MAX_CONFLICTS else str(len(conflicts))
 
 
-def _table(headings: Iterable[str], rows: Iterable[str], when_empty: str) -> str:
-    body = "".join(rows)
-    if not body:
-        return f"<p>{escape(when_empty)}</p>"
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
 def _conflict_row(conflict: Conflict) -> str:
     question = conflict.question
-    record = f"/api/v1/records/{quote(question.entity, safe='')}/{quote(question.key, safe='')}"
-    return _row(
+    return row(
         (
             f'<span class="{escape(question.severity)}">{escape(question.severity)}</span>',
-            f'<a href="{escape(record)}">{escape(question.entity)} {escape(question.key)}</a>',
+            link(f"/{record_path(question.entity, question.key)}", f"{question.entity} {question.key}"),
             escape(question.group or question.field or "–"),
-            f'<a href="/api/v1/conflicts/{escape(quote(conflict.id, safe=""))}">{escape(question.kind)}</a>',
+            link(f"/api/v1/conflicts/{quote(conflict.id, safe='')}", question.kind),
             escape(conflict.status),
             "<ul>" + "".join(map(_candidate, question.candidates)) + "</ul>",
             escape(maybe_time_json(conflict.raised_us) or ""),
@@ -124,7 +103,7 @@ def _candidate(candidate: Candidate) -> str:
 
 def _source_row(source: SourceReading) -> str:
     status = source.status
-    return _row(
+    return row(
         (
             escape(status.name),
             escape(status.state) if status.up else f'<span class="down">{escape(status.state)}</span>',

@@ -1,16 +1,21 @@
-"""What operators and their machines ask: `/metrics`, health, readiness, reload, and one plain page for people."""
+"""What operators and their machines ask: `/metrics`, health, readiness, reload, and the plain pages for people."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from cdc_merge.console.access import Access
-from cdc_merge.console.api import answered
-from cdc_merge.console.front_page import CONTENT_POLICY, front_page
+from cdc_merge.console.api import ConflictQuery, HistoryPaging, Spelled, answered, of_spelling
+from cdc_merge.console.front_page import front_page
+from cdc_merge.console.page import CONTENT_POLICY
 from cdc_merge.console.problems import ProblemRaised
 from cdc_merge.console.reading import Reading
+from cdc_merge.console.record_page import history_page, record_page
+from cdc_merge.model import RecordKey
 
 
 class Operations:
@@ -27,7 +32,12 @@ class Operations:
         router.add_api_route("/-/healthy", self.healthy, methods=["GET"])
         router.add_api_route("/-/ready", self.ready, methods=["GET"])
         router.add_api_route("/-/reload", self.reload, methods=["POST"])
-        router.add_api_route("/", self.front_page, methods=["GET"], include_in_schema=False)
+        for path, shown in (
+            ("/", self.front_page),
+            ("/records/{entity}/{key:path}/history", self.history_page),
+            ("/records/{entity}/{key:path}", self.record_page),
+        ):
+            router.add_api_route(path, shown, methods=["GET"], include_in_schema=False)
         return router
 
     def metrics(self, request: Request) -> Response:
@@ -52,5 +62,19 @@ class Operations:
         self._reading.reload()
         return answered({"reloaded": True})
 
-    def front_page(self) -> Response:
-        return Response(front_page(self._reading), media_type="text/html", headers=CONTENT_POLICY)
+    def front_page(self, query: Annotated[ConflictQuery, Query()]) -> Response:
+        where = query.model_dump(exclude={"cursor", "limit"}, exclude_none=True)
+        return _page(front_page(self._reading, where))
+
+    def record_page(self, entity: Spelled, key: str) -> Response:
+        return _page(of_spelling(key, lambda key: record_page(self._reading, RecordKey(entity, key))))
+
+    def history_page(self, entity: Spelled, key: str, query: Annotated[HistoryPaging, Query()]) -> Response:
+        def shown(key: str) -> str:
+            return history_page(self._reading, RecordKey(entity, key), query.cursor)
+
+        return _page(of_spelling(key, shown))
+
+
+def _page(html: str) -> Response:
+    return Response(html, media_type="text/html", headers=CONTENT_POLICY)

@@ -1,0 +1,70 @@
+"""The frame of every page for people: plain HTML, nothing loaded from anywhere.
+
+Everything that came from a source is escaped where a cell is made of it; a page carries no script, and the browser is
+told to run none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Final
+from urllib.parse import quote, urlencode
+
+CONTENT_POLICY: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+STYLE: Final = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1b1f24; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #d0d7de; }
+td { overflow-wrap: anywhere; }
+th { font-weight: 600; background: #f6f8fa; }
+ul { margin: 0; padding-left: 1.1rem; }
+.critical, .high, .down { color: #a40e26; font-weight: 600; }
+"""
+
+
+def page(title: str, parts: Iterable[str], again_after_s: int | None = None) -> str:
+    """The whole page as HTML text. `title` is text, `parts` are HTML. It loads itself again after so many seconds."""
+    refresh = "" if again_after_s is None else f'<meta http-equiv="refresh" content="{again_after_s}">'
+    return "\n".join(
+        (
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">{refresh}',
+            f"<style>{STYLE}</style></head><body><main>",
+            f"<h1>{escape(title)}</h1>",
+            *parts,
+            "</main></body></html>",
+        )
+    )
+
+
+def table(headings: Iterable[str], rows: Iterable[str], when_empty: str) -> str:
+    """`headings` are text, `rows` are HTML; without any row a sentence stands there instead."""
+    body = "".join(rows)
+    if not body:
+        return f"<p>{escape(when_empty)}</p>"
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def row(cells: Iterable[str]) -> str:
+    """`cells` are HTML."""
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def link(path: str, text: str, asked: Mapping[str, str] | None = None) -> str:
+    """`asked` is the query string's."""
+    query = f"?{urlencode(asked)}" if asked else ""
+    return f'<a href="{escape(path + query)}">{escape(text)}</a>'
+
+
+def record_path(entity: str, key: str) -> str:
+    """Below `/` for people, below `/api/v1/` for programs."""
+    return f"records/{quote(entity, safe='')}/{quote(key, safe='')}"
