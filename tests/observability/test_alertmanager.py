@@ -36,6 +36,14 @@ def test_alertmanager_takes_the_configuration() -> None:
         ("CdcMergeSlotLost", "critical", "dba-pager"),
         ("CdcMergeSlotInvalidationSoon", "critical", "dba-pager"),
         ("CdcMergeSlotInvalidationSoon", "warning", "dba-chat"),
+        ("CdcMergePositionGapDetected", "critical", "dba-pager"),
+        ("CdcMergeReplicaIdentityLost", "critical", "dba-pager"),
+        ("CdcMergePublicationDrift", "warning", "dba-chat"),
+        ("CdcMergeRoleExpiresSoon", "critical", "dba-pager"),
+        ("CdcMergeRoleExpiresSoon", "warning", "dba-chat"),
+        ("CdcMergeForeignSlotAbandoned", "warning", "dba-chat"),
+        ("CdcMergeFailoverSlotNotSynced", "warning", "dba-chat"),
+        ("CdcMergeCatalogXminOld", "critical", "dba-pager"),
         ("CdcMergeClockSkew", "warning", "dba-chat"),
         ("CdcMergeConflictStorm", "critical", "pager,data"),
         ("CdcMergeConflictSpike", "warning", "data"),
@@ -97,12 +105,26 @@ def alert(name: str, severity: str = "critical", **labels: str) -> dict[str, str
     return {"alertname": name, "severity": severity, **labels}
 
 
+def finding(check: str) -> dict[str, str]:
+    return alert("CdcMergeDoctorFinding", "warning", source="crm", check=check)
+
+
 @pytest.mark.parametrize(
     ("cause", "effect"),
     [
         (alert("CdcMergeDown"), alert("CdcMergeSourceBehind", "warning", source="crm")),
         (alert("CdcMergeSourceDown", source="crm"), alert("CdcMergeSourceBehind", "warning", source="crm")),
         (alert("CdcMergeSlotLost", source="crm"), alert("CdcMergeSlotInactive", "warning", source="crm")),
+        (alert("CdcMergeSlotLost", source="crm"), alert("CdcMergeCatalogXminOld", source="crm")),
+        (alert("CdcMergeSlotLost", source="crm"), alert("CdcMergeFailoverSlotNotSynced", "warning", source="crm")),
+        (alert("CdcMergeSlotLost", source="crm"), alert("CdcMergePositionGapDetected", source="crm", kind="slot_lost")),
+        (alert("CdcMergeSlotLost", source="crm"), finding("SLT04")),
+        (alert("CdcMergeSlotUnreserved", source="crm"), finding("SLT03")),
+        (alert("CdcMergeCatalogXminOld", "warning", source="crm"), finding("SLT07")),
+        (
+            alert("CdcMergeCatalogXminOld", source="crm"),
+            alert("CdcMergeCatalogXminOld", "warning", source="crm"),
+        ),
         (alert("CdcMergeSourceStalled", source="crm"), alert("CdcMergeFreshnessBudgetBurning", source="crm")),
         (
             alert("CdcMergeSlotInvalidationSoon", source="crm"),
@@ -124,6 +146,11 @@ def test_what_a_larger_alert_explains_is_kept_back(
         (alert("CdcMergeDown"), alert("CdcMergeWatchdog", "none")),
         (alert("CdcMergeSourceDown", source="crm"), alert("CdcMergeSourceBehind", "warning", source="erp")),
         (alert("CdcMergeSourceDown", source="crm"), alert("CdcMergeSlotInactive", "warning", source="crm")),
+        (alert("CdcMergeSlotLost", source="erp"), alert("CdcMergePositionGapDetected", source="crm", kind="slot_lost")),
+        (alert("CdcMergeSlotLost", source="crm"), finding("CAP04")),
+        (alert("CdcMergeSlotUnreserved", source="crm"), finding("SLT07")),
+        (alert("CdcMergeSlotLost", source="erp"), finding("SLT04")),
+        (alert("CdcMergeSourceRefused", source="crm"), alert("CdcMergePublicationDrift", "warning", source="crm")),
         (alert("CdcMergeConflictStorm", entity="order"), alert("CdcMergeConflictSpike", "warning", entity="customer")),
         (
             alert("CdcMergeConflictUnanswered", entity="order"),

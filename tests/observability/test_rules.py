@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from cdc_merge.doctor.catalogue import KINDS
 from tests.observability.alerting import ROOT, RULES, Parsed, parsed, program
 from tests.observability.vocabulary import metric_names, recorded_names, selected_names
 
@@ -67,6 +69,18 @@ def test_each_alert_says_how_soon_who_what_and_where_to_read(rule: Parsed) -> No
     assert (ROOT / "docs" / "runbooks" / f"{rule['alert']}.md").exists()
     assert "$labels.severity" not in str(annotations)
     assert not any(f"$labels.{name}" in str(annotations) for name in labels), "an alert's own labels are not in $labels"
+
+
+def checks_of(rule: Parsed, operator: str = "=~?") -> set[str]:
+    named = re.findall(rf'check{operator}"([^"]+)"', rule["expr"])
+    return {code for pattern in named for code in pattern.split("|")}
+
+
+def test_a_check_of_the_doctor_with_an_alert_of_its_own_is_told_by_that_one_alone() -> None:
+    (rest,) = [rule for rule in ALERTS if rule["alert"] == "CdcMergeDoctorFinding"]
+    told = [checks_of(rule) for rule in ALERTS if rule is not rest]
+    assert checks_of(rest, "!~") == set().union(*told)
+    assert checks_of(rest, "!~") <= {kind.code for kind in KINDS}
 
 
 @pytest.mark.parametrize("file", ["alerts.yaml", "recording.yaml"])
