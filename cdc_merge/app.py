@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from cdc_merge import __version__
+from cdc_merge.capture import Counts
 from cdc_merge.cel import compile_expression
 from cdc_merge.config.settings import PostgresSource as PostgresSourceSettings
 from cdc_merge.config.settings import PostgresStore, Settings, SourceSettings
@@ -92,7 +93,14 @@ class Sidecar:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self.store = open_settings_store(settings)
-        mirrors = Mirrors(self.figures, self.statuses, self._durable_lsns, self._watermarks, resyncs=self._resyncs)
+        mirrors = Mirrors(
+            self.figures,
+            self.statuses,
+            self._durable_lsns,
+            self._watermarks,
+            resyncs=self._resyncs,
+            merging=self._counts,
+        )
         self.metrics = Metrics(settings.plan, mirrors, __version__)
         self._observers = (self.metrics, *observers)
         self._sources = [self._source(source) for source in settings.sources.values()]
@@ -219,6 +227,9 @@ class Sidecar:
             for source, _ in self._sources
             for phase in PHASES
         }
+
+    def _counts(self) -> dict[str, Counts]:
+        return {source.name: intake.tally.told() for source, intake in self._sources}
 
     def _watermarks(self) -> dict[str, int]:
         return {source.name: intake.passed_us for source, intake in self._sources}

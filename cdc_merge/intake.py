@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+from cdc_merge.capture import DUPLICATES, KEY_CHANGES, SPILLED, Tally
 from cdc_merge.clock import received, tick
 from cdc_merge.mapping.changes import Mapped, Mapper, Truncated
 from cdc_merge.mapping.columns import Shape
@@ -85,7 +86,7 @@ def is_large(delivery: Delivery) -> bool:
 class Intake:
     """`passed_us` is the stamp time up to which the source has said everything (semantics §2, Stability).
 
-    `scratch` gives room for one large transaction.
+    `scratch` gives room for one large transaction. `tally` counts what only the merging side knows.
     """
 
     def __init__(self, source: str, mapper: Mapper, slot: str, scratch: Callable[[], Scratch] = Spool) -> None:
@@ -94,6 +95,7 @@ class Intake:
         self.slot = slot
         self._scratch = scratch
         self._pulse = Pulse()
+        self.tally = Tally(mapper.tables())
         self.clock = Stamp(0, 0, source)
         self.position: Position | None = None
         self.passed_us = 0
@@ -143,8 +145,11 @@ class Intake:
 
     def _transaction(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Taken:
         if self._is_repeated(delivery):
+            self.tally.add(DUPLICATES)
             return Taken()
         mapped = self._told(delivery, now_us) if delivery.ticks else self._shown(delivery, tx, now_us)
+        if not delivery.ticks:
+            self._count_moves(mapped)
         self._save_identities(mapped, tx)
         self._passed(delivery, mapped, now_us)
         return Taken(
@@ -175,6 +180,7 @@ class Intake:
 
     def _large(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Iterator[Taken]:
         if self._is_repeated(delivery):
+            self.tally.add(DUPLICATES)
             return
         with closing(self._scratch()) as scratch:
             touches = Sorted(scratch, len(delivery.changes))
@@ -189,8 +195,14 @@ class Intake:
                 yield taken._replace(cut_us=mapped.cut_us if is_first else 0, committed_us=delivery.commit_us)
             for lineages in touches.buckets():
                 told = self.mapper.tell(delivery, lineages, mapped.clock)
+                self._count_moves(told)
                 yield Taken(told.changes, (), told.parked, carried=told.carried, is_piece=True)
+            self.tally.add(SPILLED, by=scratch.size_bytes)
         self._passed(delivery, mapped, now_us)
+
+    def _count_moves(self, mapped: Mapped) -> None:
+        for table in [change.place.table for change in mapped.changes if change.moved_to is not None]:
+            self.tally.of_table(KEY_CHANGES, table)
 
     def _is_repeated(self, delivery: Transaction) -> bool:
         """It was delivered before: the same places, which count once."""

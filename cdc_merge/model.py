@@ -290,7 +290,9 @@ class SourceStatus:
     was not read because that was reached. `confirmed_lsn`: what the server was told that it may forget. `last_received_us`: our
     clock at the newest transaction. `invalidation`: why the server has given the slot up, "" while it has not.
     `inactive_since_us`: since when nobody reads it, by the server's clock. `server_spilled_bytes`: what the server wrote aside
-    while decoding large transactions, since its statistics were reset.
+    while decoding large transactions, since its statistics were reset. `counts`: what was counted of it (capture.py).
+    `open_bytes`: of a transaction whose commit has not come. `waits`: it is not read at present, as too much is queued.
+    `copy_tables_left`, `copy_s`: tables that its first copy has not finished, and how long the latest copy took so far.
     """
 
     name: str
@@ -319,6 +321,11 @@ class SourceStatus:
     inactive_since_us: int | None = None
     catalog_xmin_age: int | None = None
     server_spilled_bytes: int | None = None
+    counts: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    open_bytes: int = 0
+    waits: bool = False
+    copy_tables_left: int = 0
+    copy_s: float = 0.0
 
 
 # ---------------------------------------------------------------- step 2, 3: changes of records
@@ -576,13 +583,15 @@ class ConflictMoved:
 
 @dataclass(frozen=True, slots=True)
 class SourceChanged:
-    """A source's connection or health changed; `sentence` is for people, `problem` a stable name or None."""
+    """A source's connection or health changed; `sentence` is for people, `problem` a stable name or None. `failure`: what
+    kind of failure that was, "" where nothing failed."""
 
     source: str
     state: str
     sentence: str
     problem: str | None = None
     hint: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,7 +246,11 @@ class Store(Protocol):
 
 
 class Scratch(Protocol):
-    """Lists of plain values laid aside, each in a numbered bucket, for as long as one large transaction is merged."""
+    """Lists of plain values laid aside, each in a numbered bucket, for as long as one large transaction is merged.
+
+    `size_bytes`: all that was put."""
+
+    size_bytes: int
 
     def put(self, bucket: int, items: Sequence[object]) -> None: ...
     def read(self, bucket: int) -> Iterator[Any]:

@@ -105,11 +105,15 @@ class SpooledRows(Sequence[RowChange]):
     def descriptor(self) -> int:
         return self._file.descriptor
 
+    @property
+    def size_bytes(self) -> int:
+        return os.fstat(self.descriptor).st_size
+
     def __len__(self) -> int:
         return self._rows
 
     def __iter__(self) -> Iterator[RowChange]:
-        place, end = 0, os.fstat(self.descriptor).st_size
+        place, end = 0, self.size_bytes
         known: dict[Relation, Relation] = {}
         while place < end:
             (relations, rows), place = _block(self.descriptor, place)

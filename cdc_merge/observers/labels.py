@@ -38,6 +38,24 @@ LOADS: Final = ("memory", "store")
 REMOVED: Final = ("tombstone_removed", "history_removed")
 # How an attempt to read a source failed: it is tried again, or a person must act.
 FAILURES: Final = ("retried", "refused")
+# What failed (sources/failures.py).
+FAILURE_CLASSES: Final = (
+    "connection",
+    "protocol",
+    "tls",
+    "authentication",
+    "permission",
+    "position",
+    "configuration",
+    "in_use",
+    "resources",
+    "shutdown",
+    "server",
+    "disk",
+    "process",
+    "internal",
+)
+RETRYABLE: Final = {True: "true", False: "false"}
 # Why a source refuses to be read (errors.SourceRefused, `problem`), and the reader that failed by our own fault.
 PROBLEMS: Final = (
     "slot_lost",
@@ -142,7 +160,16 @@ class Labels:
         """(source, problem)"""
         yield from ((source, problem) for source in self.sources for problem in (*PROBLEMS, OTHER))
 
+    def errors(self) -> Iterator[tuple[str, str, str]]:
+        """(source, class, retryable)"""
+        for source in self.sources:
+            yield from ((source, kind, retried) for kind in (*FAILURE_CLASSES, OTHER) for retried in RETRYABLE.values())
+
     # ---------------------------------------------------------------- what to call what comes
+
+    def error(self, failure: str, *, is_retried: bool) -> tuple[str, str]:
+        """(class, retryable)"""
+        return _listed(failure, FAILURE_CLASSES), RETRYABLE[is_retried]
 
     def change(self, source: str, entity: str, operation: str) -> tuple[str, str, str]:
         known = operation if operation in OPERATIONS or operation == DECISION else OTHER

@@ -15,7 +15,9 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cdc_merge.capture import SPILLED, Counts, added
 from cdc_merge.model import Figures, SourceStatus
+from cdc_merge.observers.capture_metrics import captured
 from cdc_merge.observers.labels import INVALIDATIONS, NOT_INVALIDATED, OTHER, STATES, WAL_STATUSES, Labels
 from cdc_merge.observers.slot_rest import SlotRest
 from cdc_merge.observers.wal_pace import WalPace
@@ -31,13 +33,17 @@ def _no_resyncs() -> Mapping[tuple[str, str], int]:
     return {}
 
 
+def _no_counts() -> Mapping[str, Counts]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Mirrors:
     """Where the state is read. Each is called from the scraper's thread.
 
     `durable_lsns` says per source up to where everything is on disk; a source that it leaves out is measured by what
     its reader has received. `watermarks` says per source, in microseconds, the stamp time that it has passed. `resyncs`
-    counts the tables that are read again, by source and state.
+    counts the tables that are read again, by source and state. `merging`: what the merging side has counted of each source.
     """
 
     figures: Callable[[], Figures]
@@ -47,6 +53,7 @@ class Mirrors:
     monotonic: Callable[[], float] = time.monotonic
     resyncs: Callable[[], Mapping[tuple[str, str], int]] = _no_resyncs
     wall: Callable[[], float] = time.time
+    merging: Callable[[], Mapping[str, Counts]] = _no_counts
 
 
 class Lagging(dict[str, int]):
@@ -115,6 +122,26 @@ SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None
         "WAL that the source may still write before our slot is lost; no sample when it sets no limit.",
         lambda status: status.safe_bytes,
     ),
+    (
+        "open_transaction_bytes",
+        "Bytes that came of a transaction whose commit has not.",
+        lambda status: status.open_bytes,
+    ),
+    (
+        "backpressure_active",
+        "1 while the source is not read because too much waits to be merged.",
+        lambda status: status.waits,
+    ),
+    (
+        "snapshot_tables_remaining",
+        "Tables that the source's first copy has not finished.",
+        lambda status: status.copy_tables_left,
+    ),
+    (
+        "snapshot_duration_seconds",
+        "How long the latest first copy took, or has taken so far; 0 where none began since we did.",
+        lambda status: status.copy_s,
+    ),
     ("slot_active", "1 while somebody reads our slot.", lambda status: status.slot_active),
     (
         "slot_catalog_xmin_age",
@@ -169,9 +196,7 @@ class MirrorCollector(Collector):
         yield from self._progress(statuses)
         yield self._states(statuses)
         yield from self._slots(statuses)
-        text = "Bytes that were written aside for large transactions: by the source's server while it decoded them."
-        spilled = (((each.name, "server"), each.server_spilled_bytes) for each in statuses)
-        yield self._gauge("spill_bytes", text, ("source", "where"), spilled)
+        yield from self._captured(statuses)
         pending = ((labels, count) for labels, count in self._mirrors.resyncs().items())
         text = "Tables that are to be read again: their rows, then what is missing; or failed."
         yield self._gauge("resyncs", text, ("source", "state"), pending)
@@ -189,6 +214,18 @@ class MirrorCollector(Collector):
         yield reconnects
         yield waited
         yield sent
+
+    def _captured(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
+        merging = self._mirrors.merging()
+        counts = {each.name: added(each.counts, merging.get(each.name, {})) for each in statuses}
+        yield from captured(self._prefix, self._labels, counts)
+        text = (
+            "Bytes that were written aside for large transactions since counting began: by the source's server while it "
+            "decoded them, by us (local) where rows would not stay in memory."
+        )
+        spilled = {(each.name, "server"): each.server_spilled_bytes for each in statuses}
+        spilled |= {(name, "local"): counted.get((SPILLED, ""), 0) for name, counted in counts.items()}
+        yield self._gauge("spill_bytes", text, ("source", "where"), spilled.items())
 
     def _progress(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
         durable = Lagging(self._mirrors.durable_lsns())

@@ -160,6 +160,11 @@ class Metrics:
         self._failures = self._counter(
             "source_failures", "Attempts to read a source that failed, by what follows.", ("source", "outcome")
         )
+        self._errors = self._counter(
+            "source_errors",
+            "Attempts to read a source that failed, by what failed and whether it is tried again by itself.",
+            ("source", "class", "retryable"),
+        )
         self._beats = self._counter("heartbeat_received", "Heartbeats that are merged and on disk.", ("source",))
         self._lost_beats = self._counter(
             "heartbeat_lost", "Heartbeats that never came, though later ones did: something was skipped.", ("source",)
@@ -237,6 +242,7 @@ class Metrics:
         _touch(self._rows_expected, labels.mapped())
         _touch(self._behind, ((source, reason) for source in labels.sources for reason in BEHIND))
         _touch(self._failures, ((source, outcome) for source in labels.sources for outcome in FAILURES))
+        _touch(self._errors, labels.errors())
         for source in labels.sources:
             self._detection_seconds.labels(source)
             self._round_trip.labels(source)
@@ -335,6 +341,7 @@ class Metrics:
             self._problems.labels(source, known).set(known == problem)
         if fact.state in FAILED:
             self._failures.labels(source, FAILED[fact.state]).inc()
+            self._errors.labels(source, *self._labels.error(fact.failure, is_retried=fact.state == "retrying")).inc()
 
     def _snapshot_progress(self, fact: SnapshotProgress) -> None:
         labels = (self._labels.source(fact.source), self._labels.entity(fact.entity))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from cdc_merge.capture import SNAPSHOT_CHUNKS
 from cdc_merge.errors import SourceRefused
 from cdc_merge.model import SnapshotBegan, SnapshotDone, SnapshotRows, SnapshotTable
 from cdc_merge.sources.catalog import TableFacts
@@ -99,6 +100,8 @@ class Copying:
         for rows, size in reading.chunks(table, relation, self._wait_for_space):
             self._exchange.deliver(SnapshotRows(self._source, tuple(rows)), len(rows), size)
             self._exchange.last_message_us = self._now_us()
+            with self._finishing:
+                self._exchange.tally.add(SNAPSHOT_CHUNKS)
             self._exchange.wake()
         with self._finishing:
             self._exchange.deliver(SnapshotTable(self._source, table.table))

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from cdc_merge.capture import Tally
 from cdc_merge.model import Delivery, Position
 from cdc_merge.orders import RowsWanted
 from cdc_merge.sources.delivery_queue import DeliveryQueue
@@ -24,12 +25,15 @@ class Exchange:
     `wanted` are rows to be read again; the reader clears it with its answer.
     `delivered` is how far everything is in the queue, `confirmed_lsn` how far the pipeline has it on disk.
     `directory` is where the rows of large transactions wait, `heart` writes the heartbeats. What was missed
-    is taken as lost when `accepts_loss`: everything will be read again.
+    is taken as lost when `accepts_loss`: everything will be read again. `tally` counts, `open_bytes` came of a transaction
+    whose commit has not.
     """
 
     def __init__(self, max_queued_bytes: int, wake: Callable[[], None], directory: str | None = None) -> None:
         self._wake = wake
         self._directory = directory
+        self.tally = Tally()
+        self.open_bytes = 0
         self.heart: Heart | None = None
         self.accepts_loss = False
         self.lost: str | None = None

@@ -225,7 +225,7 @@ class Forwarder:
 
     def _send_large(self, delivery: Transaction, rows: SpooledRows) -> None:
         """The parent reads the rows' file itself: they never travel."""
-        size_bytes = os.fstat(rows.descriptor).st_size
+        size_bytes = rows.size_bytes
         self._sent_bytes += size_bytes
         told = (self._reached, delivery._replace(changes=()), (len(rows), size_bytes))
         self._send(FromChild.LAID_ASIDE, pickle.dumps(told))

@@ -17,6 +17,8 @@ XLOG_DATA_HEADER_BYTES: Final = 25
 _KEEPALIVE: Final = struct.Struct("!QqB")
 MAX_LSN: Final = (1 << 63) - 1  # no server writes so much, and no store's integers hold more
 
+_SENT: Final = struct.Struct("!q")
+_SENT_AT: Final = 17  # behind the kind and two LSNs
 _STATUS: Final = struct.Struct("!cQQQqB")
 
 
@@ -37,6 +39,12 @@ def read_keepalive(frame: bytes | memoryview) -> Keepalive:
     if lsn > MAX_LSN:
         raise ProtocolError("A keepalive names an impossible position.", length=len(frame))
     return Keepalive(lsn, time_us + POSTGRES_EPOCH_US, bool(reply))
+
+
+def sent_us(frame: bytes | memoryview) -> int:
+    """When the server sent a frame of XLogData, by its own clock."""
+    time_us: int = _SENT.unpack_from(frame, _SENT_AT)[0]
+    return time_us + POSTGRES_EPOCH_US
 
 
 def status_update(received: int, durable: int, now_us: int, *, asks_reply: bool) -> bytes:

@@ -5,6 +5,7 @@ Rules
   stream but what it has received. A child that dies is replaced by one that goes on behind the last whole delivery.
 - What arrived is not on disk: a new child confirms to its server only what the pipeline had confirmed.
 - What lies between the two is bounded: the child sends on only while less than `window_bytes` are not taken.
+- What a child counts goes on from what the ones before it had told.
 - A large transaction's rows lie in a file that both read (spool.py); the window counts it, so there is rarely a second.
 - The child ends when the pipe closes, so it never outlives the parent.
 """
@@ -19,6 +20,7 @@ from dataclasses import replace
 from multiprocessing import reduction
 from typing import Final, NamedTuple
 
+from cdc_merge.capture import added
 from cdc_merge.model import (
     Delivery,
     Fact,
@@ -32,6 +34,7 @@ from cdc_merge.model import (
 )
 from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
+from cdc_merge.sources.failures import PROCESS
 from cdc_merge.sources.forwarder import Ahead, Beginning, Frame, FromChild, ReaderSettings, ToChild, forward, read_frame
 from cdc_merge.sources.parcels import Unpacker
 from cdc_merge.spool import SpooledRows
@@ -65,6 +68,7 @@ class IsolatedSource:
         self._rests = self._accepts_loss = False
         self._wanted: RowsWanted | None = None
         self._status = SourceStatus(settings.name, "postgres", state="stopped", slot=settings.slot)
+        self._earlier = self._status  # what was told before the present child began
 
     # ---------------------------------------------------------------- the port
 
@@ -133,7 +137,7 @@ class IsolatedSource:
         if child is not self._child:
             return
         if isinstance(told, SourceStatus):
-            self._status = told
+            self._status = _since(self._earlier, told)
         elif told is not None:
             self._observe(told)
         if kind is not FromChild.FACT:
@@ -147,7 +151,7 @@ class IsolatedSource:
             return
         sentence = f"Source {self.name}: its reader process ended; another one goes on."
         hint = "Look into the log and the kernel's for what ended it (memory, a signal)."
-        self._observe(SourceChanged(self.name, "retrying", sentence, None, hint))
+        self._observe(SourceChanged(self.name, "retrying", sentence, None, hint, PROCESS))
         with self._changing:
             if child is self._child:
                 self._restarts += 1
@@ -155,6 +159,7 @@ class IsolatedSource:
 
     def _begin(self, position: Position | None, waiting: deque[_Arrived]) -> None:
         beginning = Beginning(position, self._confirmed_lsn, self._rests, self._accepts_loss, self._wanted)
+        self._earlier = self._status
         self._child = _Child(self, beginning, waiting)
         self._child.begin()  # it may have something to tell at once
 
@@ -269,6 +274,18 @@ class _Child:
         large = large._replace(changes=SpooledRows(reduction.recv_handle(self._pipe), rows))
         self._arrive(_Arrived(deque(), size_bytes, self._unpacker, large))
         self.delivered = frame.reached
+
+
+def _since(earlier: SourceStatus, told: SourceStatus) -> SourceStatus:
+    """What a child tells, its counts on top of those before it."""
+    return replace(
+        told,
+        counts=added(earlier.counts, told.counts),
+        reconnects=earlier.reconnects + told.reconnects,
+        waited_s=earlier.waited_s + told.waited_s,
+        heartbeats_sent=earlier.heartbeats_sent + told.heartbeats_sent,
+        copy_s=told.copy_s or earlier.copy_s,
+    )
 
 
 def _rows(delivery: Delivery) -> int:

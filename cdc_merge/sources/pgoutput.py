@@ -304,3 +304,6 @@ _READERS: Final[dict[int, Callable[[bytes, int], tuple[Decoded, int]]]] = {
     ord("T"): _truncate,
     ord("M"): _message,
 }
+
+KINDS: Final = frozenset(_READERS)
+"""The first bytes of the messages that there are."""

@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from cdc_merge.capture import GAPS, Tally
 from cdc_merge.errors import CdcMergeError, SourceRefused
 from cdc_merge.model import Delivery, Position, SourceChanged, SourceStatus
 from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
 from cdc_merge.sources.exchange import Exchange
+from cdc_merge.sources.failures import failure_class
 from cdc_merge.sources.heart import Heart
-from cdc_merge.sources.positions import STOP, Slot
+from cdc_merge.sources.positions import LOST, STOP, Slot
 from cdc_merge.sources.retrying import Patience
 from cdc_merge.sources.session import Ears, PostgresSettings, Session
 from cdc_merge.sources.stream import HEALTH_EVERY_S
@@ -86,6 +88,9 @@ class PostgresSource:
         self._state = "stopped"
         self._problem: str | None = None
         self._accepts_loss = False
+        self._tally = Tally(columns)
+        self._copy_began_s: float | None = None
+        self._copy_s = 0.0
 
     # ---------------------------------------------------------------- the port
 
@@ -96,7 +101,7 @@ class PostgresSource:
         """
         self.stop()
         exchange = Exchange(self._max_queued_bytes, self._wake, self._directory)
-        exchange.delivered = position
+        exchange.delivered, exchange.tally = position, self._tally
         if position is not None and not position.is_copying:
             exchange.received_lsn = position.lsn
             exchange.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
@@ -146,6 +151,8 @@ class PostgresSource:
             state=self._state,
             slot=self._settings.slot,
             problem=self._problem,
+            counts=self._tally.told(),
+            copy_s=self._copied_s(),
         )
         exchange = self._exchange
         if exchange is None:
@@ -164,7 +171,25 @@ class PostgresSource:
             waited_s=exchange.queue.full_seconds(),
             heartbeats_sent=exchange.heart.sent if exchange.heart else 0,
             heartbeats_permitted=exchange.heart.is_permitted if exchange.heart else None,
+            open_bytes=exchange.open_bytes,
+            waits=exchange.queue.is_full,
+            copy_tables_left=self._tables_left(exchange.delivered),
         )
+
+    def _tables_left(self, position: Position | None) -> int:
+        if position is not None:
+            return len(self._settings.tables) - len(position.copied) if position.is_copying else 0
+        return len(self._settings.tables) if self._settings.snapshot == "initial" else 0
+
+    def _copied_s(self) -> float:
+        began_s = self._copy_began_s
+        return self._copy_s if began_s is None else time.monotonic() - began_s
+
+    def _enter(self, state: str) -> None:
+        """The time of a copy is that of its state."""
+        self._copy_s = self._copied_s()
+        self._copy_began_s = time.monotonic() if state == "snapshot" else None
+        self._state = state
 
     def stop(self) -> None:
         """End the reader; what it has queued and nobody has taken is dropped and comes again after the next start."""
@@ -179,8 +204,7 @@ class PostgresSource:
         if not thread.is_alive():
             exchange.close()
         self._thread = None
-        if self._problem is None:
-            self._state = "stopped"
+        self._enter("stopped" if self._problem is None else self._state)
 
     # ---------------------------------------------------------------- the reader's thread
 
@@ -193,16 +217,22 @@ class PostgresSource:
             if error is None:
                 return
             patience.ended(has_moved=exchange.delivered != before, lived_s=time.monotonic() - begun_s)
-            error = patience.judged(error)
+            failure, error = failure_class(error), patience.judged(error)
             if isinstance(error, SourceRefused):
+                self._note_gap(error.problem, before)
                 if exchange.lost is None and session.may_copy(error):
                     exchange.lost = error.problem
-                    self._fail("retrying", error, error.problem)
+                    self._fail("retrying", error, failure)
                     continue
-                self._fail("stopped", error, error.problem)
+                self._fail("stopped", error, failure)
                 return
-            self._fail("retrying", error, None)
+            self._fail("retrying", error, failure)
             exchange.stopping.wait(patience.pause_s())
+
+    def _note_gap(self, problem: str, position: Position | None) -> None:
+        """What followed a position cannot be had; where there was none, nothing was missed."""
+        if problem in LOST and position is not None:
+            self._tally.add(GAPS, problem)
 
     def _rest(self, exchange: Exchange) -> None:
         """Look at the slot now and then, over a connection that is made for it: it goes on to hold WAL."""
@@ -241,17 +271,19 @@ class PostgresSource:
         return None
 
     def _announce(self, state: str, sentence: str) -> None:
-        self._state, self._problem = state, None
+        self._enter(state)
+        self._problem = None
         self._observe(SourceChanged(self.name, state, f"Source {self.name} {sentence}."))
         self._wake()
 
     def _say(self, sentence: str) -> None:
         self._observe(SourceChanged(self.name, self._state, f"Source {self.name} {sentence}."))
 
-    def _fail(self, state: str, error: CdcMergeError, problem: str | None) -> None:
-        self._state = state
+    def _fail(self, state: str, error: CdcMergeError, failure: str) -> None:
+        self._enter(state)
+        problem = error.problem if isinstance(error, SourceRefused) else None
         self._problem = f"{error} {error.hint}".strip()
-        self._observe(SourceChanged(self.name, state, str(error), problem, error.hint))
+        self._observe(SourceChanged(self.name, state, str(error), problem, error.hint, failure))
         self._wake()
 
 

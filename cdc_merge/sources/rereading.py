@@ -19,6 +19,7 @@ from typing import Final
 
 from psycopg import sql
 
+from cdc_merge.capture import WINDOW_DROPPED
 from cdc_merge.errors import CdcMergeError, SourceRefused
 from cdc_merge.model import Position, RowsRead, Transaction
 from cdc_merge.orders import RowsWanted
@@ -81,12 +82,15 @@ class Rereading:
         if wanted != self._exchange.wanted:
             return None
         if window.must_read_again(found):
+            self._exchange.tally.add(WINDOW_DROPPED, by=len(found.rows))
             self._wait()
             return None
         self._exchange.wanted = None
         self._attempts = 0
         place = (self._source, at.system, at.timeline, at.end_lsn, at.commit_us)
-        return RowsRead(*place, wanted.number, window.rows(found), found.reached, found.expected)
+        rows = window.rows(found)
+        self._exchange.tally.add(WINDOW_DROPPED, by=window.superseded)
+        return RowsRead(*place, wanted.number, rows, found.reached, found.expected)
 
     def tend(self, position: Position, now_us: int) -> RowsRead | None:
         """Begin what is wanted, once the last reading is over. The refusal, when it cannot be read."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
+from cdc_merge.capture import TOAST_ABSENT, TRUNCATES, UNKNOWN_MESSAGES, Tally
 from cdc_merge.errors import ProtocolError, SourceRefused
 from cdc_merge.model import (
     DELETE,
@@ -59,14 +60,22 @@ class LaidAside(Protocol):
 class Assembler:
     """Takes the payloads of one connection in order; gives a Transaction for each Commit.
 
-    `park` is told about rows that could not be read.
+    `park` is told about rows that could not be read, `tally` counts what came.
     """
 
-    def __init__(self, source: str, system: str, timelines: Timelines, park: Callable[[Parked], None]) -> None:
+    def __init__(
+        self,
+        source: str,
+        system: str,
+        timelines: Timelines,
+        park: Callable[[Parked], None],
+        tally: Tally | None = None,
+    ) -> None:
         self._source = source
         self._system = system
         self.timelines = timelines
         self._park = park
+        self._tally = Tally() if tally is None else tally
         self._relations: dict[int, tuple[Relation, str]] = {}
         self._type_names: dict[int, str] = {}
         self._changes: list[RowChange] = []
@@ -138,10 +147,12 @@ class Assembler:
         if self._aside is None:
             self._aside = anew()
         self._aside.add(self._changes)
+        self._tally.rows(self._changes)
         self._aside_rows += len(self._changes)
         self._changes = []
 
     def _all_changes(self) -> Sequence[RowChange]:
+        self._tally.rows(self._changes)
         if self._aside is None:
             return tuple(self._changes)
         self._aside.add(self._changes)
@@ -159,6 +170,7 @@ class Assembler:
         self._origin = message.name
 
     def _message(self, message: pgoutput.LogicalMessage) -> None:
+        self._tally.message()
         if message.transactional and message.prefix.startswith(OUR_MESSAGES):
             self._messages.append(Message(message.prefix, message.content, transactional=True))
 
@@ -184,13 +196,23 @@ class Assembler:
         oid, old, old_is_full, new, has_unchanged = message
         if has_unchanged and old_is_full and old is not None and len(old) == len(new):
             new = tuple(before if cell is UNCHANGED else cell for before, cell in zip(old, new, strict=True))
+        if has_unchanged:
+            self._count_absent(oid, new)
         self._append(UPDATE, oid, old, new, full=old_is_full)
+
+    def _count_absent(self, oid: int, row: pgoutput.Cells) -> None:
+        absent, known = row.count(UNCHANGED), self._relations.get(oid)
+        if absent and known is not None:
+            self._tally.of_table(TOAST_ABSENT, known[1], absent)
 
     def _delete(self, message: pgoutput.Delete) -> None:
         self._append(DELETE, message.relation_oid, message.old, None, full=message.old_is_full)
 
     def _truncate(self, message: pgoutput.Truncate) -> None:
         for oid in message.relation_oids:
+            known = self._relations.get(oid)
+            if known is not None:
+                self._tally.of_table(TRUNCATES, known[1])
             self._append(TRUNCATE, oid, None, None, full=False)
 
     def _append(
@@ -220,6 +242,8 @@ class Assembler:
 
     def _unreadable(self, payload: pgoutput.Payload, start: int, error: ProtocolError) -> None:
         kind = payload[start] if start < len(payload) else 0
+        if kind not in pgoutput.KINDS:
+            self._tally.add(UNKNOWN_MESSAGES)
         if kind in _STRUCTURE or kind in _NOT_ASKED_FOR:
             raise error
         known = None
@@ -232,6 +256,7 @@ class Assembler:
 
     def pass_over(self, kind: int) -> None:
         """A frame came that holds neither data nor a keepalive."""
+        self._tally.add(UNKNOWN_MESSAGES)
         self._park(Parked(self._source, "", f"A frame of unknown kind {chr(kind)!r} came in the stream."))
 
     def _skip(self, table: str, reason: str) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from cdc_merge.capture import GAPS
 from cdc_merge.errors import CdcMergeError, SourceRefused, SourceUnavailable
 from cdc_merge.model import Parked, Position, SnapshotBegan, SnapshotDone
 from cdc_merge.sources.catalog import Catalog
@@ -118,6 +119,7 @@ class Session:
         except SourceRefused as refused:
             if not self.may_copy(refused):
                 raise
+            exchange.tally.add(GAPS, refused.problem)
             return refused.problem
         return None
 
@@ -154,11 +156,11 @@ class Session:
         exchange.streams_begun += 1
         exchange.is_streaming = True
         self._ears.announce("streaming", "follows the stream")
-        assembler = Assembler(settings.name, server.system, server.timelines, self._ears.park)
+        assembler = Assembler(settings.name, server.system, server.timelines, self._ears.park, exchange.tally)
         try:
             Stream(settings.name, exchange, lines, assembler, self._now_us).run()
         finally:
-            exchange.is_streaming = False
+            exchange.is_streaming, exchange.open_bytes = False, 0
             if lines.rereading is not None:
                 lines.rereading.stop()
 

@@ -17,15 +17,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from cdc_merge.capture import COMMIT_ORDER, DUPLICATES, FORCED, GAPS, IDLE, SPILLED, STATUS_UPDATES, TIMER
 from cdc_merge.errors import ProtocolError, SourceRefused, SourceUnavailable
 from cdc_merge.model import Idle, Position, Transaction, lsn_text
 from cdc_merge.sources.exchange import Exchange
-from cdc_merge.sources.frames import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, read_keepalive
+from cdc_merge.sources.frames import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, read_keepalive, sent_us
 from cdc_merge.sources.membership import check_membership
 from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.walsender import WalSender
 from cdc_merge.sources.watch import Beaten, ClockReading, Flushed, Health, Watch
+from cdc_merge.spool import SpooledRows
 
 STATUS_EVERY_S: Final = 0.5  # well below any sensible wal_sender_timeout (its default is 60 s)
 CLOCK_EVERY_S: Final = 0.25  # how fine idle marks are; each costs the server one trivial query
@@ -69,6 +71,7 @@ class Stream:
     ) -> None:
         self._source = source
         self._exchange = exchange
+        self._tally = exchange.tally
         self._watch, self._sender, self._rereading = lines
         self._assembler = assembler
         self._now_us = now_us
@@ -109,7 +112,7 @@ class Stream:
                 raise SourceUnavailable(f"Source {self._source}: the connection was lost.", hint="It is tried again.")
             # Bytes may wait in libpq or in TLS where poll does not see them: read until nothing comes.
             has_more = not is_paused and (has_more or self._sender.socket in ready) and self._receive()
-        self._send_status()
+        self._send_status(FORCED)
 
     def _tend(self) -> None:
         refused = self._rereading.tend(self._delivered, self._now_us()) if self._rereading else None
@@ -123,7 +126,7 @@ class Stream:
 
     def _run_timers(self, now_s: float) -> None:
         if self._status.is_due(now_s):
-            self._send_status()
+            self._send_status(TIMER)
         if self._clock.is_due(now_s) and self._watch.ask_clock():
             self._asked_s = now_s
         if now_s >= self._health.next_s and self._watch.ask_health():
@@ -147,7 +150,7 @@ class Stream:
     def _answer_calls(self, ready: set[int]) -> None:
         if self._exchange.woken in ready:
             self._exchange.drain_calls()
-            self._send_status()
+            self._send_status(FORCED)
         if self._watch.socket in ready:
             answer = self._watch.answer()
             if isinstance(answer, ClockReading):
@@ -159,10 +162,14 @@ class Stream:
             elif isinstance(answer, Beaten) and self._exchange.heart is not None:
                 self._exchange.heart.answered(answer.refusal, time.monotonic())
 
-    def _send_status(self, *, asks_reply: bool = False) -> None:
+    def _send_status(self, reason: str) -> None:
+        """`timer`: by the clock; `forced`: the server asked, or ours has confirmed something or ends; `idle`: with it the
+        server is asked how far it is."""
         exchange = self._exchange
+        if self._sender.is_streaming:
+            self._tally.add(STATUS_UPDATES, reason)
         received = max(self._delivered.lsn, exchange.confirmed_lsn)
-        self._sender.send_status(received, exchange.confirmed_lsn, self._now_us(), asks_reply=asks_reply)
+        self._sender.send_status(received, exchange.confirmed_lsn, self._now_us(), asks_reply=reason == IDLE)
 
     # ---------------------------------------------------------------- what the plain connection says
 
@@ -178,7 +185,7 @@ class Stream:
         self._flush_if_stuck(reading)
         self._exchange.server_lsn = max(self._exchange.server_lsn, reading.lsn)
         if not self._exchange.queue.is_full:
-            self._send_status(asks_reply=True)
+            self._send_status(IDLE)
 
     def _flush_if_stuck(self, reading: ClockReading) -> None:
         """WAL that is not on disk is not sent, and only its end tells whether a commit is in it: have it written."""
@@ -225,6 +232,7 @@ class Stream:
                 self._size += len(frame)
                 transaction = feed(frame, XLOG_DATA_HEADER_BYTES)
                 if transaction is not None:
+                    self._tally.committed(self._size, sent_us(frame) - transaction.commit_us)
                     self._deliver(transaction)
             elif kind == KEEPALIVE:
                 self._keepalive(frame)
@@ -233,6 +241,7 @@ class Stream:
         if self._size - self._aside > LAY_ASIDE_BYTES and self._assembler.is_open:
             self._assembler.lay_aside(self._exchange.lay_aside)
             self._aside = self._size
+        self._exchange.open_bytes = self._size if self._assembler.is_open else 0
 
     def _deliver(self, transaction: Transaction) -> None:
         size, self._size, self._aside = self._size, 0, 0
@@ -241,7 +250,10 @@ class Stream:
         exchange.server_lsn = max(exchange.server_lsn, transaction.end_lsn)
         self._check_order(transaction.end_lsn)
         if transaction.end_lsn <= self._delivered.lsn:
+            self._tally.add(DUPLICATES)
             return
+        if isinstance(transaction.changes, SpooledRows):
+            self._tally.add(SPILLED, by=transaction.changes.size_bytes)
         read = self._rereading.saw(transaction, self._assembler.xid) if self._rereading else None
         if read is not None:
             exchange.deliver(read, len(read.rows))
@@ -252,6 +264,7 @@ class Stream:
         """A server may repeat what lies before our beginning, or its last commit; what else comes late was never seen."""
         is_late = end_lsn < self._committed_lsn or self._begun_lsn < end_lsn <= self._delivered.lsn
         if is_late and end_lsn != self._committed_lsn:
+            self._tally.add(GAPS, COMMIT_ORDER)
             raise ProtocolError(f"A commit ends at {lsn_text(end_lsn)}, before what was sent ahead of it.")
         self._committed_lsn = end_lsn
 
@@ -265,7 +278,7 @@ class Stream:
         if not self._assembler.is_open and lsn >= self._delivered.lsn:
             self._idle(lsn)
         if wants_reply:
-            self._send_status()
+            self._send_status(FORCED)
 
     def _idle(self, lsn: int) -> None:
         """The server has sent everything up to `lsn`."""

@@ -43,6 +43,7 @@ class Window:
         self._earlier: frozenset[int] = frozenset()
         self.is_open = False
         self.is_blurred = False
+        self.superseded = 0  # rows of which the stream said something, when `rows` was asked
 
     def mark(self, side: str) -> str:
         """The content of a mark's message."""
@@ -101,6 +102,8 @@ class Window:
         found: list[RowChange] = []
         for cells in piece.rows:
             said = self._said.get(self._name(columns, cells), _NOTHING)
+            if said is not _NOTHING:
+                self.superseded += 1
             if said is not None:
                 now = tuple(said.get(column, cell) for column, cell in zip(columns, cells, strict=True))
                 found.append(RowChange(SNAPSHOT, piece.relation, None, False, now, len(found)))  # noqa: FBT003 - a tuple's field

@@ -44,6 +44,7 @@ class ScriptedSender:
     def __init__(self, batches: list[list[bytes]], end: Callable[[], None]) -> None:
         self._batches = iter(batches)
         self._end = end
+        self.is_streaming = True
         self._ours, self._theirs = socket.socketpair()
         self._theirs.send(b"readable for ever")
         self.statuses: list[tuple[int, int, bool]] = []
