@@ -7,7 +7,7 @@ from typing import Final
 from grafana.panels import BARS, BY_ENTITY, ENTITY, HEATMAP, LINES, TABLE, Board, Link, Panel, Query, Row, runbook
 
 RAISED: Final = f"cdc_merge_conflicts_total{{{ENTITY}}}"
-CONFLICTS_OF: Final = "http://${__data.fields.instance}/api/v1/conflicts?status=open&entity=${__data.fields.entity}"
+CONFLICTS_OF: Final = "http://${__data.fields.instance}/?status=open&entity=${__data.fields.entity}"
 
 
 def raised_by(label: str) -> tuple[Query, ...]:

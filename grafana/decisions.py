@@ -22,7 +22,7 @@ from grafana.panels import (
     runbook,
 )
 
-LIST: Final = "http://${__data.fields.instance}/api/v1/conflicts?status=open&entity=${__data.fields.entity}"
+LIST: Final = "http://${__data.fields.instance}/?status=open&entity=${__data.fields.entity}"
 OLDEST: Final = "cdc_merge_conflict_oldest_open_timestamp_seconds"
 CLOSED: Final = f"cdc_merge_resolution_seconds_bucket{{{ENTITY}}}"
 

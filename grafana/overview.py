@@ -24,7 +24,7 @@ from grafana.panels import (
 )
 
 CONFLICTS_OF: Final = (
-    "http://${__data.fields.instance}/api/v1/conflicts?status=open&entity=${__data.fields.entity}"
+    "http://${__data.fields.instance}/?status=open&entity=${__data.fields.entity}"
     "&kind=${__data.fields.kind}&severity=${__data.fields.severity}"
 )
 

@@ -23,7 +23,10 @@ from grafana.panels import (
 )
 
 GIB: Final = 1 << 30
-SOURCES: Final = Link("What the sidecar knows of it", "http://${__data.fields.instance}/api/v1/sources")
+KNOWN: Final = "What the sidecar knows of it"
+SOURCES: Final = Link(KNOWN, "http://${__data.fields.instance}/api/v1/sources")
+# A line has labels where a row of a table has fields.
+SOURCES_OF_LINE: Final = Link(KNOWN, "http://${__field.labels.instance}/api/v1/sources")
 
 
 def by_source(metric: str) -> tuple[Query, ...]:
@@ -134,9 +137,9 @@ LAG: Final = (
         "Tables read again",
         "Tables of a resync by how far it is: reading, looking for what is gone, failed.",
         "short",
-        (Query(f"sum by (source, state) (cdc_merge_resyncs{{{SOURCE}}})", "{{source}} {{state}}"),),
+        (Query(f"sum by (instance, source, state) (cdc_merge_resyncs{{{SOURCE}}})", "{{source}} {{state}}"),),
         8,
-        links=(SOURCES,),
+        links=(SOURCES_OF_LINE,),
     ),
     Panel(
         LINES,

@@ -85,7 +85,7 @@ def _conflict_row(conflict: Conflict) -> str:
             link(f"/{record_path(question.entity, question.key)}", f"{question.entity} {question.key}"),
             escape(question.group or question.field or "–"),
             link(f"/api/v1/conflicts/{quote(conflict.id, safe='')}", question.kind),
-            escape(conflict.status),
+            escape(f"{conflict.status}, revision {conflict.revision}"),
             "<ul>" + "".join(map(_candidate, question.candidates)) + "</ul>",
             escape(maybe_time_json(conflict.raised_us) or ""),
         )

@@ -6,17 +6,20 @@ import copy
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from matplotlib.image import imread
 
 from cdc_merge.demo.play import Scene, Wish, play
 from grafana import pictures
 from grafana.__main__ import DASHBOARDS, DIRECTORY, drawn
+from tests.contracts.clicking import read
 from tests.observability.alerting import ROOT, parsed, program, prometheus, queried, wait_until
 from tests.observability.dashboard_rules import MORE_RULES, RULES, Board, panels, substituted, targets
 from tests.observability.test_end_to_end import quick_rules
@@ -119,8 +122,16 @@ def test_every_link_of_a_panel_leads_to_a_runbook_or_to_a_path_of_the_api() -> N
     pages = {url for url in links if not url.startswith("http")}
     assert len(pages) > 12
     assert [url for url in pages if not (ROOT / url).is_file()] == []
-    paths = {re.sub(r"^http://\$\{__data\.fields\.instance\}", "", url).partition("?")[0] for url in {*links} - pages}
-    assert paths == {"/api/v1/conflicts", "/api/v1/sources"}
+    paths = {re.sub(r"^http://\$\{[\w.]+\.instance\}", "", url).partition("?")[0] for url in {*links} - pages}
+    assert paths == {"/", "/api/v1/sources"}
+
+
+def test_a_link_of_a_table_asks_for_fields_and_a_link_of_lines_for_labels() -> None:
+    for board in BOARDS.values():
+        for panel in panels(board):
+            asked = str(panel["fieldConfig"]["defaults"].get("links", ""))
+            assert "__data.fields" not in asked or panel["type"] == "table", panel["title"]
+            assert "__field.labels" not in asked or panel["type"] == "timeseries", panel["title"]
 
 
 def test_restarts_reloads_and_alerts_are_marked_in_every_dashboard() -> None:
@@ -199,6 +210,43 @@ def test_every_query_of_every_dashboard_is_answered_by_a_real_demo(observed: str
         pytest.fail("\n".join(f"{where}: {replayed(expr)}" for where, expr in sorted(empty)))
 
 
+def addressed(url: str, labels: Mapping[str, str]) -> str:
+    """A link as Grafana fills it in for a row of a table or for a line. KeyError if it has no such field or label."""
+    return re.sub(
+        r"\$\{__(?:data\.fields|field\.labels)\.(\w+)\}",
+        lambda field: urllib.parse.quote(labels[field[1]], safe=":"),
+        url,
+    )
+
+
+LINKED = [
+    (f"{name}: {panel['title']}", link["url"], panel["targets"])
+    for name, board in BOARDS.items()
+    for panel in panels(board)
+    for link in panel["fieldConfig"]["defaults"].get("links", ())
+    if link["url"].startswith("http")
+]
+
+
+@pytest.mark.parametrize(("where", "url", "asked"), LINKED, ids=[where for where, *_ in LINKED])
+def test_every_row_of_a_panel_leads_to_an_address_that_the_sidecar_answers(
+    observed: str, where: str, url: str, asked: list[Board]
+) -> None:
+    rows: list[Mapping[str, str]] = []
+
+    def has_rows() -> bool:
+        rows[:] = [row["metric"] for each in asked for row in queried(observed, replayed(each["expr"]))]
+        return bool(rows)
+
+    wait_until(has_rows, f"{where} has rows")
+    answered = {addressed(url, row): httpx.get(addressed(url, row), timeout=10) for row in rows}
+    assert {address: got.status_code for address, got in answered.items() if got.status_code != 200} == {}
+    if "/api/" not in url:
+        assert all(
+            " customer" in read(address, got.text).text for address, got in answered.items() if "customer" in address
+        )
+
+
 def test_what_a_short_demo_has_no_data_of_is_asked_for_and_valid(observed: str) -> None:
     exprs = [expr for board in BOARDS.values() for _, expr in targets(board)]
     for name in WITHOUT_DATA:
@@ -233,5 +281,5 @@ def test_the_pictures_of_the_documentation_are_there() -> None:
 
 
 def test_no_panel_is_drawn_twice() -> None:
-    titles = [panel["title"] for board in BOARDS.values() for panel in panels(board)]
-    assert len(titles) > 50
+    titles = [(name, panel["title"]) for name, board in BOARDS.items() for panel in panels(board)]
+    assert len({*titles}) == len(titles) > 50
