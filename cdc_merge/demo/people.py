@@ -37,6 +37,8 @@ ACTS: Final[Mapping[Act, int]] = {
     questions.somebody_settles_it: 2,
     questions.below_its_bound: 2,
     questions.points_are_given_back: 1,
+    questions.above_the_limit: 1,
+    questions.points_are_taken_back: 1,
     questions.a_job_undoes_an_edit: 2,
     questions.a_first_difference_ends: 1,
     questions.deleted_here_edited_there: 2,

@@ -140,15 +140,29 @@ class World:
         finally:
             record.lock.release()
 
+    @contextmanager
+    def pick_asked(self, kind: str, dice: random.Random) -> Iterator[Record | None]:
+        """A random record that has an open planned question of this kind about all of it, for the length of the block."""
+        waiting = [planned for planned in self.open_questions(kind) if planned.field is None]
+        found = dice.choice(waiting) if waiting else None
+        record = self.records[found.entity][found.key] if found else None
+        if found is None or record is None or not record.lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            yield record if self.planned.get(found) == OPEN else None
+        finally:
+            record.lock.release()
+
     def plan(self, record: Record, name: str | None, kind: str) -> None:
         """A question of this kind must be open from here on."""
         self._note(record, name, kind, OPEN)
         record.frozen.update([name] if name else record.entity.merges)
 
-    def settled(self, record: Record, name: str, kind: str) -> None:
+    def settled(self, record: Record, name: str | None, kind: str) -> None:
         """The question has been answered: it must be among the closed ones at the end."""
         self._note(record, name, kind, CLOSED)
-        record.frozen.discard(name)
+        record.frozen.difference_update([name] if name else record.entity.merges)
 
     def _note(self, record: Record, name: str | None, kind: str, state: str) -> None:
         with self._lock:

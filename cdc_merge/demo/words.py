@@ -52,6 +52,10 @@ def _bound(question: Question) -> str:
     return f"together the bookings leave {value_in_words(question.provisional)}, which is out of bounds"
 
 
+def _broken(question: Question) -> str:
+    return f"{_each(question)}; together they break {question.rule}"
+
+
 def _divergence(question: Question) -> str:
     first = "from the start" if "baseline" in question.labels else "for too long"
     return f"{_each(question)}; they differ {first}"
@@ -63,6 +67,7 @@ WORDS: Final[Mapping[str, Callable[[Question], str]]] = {
     "update_delete": _row,
     "bound": _bound,
     "divergence": _divergence,
+    "invariant": _broken,
 }
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
+from cdc_merge.demo.acts.questions import POINTS_LIMIT
 from cdc_merge.demo.observing import Tally, percentile
 from cdc_merge.demo.stock import COUNTS, fill, key_of
 from cdc_merge.demo.systems import FactValue, column_value, entities, template
@@ -174,6 +176,27 @@ def test_a_record_is_in_one_act_at_a_time(world: World) -> None:
         for _ in range(200):
             with world.pick("order", lambda record: record.key in taken, dice) as second:
                 assert second is None
+
+
+def test_a_question_about_a_whole_record_keeps_everybody_off_it_until_it_is_answered(world: World) -> None:
+    dice = random.Random(1)
+    record = world.records["customer"][key_of("customer", 100)]
+    with world.pick_asked("invariant", dice) as asked:
+        assert asked is None
+    world.plan(record, None, "invariant")
+    assert not any(record.free(name) for name in record.entity.merges)
+    with world.pick_asked("invariant", dice) as asked:
+        assert asked is record
+        world.settled(record, None, "invariant")
+        with world.pick_asked("invariant", dice) as again:
+            assert again is None
+    assert all(record.free(name) for name in record.entity.merges)
+    assert world.expected_conflicts()[Planned("customer", record.key, None, "invariant")] == CLOSED
+
+
+def test_the_limit_that_people_break_is_that_of_the_check() -> None:
+    (check,) = YAML(typ="safe").load(template())["entities"]["customer"]["checks"]
+    assert check == {"name": "points_limit", "expr": f"record.points <= {POINTS_LIMIT}"}
 
 
 def test_the_example_is_the_demos_own_configuration() -> None:

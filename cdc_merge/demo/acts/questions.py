@@ -11,7 +11,8 @@ from cdc_merge.demo.truth import Record
 
 CONCURRENT: Final = "concurrent_update"
 # How many of a kind stand open at once: enough to look at, few enough that most records stay in play.
-MOST_OPEN: Final = {CONCURRENT: 24, "bound": 5, "update_delete": 10, "concurrent_insert": 6}
+MOST_OPEN: Final = {CONCURRENT: 24, "bound": 5, "update_delete": 10, "concurrent_insert": 6, "invariant": 4}
+POINTS_LIMIT: Final = 1000  # the check `points_limit` of the configuration
 BASELINE_LEFT: Final = 3
 
 
@@ -91,6 +92,47 @@ def points_are_given_back(stage: Stage) -> bool:
             hand.add(record, name, missing + 50)
         record.merged[name] = 50
         stage.world.settled(record, name, "bound")
+        return True
+
+
+def above_the_limit(stage: Stage) -> bool:
+    """Two systems each give points up to the limit that a check sets: no row is above it, the merged record is."""
+    if len(stage.world.open_questions("invariant")) >= MOST_OPEN["invariant"]:
+        return points_are_taken_back(stage)
+    with stage.world.pick("customer", _giftable, stage.dice) as record:
+        if record is None:
+            return False
+        total = number(record.merged["points"])
+        for source in record.holders("points"):
+            given = POINTS_LIMIT - int(number(record.held[source]["points"]))
+            with stage.desk.person(source, stage.someone(source)) as hand:
+                hand.add(record, "points", given)
+            total += given
+        record.merged["points"] = int(total)
+        record.joint = True
+        stage.world.plan(record, None, "invariant")
+        return True
+
+
+def _giftable(record: Record) -> bool:
+    if record.deleted or record.frozen or len(record.holders("points")) < 2:
+        return False
+    missing = [POINTS_LIMIT - int(number(record.held[source]["points"])) for source in record.holders("points")]
+    return min(missing) > 0 and number(record.merged["points"]) + sum(missing) > POINTS_LIMIT
+
+
+def points_are_taken_back(stage: Stage) -> bool:
+    """Each system takes back some of them, so that the limit is kept again: the question answers itself."""
+    with stage.world.pick_asked("invariant", stage.dice) as record:
+        if record is None:
+            return False
+        holders = record.holders("points")
+        taken = (int(number(record.merged["points"])) - POINTS_LIMIT // 2) // len(holders)
+        for source in holders:
+            with stage.desk.person(source, stage.someone(source)) as hand:
+                hand.add(record, "points", -taken)
+        record.merged["points"] = int(number(record.merged["points"])) - taken * len(holders)
+        stage.world.settled(record, None, "invariant")
         return True
 
 
