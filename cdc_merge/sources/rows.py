@@ -242,7 +242,7 @@ class Assembler:
 
     def _unreadable(self, payload: pgoutput.Payload, start: int, error: ProtocolError) -> None:
         kind = payload[start] if start < len(payload) else 0
-        if kind not in pgoutput.KINDS:
+        if start < len(payload) and kind not in pgoutput.KINDS:
             self._tally.add(UNKNOWN_MESSAGES)
         if kind in _STRUCTURE or kind in _NOT_ASKED_FOR:
             raise error

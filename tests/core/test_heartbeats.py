@@ -59,6 +59,7 @@ def test_a_heartbeat_that_is_delivered_again_is_neither_counted_nor_lost() -> No
         return [lost for _, lost in intake.take(tx, None, 2000).beats]  # type: ignore[arg-type] # nothing is stored
 
     assert [taken(1), taken(2), taken(1), taken(2), taken(5)] == [[0], [0], [], [], [2]]
+    assert intake.tally.told()[("duplicates_dropped", "")] == 2
 
 
 class Listening:

@@ -153,6 +153,7 @@ def test_a_transaction_that_the_server_repeats_is_delivered_once(worlds: Callabl
     world = worlds([transaction(900), transaction(1000), transaction(1100), transaction(1100), transaction(1200)])
     assert ends(world.run()) == [("Transaction", 1100), ("Transaction", 1200)]
     assert world.exchange.delivered == Position("77", 1, 1200, "done", "s")
+    assert world.exchange.tally.told()[("duplicates_dropped", "")] == 3
 
 
 def test_a_keepalive_inside_a_transaction_is_no_progress(worlds: Callable[..., World]) -> None:

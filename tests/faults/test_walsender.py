@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from cdc_merge.capture import COMMIT_ORDER, DUPLICATES, GAPS, UNKNOWN_MESSAGES
 from cdc_merge.demo.servers import Server
 from cdc_merge.model import UNCHANGED, Parked, RowChange, SourceChanged
 from tests.conftest import fresh_database
@@ -112,6 +113,9 @@ ODD: dict[str, tuple[Sequence[bytes], str]] = {
 }
 
 
+UNKNOWN = ("an unknown message type", "a frame of unknown kind")
+
+
 @pytest.mark.parametrize("odd", ODD)
 def test_one_odd_message_is_counted_by_reason_and_the_rest_of_its_transaction_comes(stage: Stage, odd: str) -> None:
     frames, reason = ODD[odd]
@@ -121,6 +125,7 @@ def test_one_odd_message_is_counted_by_reason_and_the_rest_of_its_transaction_co
     (said,) = parked(reading)
     assert reason in said
     assert "lost" not in said, "no value is shown"
+    assert counted(reading, UNKNOWN_MESSAGES) == (odd in UNKNOWN)
     assert retries(reading) == []
     assert len(server.connections) == 1
 
@@ -233,7 +238,9 @@ def test_an_end_in_mid_transaction_is_told_and_the_transaction_comes_whole_once(
     assert len(server.connections) == 2
     asked_from = server.connections[1].started.split("LOGICAL ")[1].split()[0]
     high, low = asked_from.split("/")
-    assert (int(high, 16) << 32 | int(low, 16)) - stage.lsn in how.goes_on_behind
+    behind = (int(high, 16) << 32 | int(low, 16)) - stage.lsn
+    assert behind in how.goes_on_behind
+    assert counted(reading, DUPLICATES) == (behind == 1000), "row 1 came again where it was known already"
     assert parked(reading) == []
 
 
@@ -278,6 +285,16 @@ def test_what_cannot_be_followed_is_tried_three_times_and_then_stops_by_name(
     connections = len(server.connections)
     assert connections in (3, 4), "the first attempt has moved on, and counts as one of its own"
     assert len(retries(reading)) == connections - 1
+
+
+def test_every_commit_that_goes_back_is_counted_as_a_gap(stage: Stage) -> None:
+    reading, _ = stage.play(Script((RELATION, *stage.row(4), *stage.row(2))), Script((RELATION, *stage.row(5))))
+    until_came(reading, b"4", b"5")
+    assert counted(reading, GAPS, COMMIT_ORDER) == 1
+
+
+def counted(reading: Reading, figure: str, label: str = "") -> int:
+    return reading.source.status().counts.get((figure, label), 0)
 
 
 def told(reading: Reading) -> list[SourceChanged]:
