@@ -12,6 +12,7 @@ from typing import NamedTuple
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cdc_merge.capture import Counts, Tally
 from cdc_merge.model import (
     BatchMerged,
     Candidate,
@@ -28,12 +29,14 @@ from cdc_merge.model import (
     SourceStatus,
     Stamp,
 )
-from cdc_merge.observers.labels import PROBLEMS
+from cdc_merge.observers.capture_metrics import CAPTURED
+from cdc_merge.observers.labels import FAILURE_CLASSES, PROBLEMS
 from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
 from cdc_merge.plan import EntityPlan, FieldPlan, Plan, TableMap
 
 GIB = 1 << 30
+NOTHING: Counts = {}
 FIELDS = {"phone": FieldPlan("phone", "mv"), "prefs": FieldPlan("prefs", "map")}
 SOURCES = ("crm", "erp", "finance")
 PLAN = Plan(
@@ -46,10 +49,12 @@ CRM = SourceStatus("crm", "postgres", up=True, state="streaming", server_lsn=GIB
 class World:
     """Metrics over a source whose status the test changes, and a clock that it turns."""
 
-    def __init__(self, status: SourceStatus = CRM) -> None:
+    def __init__(self, status: SourceStatus = CRM, merging: Counts = NOTHING) -> None:
         self.status = status
         self.now_s = 1000.0
-        mirrors = Mirrors(Figures, lambda: [self.status], monotonic=lambda: self.now_s)
+        mirrors = Mirrors(
+            Figures, lambda: [self.status], monotonic=lambda: self.now_s, merging=lambda: {"crm": merging}
+        )
         self.metrics = Metrics(PLAN, mirrors, "1.2.3", monotonic=lambda: self.now_s)
 
     def series(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -129,6 +134,63 @@ def test_a_transaction_on_disk_says_when_and_an_empty_batch_says_nothing() -> No
     world.metrics(BatchMerged({}, {}, {}, {}, 0, transactions={"crm": (1,)}))
     assert before_s <= (world.value("source_last_durable_timestamp_seconds", source="crm") or 0) <= time.time()
     assert world.value("source_last_durable_timestamp_seconds", source="erp") is None
+
+
+# ---------------------------------------------------------------- what was counted
+
+
+def test_what_may_be_counted_is_zero_before_a_reader_has_told_anything() -> None:
+    known = World().series()
+    sources = [{"source": source} for source in SOURCES]
+    families = {each.figure: (each.label, each.values or ("public.customer", "other")) for each in CAPTURED}
+    for figure, (label, values) in families.items():
+        expected = [{**source, label: value} for source in sources for value in values] if label else sources
+        for labels in expected:
+            assert known[(f"cdc_merge_{figure}_total", frozenset(labels.items()))] == 0, (figure, labels)
+    for source in SOURCES:
+        errors = [
+            labels for name, labels in known if name == "cdc_merge_source_errors_total" and ("source", source) in labels
+        ]
+        assert len(errors) == 2 * (len(FAILURE_CLASSES) + 1)
+        assert known[("cdc_merge_commit_lag_seconds_count", frozenset({("source", source)}))] == 0
+
+
+def test_what_reader_and_merging_have_counted_is_one_figure() -> None:
+    tally = Tally(["public.customer"])
+    tally.add("duplicates_dropped")
+    tally.of_table("truncates", "public.elsewhere")
+    merging = {("duplicates_dropped", ""): 2, ("truncates", "public.gone"): 1}
+    world = World(replace(CRM, counts=tally.told()), merging)
+    assert world.value("duplicates_dropped_total", source="crm") == 3
+    assert world.value("truncates_total", source="crm", table="other") == 2
+    assert world.value("truncates_total", source="crm", table="public.customer") == 0
+
+
+def test_a_lag_is_in_every_bucket_from_its_own_on() -> None:
+    tally = Tally()
+    for lag_us in (-3_000_000, 250_000, 250_001, 400_000_000):
+        tally.committed(100, lag_us)
+    world = World(replace(CRM, counts=tally.told()))
+    told = {
+        le: world.value("commit_lag_seconds_bucket", source="crm", le=le)
+        for le in ("0.1", "0.25", "0.5", "300.0", "+Inf")
+    }
+    assert told == {"0.1": 1, "0.25": 2, "0.5": 3, "300.0": 3, "+Inf": 4}
+    assert world.value("commit_lag_seconds_sum", source="crm") == 400.500001
+    assert world.value("event_bytes_total", source="crm") == 400
+
+
+def test_a_failure_is_counted_by_its_class_and_by_what_follows() -> None:
+    world = World()
+    world.metrics(SourceChanged("crm", "retrying", "It is away.", failure="connection"))
+    world.metrics(SourceChanged("crm", "stopped", "It is lost.", "slot_lost", failure="position"))
+    world.metrics(SourceChanged("crm", "stopped", "Strange.", failure="weather"))
+    world.metrics(SourceChanged("crm", "streaming", "It streams."))
+    found = {
+        labels: value for (name, labels), value in world.series().items() if name == "cdc_merge_source_errors_total"
+    }
+    counted = {(dict(labels)["class"], dict(labels)["retryable"]): value for labels, value in found.items() if value}
+    assert counted == {("connection", "true"): 1, ("position", "false"): 1, ("other", "false"): 1}
 
 
 # ---------------------------------------------------------------- how long a slot has left
