@@ -60,6 +60,33 @@ SPEED: Final = (
         rate_by("cdc_merge_changes_total", "operation"),
         6,
     ),
+    Panel(
+        LINES,
+        "From commit to sending",
+        "By the source's own clock: half of the transactions, and all but one in a hundred, are sent sooner.",
+        "s",
+        (
+            quantile(0.5, "cdc_merge_commit_lag_seconds", "source"),
+            quantile(0.99, "cdc_merge_commit_lag_seconds", "source"),
+        ),
+        8,
+    ),
+    Panel(
+        LINES,
+        "What comes in the streams",
+        "Row changes and messages a second, before they are mapped to records.",
+        "ops",
+        rate_by("cdc_merge_events_total", "op"),
+        8,
+    ),
+    Panel(
+        LINES,
+        "Bytes of the streams",
+        "Bytes of whole transactions a second, as the servers send them.",
+        "Bps",
+        rate_by("cdc_merge_event_bytes_total", "source"),
+        8,
+    ),
 )
 
 WAITING: Final = (
@@ -70,6 +97,7 @@ WAITING: Final = (
         "bytes",
         (
             Query(f"max by (source) (cdc_merge_source_queued_bytes{{{JOB}}})", "{{source}}"),
+            Query(f"max by (source) (cdc_merge_open_transaction_bytes{{{JOB}}})", "{{source}}, not committed yet"),
             Query(f"max(cdc_merge_source_queue_limit_bytes{{{JOB}}})", "limit"),
         ),
         links=(runbook("CdcMergeBackPressure"),),
@@ -120,6 +148,7 @@ MERGING: Final = (
             Query(f"sum(increase(cdc_merge_late_changes_total{{{JOB}}}[$__range]))", "late"),
             Query(f"sum(increase(cdc_merge_parked_total{{{JOB}}}[$__range]))", "set aside"),
             Query(f"sum(increase(cdc_merge_clock_cut_total{{{JOB}}}[$__range]))", "clock cut"),
+            Query(f"sum(increase(cdc_merge_unknown_messages_total{{{JOB}}}[$__range]))", "unknown message"),
         ),
         12,
         links=(runbook("CdcMergeRowsParked"),),
@@ -132,6 +161,30 @@ MERGING: Final = (
         rate_by("cdc_merge_rule_evaluations_total", "outcome"),
         12,
         links=(runbook("CdcMergeRuleErrors"),),
+    ),
+    Panel(
+        LINES,
+        "Left out and said again",
+        "In the range on display: large values that an update did not send, transactions that came twice, rows read again of which"
+        " the stream said something newer.",
+        "short",
+        (
+            Query(f"sum(increase(cdc_merge_toast_absent_fields_total{{{JOB}}}[$__range]))", "values not sent"),
+            Query(f"sum(increase(cdc_merge_duplicates_dropped_total{{{JOB}}}[$__range]))", "transactions again"),
+            Query(f"sum(increase(cdc_merge_snapshot_window_dropped_rows_total{{{JOB}}}[$__range]))", "rows outdated"),
+        ),
+        12,
+    ),
+    Panel(
+        LINES,
+        "New keys and emptied tables",
+        "Rows that were given another business key, and TRUNCATEs, in the range on display.",
+        "short",
+        (
+            Query(f"sum by (source) (increase(cdc_merge_key_changes_total{{{JOB}}}[$__range]))", "{{source}} new key"),
+            Query(f"sum by (source) (increase(cdc_merge_truncates_total{{{JOB}}}[$__range]))", "{{source}} emptied"),
+        ),
+        12,
     ),
     Panel(
         LINES,

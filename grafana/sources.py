@@ -61,6 +61,39 @@ STATE: Final = (
         (Query(f"sum by (source) (increase(cdc_merge_source_reconnects_total{{{SOURCE}}}[$__range]))", "{{source}}"),),
         12,
     ),
+    Panel(
+        STAT,
+        "Gaps",
+        "Times in the range on display when what follows our position could not be had whole. Each is told, none passed over.",
+        "short",
+        (Query(f"sum(increase(cdc_merge_gap_detected_total{{{SOURCE}}}[$__range]))"),),
+        4,
+        NONE_WANTED,
+        (runbook("CdcMergePositionGapDetected"),),
+    ),
+    Panel(
+        LINES,
+        "What failed",
+        "Attempts to read a source that failed, in the range on display, by what failed.",
+        "short",
+        (Query(f"sum by (class) (increase(cdc_merge_source_errors_total{{{SOURCE}}}[$__range]))", "{{class}}"),),
+        12,
+        links=(runbook("CdcMergeSourceReconnecting"), runbook("CdcMergeSourceRefused")),
+    ),
+    Panel(
+        LINES,
+        "Told to the servers",
+        "Messages a second that say how far we are: by the clock, at once because something was confirmed, or to ask.",
+        "ops",
+        (
+            Query(
+                f"sum by (source, reason) (rate(cdc_merge_status_updates_total{{{SOURCE}}}[$__rate_interval]))",
+                "{{source}} {{reason}}",
+            ),
+        ),
+        8,
+        links=(runbook("CdcMergeNotConfirming"),),
+    ),
 )
 
 LAG: Final = (
@@ -162,6 +195,24 @@ LAG: Final = (
         ),
         8,
     ),
+    Panel(
+        LINES,
+        "Last transaction",
+        "Since when no transaction of a source was received, and none was merged and on disk. The two part: merging stands still.",
+        "s",
+        (
+            Query(
+                f"time() - max by (source) (cdc_merge_source_last_received_timestamp_seconds{{{SOURCE}}})",
+                "{{source}} received",
+            ),
+            Query(
+                f"time() - max by (source) (cdc_merge_source_last_durable_timestamp_seconds{{{SOURCE}}})",
+                "{{source}} on disk",
+            ),
+        ),
+        8,
+        links=(runbook("CdcMergeSourceStalled"),),
+    ),
 )
 
 SLOTS: Final = (
@@ -206,6 +257,35 @@ SLOTS: Final = (
     ),
     Panel(
         TABLE,
+        "Given up",
+        "Why a server has given our slot up; none: it has not. Seen while a source is paused, too.",
+        "short",
+        (Query(f"max by (source, reason) (cdc_merge_slot_invalidated{{{SOURCE}}}) == 1"),),
+        8,
+        links=(runbook("CdcMergeSlotLost"),),
+    ),
+    Panel(
+        LINES,
+        "Slots without a reader",
+        "For how long nobody has read our slot; 0 while it is read.",
+        "s",
+        by_source("cdc_merge_slot_inactive_seconds"),
+        8,
+        ((GREEN, None), (YELLOW, 1800), (RED, 4 * 3600)),
+        (runbook("CdcMergeSlotInactive"),),
+    ),
+    Panel(
+        LINES,
+        "Vacuum held back",
+        "Transactions whose dead catalog rows a server keeps for our slot. At two thousand million it takes no more writes.",
+        "short",
+        by_source("cdc_merge_slot_catalog_xmin_age"),
+        8,
+        ((GREEN, None), (YELLOW, 200_000_000), (RED, 1_000_000_000)),
+        (runbook("CdcMergeCatalogXminOld"),),
+    ),
+    Panel(
+        TABLE,
         "What the doctor finds",
         "Checks that are not ok: 1 a warning, 2 fails, 3 unknown. `cdc-merge doctor --sql` prints what mends them.",
         "short",
@@ -228,6 +308,32 @@ SLOTS: Final = (
         "rowsps",
         (Query(f"sum by (source) (rate(cdc_merge_snapshot_rows_total{{{SOURCE}}}[$__rate_interval]))", "{{source}}"),),
         6,
+    ),
+    Panel(
+        LINES,
+        "Tables still to be copied",
+        "Tables that a source's first copy has not finished.",
+        "short",
+        by_source("cdc_merge_snapshot_tables_remaining"),
+        6,
+        links=(runbook("CdcMergeFirstCopyStuck"),),
+    ),
+    Panel(
+        LINES,
+        "Time of the first copy",
+        "How long a source's latest first copy took, or has taken so far; 0 where none began since the sidecar did.",
+        "s",
+        by_source("cdc_merge_snapshot_duration_seconds"),
+        6,
+        links=(runbook("CdcMergeFirstCopyStuck"),),
+    ),
+    Panel(
+        LINES,
+        "Written aside",
+        "Bytes written to disk for large transactions: at the server (raise logical_decoding_work_mem when it grows), and here.",
+        "bytes",
+        (Query(f"max by (source, where) (cdc_merge_spill_bytes{{{SOURCE}}})", "{{source}} {{where}}"),),
+        12,
     ),
     Panel(
         LINES,
