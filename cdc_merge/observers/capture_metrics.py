@@ -72,7 +72,7 @@ CAPTURED: Final = (
     _Captured(SNAPSHOT_CHUNKS, "Pieces of first copies that were read."),
     _Captured(
         WINDOW_DROPPED,
-        "Rows that were read again and of which the stream said something newer meanwhile: that holds.",
+        "Rows that were read again and not taken so: the stream said something newer, of each or of the whole piece.",
     ),
 )
 

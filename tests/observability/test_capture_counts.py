@@ -261,7 +261,8 @@ def test_rows_read_again_that_the_stream_has_overtaken_are_counted(dsn: str) -> 
                 if len(answered) == number:
                     number += 1
                     reading.source.read_again(RowsWanted(number, "public.customer"))  # type: ignore[attr-defined]
-                return counts(reading).get((WINDOW_DROPPED, ""), 0) > 0
+                # A whole piece that must be read once more counts, too: a thousand rows.
+                return counts(reading).get((WINDOW_DROPPED, ""), 0) % 1000 > 0
 
             reading.until(is_overtaken, "a row was overtaken")
         finally:
