@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
+from typing import Final
 
 import click
 
+from cdc_merge import __version__
 from cdc_merge.cli.check_config import looked_at
 from cdc_merge.cli.invocation import Invocation
 from cdc_merge.config import load
 from cdc_merge.config.settings import Settings, SqliteStore
-from cdc_merge.errors import CdcMergeError
+from cdc_merge.errors import CdcMergeError, ConfigError
 from cdc_merge.observers import log_lines
 
 ROLES = ("all", "read", "merge", "console")
 LEVELS = ("debug", "info", "warning", "error")
+LOG: Final = log_lines.logger("cdc_merge")
 
 
 @click.command("run")
@@ -37,22 +41,41 @@ def command(invocation: Invocation, role: str, log_format: str | None, log_level
         hint = "Run it without --role: one process does everything."
         raise CdcMergeError(f"The role {role} cannot run by itself in this version.", hint=hint)
     settings = load(invocation.config, os.environ)
-    for warning in settings.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    store = settings.store
-    settings = looked_at(settings, has_run=isinstance(store, SqliteStore) and store.path.exists())
 
     def level_of(current: Settings) -> str:
         return (log_level or current.log_level or "info").upper()
 
+    # From here on everything on stderr is the log.
     log_lines.configure(log_format or ("console" if sys.stderr.isatty() else "json"), level_of(settings))
+    log_lines.take_unforeseen()
+    for warning in settings.warnings:
+        LOG.warning(warning, code="config_warning")
+    try:
+        return _run(settings, lambda current: logging.getLogger().setLevel(level_of(current)))
+    except CdcMergeError as error:
+        return _failed(error)
+    except Exception:  # noqa: BLE001 the process entry is a named edge: the log tells type and places, no message
+        LOG.exception("A mistake of ours ended the sidecar.", code="sidecar_failed")
+        return 1
+
+
+def _run(settings: Settings, on_reload: Callable[[Settings], None]) -> int:
+    store = settings.store
+    settings = looked_at(settings, has_run=isinstance(store, SqliteStore) and store.path.exists())
     # Imported when it runs: the sources' and stores' packages would slow down every other command.
     from cdc_merge import app  # noqa: PLC0415
 
-    return app.run(
-        settings, on_ready=_listening, on_reload=lambda current: logging.getLogger().setLevel(level_of(current))
-    )
+    def listening(address: str) -> None:
+        told = {"version": __version__, "policy": settings.plan.policy}
+        LOG.info(f"cdc-merge listens on http://{address}", code="sidecar_started", **told)  # noqa: G004
+
+    exit_code = app.run(settings, on_ready=listening, on_reload=on_reload)
+    LOG.info("It was told to stop, and stopped in order.", code="sidecar_stopped")
+    return exit_code
 
 
-def _listening(address: str) -> None:
-    click.echo(f"cdc-merge listens on http://{address}", err=True)
+def _failed(error: CdcMergeError) -> int:
+    problems = " | ".join(map(str, error.problems)) if isinstance(error, ConfigError) else ""
+    told = {"hint": error.hint, "problems": problems}
+    LOG.error(str(error), code="sidecar_failed", **{name: text for name, text in told.items() if text})
+    return error.exit_code

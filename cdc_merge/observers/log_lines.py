@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 import traceback
 from collections import OrderedDict
@@ -46,6 +47,19 @@ def configure(form: str, level: str = "INFO", stream: TextIO | None = None) -> N
     root.setLevel(level)
     # Its start and stop are ours to tell.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def take_unforeseen() -> None:
+    """What would be written beside the log belongs into it: a thread that ended by a mistake of ours, and warnings."""
+    threading.excepthook = _thread_failed
+    logging.captureWarnings(True)  # noqa: FBT003 the library's own signature
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None:
+        name = failed.thread.name if failed.thread is not None else ""
+        told = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+        logger(SERVICE).error("A thread ended by a mistake of ours.", code="thread_failed", thread=name, exc_info=told)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

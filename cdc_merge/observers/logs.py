@@ -23,6 +23,7 @@ from cdc_merge.model import (
     HeartbeatPassed,
     LoopDetected,
     Parked,
+    ResyncMoved,
     SnapshotProgress,
     SourceChanged,
 )
@@ -36,6 +37,13 @@ SEVERITY_LEVELS: Final = {
     "high": logging.WARNING,
     "medium": logging.INFO,
     "low": logging.INFO,
+}
+# How far a table is that is read again: its level, event and sentence.
+RESYNC_EVENTS: Final = {
+    "rows": (logging.DEBUG, "resync_progress", "A table is read again."),
+    "missing": (logging.DEBUG, "resync_progress", "What is not there any more is looked for."),
+    "done": (logging.INFO, "resync_done", "A table was read again."),
+    "failed": (logging.ERROR, "resync_failed", "A table could not be read again; the stream goes on."),
 }
 # What a conflict did: its event and its sentence. While it settles it may still turn out to be nothing.
 CONFLICT_EVENTS: Final = {
@@ -65,6 +73,7 @@ class Logs:
             LoopDetected: self._loop,
             ConfigReloaded: _reloaded,
             HeartbeatPassed: _heartbeat,
+            ResyncMoved: _resync,
         }
 
     def __call__(self, fact: Fact) -> None:
@@ -88,7 +97,7 @@ class Logs:
         write(logging.DEBUG, "batch_merged", "A batch is on disk.", told)
 
     def _conflict(self, fact: ConflictMoved) -> None:
-        event, sentence = CONFLICT_EVENTS.get(fact.what, ("conflict_moved", "A conflict moved."))
+        event, sentence = CONFLICT_EVENTS[fact.what]
         severity = fact.conflict.question.severity
         levels = {"announced": SEVERITY_LEVELS.get(severity, logging.INFO), "closed": logging.INFO}
         level = levels.get(fact.what, logging.DEBUG)
@@ -146,6 +155,12 @@ def _heartbeat(fact: HeartbeatPassed) -> None:
 def _progress(fact: SnapshotProgress) -> None:
     told: Fields = {"source": fact.source, "entity": fact.entity, "rows": fact.rows, "expected": fact.expected}
     write(logging.DEBUG, "snapshot_progress", "A first copy goes on.", told)
+
+
+def _resync(fact: ResyncMoved) -> None:
+    level, event, sentence = RESYNC_EVENTS[fact.state]
+    told: Fields = {"source": fact.source, "table": fact.table, "rows": fact.rows, "expected": fact.expected}
+    write(level, event, sentence, {**told, "problem": fact.problem or None})
 
 
 def _reloaded(fact: ConfigReloaded) -> None:

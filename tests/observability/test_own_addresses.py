@@ -25,7 +25,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_runbooks_lead_to_where_they_are_published(copy: Path) -> None:
-    assert len(LINES) == 2
+    assert len(LINES) == 3
     rules = [
         rule for group in parsed(copy / "deploy/prometheus/rules/alerts.yaml")["groups"] for rule in group["rules"]
     ]
@@ -35,6 +35,15 @@ def test_runbooks_lead_to_where_they_are_published(copy: Path) -> None:
     assert all('"https://wiki.example/runbooks/"' in board for board in boards)
     promtool = program("promtool", "prometheus")
     subprocess.run([promtool, "check", "rules", copy / "deploy/prometheus/rules/alerts.yaml"], check=True)
+
+
+def test_the_console_is_where_people_reach_it(copy: Path) -> None:
+    rules = [
+        rule for group in parsed(copy / "deploy/prometheus/rules/alerts.yaml")["groups"] for rule in group["rules"]
+    ]
+    urls = [rule["annotations"]["console_url"] for rule in rules if "console_url" in rule["annotations"]]
+    assert len(urls) > 20
+    assert all(url.startswith("https://cdc-merge.example/") for url in urls)
 
 
 def test_receivers_post_to_one_s_own_webhook(copy: Path) -> None:

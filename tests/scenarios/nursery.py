@@ -45,7 +45,7 @@ def _become(request: Mapping[str, Any]) -> NoReturn:
 def _run(config: str) -> int:
     from cdc_merge.cli.main import run  # noqa: PLC0415 - see `main`
 
-    return run(["--config", config, "run", "--log-level", "warning"])
+    return run(["--config", config, "run"])
 
 
 def _run_in_threads(config: str) -> int:

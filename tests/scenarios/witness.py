@@ -227,8 +227,8 @@ class KilledWitness:
     def address(self) -> str | None:
         if self._address is None and self._log.exists():
             lines = self._log.read_bytes()[self._read :].decode().splitlines()
-            told = [line for line in lines if line.startswith("cdc-merge listens on http://")]
-            self._address = told[0].rpartition("/")[2] if told else None
+            told = [line for line in lines if "cdc-merge listens on http://" in line]
+            self._address = told[0].partition("http://")[2].partition('"')[0] if told else None
         return self._address
 
     def check(self) -> None:

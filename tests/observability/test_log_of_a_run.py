@@ -1,0 +1,259 @@
+"""The complete log of real runs: every line in the same names, every code documented, and nobody's data in any of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import pytest
+
+from cdc_merge.app import Sidecar
+from cdc_merge.config.settings import Settings
+from cdc_merge.demo.play import Scene, Wish, play
+from cdc_merge.demo.servers import Server
+from cdc_merge.demo.systems import entities
+from cdc_merge.demo.tables import rows
+from cdc_merge.observers import log_lines
+from cdc_merge.observers.logs import Logs
+from cdc_merge.ports import Observer
+from tests.conftest import drop_slots
+from tests.observability.alerting import ROOT, fetched, wait_until
+from tests.observability.events import documented_codes, written_codes
+from tests.observability.shop import Shop, shop
+
+ALWAYS: Final = {"@timestamp", "log.level", "event.code", "message", "log.logger", "service.name", "ecs.version"}
+# https://www.elastic.co/guide/en/ecs/8.11: what a line may have beside what is ours.
+ECS: Final = {*ALWAYS, "error.type", "error.stack_trace"}
+# No runbook cites them: they are told at level debug or info, and follow no alert.
+CITED_BY_NO_RUNBOOK: Final = {
+    "batch_merged",
+    "config_reloaded",
+    "config_warning",
+    "conflict_closed",
+    "conflict_raised",
+    "conflict_revised",
+    "log",
+    "request_failed",
+    "resync_done",
+    "resync_progress",
+    "snapshot_progress",
+    "thread_failed",
+}
+PASSWORD: Final = "hunter2-never-tell"
+PHONES: Final = ("13800138000", "13911113333")
+COMMAND: Final = [sys.executable, "-c", "from cdc_merge.cli.main import main; main()"]
+
+
+def parsed_lines(log: str) -> list[Mapping[str, Any]]:
+    """Every line, and that it is one: JSON, in the names of ECS or below ours."""
+    lines = [json.loads(line) for line in log.splitlines()]
+    for line in lines:
+        assert line.keys() >= ALWAYS
+        assert {name for name in line if not name.startswith("cdc_merge.")} <= ECS
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["@timestamp"])
+        assert line["log.level"] in {"debug", "info", "warning", "error", "critical"}
+        assert line["service.name"] == "cdc-merge"
+    return lines
+
+
+# ---------------------------------------------------------------- the codes
+
+
+def test_every_code_that_can_be_written_is_documented_and_no_other() -> None:
+    assert written_codes() == documented_codes()
+
+
+def test_a_code_is_cited_by_a_runbook_or_follows_no_alert() -> None:
+    runbooks = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "runbooks").glob("*.md"))
+    assert {code for code in written_codes() if f"`{code}`" not in runbooks} == CITED_BY_NO_RUNBOOK
+
+
+# ---------------------------------------------------------------- what a demo's log tells
+
+
+class Snooper:
+    """A screen that notes everything which the demo's people wrote: every value that any system ever held."""
+
+    def __init__(self) -> None:
+        self.secrets: set[str] = set()
+        self.records = 0
+
+    def say(self, sentence: str) -> None:
+        return
+
+    def open(self, scene: Scene) -> None:
+        self._note(scene)
+
+    def tick(self, scene: Scene) -> None:
+        self._note(scene)
+
+    def close(self) -> None:
+        return
+
+    def _note(self, scene: Scene) -> None:
+        held = rows(scene.dsns)
+        self.records = max(self.records, len(held))
+        self.secrets.update(key for _, _, key in held)
+        for fields in held.values():
+            self.secrets.update(str(value) for value in fields.values() if is_telling(value))
+
+
+def is_telling(value: object) -> bool:
+    """Text long enough and strange enough that no sentence of ours holds it by chance."""
+    return isinstance(value, str) and len(value) >= 6 and not re.fullmatch(r"[a-z_ ]+", value)
+
+
+@contextmanager
+def everything_logged() -> Iterator[io.StringIO]:
+    """The process's log at its most talkative, as JSON."""
+    root, stream = logging.getLogger(), io.StringIO()
+    before, level = [*root.handlers], root.level
+    log_lines.configure("json", "DEBUG", stream)
+    try:
+        yield stream
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+@pytest.mark.timeout(120)
+def test_the_most_talkative_log_of_a_demo_holds_no_key_and_no_value(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def logged(settings: Settings, observers: Sequence[Observer]) -> Sidecar:
+        """The demo's sidecar with the log that `cdc-merge run` has."""
+        return Sidecar(settings, [*observers, Logs(b"salt")])
+
+    monkeypatch.setattr("cdc_merge.demo.play.Sidecar", logged)
+    snooper = Snooper()
+    with everything_logged() as stream:
+        summary = play(Wish(8.0, None, 5, threading.Event()), snooper)
+    log = stream.getvalue()
+    lines = parsed_lines(log)
+    assert {"batch_merged", "conflict_raised", "conflict_announced", "source_changed"} <= {
+        line["event.code"] for line in lines
+    }
+    assert summary.conflicts
+    assert snooper.records > 50
+    assert len(snooper.secrets) > 100
+    beside = capfd.readouterr()
+    told = log + beside.out + beside.err
+    assert sorted(secret for secret in snooper.secrets if secret in told) == []
+    assert all(entity.name in log for entity in entities().values())
+
+
+# ---------------------------------------------------------------- what a process writes on stderr
+
+
+@pytest.fixture
+def place(postgres_server: Server, tmp_path: Path) -> Iterator[Shop]:
+    with shop(postgres_server, tmp_path) as opened:
+        dsns = {name: f"{dsn} password={PASSWORD}" for name, dsn in opened.dsns.items()}
+        opened.document["sources"] = {name: {"type": "postgres", "dsn": dsn} for name, dsn in dsns.items()}
+        opened.write()
+        yield opened
+
+
+def codes(log: Path) -> list[str]:
+    return [json.loads(line)["event.code"] for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_process_that_meets_trouble_writes_json_only_and_no_password(place: Shop, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [*COMMAND, "--config", str(place.file), "run", "--log-level", "debug"]
+    with log.open("wb") as told, subprocess.Popen(command, stdout=told, stderr=told) as process:
+        try:
+            wait_until(lambda: "sidecar_started" in log.read_text(), "it has started")
+            (address,) = re.findall(r"http://127\.0\.0\.1:\d+", log.read_text())
+            wait_until(
+                lambda: all(
+                    each["snapshot"]["state"] == "done" for each in fetched(f"{address}/api/v1/sources")["items"]
+                ),
+                "both first copies are done",
+            )
+            for source, phone in zip(("crm", "erp"), PHONES, strict=True):
+                place.execute(source, f"update customer set phone = '{phone}' where no = 'C7'")
+            wait_until(lambda: "conflict_announced" in codes(log), "the conflict is announced")
+            with psycopg.connect(place.dsns["erp"], autocommit=True) as connection:
+                drop_slots(connection, connection.info.dbname)
+            wait_until(lambda: '"slot_missing"' in log.read_text(), "the lost slot is told")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+    text = log.read_text(encoding="utf-8")
+    lines = parsed_lines(text)
+    ours = [line["event.code"] for line in lines if line["event.code"] != "log"]
+    assert (ours[0], ours[-1]) == ("sidecar_started", "sidecar_stopped")
+    assert process.returncode == 0
+    for secret in (PASSWORD, *PHONES, "C7"):
+        assert not re.search(rf"\b{re.escape(secret)}\b", text), secret
+    (raised,) = [line for line in lines if line["event.code"] == "conflict_announced"]
+    assert re.fullmatch(r"[0-9a-f]{12}", raised["cdc_merge.record"])
+
+
+def test_a_process_that_cannot_start_says_why_in_its_log(place: Shop) -> None:
+    place.write(http={"listen": "203.0.113.1:1"})
+    ended = subprocess.run(
+        [*COMMAND, "--config", str(place.file), "run"], capture_output=True, text=True, timeout=60, check=False
+    )
+    (line,) = parsed_lines(ended.stderr)
+    assert (line["event.code"], line["log.level"]) == ("sidecar_failed", "error")
+    assert line["message"].startswith("The HTTP listener cannot have 203.0.113.1:1")
+    assert "http.listen" in line["cdc_merge.hint"]
+    assert ended.returncode == 69
+
+
+def test_on_a_terminal_the_log_is_written_for_people(place: Shop) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*COMMAND, "--config", str(place.file), "run"], stderr=theirs) as process:
+        os.close(theirs)
+        text = ""
+        try:
+            while "sidecar_started" not in text:
+                text += os.read(ours, 4096).decode()
+        finally:
+            process.terminate()
+            with suppress(OSError):  # a terminal whose other end is closed
+                while piece := os.read(ours, 4096):
+                    text += piece.decode()
+            os.close(ours)
+            process.wait(30)
+    assert re.search(r"^\d\d:\d\d:\d\d\.\d{3} INFO    sidecar_started cdc-merge listens on http://127", text, re.M)
+    assert PASSWORD not in text
+
+
+WITH_A_BROKEN_THREAD = """
+import threading, warnings
+from cdc_merge.observers import log_lines
+log_lines.configure("json")
+log_lines.take_unforeseen()
+thread = threading.Thread(target=lambda: int("13800138000x"), name="merge")
+thread.start()
+thread.join()
+warnings.warn("this is old")
+"""
+
+
+def test_a_thread_that_fails_is_a_line_without_the_message_that_may_hold_a_value() -> None:
+    ended = subprocess.run([sys.executable, "-c", WITH_A_BROKEN_THREAD], capture_output=True, text=True, timeout=60)
+    failed, warned = parsed_lines(ended.stderr)
+    assert (failed["event.code"], failed["error.type"], failed["cdc_merge.thread"]) == (
+        "thread_failed",
+        "ValueError",
+        "merge",
+    )
+    assert "13800138000" not in ended.stderr
+    assert "this is old" in warned["message"]
