@@ -16,6 +16,7 @@ from cdc_merge.model import Figures, Position, SourceStatus
 from cdc_merge.observers.labels import INVALIDATIONS, Labels
 from cdc_merge.observers.mirrors import MirrorCollector, Mirrors
 from cdc_merge.plan import Plan
+from cdc_merge.sources.postgres import PostgresSource
 from tests.conftest import HOW
 from tests.postgres.reading import Reading, run, wait_for
 from tests.postgres.test_reader_positions import SETUP, TABLES, read_once
@@ -45,6 +46,11 @@ def looked(reading: Reading, fact: Callable[[SourceStatus], bool], what: str) ->
 
     found: SourceStatus = wait_for(look, what)
     return found
+
+
+def pause(reading: Reading, position: Position | None) -> None:
+    assert isinstance(reading.source, PostgresSource)
+    reading.source.rest(position)
 
 
 @pytest.fixture(params=["15", "17", "18"])
@@ -77,7 +83,7 @@ def test_a_slot_that_was_overrun_says_so_with_its_reason_when_its_reader_is_refu
 def test_a_paused_source_notices_that_its_slot_was_given_up(overrun: tuple[Server, Position]) -> None:
     server, position = overrun
     with Reading(server.dsn(), TABLES) as reading:
-        reading.source.rest(position)
+        pause(reading, position)
         status = looked(reading, lambda status: status.invalidation is not None, "the slot was looked at")
         assert reasons(status) == ["wal_removed"]
 
@@ -106,7 +112,7 @@ def test_a_slot_is_unread_from_the_moment_when_its_reader_left_as_far_as_its_ser
         assert reasons(status) == ["none"]
         assert scraped(status, "slot_inactive_seconds") == 0
         left_us = time.time_ns() // 1000
-        reading.source.rest(reading.position)
+        pause(reading, reading.position)
         status = looked(reading, lambda status: status.slot_active is False, "the slot is not read")
         rests_s = scraped(status, "slot_inactive_seconds")
         assert rests_s is not None
