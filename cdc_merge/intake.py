@@ -39,6 +39,7 @@ from cdc_merge.model import (
     SnapshotTable,
     Stamp,
     Transaction,
+    Updates,
 )
 from cdc_merge.orders import FAILED, Resync
 from cdc_merge.ports import Scratch, StoreTransaction
@@ -57,7 +58,8 @@ class Absent(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What one delivery says: changes, tables emptied, rows set aside, records whose history was taken back."""
+    """What one delivery says: changes, tables emptied, rows set aside, records whose history was taken back; `updates` are changes
+    that nobody has read yet."""
 
     changes: tuple[Change, ...] = ()
     truncated: tuple[Truncated, ...] = ()
@@ -70,6 +72,7 @@ class Taken(NamedTuple):
     is_piece: bool = False
     beats: tuple[tuple[Beat, int], ...] = ()  # with how many before it were lost
     absent: Absent | None = None
+    updates: Updates | None = None
 
 
 # Rows of a large transaction that are mapped in one go.
@@ -160,6 +163,7 @@ class Intake:
             committed_us=delivery.commit_us,
             carried=mapped.carried,
             shapes=mapped.shapes,
+            updates=mapped.updates,
             beats=tuple((beat, self._pulse.lost_before(beat)) for beat in beats_in(delivery.messages, self.slot)),
         )
 

@@ -101,8 +101,7 @@ class Pipeline:
         self._observe = observe
         self._now_us, self._new_id, self._compile = world
         self.rulebooks = rulebooks(plan, world.compile)
-        self.records = Records(plan)
-        armed(self.records.entities(), self.rulebooks)
+        self.records = self._records(plan)
         self.loops = Loops(plan)
         self.timers = Timers()
         self.duplicates = Duplicates(store)
@@ -128,6 +127,11 @@ class Pipeline:
             if conflict.status == "settling" and conflict.question.entity in self._plan.entities:
                 self._settling[conflict.id] = conflict
 
+    def _records(self, plan: Plan) -> Records:
+        records = Records(plan, calm=[name for name, book in self.rulebooks.items() if book.is_calm])
+        armed(records.entities(), self.rulebooks)
+        return records
+
     def _copied(self) -> frozenset[str]:
         """The sources whose first copies are complete."""
         positions = [intake.position for _, intake in self._sources]
@@ -139,8 +143,7 @@ class Pipeline:
         leaves the old one in force."""
         self.rulebooks = rulebooks(plan, self._compile)
         self._plan = plan
-        self.records = Records(plan)
-        armed(self.records.entities(), self.rulebooks)
+        self.records = self._records(plan)
         self._retention = Retention(plan, self.records.entities())
         self.rejudging.follow(plan, self._copied())
 

@@ -23,6 +23,7 @@ from cdc_merge.model import (
     RecordKey,
     SourceStatus,
     Stamp,
+    Updates,
 )
 from cdc_merge.orders import RowsWanted, SourceOrders
 
@@ -100,6 +101,10 @@ class StoreTransaction(Protocol):
     def append(self, changes: Iterable[Change]) -> set[RecordKey]:
         """Add changes to the log. A change whose (record, place) is there already is dropped; the smaller stamp stays.
         The records to which that happened."""
+        ...
+
+    def append_updates(self, updates: Iterable[Updates]) -> set[RecordKey]:
+        """As `append`, of changes that nobody has read yet (bodies.py says how they rest)."""
         ...
 
     def stamps_of(self, key: RecordKey, places: Iterable[Place]) -> Sequence[Stamp]:

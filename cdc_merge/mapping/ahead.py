@@ -5,7 +5,8 @@ Rules
   side knows. Stamps are ticks of that clock, counted from the transaction's first row.
 - Whatever needs the store, or says more than plain changes, is left as it came: keys that must be looked up, copies, emptied tables,
   rows that cannot be read, moved keys, tables announced for the first time or anew, large transactions.
-- Transactions of nothing but updates with whole old rows take a short way (`_updates`); the suite compares it with the mapper.
+- Transactions of nothing but updates with whole old rows take a short way (`_updates`), which ends in the form that they have in the
+  history; the suite compares it with the mapper.
 """
 
 from __future__ import annotations
@@ -15,24 +16,26 @@ from itertools import compress
 from operator import is_not
 from typing import Any, Final, NamedTuple
 
+from cdc_merge.bodies import NULL, Pack, fields_of, packer
 from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.changes import Mapper
-from cdc_merge.mapping.columns import FieldReader
 from cdc_merge.mapping.keys import KeyReader
-from cdc_merge.model import UNCHANGED, UPDATE, Change, Relation, RowChange, Stamp, ToldRow, Transaction
+from cdc_merge.mapping.packing import PackedReader, packed_reader
+from cdc_merge.model import UNCHANGED, UPDATE, Change, Relation, RowChange, Stamp, ToldRow, Transaction, UpdateRow
 
 MOST_ROWS: Final = 10_000
 """More than that is mapped in pieces by the merging side, or at least not sent in one."""
 
 
 class _Table(NamedTuple):
-    """A table whose rows name their records, fed into one entity. `columns`: who reads each, None for nobody."""
+    """A table whose rows name their records, fed into one entity. `columns`: of each the field, its name packed, and who reads it; None
+    for nobody."""
 
     entity: str
     table: str
     locating: Callable[[tuple[Any, ...]], object]
     key: KeyReader
-    columns: tuple[FieldReader | None, ...]
+    columns: tuple[tuple[str, bytes, PackedReader] | None, ...]
 
 
 class Ahead:
@@ -43,14 +46,16 @@ class Ahead:
         self._mapper = mapper
         self._relation: Relation | None = None
         self._table: _Table | None = None
+        self._pack: Pack | None = None  # made in the process that needs it
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def __call__(self, tx: Transaction) -> Transaction:
         """The transaction as `told`, or as it came."""
         if tx.messages or tx.origin is not None or not 0 < len(tx.changes) <= MOST_ROWS:
             return tx
-        told = self._updates(tx)
-        if told is not None:
-            return tx._replace(changes=(), told=tuple(told), ticks=len(tx.changes))
+        updates = self._updates(tx)
+        if updates is not None:
+            return tx._replace(changes=(), updates=tuple(updates), ticks=len(tx.changes))
         if self._mapper.looks_up(tx.changes):
             return tx
         return self._mapped(tx)
@@ -66,23 +71,31 @@ class Ahead:
             return tx
         return tx._replace(changes=(), told=told, ticks=mapped.clock.counter + 1)
 
-    def _updates(self, tx: Transaction) -> list[ToldRow] | None:
+    def _updates(self, tx: Transaction) -> list[UpdateRow] | None:
         """Each record's one update; None when there is anything else in it."""
+        names = self._names
         keys: set[tuple[str, str]] = set()
-        rows: list[ToldRow] = []
+        rows: list[UpdateRow] = []
         tick = 0
         try:
             for change in tx.changes:
                 if change.relation is not self._relation:
                     self._know(change.relation)
-                row = None if self._table is None else _updated(self._table, change, tick)
-                if row is None or (name := row[:3:2]) in keys:
+                table = self._table
+                found = None if table is None else _updated(table, change)
+                if found is None or table is None:
                     return None
-                tick += 1
+                key, fields, items = found
+                name = (table.entity, key)
+                if name in keys:
+                    return None
                 keys.add(name)
-                if row[6]:
-                    rows.append(row)
-        except UnreadableValue:
+                if fields:
+                    which = tuple(fields)
+                    which = names.setdefault(which, which)  # one object, which travels once
+                    rows.append((*name, table.table, tick, change.ordinal, which, fields_of(items)))
+                tick += 1
+        except (UnreadableValue, ValueError):
             return None
         return rows
 
@@ -94,38 +107,42 @@ class Ahead:
         how = readings[0]
         if how.looked_up or how.distinct or how.actor is not None or self._mapper.whole_rows:
             return
-        read_by = {index: (field, index, read) for field, index, read in how.fields}
+        pack = self._pack = self._pack or packer()
+        read_by = {
+            index: (field, pack(field), packed_reader(relation.columns[index], read, pack))
+            for field, index, read in how.fields
+        }
         if len(read_by) == len(how.fields):
             columns = tuple([read_by.get(index) for index in range(len(relation.columns))])
             self._relation = relation
             self._table = _Table(how.table.entity, how.table.table, how.locating, how.key, columns)
 
 
-def _updated(table: _Table, change: RowChange, tick: int) -> ToldRow | None:
-    """None when it is more than an update that leaves its record's key as it was."""
-    operation, _, old, is_full, new, ordinal = change
+def _updated(table: _Table, change: RowChange) -> tuple[str, list[str], list[bytes]] | None:
+    """The record's key, the fields that changed, and these packed; None when it is more than an update that leaves the key as it
+    was."""
+    operation, _, old, is_full, new, _ = change
     if operation != UPDATE or not is_full or old is None or new is None:
         return None
-    entity, name, locating, read_key, columns = table
+    _, _, locating, read_key, columns = table
     if len(old) != len(columns) or len(new) != len(columns) or locating(old) != locating(new):
         return None
     key = read_key(new)
     if key.__class__ is not str:
         return None
-    fields: dict[str, tuple[Any, Any]] = {}
+    fields: list[str] = []
+    items: list[bytes] = []
     # The reader's decoder makes equal cells one object: only what has changed comes out of this.
-    for column in compress(columns, map(is_not, old, new)):
-        if column is None:
+    for column, before, after in compress(zip(columns, old, new, strict=True), map(is_not, old, new)):
+        if column is None or before == after or before is UNCHANGED or after is UNCHANGED:
             continue
-        field, index, read = column
-        before, after = old[index], new[index]
-        if before == after or before is UNCHANGED or after is UNCHANGED:
-            continue
-        was = None if before is None else read(before)
-        value = None if after is None else read(after)
+        field, name, packed = column
+        was = NULL if before is None else packed(before)
+        value = NULL if after is None else packed(after)
         if was != value:
-            fields[field] = (was, value)
-    return entity, name, key, tick, ordinal, UPDATE, fields, None, None
+            fields.append(field)
+            items += (name, was, value)
+    return key, fields, items
 
 
 def _is_plain(change: Change) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from cdc_merge.bodies import update_of
 from cdc_merge.clock import cut, tick
 from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.actors import Marks, column_actor, copy_of, marks
@@ -31,6 +32,7 @@ from cdc_merge.model import (
     SnapshotRows,
     Stamp,
     Transaction,
+    Updates,
 )
 from cdc_merge.plan import Plan, TableMap
 
@@ -62,7 +64,8 @@ class Mapped(NamedTuple):
     `parked` are rows that could not be read or located, without values. `cut_us`: by how much the commit time lay too
     far ahead. `carried`: a record whose row came from another key and whose change leaves fields out (unchanged
     TOASTed or unsent columns): they are what this source held before the transaction under the key named here.
-    `shapes`: the tables whose columns are announced for the first time, or differently from before.
+    `shapes`: the tables whose columns are announced for the first time, or differently from before. `updates`: changes that nobody has
+    read yet, beside `changes`.
     """
 
     changes: tuple[Change, ...]
@@ -73,6 +76,7 @@ class Mapped(NamedTuple):
     cut_us: int = 0
     carried: Mapping[RecordKey, str] = {}
     shapes: tuple[Shape, ...] = ()
+    updates: Updates | None = None
 
 
 class Mapper:
@@ -149,6 +153,13 @@ class Mapper:
         source, system, timeline, lsn, committed_us, *_ = tx
         commit_us = cut(committed_us, now_us, self._plan.max_ahead_us)
         wall_us, first = (commit_us, 0) if commit_us > clock.wall_us else (clock.wall_us, clock.counter + 1)
+        after = Stamp(wall_us, first + tx.ticks - 1, source)
+        if tx.updates:
+            updates = Updates(source, system, timeline, lsn, wall_us, first, tx.updates)
+            if wall_us == committed_us:
+                return Mapped((), after, {}, cut_us=committed_us - commit_us, updates=updates)
+            read = [update_of(updates, row)._replace(committed_us=committed_us) for row in tx.updates]
+            return Mapped(tuple(read), after, {}, cut_us=committed_us - commit_us)
         changes = tuple(
             [
                 _new_tuple(
@@ -171,7 +182,7 @@ class Mapper:
                 for entity, table, key, tick_of, ordinal, row, fields, actor, identity in tx.told
             ]
         )
-        return Mapped(changes, Stamp(wall_us, first + tx.ticks - 1, source), {}, cut_us=committed_us - commit_us)
+        return Mapped(changes, after, {}, cut_us=committed_us - commit_us)
 
     def transaction(self, tx: Transaction, clock: Stamp, now_us: int, known: Mapping[tuple[str, str], str]) -> Mapped:
         """Map one transaction. `clock` is the last stamp given out; `known`: (table, identity) → business key."""

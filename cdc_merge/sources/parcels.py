@@ -30,6 +30,7 @@ from cdc_merge.model import (
     ToldRow,
     Transaction,
     Unknown,
+    UpdateRow,
 )
 
 PARCEL_ROWS: Final = 1_000  # about 200 kB of short rows
@@ -61,7 +62,7 @@ class Packer:
 
     def pack(self, delivery: Delivery) -> Iterator[Parcel]:
         if isinstance(delivery, Transaction) and delivery.ticks:
-            yield _told(delivery)
+            yield _updates(delivery) if delivery.updates else _told(delivery)
         elif isinstance(delivery, Transaction | SnapshotRows):
             yield from self._of_rows(delivery)
         elif isinstance(delivery, SnapshotBegan):
@@ -114,6 +115,10 @@ class Packer:
 
 def _told(delivery: Transaction) -> Parcel:
     return _last("M", tuple(delivery[:5]), [_sendable(row) for row in delivery.told], delivery.ticks)
+
+
+def _updates(delivery: Transaction) -> Parcel:
+    return _last("U", tuple(delivery[:5]), delivery.updates, delivery.ticks)
 
 
 def _sendable(row: ToldRow) -> tuple[Any, ...]:
@@ -192,7 +197,7 @@ class Unpacker:
 
     def _transaction(self, rows: list[Any], head: tuple[Any, ...], messages: tuple[Any, ...]) -> Transaction:
         said = tuple(Message(*message) for message in messages)
-        return _new_tuple(Transaction, (*head, said, self._all_with(rows), (), 0))
+        return _new_tuple(Transaction, (*head, said, self._all_with(rows), (), 0, ()))
 
     def _told(self, head: tuple[Any, ...], rows: list[tuple[Any, ...]], ticks: int) -> Transaction:
         for index, row in enumerate(rows):
@@ -202,7 +207,10 @@ class Unpacker:
                     before, after = fields[name]
                     fields[name] = (_value(before), _value(after))
                 rows[index] = row[:_TOLD_ITEMS]
-        return _new_tuple(Transaction, (*head, None, (), (), tuple(rows), ticks))
+        return _new_tuple(Transaction, (*head, None, (), (), tuple(rows), ticks, ()))
+
+    def _updates(self, head: tuple[Any, ...], rows: tuple[UpdateRow, ...], ticks: int) -> Transaction:
+        return _new_tuple(Transaction, (*head, None, (), (), (), ticks, rows))
 
     def _snapshot_rows(self, rows: list[Any], source: str) -> SnapshotRows:
         return SnapshotRows(source, self._all_with(rows))
@@ -220,6 +228,7 @@ class Unpacker:
         "N": _relation,
         "T": _transaction,
         "M": _told,
+        "U": _updates,
         "S": _snapshot_rows,
         "A": _rows_read,
         "B": lambda _, *items: SnapshotBegan(*items),

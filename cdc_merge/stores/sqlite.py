@@ -59,6 +59,7 @@ class SqliteTransaction:
         self.forget_oldest = retention.forget_oldest
         self.forget_record = retention.forget_record
         self.append = self._log.append
+        self.append_updates = self._log.append_updates
         self.forget_history = self._log.forget_source
         self.finish = self._log.finish
 

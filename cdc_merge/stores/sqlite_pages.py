@@ -11,8 +11,8 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
+from cdc_merge.bodies import stamp_of
 from cdc_merge.model import Change, Place, RecordKey, Stamp
-from cdc_merge.stores.encoding import stamp_of
 from cdc_merge.stores.sqlite_file import SQL
 from cdc_merge.stores.sqlite_log import decoded, unsigned
 

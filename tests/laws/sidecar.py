@@ -14,6 +14,7 @@ from cdc_merge.cel import compile_expression
 from cdc_merge.decision.asking import all_questions
 from cdc_merge.decision.queue import Asked, asked
 from cdc_merge.intake import Intake
+from cdc_merge.mapping.ahead import Ahead
 from cdc_merge.mapping.changes import Mapper
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.reading import merged
@@ -24,7 +25,6 @@ from cdc_merge.model import Change, Conflict, Fact, MergedRecord, Question, Reco
 from cdc_merge.pipeline import Pipeline, World
 from cdc_merge.plan import Plan
 from cdc_merge.ports import Store
-from cdc_merge.records import Records
 from tests.crash.mortal import Fate, MortalStore
 from tests.laws.holdings import ENTITY
 from tests.laws.systems import Stream, System
@@ -63,24 +63,31 @@ class Firm:
 
 
 class Sidecar:
-    """A worker that has just started over a store. `capacity`: the records that its cache holds."""
+    """A worker that has just started over a store. `capacity`: the records that its cache holds. `ahead`: transactions are mapped
+    where they are read."""
 
-    def __init__(self, firm: Firm, store: Store, fate: Fate, *, capacity: int = 2) -> None:
+    def __init__(self, firm: Firm, store: Store, fate: Fate, *, capacity: int = 2, ahead: bool = True) -> None:
         self._plan = firm.plan
         self.store = store
+        readers = {name: Ahead(name, Mapper(name, firm.plan.tables, firm.plan)) for name in firm.systems if ahead}
         self.streams = {
-            name: Stream(system, firm.now_us, firm.arrived_us[name]) for name, system in firm.systems.items()
+            name: Stream(system, firm.now_us, firm.arrived_us[name], readers.get(name))
+            for name, system in firm.systems.items()
         }
         mappers = {name: Mapper(name, firm.plan.tables, firm.plan) for name in firm.systems}
         pairs = [(self.streams[name], Intake(name, mapper, "slot")) for name, mapper in mappers.items()]
         world = World(firm.now_us, firm.new_id, compile_expression)
         mortal = cast(Store, MortalStore(store, fate))
-        self.pipeline = Pipeline(firm.plan, pairs, mortal, _deaf, world)
-        self.pipeline.records = Records(firm.plan, capacity)
+        self.facts: list[Fact] = []
+        self.pipeline = Pipeline(firm.plan, pairs, mortal, self._note, world)
+        self.pipeline.records.capacity = capacity
         self.pipeline.resume()
         positions = store.positions()
         for name, stream in self.streams.items():
             stream.start(positions[name][0] if name in positions else None)
+
+    def _note(self, fact: Fact) -> None:
+        self.facts.append(fact)
 
     def merge(self, allowed: Mapping[str, int]) -> None:
         """Everything that may arrive arrives, and timers that are due are heard."""
@@ -148,7 +155,3 @@ def _is_answered(plans: Mapping[str, Any], conflict: Conflict) -> bool:
 def told(record: Record) -> Told:
     fronts = {name: tuple(write.stamp for write in cell.front()) for name, cell in record.cells.items()}
     return merged(record), {name: stamps for name, stamps in fronts.items() if stamps}
-
-
-def _deaf(fact: Fact) -> None:
-    """Nobody listens."""

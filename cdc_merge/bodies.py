@@ -1,0 +1,234 @@
+"""How a change rests in the history: msgpack, self-describing, exact. Pure.
+
+Rules
+- What comes out equals what went in, types included (`1` is not `True`, text is not `Json`, `1.0` is not `1.00`).
+- The first element of every body is the number of its format: a newer format adds a reader and keeps the old.
+- What msgpack has no type for is an extension type (`_EXTENDED`, `_READERS`). Strict packing sends whatever is not exactly of a
+  msgpack type through `extended`, which is why fields are flattened: a tuple per field would go there.
+- Who reads a source can write most of a body (`tail_of`) before anybody knows the stamp, and `whole` puts that before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+from cdc_merge.errors import StoreUnavailable
+from cdc_merge.model import (
+    DECISION,
+    DELETE,
+    INSERT,
+    SNAPSHOT,
+    TRUNCATE,
+    UNKNOWN,
+    UPDATE,
+    Change,
+    Copy,
+    Json,
+    Place,
+    Stamp,
+    Unknown,
+    UpdateRow,
+    Updates,
+)
+
+FORMAT: Final = 1
+Pack: TypeAlias = Callable[[object], bytes]
+
+_UNKNOWN, _DECIMAL, _JSON, _WIDE_INT = 1, 2, 3, 4
+_UNKNOWN_EXT: Final = msgpack.ExtType(_UNKNOWN, b"")
+# ExtType(...) checks its arguments in Python, which is half the time of a decimal; these are right by construction.
+_new_tuple = tuple.__new__
+
+# Only ever append: the position in this tuple is what is stored.
+_ROWS: Final = (INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT, DECISION)
+_ROW_NUMBER: Final[Mapping[str, int]] = {row: number for number, row in enumerate(_ROWS)}
+
+# The hook's values have any type by nature: they are what msgpack could not place.
+_EXTENDED: Final[Mapping[type, Callable[[Any], Any]]] = {
+    tuple: list,
+    Stamp: list,
+    Place: list,
+    Unknown: lambda _: _UNKNOWN_EXT,
+    Decimal: lambda value: _new_tuple(msgpack.ExtType, (_DECIMAL, str(value).encode())),
+    Json: lambda value: msgpack.ExtType(_JSON, value.encode()),
+    int: lambda value: msgpack.ExtType(_WIDE_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)),
+}
+
+_READERS: Final[Mapping[int, Callable[[bytes], Any]]] = {
+    _UNKNOWN: lambda _: UNKNOWN,
+    _DECIMAL: lambda raw: Decimal(raw.decode("ascii")),
+    _JSON: lambda raw: Json(raw.decode()),
+    _WIDE_INT: lambda raw: int.from_bytes(raw, "big", signed=True),
+}
+
+
+def extended(value: Any) -> Any:
+    form = _EXTENDED.get(type(value))
+    if form is not None:
+        return form(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} is not a value of the model")
+
+
+def _read_extended(code: int, raw: bytes) -> Any:
+    return _READERS[code](raw)
+
+
+def packer() -> Pack:
+    """Packs values of the model. It owns a buffer and calls back into Python: one per thread, made once because making it costs 1 µs."""
+    pack: Pack = msgpack.Packer(strict_types=True, default=extended).pack
+    return pack
+
+
+def unpacked(body: bytes) -> tuple[Any, ...]:
+    """The elements of a body behind its format number. StoreUnavailable when it is damaged or from a newer version."""
+    try:
+        items = msgpack.unpackb(body, use_list=False, ext_hook=_read_extended)
+        found = items[0]
+    except (ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
+        raise damaged(body) from error
+    if found != FORMAT:
+        raise StoreUnavailable(
+            f"a stored entry has format {found}, this cdc-merge reads format {FORMAT}",
+            hint="The store was written by a newer cdc-merge: run that version, or start with a store of its own.",
+        )
+    return items[1:]  # type: ignore[no-any-return]  # msgpack is untyped
+
+
+def damaged(body: bytes) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"a stored entry of {len(body)} bytes is damaged",
+        hint="Stop the sidecar, check the disk, and restore the store from a backup or resync its sources.",
+    )
+
+
+# ---------------------------------------------------------------- changes
+
+
+def encode_change(change: Change, pack: Pack) -> bytes:
+    """The body of a change: all of it but the record, the place and the stamp's source, which are columns."""
+    _, _, (wall_us, counter, _), _, row, changed, actor, copy, committed_us, identity, moved_to, moved_from = change
+    fields: list[object] = []
+    for name, (before, after) in changed.items():
+        fields += (name, before, after)
+    return pack(
+        [
+            FORMAT,
+            wall_us,
+            counter,
+            _ROW_NUMBER.get(row, row),
+            fields,
+            actor,
+            None if copy is None else [copy.from_source, copy.of],
+            committed_us - wall_us,
+            identity,
+            moved_to,
+            moved_from,
+        ]
+    )
+
+
+def stamp_of(beginning: bytes, source: str) -> Stamp:
+    """The stamp of a change whose body begins with these bytes (at least 32 of them, where there are so many)."""
+    try:
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(beginning)
+        unpacker.read_array_header()
+        unpacker.skip()
+        return Stamp(unpacker.unpack(), unpacker.unpack(), source)
+    except (ValueError, TypeError, msgpack.OutOfData) as error:
+        raise damaged(beginning) from error
+
+
+def decode_change(body: bytes, record: tuple[str, str], source: str, place: Place) -> Change:
+    """The change that `encode_change` wrote, put together with its columns. StoreUnavailable when it cannot be read."""
+    try:
+        wall_us, counter, row, flat, actor, copy, behind_us, identity, moved_to, moved_from = unpacked(body)
+        each = iter(flat)
+        return Change(
+            record[0],
+            record[1],
+            Stamp(wall_us, counter, source),
+            place,
+            row if row.__class__ is str else _ROWS[row],
+            {name: (before, after) for name, before, after in zip(each, each, each, strict=True)},
+            actor,
+            copy and Copy(copy[0], tuple(Place(*of) for of in copy[1])),
+            wall_us + behind_us,
+            identity,
+            moved_to,
+            moved_from,
+        )
+    except (ValueError, TypeError, IndexError) as error:
+        raise damaged(body) from error
+
+
+# ---------------------------------------------------------------- updates, in two steps
+
+_HEAD: Final = bytes((0x90 | 11, FORMAT, 0xCF))  # eleven elements, the format, and a wall time of 64 bit
+_UPDATED: Final = bytes((_ROW_NUMBER[UPDATE],))
+# Nobody, no copy, committed at its stamp, no identity, not moved.
+_END: Final = bytes((0xC0, 0xC0, 0x00, 0xC0, 0xC0, 0xC0))
+_MIDDLES: Final[tuple[bytes, ...]] = tuple([msgpack.packb(counter) + _UPDATED for counter in range(10_000)])
+
+
+NULL: Final = b"\xc0"
+_ARRAYS: Final[tuple[bytes, ...]] = tuple([msgpack.packb([None] * count)[:-count] for count in range(1, 6_000)])
+_NUMBERS: Final[tuple[bytes, ...]] = tuple(
+    [msgpack.packb(msgpack.ExtType(_DECIMAL, bytes(size)))[:-size] for size in range(1, 256)]
+)
+
+
+def packed_number(digits: bytes) -> bytes:
+    """A decimal, by its text, as it rests in a body."""
+    size = len(digits)
+    head = _NUMBERS[size - 1] if size <= len(_NUMBERS) else msgpack.packb(msgpack.ExtType(_DECIMAL, digits))[:-size]
+    return head + digits
+
+
+def fields_of(items: Sequence[bytes]) -> bytes:
+    """What an update says, as it stands in the middle of its body. `items`: of each field its name, before, after, packed."""
+    return _ARRAYS[len(items) - 1] + b"".join(items)
+
+
+def head_of(updates: Updates) -> bytes:
+    """What the bodies of these updates begin with."""
+    return _HEAD + updates.wall_us.to_bytes(8, "big")
+
+
+def body_of(head: bytes, counter: int, fields: bytes) -> bytes:
+    """The body of a plain update: to every reader what `encode_change` makes of it."""
+    middle = _MIDDLES[counter] if counter < len(_MIDDLES) else msgpack.packb(counter) + _UPDATED
+    return b"".join((head, middle, fields, _END))
+
+
+def update_of(updates: Updates, row: UpdateRow) -> Change:
+    """One of the updates, read. StoreUnavailable when it is damaged."""
+    source, system, timeline, lsn, wall_us, first, _ = updates
+    entity, key, table, tick, ordinal, _, fields = row
+    try:
+        each = iter(msgpack.unpackb(fields, use_list=False, ext_hook=_read_extended))
+    except (ValueError, TypeError) as error:
+        raise damaged(fields) from error
+    return _new_tuple(
+        Change,
+        (
+            entity,
+            key,
+            _new_tuple(Stamp, (wall_us, first + tick, source)),
+            _new_tuple(Place, (system, timeline, lsn, table, ordinal)),
+            UPDATE,
+            {name: (before, after) for name, before, after in zip(each, each, each, strict=True)},
+            None,
+            None,
+            wall_us,
+            None,
+            None,
+            None,
+        ),
+    )
