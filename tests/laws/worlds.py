@@ -8,7 +8,7 @@ sources can do in a few steps; `scripts` samples longer stories.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -76,6 +76,10 @@ class World:
     clocks: dict[str, Stamp] = field(default_factory=dict)
     lsn: int = 0
     changes: list[Change] = field(default_factory=list)
+
+    def copy(self) -> World:
+        """The same world, to go another way."""
+        return replace(self, rows=dict(self.rows), clocks=dict(self.clocks), changes=list(self.changes))
 
     def wait(self, seconds: float = 1) -> None:
         self.now_us += int(seconds * SECOND)
@@ -385,15 +389,30 @@ def small_worlds(
     deletes: str = "review",
     skews: Iterable[int] = SKEWS,
 ) -> Iterator[tuple[EntityPlan, list[Change]]]:
-    """Every world of at most `depth` steps after every start, for every skew of B's clock."""
+    """Every world of at most `depth` steps after every start, for every skew of B's clock; equal ones once."""
     alphabet = ALPHABETS[merge_type]
     plan = alphabet.entity(sources=sources, deletes=deletes)
     steps = alphabet_steps(alphabet, sources, kinds)
-    for start, skew, length in product(starts(alphabet, sources), skews, range(1, depth + 1)):
-        for script in product(steps, repeat=length):
-            world = World(plan, skew={"B": skew})
-            if perform(world, start) and perform(world, script):
-                yield plan, world.changes
+    told = list(skews)
+    for start, skew in product(starts(alphabet, sources), told):
+        level = list(after([World(plan, skew={"B": skew})], [start]))
+        for _ in range(depth):
+            level = list(after(level, [(step,) for step in steps]))
+            # A clock that stamped nothing makes no other world, however it goes.
+            yield from ((plan, world.changes) for world in level if skew == told[0] or "B" in world.clocks)
+
+
+def after(worlds: Iterable[World], scripts: Iterable[Sequence[Step]]) -> Iterator[World]:
+    """Each world after each of the scripts that it makes possible. Two that lead to the same, as an edit and a job that
+    brings the same value, are one: no world without a change has the state of another, so only siblings are compared."""
+    wanted = list(scripts)
+    for world in worlds:
+        found: list[World] = []
+        for script in wanted:
+            later = world.copy()
+            if perform(later, script) and later not in found:
+                found.append(later)
+        yield from found
 
 
 # ---------------------------------------------------------------- larger scripts
