@@ -1,42 +1,29 @@
-"""The complete log of real runs: every line in the same names, every code documented, and nobody's data in any of them."""
+"""The log of a real process: nothing but lines of one form, every code documented, no password in trouble."""
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 import pytest
 
-from cdc_merge.app import Sidecar
-from cdc_merge.config.settings import Settings
-from cdc_merge.demo.play import Scene, Wish, play
 from cdc_merge.demo.servers import Server
-from cdc_merge.demo.systems import entities
-from cdc_merge.demo.tables import rows
-from cdc_merge.observers import log_lines
-from cdc_merge.observers.logs import Logs
-from cdc_merge.ports import Observer
 from tests.conftest import drop_slots
 from tests.observability.alerting import ROOT, fetched, wait_until
 from tests.observability.events import documented_codes, written_codes
+from tests.observability.lines import parsed_lines
 from tests.observability.shop import Shop, shop
 
-ALWAYS: Final = {"@timestamp", "log.level", "event.code", "message", "log.logger", "service.name", "ecs.version"}
-# https://www.elastic.co/guide/en/ecs/8.11: what a line may have beside what is ours.
-ECS: Final = {*ALWAYS, "error.type", "error.stack_trace"}
 # No runbook cites them: they are told at level debug or info, and follow no alert.
 CITED_BY_NO_RUNBOOK: Final = {
     "batch_merged",
@@ -57,18 +44,6 @@ PHONES: Final = ("13800138000", "13911113333")
 COMMAND: Final = [sys.executable, "-c", "from cdc_merge.cli.main import main; main()"]
 
 
-def parsed_lines(log: str) -> list[Mapping[str, Any]]:
-    """Every line, and that it is one: JSON, in the names of ECS or below ours."""
-    lines = [json.loads(line) for line in log.splitlines()]
-    for line in lines:
-        assert line.keys() >= ALWAYS
-        assert {name for name in line if not name.startswith("cdc_merge.")} <= ECS
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["@timestamp"])
-        assert line["log.level"] in {"debug", "info", "warning", "error", "critical"}
-        assert line["service.name"] == "cdc-merge"
-    return lines
-
-
 # ---------------------------------------------------------------- the codes
 
 
@@ -79,80 +54,6 @@ def test_every_code_that_can_be_written_is_documented_and_no_other() -> None:
 def test_a_code_is_cited_by_a_runbook_or_follows_no_alert() -> None:
     runbooks = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "runbooks").glob("*.md"))
     assert {code for code in written_codes() if f"`{code}`" not in runbooks} == CITED_BY_NO_RUNBOOK
-
-
-# ---------------------------------------------------------------- what a demo's log tells
-
-
-class Snooper:
-    """A screen that notes everything which the demo's people wrote: every value that any system ever held."""
-
-    def __init__(self) -> None:
-        self.secrets: set[str] = set()
-        self.records = 0
-
-    def say(self, sentence: str) -> None:
-        return
-
-    def open(self, scene: Scene) -> None:
-        self._note(scene)
-
-    def tick(self, scene: Scene) -> None:
-        self._note(scene)
-
-    def close(self) -> None:
-        return
-
-    def _note(self, scene: Scene) -> None:
-        held = rows(scene.dsns)
-        self.records = max(self.records, len(held))
-        self.secrets.update(key for _, _, key in held)
-        for fields in held.values():
-            self.secrets.update(str(value) for value in fields.values() if is_telling(value))
-
-
-def is_telling(value: object) -> bool:
-    """Text long enough and strange enough that no sentence of ours holds it by chance."""
-    return isinstance(value, str) and len(value) >= 6 and not re.fullmatch(r"[a-z_ ]+", value)
-
-
-@contextmanager
-def everything_logged() -> Iterator[io.StringIO]:
-    """The process's log at its most talkative, as JSON."""
-    root, stream = logging.getLogger(), io.StringIO()
-    before, level = [*root.handlers], root.level
-    log_lines.configure("json", "DEBUG", stream)
-    try:
-        yield stream
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
-
-
-@pytest.mark.timeout(120)
-def test_the_most_talkative_log_of_a_demo_holds_no_key_and_no_value(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def logged(settings: Settings, observers: Sequence[Observer]) -> Sidecar:
-        """The demo's sidecar with the log that `cdc-merge run` has."""
-        return Sidecar(settings, [*observers, Logs(b"salt")])
-
-    monkeypatch.setattr("cdc_merge.demo.play.Sidecar", logged)
-    snooper = Snooper()
-    with everything_logged() as stream:
-        summary = play(Wish(8.0, None, 5, threading.Event()), snooper)
-    log = stream.getvalue()
-    lines = parsed_lines(log)
-    assert {"batch_merged", "conflict_raised", "conflict_announced", "source_changed"} <= {
-        line["event.code"] for line in lines
-    }
-    assert summary.conflicts
-    assert snooper.records > 50
-    assert len(snooper.secrets) > 100
-    beside = capfd.readouterr()
-    told = log + beside.out + beside.err
-    assert sorted(secret for secret in snooper.secrets if secret in told) == []
-    assert all(entity.name in log for entity in entities().values())
 
 
 # ---------------------------------------------------------------- what a process writes on stderr
