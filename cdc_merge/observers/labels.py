@@ -210,6 +210,9 @@ class Labels:
     def entity(self, name: str) -> str:
         return name if name in self._entities else OTHER
 
+    def rule(self, name: str) -> str:
+        return name if name in self.rules else OTHER
+
     def field(self, entity: str, name: str) -> str:
         """A key inside a map (`prefs.city`) counts as its map: keys come from rows."""
         unit = self._unit(entity, name)

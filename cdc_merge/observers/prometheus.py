@@ -283,7 +283,8 @@ class Metrics:
             self._of_conflicts.closed(conflict)
 
     def _rules_evaluated(self, evaluated: Mapping[tuple[str, str], int]) -> None:
-        for (rule, outcome), count in evaluated.items():
+        for (name, outcome), count in evaluated.items():
+            rule = self._labels.rule(name)
             self._evaluations.labels(rule, outcome).inc(count)
             if outcome == "error":
                 self._rule_errors.labels(rule).inc(count)

@@ -17,13 +17,18 @@ from cdc_merge.model import (
     BatchMerged,
     Candidate,
     ClockCut,
+    ConfigReloaded,
     Conflict,
     ConflictMoved,
+    DetectionDegraded,
     Fact,
     Figures,
+    HeartbeatPassed,
+    LoopDetected,
     Parked,
     Place,
     Question,
+    ResyncMoved,
     SnapshotProgress,
     SourceChanged,
     SourceStatus,
@@ -274,7 +279,10 @@ def test_no_fact_however_strange_adds_series_without_bound() -> None:
 def _batch(strange: Callable[[], str], number: int) -> BatchMerged:
     changes = {(strange(), strange(), strange()): 1}
     merges = {(strange(), strange(), strange(), strange()): 1}
-    return BatchMerged({"map": 0.1}, changes, merges, {strange(): (0.1,)}, 1)
+    batch = BatchMerged({"map": 0.1}, changes, merges, {strange(): (0.1,)}, 1)
+    return replace(
+        batch, rules={(strange(), "true"): 1}, transactions={strange(): (1,)}, behind={(strange(), "own"): 1}
+    )
 
 
 def _moved(strange: Callable[[], str], number: int) -> ConflictMoved:
@@ -288,6 +296,11 @@ FACTS: list[Callable[[Callable[[], str], int], Fact]] = [
     _moved,
     lambda strange, _: Parked(strange(), strange(), strange()),
     lambda strange, _: ClockCut(strange(), 1),
+    lambda strange, _: DetectionDegraded(strange(), strange(), "tombstone_removed"),
+    lambda strange, _: LoopDetected(strange(), strange(), (strange(), strange())),
+    lambda strange, _: HeartbeatPassed(strange(), 0.1, 0),
+    lambda strange, _: ResyncMoved(strange(), strange(), "failed", 1, 1, 1, 1, strange()),
+    lambda strange, _: ConfigReloaded(strange(), strange(), (strange(),)),
     lambda strange, _: SnapshotProgress(strange(), strange(), 1, 2),
     lambda strange, _: SourceChanged(strange(), strange(), strange(), strange(), strange()),
 ]
