@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -418,6 +419,17 @@ def after(worlds: Iterable[World], scripts: Iterable[Sequence[Step]]) -> Iterato
 # ---------------------------------------------------------------- larger scripts
 
 
+@cache
+def any_of(*options: Any) -> st.SearchStrategy[Any]:
+    """One of these. Kept, as all strategies here are: to make one costs more than to draw from it."""
+    return st.sampled_from(options)
+
+
+@cache
+def one_or_two_of(*options: str) -> st.SearchStrategy[set[str]]:
+    return st.sets(any_of(*options), min_size=1, max_size=2)
+
+
 @st.composite
 def scripts(draw: st.DrawFn, merge_type: str = "mv", max_steps: int = 15) -> tuple[EntityPlan, list[Change]]:
     """A longer story: three sources, several fields, delayed copies, skewed clocks, deletes, re-inserts, decisions."""
@@ -427,23 +439,26 @@ def scripts(draw: st.DrawFn, merge_type: str = "mv", max_steps: int = 15) -> tup
         FieldPlan("g"),
         sources=sources,
         groups=[FieldPlan("place", members=("city", "street"))],
-        deletes=draw(st.sampled_from(("review", "review", "delete_wins", "update_wins", "local"))),
+        deletes=draw(any_of("review", "review", "delete_wins", "update_wins", "local")),
         mapped={"C": [*alphabet.names, "city", "street"]} if draw(st.booleans()) else None,
     )
     skew = {source: draw(st.integers(-4, 4)) * SECOND for source in sources}
     world = World(plan, skew, full_old=draw(st.booleans()))
-    values = _row_values(alphabet)
+    values = _row_values(merge_type)
+    step = _step(sources, values, plan, alphabet)
     for source in sources:
         if draw(st.booleans()):
             mapped = {name: value for name, value in draw(values).items() if name in plan.mapped[source]}
             perform(world, [("snapshot", source, mapped)])
     for _ in range(draw(st.integers(1, max_steps))):
-        world.now_us += draw(st.sampled_from((0, 0, 1, 7))) * SECOND
-        perform(world, [draw(_step(sources, values, plan, alphabet))])
+        world.now_us += draw(any_of(0, 0, 1, 7)) * SECOND
+        perform(world, [draw(step)])
     return plan, world.changes
 
 
-def _row_values(alphabet: Alphabet) -> st.SearchStrategy[dict[str, Any]]:
+@cache
+def _row_values(merge_type: str) -> st.SearchStrategy[dict[str, Any]]:
+    alphabet = ALPHABETS[merge_type]
     blank = (None,) * len(alphabet.names) if alphabet.plan.members else None
     own = {"own": st.sampled_from((alphabet.start, *alphabet.values, blank))}
     others = {
@@ -466,18 +481,18 @@ def _step(
     plan: EntityPlan,
     alphabet: Alphabet,
 ) -> Step:
-    what = draw(st.sampled_from(OFTEN + RARELY))
-    source = draw(st.sampled_from(sources))
+    what = draw(any_of(*OFTEN, *RARELY))
+    source = draw(any_of(*sources))
     if what in ("marked", "marked_from", "unmarked", "named_copy"):
-        return what, source, draw(st.sampled_from([origin for origin in sources if origin != source]))
+        return what, source, draw(any_of(*(origin for origin in sources if origin != source)))
     if what in ("delete", "truncate"):
         return what, source, None
     row = draw(values)
     if what == "decide":
-        unit = draw(st.sampled_from((alphabet.names, ("g",), ("city", "street"))))
+        unit = draw(any_of(alphabet.names, ("g",), ("city", "street")))
         return what, DECISION_SOURCE, {name: row[name] for name in unit}
     row = {name: value for name, value in row.items() if name in plan.mapped[source]}
     if what == "insert":
         return what, source, row
-    changed = draw(st.sets(st.sampled_from(sorted(row)), min_size=1, max_size=2))
+    changed = draw(one_or_two_of(*sorted(row)))
     return what, source, {name: row[name] for name in changed}
