@@ -130,10 +130,13 @@ def test_a_source_waits_without_harm_while_merging_stands_still(scene: Scene) ->
     record = fetched(f"{scene.address}/api/v1/records/customer/C{(EDITS - 1) % 9 + 1}")
     assert record["sources"]["crm"]["values"]["phone"].startswith(f"{EDITS - 1} xxx")
     assert sender(place) == streaming
-    still_s = scene.crm("source_backpressure_seconds_total")
-    place.execute("crm", "update customer set phone = 'short' where no = 'C1'")
-    wait_until(lambda: merged(scene) == EDITS + 1, "the next edit is merged")
-    assert scene.crm("source_backpressure_seconds_total") == still_s, "nobody waits any more"
+    # A reader tells its figures when something happens: the first of these edits brings what it counted last.
+    waited: list[float] = []
+    for number in (1, 2, 3):
+        place.execute("crm", f"update customer set phone = 'short {number}' where no = 'C1'")
+        wait_until(lambda wanted=EDITS + number: merged(scene) == wanted, "the next edit is merged")  # type: ignore[misc]
+        waited.append(scene.crm("source_backpressure_seconds_total"))
+    assert waited[1] == waited[2], "nobody waits any more"
 
 
 def merged(scene: Scene) -> float:
