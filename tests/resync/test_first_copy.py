@@ -50,7 +50,7 @@ def test_all_tables_are_copied_whatever_the_number_of_workers(desk: Make, worker
 
 
 def test_a_copy_that_is_killed_keeps_the_finished_tables_and_reads_the_others_beside_the_stream(desk: Make) -> None:
-    rows = 60_000
+    rows = 20_000
     places = ("INSERT INTO place VALUES ('P1', 'b', 5)", "ANALYZE place")
     it = with_places(desk(*PLACES, *places, snapshot_workers=2))
     for dsn in it.dsns.values():
@@ -63,8 +63,8 @@ def test_a_copy_that_is_killed_keeps_the_finished_tables_and_reads_the_others_be
     it.kill()
     run(
         dsn,
-        "UPDATE customer SET points = points - 1 WHERE no IN ('C1', 'C59999')",
-        "DELETE FROM customer WHERE no = 'C59998'",
+        "UPDATE customer SET points = points - 1 WHERE no IN ('C1', 'C19999')",
+        "DELETE FROM customer WHERE no = 'C19998'",
         "INSERT INTO customer VALUES ('NEW', 'n', '1', 1)",
         "UPDATE place SET stock = stock + 1 WHERE no = 'P1'",
     )
@@ -85,11 +85,11 @@ def test_a_copy_that_is_killed_keeps_the_finished_tables_and_reads_the_others_be
 
 
 def test_a_copy_that_is_killed_before_any_table_was_finished_begins_again(desk: Make) -> None:
-    it = desk(MANY.format(60_000), "ANALYZE customer")
+    it = desk(MANY.format(20_000), "ANALYZE customer")
     it.start()
     it.until(lambda: it.source("crm")["snapshot"]["rows"] > 5000, "the copy was begun")
     it.kill()
-    run(it.dsns["crm"], "UPDATE customer SET points = 3 WHERE no = 'C59999'")
+    run(it.dsns["crm"], "UPDATE customer SET points = 3 WHERE no = 'C19999'")
     it.start()
     it.until(lambda: it.source("crm")["snapshot"]["state"] == "done", "the copy was done")
     it.until_level("crm")

@@ -121,7 +121,7 @@ def test_a_slot_that_is_lost_while_it_is_read_is_followed_by_a_new_copy_too(desk
 
 
 def test_a_copy_into_a_history_that_is_killed_begins_again_and_takes_nothing_back(desk: Make) -> None:
-    many = "INSERT INTO customer SELECT 'K' || g, 'n', '1', 1 FROM generate_series(1, 20000) g"
+    many = "INSERT INTO customer SELECT 'K' || g, 'n', '1', 1 FROM generate_series(1, 8000) g"
     it = copied(desk(C1, MORE, many, on_lost_position="resnapshot"))
     lose(it, dropped)
     run(it.dsns["erp"], "DELETE FROM customer WHERE no = 'C2'")

@@ -149,7 +149,7 @@ def test_views_are_the_database_when_it_is_written_to_all_the_while(desk: Make, 
 
 
 def test_a_resync_that_is_killed_goes_on_behind_its_last_piece(desk: Make) -> None:
-    rows = 30_000
+    rows = 10_000
     it = copied(desk(MANY.format(rows)))
     behind_the_readers_back(
         it.dsns["crm"], "UPDATE customer SET phone = '8'", "DELETE FROM customer WHERE no LIKE '%77'"
@@ -173,7 +173,7 @@ def _rows(desk: Desk) -> int:
 
 
 def test_a_reader_that_dies_during_a_resync_is_replaced_and_the_resync_ends(desk: Make) -> None:
-    rows = 30_000
+    rows = 10_000
     it = copied(desk(MANY.format(rows)))
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '8'")
     it.told("/api/v1/sources/crm/resync")

@@ -124,9 +124,11 @@ class Incident:
         ):
             connection.execute(statement)
         rows = Rows(connection, table)
-        for known in (self._setting.held, self._setting.differing.get(system, {})):
-            for business_key, fields in known.items():
-                rows.insert(business_key, **{name: value for name, value in fields.items() if name in table.columns})
+        with connection.transaction(), connection.pipeline():
+            for known in (self._setting.held, self._setting.differing.get(system, {})):
+                for business_key, fields in known.items():
+                    mapped = {name: value for name, value in fields.items() if name in table.columns}
+                    rows.insert(business_key, **mapped)
         return System(system, connection, table, self._stepped)
 
     def _config(self, witness: str) -> Path:
