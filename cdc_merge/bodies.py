@@ -10,7 +10,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
@@ -178,7 +178,6 @@ _MIDDLES: Final[tuple[bytes, ...]] = tuple([msgpack.packb(counter) + _UPDATED fo
 
 
 NULL: Final = b"\xc0"
-_ARRAYS: Final[tuple[bytes, ...]] = tuple([msgpack.packb([None] * count)[:-count] for count in range(1, 6_000)])
 _NUMBERS: Final[tuple[bytes, ...]] = tuple(
     [msgpack.packb(msgpack.ExtType(_DECIMAL, bytes(size)))[:-size] for size in range(1, 256)]
 )
@@ -191,9 +190,9 @@ def packed_number(digits: bytes) -> bytes:
     return head + digits
 
 
-def fields_of(items: Sequence[bytes]) -> bytes:
-    """What an update says, as it stands in the middle of its body. `items`: of each field its name, before, after, packed."""
-    return _ARRAYS[len(items) - 1] + b"".join(items)
+def array_head(count: int) -> bytes:
+    """What an array of so many elements begins with. What an update says is one: of each field its name, before, after."""
+    return b"\x90" if count == 0 else msgpack.packb([None] * count)[:-count]
 
 
 def head_of(updates: Updates) -> bytes:

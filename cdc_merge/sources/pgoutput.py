@@ -105,6 +105,8 @@ _MESSAGE: Final = struct.Struct("!BQ")
 _COLUMN_TYPE: Final = struct.Struct("!Ii")
 _TRUNCATE: Final = struct.Struct("!IB")
 
+# Once per row: tuple.__new__ makes the same value as the class in half the time.
+_new_tuple = tuple.__new__
 _read_cell = struct.Struct("!BI").unpack_from
 _read_count = _COUNT.unpack_from
 _read_row_head = struct.Struct("!IB").unpack_from
@@ -263,7 +265,7 @@ def _update(body: bytes, at: int) -> tuple[Update, int]:
     if kind != _NEW:
         raise ValueError(kind)
     new, at, has_unchanged = _cells(body, at) if old is None else _cells_beside(body, at, old)
-    return Update(oid, old, old_is_full, new, has_unchanged), at
+    return _new_tuple(Update, (oid, old, old_is_full, new, has_unchanged)), at
 
 
 def _delete(body: bytes, at: int) -> tuple[Delete, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from cdc_merge.bodies import fields_of, packer, update_of
+from cdc_merge.bodies import array_head, packer, update_of
 from cdc_merge.model import Change, RecordKey, UpdateRow, Updates
 from cdc_merge.ports import Store
 from tests.contracts.store_subjects import SUBJECTS
@@ -29,7 +29,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 def row(record: RecordKey, tick: int, **fields: tuple[object, object]) -> UpdateRow:
     pack = packer()
     items = [pack(each) for name, (before, after) in fields.items() for each in (name, before, after)]
-    return (*record, "public.customer", tick, tick, tuple(fields), fields_of(items))
+    return (*record, "public.customer", tick, tick, tuple(fields), b"".join((array_head(len(items)), *items)))
 
 
 def updates(lsn: int, *rows: UpdateRow, wall_us: int = WALL_US, first: int = 0) -> Updates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cdc_merge import records
+from cdc_merge.merge import record
 from cdc_merge.model import BatchMerged, Fact, RecordKey, Value
 from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, TableMap
 from cdc_merge.records import UNREAD
@@ -26,7 +29,7 @@ NAMES = ("crm", "erp")
 COLUMNS = {"phone": TEXT, "remark": TEXT, "points": INTEGER}
 FIELDS = (FieldPlan("phone"), FieldPlan("remark", "lww"), FieldPlan("points", "counter", value_type="integer"))
 KEYS = ("K1", "K2")
-PHONES, POINTS = ("1", "2", "3", None), (5, 7, 12, None)
+PHONES, POINTS = ("1", "2", "3", "1", "2", "3", "1", "2", "4", None), (5, 7, 12, 1, 2, 3, 4, 5, -8, None)
 
 
 def plan_of(*fields: FieldPlan, checks: tuple[Check, ...] = ()) -> Plan:
@@ -77,11 +80,11 @@ def changes(facts: list[Fact]) -> Counter[tuple[str, str, str]]:
 
 
 acts = st.tuples(
-    st.sampled_from(("crm",) * 8 + ("erp",)),
+    st.sampled_from(("crm",) * 30 + ("erp",)),
     st.sampled_from(KEYS),
-    st.sampled_from(("update",) * 12 + ("delete", "again")),
-    st.dictionaries(st.sampled_from(("phone", "points", "remark")), st.integers(0, 3), min_size=1),
-    st.sampled_from((0, 0, 0, 1, 5)),
+    st.sampled_from(("update",) * 30 + ("delete",)),
+    st.dictionaries(st.sampled_from(("phone", "points", "points", "remark")), st.integers(0, 9), min_size=1),
+    st.sampled_from((0,) * 8 + (1, 5, 1_000)),
 )
 
 
@@ -97,9 +100,17 @@ def act(office: Office, name: str, key: str, what: str, chosen: dict[str, int]) 
         office.commit(name, lambda at: at.update(key, values))
 
 
+@pytest.fixture(params=[3, 7, UNREAD])
+def _waiting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many updates wait at most, and cells are compacted as soon as can be."""
+    monkeypatch.setattr(records, "UNREAD", request.param)
+    monkeypatch.setattr(record, "COMPACT_AT", 1)
+
+
+@pytest.mark.usefixtures("_waiting")
 @pytest.mark.parametrize("disk", ["memory", "sqlite"])
-@given(story=st.lists(acts, min_size=5, max_size=60))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(story=st.lists(acts, min_size=10, max_size=80))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_records_questions_and_counts_are_those_of_a_worker_that_reads_at_once(
     disk: str, story: list[tuple[str, str, str, dict[str, int], int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -186,3 +197,25 @@ def test_nothing_waits_where_an_update_may_be_asked_about(plan: Plan) -> None:
     updates(office, 3)
     sidecar.merge(dict.fromkeys(NAMES, 1_000))
     assert unread(sidecar) == 0
+
+
+@pytest.mark.usefixtures("_waiting")
+@pytest.mark.parametrize("seed", range(12))
+def test_many_updates_taken_at_once_leave_what_one_after_the_other_leaves(seed: int) -> None:
+    chance, office = random.Random(seed), Office()
+    late, prompt = begun(office), office.worker(MemoryStore(), ahead=False)
+    for _ in range(12):
+        for _ in range(chance.randrange(1, 12)):
+            fields = chance.sample(("phone", "points", "remark"), chance.randrange(1, 4))
+            chosen = {name: chance.randrange(9 if chance.random() < 0.9 else 10) for name in fields}
+            act(office, "crm", "K1", "update", chosen)
+        for worker in (late, prompt):
+            worker.merge(dict.fromkeys(NAMES, 1_000))
+        if chance.random() < 0.3:
+            assert late.cached() == prompt.cached()
+    act(office, "erp", "K1", "insert", {"phone": 1, "points": 2})
+    act(office, "crm", "K1", "update", {"phone": 2, "points": 3})
+    for worker in (late, prompt):
+        worker.merge(dict.fromkeys(NAMES, 1_000))
+    assert late.cached() == prompt.cached()
+    assert late.durable() == late.whole() == prompt.whole()
