@@ -82,6 +82,7 @@ class Stream:
         self._readings: deque[ClockReading] = deque(maxlen=MAX_READINGS)
         self._at_us = 0
         self._may_flush = True
+        self._was_missing = False
         self._idle_sent = (0, 0)
         self._told = ""
         if exchange.heart is not None:
@@ -196,6 +197,11 @@ class Stream:
 
     def _learn_health(self, health: Health) -> None:
         self._exchange.slot = health.slot
+        if health.missing and not self._was_missing:
+            # A catalog that changes while it is read says neither before nor after: what it says the next moment counts.
+            self._was_missing, self._health.next_s = True, 0.0
+            return
+        self._was_missing = bool(health.missing)
         if health.missing:
             raise SourceRefused(
                 f"Source {self._source}: {', '.join(health.missing)} left the publication while we were reading.",
