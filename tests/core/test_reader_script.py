@@ -69,12 +69,14 @@ class ScriptedSender:
 
 
 class ScriptedWatch:
-    """Answers once, and then no more."""
+    """Answers what it was given, one after the other, and then no more."""
 
-    def __init__(self, answer: ClockReading | Health | None) -> None:
-        self._answer = answer
+    publication = "cdc_merge"
+
+    def __init__(self, *answers: ClockReading | Health) -> None:
+        self._answers = answers
         self._ours, self._theirs = socket.socketpair()
-        if answer is not None:
+        if answers:
             self._theirs.send(b"!")
         self.flushes = 0
 
@@ -94,7 +96,12 @@ class ScriptedWatch:
 
     def answer(self) -> ClockReading | Health | None:
         self._ours.recv(10)
-        answer, self._answer = self._answer, None
+        if not self._answers:
+            return None
+        answer, *rest = self._answers
+        self._answers = tuple(rest)
+        if rest:
+            self._theirs.send(b"!")
         return answer
 
     def close(self) -> None:
@@ -105,12 +112,12 @@ class ScriptedWatch:
 class World:
     """A stream from position 1000 with nothing on disk beyond it."""
 
-    def __init__(self, batches: list[list[bytes]], answer: ClockReading | Health | None = None) -> None:
+    def __init__(self, batches: list[list[bytes]], *answers: ClockReading | Health) -> None:
         self.exchange = Exchange(1 << 20, lambda: None)
         self.exchange.delivered = Position("77", 1, 1000, "done", "s")
         self.exchange.confirmed_lsn = 1000
         self.sender = ScriptedSender(batches, self.exchange.stopping.set)
-        self.watch = ScriptedWatch(answer)
+        self.watch = ScriptedWatch(*answers)
         lines = Lines(cast(Watch, self.watch), cast(WalSender, self.sender))
         assembler = Assembler("crm", "77", Timelines(1), lambda parked: None)
         self.stream = Stream("crm", self.exchange, lines, assembler, lambda: NOW_US)
@@ -129,8 +136,8 @@ class World:
 def worlds() -> Iterator[Callable[..., World]]:
     made: list[World] = []
 
-    def make(batches: list[list[bytes]], answer: ClockReading | Health | None = None) -> World:
-        made.append(World(batches, answer))
+    def make(batches: list[list[bytes]], *answers: ClockReading | Health) -> World:
+        made.append(World(batches, *answers))
         return made[-1]
 
     yield make
@@ -213,12 +220,22 @@ def test_a_publication_that_is_gone_ends_the_stream_by_name(worlds: Callable[...
     assert refused.value.problem == "publication_missing"
 
 
-def test_a_table_that_left_the_publication_ends_the_stream_by_name(worlds: Callable[..., World]) -> None:
-    slot = Slot("s", "pgoutput", True, True, "reserved", None, 0, 1000, None)
-    world = worlds([[keepalive(1500)]] * 3, Health(slot, ("public.customer",)))
+SLOT = Slot("s", "pgoutput", True, True, "reserved", None, 0, 1000, None)
+GONE = Health(SLOT, ("public.customer",))
+
+
+def test_a_table_that_left_the_publication_ends_the_stream_by_name_when_the_catalog_says_it_twice(
+    worlds: Callable[..., World],
+) -> None:
+    world = worlds([[keepalive(1500)]] * 4, GONE, GONE)
     with pytest.raises(SourceRefused, match=r"public\.customer left the publication"):
         world.run()
-    assert world.exchange.slot == slot
+    assert world.exchange.slot == SLOT
+
+
+def test_a_table_that_the_catalog_misses_for_a_moment_is_still_read(worlds: Callable[..., World]) -> None:
+    there = Health(SLOT, ())
+    worlds([[keepalive(1500)]] * 6, GONE, there, GONE, there).run()
 
 
 def test_a_silent_server_is_given_up(worlds: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from tests.observability.alerting import (
 
 CUSTOMERS: Final = 150
 TOKEN: Final = "s3cret"
+DOWN_S: Final = 8  # a busy machine may be slow to answer for less
 FASTER: Final = {"m": ("{}s", 1), "h": ("{}m", 1), "d": ("{}m", 24)}
 
 
@@ -62,6 +63,8 @@ def quick_rules(directory: Path) -> str:
                 rule["expr"] = quick(rule["expr"])
                 if "for" in rule:
                     rule["for"] = re.sub(r"^(?P<number>\d+)(?P<unit>[mhd])$", faster, rule["for"])
+                if rule.get("alert") == "CdcMergeDown":
+                    rule["for"] = f"{DOWN_S}s"
         (directory / file.name).write_text(json.dumps(document))
     return str(directory / "*.yaml")
 
