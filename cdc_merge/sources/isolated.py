@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import reduction
+from multiprocessing.context import ForkServerContext
 from typing import Final, NamedTuple
 
 from cdc_merge.capture import added
@@ -42,6 +43,8 @@ from cdc_merge.spool import SpooledRows
 WINDOW_BYTES: Final = 16 << 20  # as parcels; less than what the child's own queue holds
 STOP_LIMIT_S: Final = 20.0  # the reader's own limit, and the end of the process
 RESTART_AFTER_S: Final = 1.0
+# What a reader's process imports, once for all of them: a process that did it is forked for each (no thread, no secret).
+IMPORTED: Final = ["cdc_merge.sources.forwarder", "cdc_merge.mapping.ahead"]
 
 
 class IsolatedSource:
@@ -164,6 +167,12 @@ class IsolatedSource:
         self._child.begin()  # it may have something to tell at once
 
 
+def _processes() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", *IMPORTED])
+    return context
+
+
 class _Arrived(NamedTuple):
     """One delivery, not yet unpacked: that is the taker's work; a `large` one has its rows in a file."""
 
@@ -188,7 +197,7 @@ class _Child:
         self.stopping = threading.Event()
         self._unpacker = Unpacker()
         self._sending = threading.Lock()
-        context = multiprocessing.get_context("spawn")
+        context = _processes()
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, source.settings, beginning, source.window_bytes, source.ahead)
         self._process = context.Process(target=forward, args=arguments, name=f"reader-{source.name}", daemon=True)
