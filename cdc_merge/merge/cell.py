@@ -183,7 +183,7 @@ class Cell:
         """A marked change repeats somebody's write: it teaches, and may overwrite. False when it matched nothing."""
         mark = change.copy
         assert mark is not None
-        matched = self._named(change) if mark.of else self._matching(key)
+        matched = self._repeated(change, key)
         learned = self.seen(mark.from_source) if mark.from_source else 0
         replaced = self._own(source, key)
         side = self.hold(source, change, value, key)
@@ -206,7 +206,7 @@ class Cell:
         source it names had seen did not come with it, unless that holds the same."""
         assert change.copy is not None
         side = self.side(source)
-        for write in self._named(change) if change.copy.of else self._matching(key):
+        for write in self._repeated(change, key):
             side.seen |= write.bit | write.after
             side.inserts |= write.inserts
         teacher = self.sides.get(change.copy.from_source or "")
@@ -214,9 +214,12 @@ class Cell:
             side.seen |= teacher.seen
             side.inserts |= teacher.inserts
 
-    def _named(self, change: Change) -> list[Write]:
+    def _repeated(self, change: Change, key: object) -> list[Write]:
+        """The writes of this field that a copy names; of a copy that names none at all, those of its value."""
         assert change.copy is not None
         places = set(change.copy.of)
+        if not places:
+            return self._matching(key)
         return [w for w in self.writes.values() if w.kind != BASELINE and w.change.place in places]
 
     def _matching(self, key: object) -> list[Write]:
@@ -237,7 +240,7 @@ class Cell:
     def _overwrite(self, replaced: Write | None, by: Write) -> None:
         if replaced is None or not by.bit & self.frontier or not replaced.bit & self.frontier:
             return
-        if replaced.bit & by.after or by.bit & replaced.after:
+        if replaced.bit & by.seen or by.bit & replaced.seen:
             return
         self.take_out(replaced)
 
@@ -393,7 +396,7 @@ class Cell:
 
     def _rest(self, side: Side) -> None:
         """Until somebody writes, a base that is not known or NULL gives way to what the source holds."""
-        if (side.base is UNKNOWN or side.base is None) and not self.frontier:
+        if (side.base is UNKNOWN or side.base is None or side.base is ABSENT) and not self.frontier:
             side.base = side.value
 
     def _replace_first(self, source: str, key: object) -> None:
@@ -414,6 +417,19 @@ class Cell:
         self.baselines &= ~woken
         self.frontier |= woken
         return woken
+
+    def learn_inserts(self, source: str, teacher: str) -> None:
+        """What the teacher's values went back to: a new life that has seen its delete has seen these too."""
+        behind = self.sides.get(teacher)
+        if behind is not None:
+            self.side(source).inserts |= behind.inserts
+
+    def see_baselines(self, source: str) -> None:
+        """A re-insert has seen every first-snapshot value (§4)."""
+        side = self.side(source)
+        for write in self.writes.values():
+            if write.kind == BASELINE:
+                side.seen |= write.bit
 
     def _baseline(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
         side = self.sides[source]

@@ -90,8 +90,12 @@ def bases(cell: Cell) -> Iterator[MaybeValue]:
     """What the parts may add to, in the order of `from:`: of sources that hold the record, NULL counting as absent."""
     for source in cell.order:
         side = cell.sides.get(source)
-        if side is not None and side.key is not MISSING and side.base is not UNKNOWN and side.base is not None:
+        if side is not None and side.key is not MISSING and not _is_nothing(side.base):
             yield side.base
+
+
+def _is_nothing(base: MaybeValue) -> bool:
+    return base is UNKNOWN or base is None or base is ABSENT
 
 
 def null_held(cell: Cell) -> bool:

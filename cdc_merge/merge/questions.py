@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.moves import key_change
-from cdc_merge.merge.reading import effective, ended, opposing, value_of
+from cdc_merge.merge.reading import effective, ended, opposing, standing, value_of
 from cdc_merge.merge.record import Record
 from cdc_merge.merge.types import counter
 from cdc_merge.merge.units import Unit, members_of
@@ -43,7 +43,7 @@ def questions(record: Record, targets: Mapping[str, Record] = NO_RECORDS) -> tup
 
 
 def _concurrent(record: Record, unit: Unit, cell: Cell) -> Iterator[Question]:
-    front = effective(record, unit, cell)
+    front = standing(record, unit, cell)
     if not front:
         return
     asked = unit.type.asks(cell, unit.plan, front) or _overruled(unit, front)

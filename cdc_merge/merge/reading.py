@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from cdc_merge.merge import auto, maps
+from cdc_merge.merge import auto, maps, parts
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.record import PRESENT, Delete, Record, opposes
 from cdc_merge.merge.units import Unit, members_of
 from cdc_merge.merge.writes import ABSENT, BASELINE, Write
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, MaybeValue, MergedRecord, SourceView, Value
+
+ADDING: Final = frozenset({"counter", "append"})  # what they began with stays until somebody rewrites it
 
 
 def merged(record: Record) -> MergedRecord:
@@ -64,19 +66,23 @@ def value_of(record: Record, unit: Unit, cell: Cell) -> MaybeValue:
         return auto.read(cell, unit.plan, asked, value) if asked else value
     views = [(s, cell.sides[s].value) for s in record.holders(unit) if s in cell.sides and not cell.sides[s].ended]
     there = [(s, v) for s, v in views if v is not ABSENT]
-    if not there and views:
+    if not there and views and not (unit.plan.merge in ADDING and any(True for _ in parts.bases(cell))):
         return ABSENT  # type: ignore[no-any-return]
     return unit.type.start(cell, unit.plan, there)
 
 
 def effective(record: Record, unit: Unit, cell: Cell) -> list[Write]:
-    """The frontier without what a delete that still counts had seen, as long as anything else is left."""
+    """What the value is read from: the record stays readable while a delete that has seen everything is opposed elsewhere."""
+    return standing(record, unit, cell) or cell.front()
+
+
+def standing(record: Record, unit: Unit, cell: Cell) -> list[Write]:
+    """The frontier without what a delete that still counts had seen: what may be asked about."""
     front = cell.front()
-    if not record.deletes or len(front) < 2:
+    if not record.deletes:
         return front
     over = _seen_by_deletes(record, unit, cell)
-    left = [w for w in front if not w.bit & over]
-    return left or front
+    return [w for w in front if not w.bit & over]
 
 
 def _seen_by_deletes(record: Record, unit: Unit, cell: Cell) -> int:

@@ -237,6 +237,7 @@ def _new_life(record: Record, source: str, *, ends_values: bool) -> None:
             unit = record.unit_of[name]
             if ends_values and (delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit)):
                 unit.type.end(cell, delete.stamp, source, wins)
+                cell.learn_inserts(source, delete.source)
         _forget(record, delete)
     record.known[source] = known
 

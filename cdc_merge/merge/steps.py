@@ -63,11 +63,15 @@ def edit(cell: Cell, plan: FieldPlan, event: Event) -> str:
     born = event.born
     if born is None or event.change.row != INSERT:
         if before is not UNKNOWN and keyed(before) == key:
-            cell.hold(event.source, event.change, event.after, key)
+            side = cell.side(event.source)
+            is_over = side.ended and side.key == key  # it says nothing new of what a new life elsewhere has ended
+            cell.hold(event.source, event.change, event.after, key).ended = is_over
             return REPEATED
     elif (event.after is None or event.after is ABSENT) and born.first:
         return _first_null(cell, plan, event, key)
-    elif born.first and cell.baselines:
+    elif not born.first:
+        cell.see_baselines(event.source)
+    elif cell.baselines:
         cell.wake(event.source, event.holders)
     if plan.agreement == "past" and cell.late_copy(event.source, event.change, event.after, event.holders):
         everybody(cell, plan, event)

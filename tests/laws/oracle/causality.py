@@ -147,7 +147,7 @@ def _repeated(unit: Unit, copy: Copy, value: Any) -> list[Write]:
     """The writes that a copy repeats. "A copy that names no write repeats every frontier write of its value", or else
     the overwritten ones of its value, which it puts back."""
     named = [write for write in unit.writes.values() if write.place in copy.of]
-    if named:
+    if copy.of:
         return named
     alike = [write for write in unseen(unit) if unit.same(write.value, value) and write.id not in unit.ended]
     return [write for write in alike if write.id not in unit.overwritten] or alike

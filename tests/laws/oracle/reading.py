@@ -201,7 +201,8 @@ def _inserts(unit: Unit, write: Write) -> set[Any]:
 def base(unit: Unit, writes: list[Write]) -> Any:
     """§5: "base value (of the latest write that all candidates have seen, else the first snapshot value that their
     sources shared, else absent)"."""
-    shared = set.intersection(*(write.seen for write in writes)) & set(unit.writes)
+    real = {id_ for id_, write in unit.writes.items() if write.kind != "baseline"}
+    shared = set.intersection(*(write.seen for write in writes)) & real
     if shared:
         return unit.writes[max(shared)].value
     sources = {write.source for write in writes} - {DECISION_SOURCE}

@@ -108,7 +108,7 @@ class Unit:
 
     def rest(self, source: str, value: Any, *, is_first: bool) -> None:
         """What counts "until somebody writes": a counter's or log's base stays, other types go by what is held."""
-        has_base = self.resting.get(source) is not None or self.writes
+        has_base = not self.is_null(self.resting.get(source)) or self.writes
         if is_first or self.plan.merge not in ADDS or not has_base:
             self.resting[source] = value
 
