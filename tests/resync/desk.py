@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +14,11 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.nursery import Forked, Nursery
 from tests.postgres.reading import run, wait_for
 
 TOKEN = "t0ken"
 LIMIT_S = 40.0
-COMMAND = (sys.executable, "-c", "from cdc_merge.cli.main import main; main()")
-ROOT = Path(__file__).parents[2]
 TABLE = "CREATE TABLE customer (no text PRIMARY KEY, name text, phone text, points int, note text)"
 PUBLICATION = "CREATE PUBLICATION cdc_merge FOR TABLE customer"
 FIELDS = {"name": "lww", "phone": "mv", "points": "counter"}
@@ -31,7 +28,8 @@ Document = dict[str, Any]
 class Desk:
     """`dsns` maps source → connection string. `settings` are keys of a source's own part of the configuration."""
 
-    def __init__(self, directory: Path, dsns: Mapping[str, str], **settings: Any) -> None:
+    def __init__(self, nursery: Nursery, directory: Path, dsns: Mapping[str, str], **settings: Any) -> None:
+        self._nursery = nursery
         self.directory = directory
         self.dsns = dsns
         self.config = directory / "cdc-merge.yaml"
@@ -46,7 +44,7 @@ class Desk:
                 "fields": {name: {"merge": merge} for name, merge in FIELDS.items()},
             }
         }
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Forked | None = None
         self._address: str | None = None
 
     # ---------------------------------------------------------------- its life
@@ -75,10 +73,9 @@ class Desk:
     def start(self) -> Desk:
         self.write_config()
         log = self.directory / "log"
-        read = log.stat().st_size if log.exists() else 0
-        command = [*COMMAND, "--config", str(self.config), "run"]
-        with log.open("a") as stderr:
-            self._process = subprocess.Popen(command, stderr=stderr, stdout=stderr, text=True, cwd=ROOT)
+        log.touch()
+        read = log.stat().st_size
+        self._process = self._nursery.start(["--config", str(self.config), "run"], log, log)
 
         def told() -> str | None:
             assert self._process is not None
@@ -137,11 +134,8 @@ class Desk:
         text = self.config.read_text().replace("127.0.0.1:0", self._address or "127.0.0.1:9")
         live = self.directory / "live.yaml"
         live.write_text(text)
-        environment = {**os.environ} | ({"CDC_MERGE_TOKEN": token} if token else {})
-        command = [*COMMAND, "--config", str(live), *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120, check=False
-        )
+        environment = {"CDC_MERGE_TOKEN": token} if token else None
+        return self._nursery.ran(["--config", str(live), *arguments], self.directory, environment)
 
     def source(self, name: str) -> Document:
         return next(each for each in self.ask("/api/v1/sources")["items"] if each["name"] == name)

@@ -12,18 +12,10 @@ import pytest
 
 from cdc_merge.demo.servers import Server
 from tests.conftest import drop_slots, fresh_database
+from tests.nursery import Nursery
 from tests.scenarios.incident import Incident, Setting, Site
-from tests.scenarios.witness import Nursery
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Starts sidecar processes."""
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 @pytest.fixture(scope="session")

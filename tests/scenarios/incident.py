@@ -17,12 +17,12 @@ from typing import Any
 
 from psycopg import sql
 
+from tests.nursery import Nursery
 from tests.scenarios import replay
 from tests.scenarios.people import Connection, Rows, System, Table
 from tests.scenarios.picture import Document, Picture, Said
 from tests.scenarios.witness import (
     KilledWitness,
-    Nursery,
     PlainWitness,
     Played,
     document,

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from cdc_merge.app import Sidecar
 from cdc_merge.config import load
@@ -23,6 +21,7 @@ from cdc_merge.config.settings import SourceSettings
 from cdc_merge.intake import Intake
 from cdc_merge.model import Delivery, Position, SourceStatus, lsn_from_text
 from cdc_merge.ports import Source
+from tests.nursery import Forked, Nursery
 from tests.scenarios.picture import Document, Said
 
 LIMIT_S = 40.0  # far more than any of this takes; a loaded machine may need it
@@ -184,28 +183,8 @@ class PlainWitness(Sidecar):
 # ---------------------------------------------------------------- in a process that is killed
 
 
-class Nursery:
-    """The program of nursery.py, asked over its pipes."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
-        environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-
-    def ask(self, **request: object) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.communicate()
-
-
 class KilledWitness:
-    """The sidecar as a process of its own, to be killed at any time; `whole` as in nursery.py."""
+    """The sidecar as a process of its own, to be killed at any time; `whole`: its readers are processes too."""
 
     name = "killed"
     whole = False
@@ -215,13 +194,16 @@ class KilledWitness:
         self._config = config
         self._log = config.with_suffix(".log")
         self._read = 0
-        self._pid: int | None = None
+        self._process: Forked | None = None
         self._address: str | None = None
 
     def start(self) -> None:
         self._address = None
         self._read = self._log.stat().st_size if self._log.exists() else 0
-        self._pid = self._nursery.ask(run=str(self._config), log=str(self._log), whole=self.whole)
+        if self.whole:
+            self._process = self._nursery.start(["--config", str(self._config), "run"], self._log, self._log)
+        else:
+            self._process = self._nursery.threads(self._config, self._log)
 
     @property
     def address(self) -> str | None:
@@ -232,13 +214,13 @@ class KilledWitness:
         return self._address
 
     def check(self) -> None:
-        if self._pid is not None and not self._nursery.ask(look=self._pid):
+        if self._process is not None and self._process.poll() is not None:
             raise AssertionError(f"the sidecar ended by itself: {self._log.read_text()[-2000:]}")
 
     def end(self, number: int) -> None:
-        if self._pid is not None:
-            self._nursery.ask(end=self._pid, signal=number)
-            self._pid = None
+        if self._process is not None:
+            self._process.end(number)
+            self._process = None
             self._address = None
 
     def kill(self) -> None:
