@@ -30,6 +30,15 @@ class ConfigError(CdcMergeError):
         self.problems = problems
 
 
+def surprise(error: BaseException) -> str:
+    """Type and place of a mistake of ours, for people. Its message may hold row values, and is left out."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f" in {place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else ""
+    return f"an unexpected {type(error).__name__}{where}"
+
+
 class ProtocolError(CdcMergeError):
     """A payload does not follow the protocol (pgoutput, protocol docs "Logical Replication Message Formats").
 

@@ -15,7 +15,7 @@ import click
 
 from cdc_merge import __version__
 from cdc_merge.cli.invocation import Invocation
-from cdc_merge.errors import CdcMergeError, ConfigError
+from cdc_merge.errors import CdcMergeError, ConfigError, surprise
 
 
 class Entry(NamedTuple):
@@ -151,10 +151,5 @@ def _complain(error: CdcMergeError) -> int:
 
 
 def _surprise(error: Exception) -> int:
-    """A mistake of ours. The message may hold row values, so only its type and place are told."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = f" in {place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else ""
-    click.echo(f"cdc-merge: an unexpected {type(error).__name__}{where}; this is a bug of cdc-merge.", err=True)
+    click.echo(f"cdc-merge: {surprise(error)}; this is a bug of cdc-merge.", err=True)
     return 1

@@ -12,16 +12,19 @@ import marshal
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Final, NamedTuple, TypeAlias
 
+from cdc_merge.errors import surprise
 from cdc_merge.model import (
     Delivery,
     Fact,
@@ -30,16 +33,20 @@ from cdc_merge.model import (
     SnapshotBegan,
     SnapshotDone,
     SnapshotTable,
+    SourceChanged,
     SourceStatus,
     Transaction,
 )
 from cdc_merge.orders import RowsWanted
+from cdc_merge.sources.failures import PROCESS
 from cdc_merge.sources.parcels import Packer
 from cdc_merge.sources.positions import STOP
 from cdc_merge.sources.postgres import PostgresSource
 from cdc_merge.spool import SpooledRows
 
 STATUS_EVERY_S: Final = 0.25
+UNEXPECTED: Final = 70  # the exit code of a reader that met what it does not know (EX_SOFTWARE)
+BUG: Final = "This is a bug of cdc-merge: report the place. The server keeps every change meanwhile."
 
 
 class FromChild(IntEnum):
@@ -127,7 +134,14 @@ def forward(
 ) -> None:
     """The process's main."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Forwarder(pipe, settings, beginning, window_bytes, ahead).run()
+    try:
+        Forwarder(pipe, settings, beginning, window_bytes, ahead).run()
+    except Exception as error:  # noqa: BLE001 - the edge of the process: the parent is told what and where, without values
+        sentence = f"Source {settings.name}: its reader met {surprise(error)}; another one tries again."
+        told = SourceChanged(settings.name, "retrying", sentence, None, BUG, PROCESS)
+        with suppress(OSError):
+            pipe.send_bytes(b"%c%b" % (FromChild.FACT, pickle.dumps(told)))
+        sys.exit(UNEXPECTED)
 
 
 def behind(delivery: SnapshotBegan | Transaction | Idle, reached: Position | None, slot: str) -> Position:

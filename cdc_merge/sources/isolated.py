@@ -36,13 +36,24 @@ from cdc_merge.model import (
 from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
 from cdc_merge.sources.failures import PROCESS
-from cdc_merge.sources.forwarder import Ahead, Beginning, Frame, FromChild, ReaderSettings, ToChild, forward, read_frame
+from cdc_merge.sources.forwarder import (
+    UNEXPECTED,
+    Ahead,
+    Beginning,
+    Frame,
+    FromChild,
+    ReaderSettings,
+    ToChild,
+    forward,
+    read_frame,
+)
 from cdc_merge.sources.parcels import Unpacker
 from cdc_merge.spool import SpooledRows
 
 WINDOW_BYTES: Final = 16 << 20  # as parcels; less than what the child's own queue holds
 STOP_LIMIT_S: Final = 20.0  # the reader's own limit, and the end of the process
 RESTART_AFTER_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0  # between readers that meet the same surprise again and again
 # What a reader's process imports, once for all of them: a process that did it is forked for each (no thread, no secret).
 IMPORTED: Final = ["cdc_merge.sources.forwarder", "cdc_merge.mapping.ahead"]
 
@@ -67,7 +78,7 @@ class IsolatedSource:
         self._child: _Child | None = None
         self._changing = threading.Lock()  # which child is ours
         self._confirmed_lsn = 0
-        self._restarts = 0
+        self._restarts = self._surprises = 0
         self._rests = self._accepts_loss = False
         self._wanted: RowsWanted | None = None
         self._status = SourceStatus(settings.name, "postgres", state="stopped", slot=settings.slot)
@@ -150,11 +161,13 @@ class IsolatedSource:
         """The child ended unasked. A moment later, unless we are stopping as well, it is replaced."""
         if child is self._child:
             self._status = replace(self._status, state="retrying", up=False)
-        if child.stopping.wait(RESTART_AFTER_S):
+        self._surprises = self._surprises + 1 if child.is_surprised and not child.has_come_on else 0
+        if child.stopping.wait(min(RESTART_AFTER_S * 2.0**self._surprises, LONGEST_PAUSE_S)):
             return
-        sentence = f"Source {self.name}: its reader process ended; another one goes on."
-        hint = "Look into the log and the kernel's for what ended it (memory, a signal)."
-        self._observe(SourceChanged(self.name, "retrying", sentence, None, hint, PROCESS))
+        if not child.is_surprised:  # else it has told so itself
+            sentence = f"Source {self.name}: its reader process ended; another one goes on."
+            hint = "Look into the log and the kernel's for what ended it (memory, a signal)."
+            self._observe(SourceChanged(self.name, "retrying", sentence, None, hint, PROCESS))
         with self._changing:
             if child is self._child:
                 self._restarts += 1
@@ -190,7 +203,7 @@ class _Child:
 
     def __init__(self, source: IsolatedSource, beginning: Beginning, waiting: deque[_Arrived]) -> None:
         self._source = source
-        self.delivered = beginning.position
+        self.delivered = self._began_at = beginning.position
         self.waiting = waiting
         # Each has one writer: the listener's thread, and whoever takes.
         self._arrived_bytes, self._taken_bytes = sum(arrived.size_bytes for arrived in waiting), 0
@@ -203,6 +216,15 @@ class _Child:
         self._process = context.Process(target=forward, args=arguments, name=f"reader-{source.name}", daemon=True)
         self._theirs = theirs
         self._listener = threading.Thread(target=self._listen, name=f"listen-{source.name}", daemon=True)
+
+    @property
+    def is_surprised(self) -> bool:
+        """It ended by a mistake of ours, which may well meet the next one too."""
+        return self._process.exitcode == UNEXPECTED
+
+    @property
+    def has_come_on(self) -> bool:
+        return self.delivered != self._began_at
 
     @property
     def waiting_bytes(self) -> int:

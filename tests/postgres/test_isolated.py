@@ -280,3 +280,38 @@ def test_a_large_transaction_comes_as_a_file_that_its_reader_may_die_behind(dsn:
         run(dsn, "UPDATE customer SET points = 1 WHERE id = 1")
         reading.until(lambda: len(reading.streamed) > 60_000, "the stream went on, and brought nothing twice")
         assert len(reading.streamed) == 60_001
+
+
+SURPRISED = """
+import operator, sys, time
+from cdc_merge.sources.forwarder import ReaderSettings
+from cdc_merge.sources.isolated import IsolatedSource
+
+if __name__ == "__main__":
+    tables = {"public.customer": ("id", "name", "points")}
+    asked = ReaderSettings("crm", sys.argv[1], "cdc_surprised", "cdc_merge", "initial", tables, 16 << 20)
+    told = []
+    source = IsolatedSource(asked, lambda: None, told.append, ahead=operator.methodcaller("kim_at_example"))
+    source.start(None)
+    while not sum("unexpected" in getattr(fact, "sentence", "") for fact in told) == 3:
+        source.take(100)
+        time.sleep(0.01)
+    print(*[(fact.state, fact.sentence, fact.hint) for fact in told if hasattr(fact, "sentence")], sep="\\n")
+    source.stop()
+"""
+
+
+def test_what_a_reader_does_not_expect_is_told_by_type_and_place_without_values(dsn: str, tmp_path: Path) -> None:
+    script = tmp_path / "surprised.py"
+    script.write_text(SURPRISED)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen(
+        [sys.executable, script, dsn], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    with process:
+        wait_for(lambda: run(dsn, "SELECT 1 FROM pg_replication_slots WHERE active"), "the slot was in use")
+        run(dsn, "INSERT INTO customer (id, name, points) VALUES (4711, 'kim', 1)")
+        out, errors = process.communicate(timeout=60)
+    assert "an unexpected AttributeError in " in out
+    assert "kim_at_example" not in out + errors
+    assert "Traceback" not in errors
