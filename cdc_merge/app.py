@@ -32,7 +32,8 @@ from cdc_merge.intake import Intake
 from cdc_merge.lookup import Lookup
 from cdc_merge.mapping.ahead import Ahead
 from cdc_merge.mapping.changes import Mapper
-from cdc_merge.model import Fact, Figures, Position, SourceStatus
+from cdc_merge.model import Figures, Position, SourceStatus
+from cdc_merge.observers.audience import Audience
 from cdc_merge.observers.logs import Logs
 from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
@@ -102,7 +103,7 @@ class Sidecar:
             merging=self._counts,
         )
         self.metrics = Metrics(settings.plan, mirrors, __version__)
-        self._observers = (self.metrics, *observers)
+        self._observe: Observer = Audience((self.metrics, *observers))
         self._sources = [self._source(source) for source in settings.sources.values()]
         world = World(now_us, lambda: secrets.token_hex(8), compile_expression)
         self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, world)
@@ -155,6 +156,10 @@ class Sidecar:
         ended = self._stopping.wait(timeout_s)
         if self._failure is not None:
             raise self._failure
+        if not ended and self._http.has_failed:
+            raise CdcMergeError(
+                "The HTTP listener ended unasked.", hint="The log says what ended it: please report it."
+            )
         return ended
 
     def ask_to_stop(self) -> None:
@@ -209,10 +214,6 @@ class Sidecar:
         except BaseException as failure:  # noqa: BLE001 - the edge of the thread: kept, and raised by `wait`
             self._failure = failure
             self._stopping.set()
-
-    def _observe(self, fact: Fact) -> None:
-        for observer in self._observers:
-            observer(fact)
 
     # ------------------------------------------------------------ what readers know
 

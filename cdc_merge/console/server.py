@@ -6,11 +6,13 @@ Signals stay with the main thread. Stopping waits a moment for answers under way
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,7 +27,9 @@ from cdc_merge.console.problems import PROBLEM_RESPONSES, LastResort, answer_err
 from cdc_merge.console.reading import Reading
 from cdc_merge.console.restoring import RestoreRoute
 from cdc_merge.console.steering import SourceRoutes, Steered
-from cdc_merge.errors import AddressUnavailable
+from cdc_merge.errors import AddressUnavailable, surprise
+
+LOG: Final = logging.getLogger("cdc_merge.http")
 
 # Binding is done, so only loading the application can take time; far above what it needs on a busy machine.
 START_LIMIT_S: Final = 30.0
@@ -81,6 +85,16 @@ class HttpServer:
         if not self._server.listening.wait(START_LIMIT_S):
             raise AddressUnavailable(f"The HTTP listener on {self.address} did not start.", hint="The log says why.")
 
+    @property
+    def has_failed(self) -> bool:
+        """It listened, and ended though nobody told it to."""
+        return (
+            self._server is not None
+            and self._thread is not None
+            and not self._server.should_exit
+            and not self._thread.is_alive()
+        )
+
     def stop(self) -> None:
         """Close the listener; over within a second, also while a request is being answered. Idempotent."""
         if self._server is None or self._thread is None:
@@ -97,8 +111,16 @@ class _Server(uvicorn.Server):
         self.listening = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(task_failed)
         await super().startup(sockets)
         self.listening.set()
+
+
+def task_failed(_: asyncio.AbstractEventLoop, failed: Mapping[str, Any]) -> None:
+    """The event loop's own line would show the task, and with it the exception's message, which may hold row values."""
+    error = failed.get("exception")
+    what = surprise(error) if isinstance(error, BaseException) else "an unknown cause"
+    LOG.error("A task of the HTTP listener ended by %s.", what, extra={"event": "request_failed"})
 
 
 def application(

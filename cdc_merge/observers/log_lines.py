@@ -50,8 +50,10 @@ def configure(form: str, level: str = "INFO", stream: TextIO | None = None) -> N
 
 
 def take_unforeseen() -> None:
-    """What would be written beside the log belongs into it: a thread that ended by a mistake of ours, and warnings."""
+    """What would be written beside the log belongs into it: a thread that ended by a mistake of ours, what was raised where
+    nobody can catch it, and warnings."""
     threading.excepthook = _thread_failed
+    sys.unraisablehook = _nowhere_raised
     logging.captureWarnings(True)  # noqa: FBT003 the library's own signature
 
 
@@ -60,6 +62,14 @@ def _thread_failed(failed: threading.ExceptHookArgs) -> None:
         name = failed.thread.name if failed.thread is not None else ""
         told = (failed.exc_type, failed.exc_value, failed.exc_traceback)
         logger(SERVICE).error("A thread ended by a mistake of ours.", code="thread_failed", thread=name, exc_info=told)
+
+
+def _nowhere_raised(failed: sys.UnraisableHookArgs) -> None:
+    if failed.exc_value is not None:
+        told = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+        logger(SERVICE).error(
+            "A mistake of ours was met where nobody can be told.", code="thread_failed", exc_info=told
+        )
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

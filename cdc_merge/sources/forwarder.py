@@ -33,12 +33,10 @@ from cdc_merge.model import (
     SnapshotBegan,
     SnapshotDone,
     SnapshotTable,
-    SourceChanged,
     SourceStatus,
     Transaction,
 )
 from cdc_merge.orders import RowsWanted
-from cdc_merge.sources.failures import PROCESS
 from cdc_merge.sources.parcels import Packer
 from cdc_merge.sources.positions import STOP
 from cdc_merge.sources.postgres import PostgresSource
@@ -46,7 +44,6 @@ from cdc_merge.spool import SpooledRows
 
 STATUS_EVERY_S: Final = 0.25
 UNEXPECTED: Final = 70  # the exit code of a reader that met what it does not know (EX_SOFTWARE)
-BUG: Final = "This is a bug of cdc-merge: report the place. The server keeps every change meanwhile."
 
 
 class FromChild(IntEnum):
@@ -57,6 +54,7 @@ class FromChild(IntEnum):
     STATUS = 3
     FACT = 4
     LAID_ASIDE = 5
+    SURPRISE = 6
 
 
 class ToChild(IntEnum):
@@ -96,14 +94,15 @@ class Beginning(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What the parent reads from the pipe: a parcel, with `reached` when it is a delivery's last, or news.
+    """What the parent reads from the pipe: a parcel, with `reached` when it is a delivery's last, or news (of what ended the
+    reader, in words).
 
     `large` is a transaction without its rows: their number and their file's size in bytes are `rows`."""
 
     kind: FromChild
     parcel: bytes = b""
     reached: Position | None = None
-    told: SourceStatus | Fact | None = None
+    told: SourceStatus | Fact | str | None = None
     large: Transaction | None = None
     rows: tuple[int, int] = (0, 0)
 
@@ -137,10 +136,8 @@ def forward(
     try:
         Forwarder(pipe, settings, beginning, window_bytes, ahead).run()
     except Exception as error:  # noqa: BLE001 - the edge of the process: the parent is told what and where, without values
-        sentence = f"Source {settings.name}: its reader met {surprise(error)}; another one tries again."
-        told = SourceChanged(settings.name, "retrying", sentence, None, BUG, PROCESS)
         with suppress(OSError):
-            pipe.send_bytes(b"%c%b" % (FromChild.FACT, pickle.dumps(told)))
+            pipe.send_bytes(b"%c%b" % (FromChild.SURPRISE, pickle.dumps(surprise(error))))
         sys.exit(UNEXPECTED)
 
 
@@ -179,6 +176,8 @@ class Forwarder:
         self._reached = beginning.position
         self._slot = settings.slot
         self._last_status: SourceStatus | None = None
+        self._failure: BaseException | None = None
+        threading.excepthook = self._thread_failed
         self._source = PostgresSource(
             **asdict(settings), wake=self._something.set, observe=self._note, now_us=lambda: time.time_ns() // 1000
         )
@@ -205,10 +204,17 @@ class Forwarder:
                 if not has_sent:
                     self._something.wait(STATUS_EVERY_S)
                     self._something.clear()
-        except OSError:
+                if self._failure is not None:
+                    raise self._failure
+        except ConnectionError:
             pass  # the parent is gone
         finally:
             self._source.stop()
+
+    def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:
+        """A thread of the reader ended by a mistake of ours: the process ends by it, too."""
+        self._failure = failed.exc_value
+        self._something.set()
 
     def _note(self, fact: Fact) -> None:
         self._facts.append(fact)

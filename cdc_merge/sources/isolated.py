@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from multiprocessing.context import ForkServerContext
 from typing import Final, NamedTuple
 
 from cdc_merge.capture import added
+from cdc_merge.errors import surprise
 from cdc_merge.model import (
     Delivery,
     Fact,
@@ -35,9 +37,8 @@ from cdc_merge.model import (
 )
 from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
-from cdc_merge.sources.failures import PROCESS
+from cdc_merge.sources.failures import INTERNAL, PROCESS
 from cdc_merge.sources.forwarder import (
-    UNEXPECTED,
     Ahead,
     Beginning,
     Frame,
@@ -51,9 +52,10 @@ from cdc_merge.sources.parcels import Unpacker
 from cdc_merge.spool import SpooledRows
 
 WINDOW_BYTES: Final = 16 << 20  # as parcels; less than what the child's own queue holds
+BUG: Final = "This is a bug of cdc-merge: report the place. The server keeps every change meanwhile."
 STOP_LIMIT_S: Final = 20.0  # the reader's own limit, and the end of the process
 RESTART_AFTER_S: Final = 1.0
-LONGEST_PAUSE_S: Final = 60.0  # between readers that meet the same surprise again and again
+LONGEST_PAUSE_S: Final = 60.0  # between readers that meet a surprise again and again; one that lived longer begins anew
 # What a reader's process imports, once for all of them: a process that did it is forked for each (no thread, no secret).
 IMPORTED: Final = ["cdc_merge.sources.forwarder", "cdc_merge.mapping.ahead"]
 
@@ -78,7 +80,8 @@ class IsolatedSource:
         self._child: _Child | None = None
         self._changing = threading.Lock()  # which child is ours
         self._confirmed_lsn = 0
-        self._restarts = self._surprises = 0
+        self._restarts = 0
+        self._pause_s = RESTART_AFTER_S / 2  # the last one
         self._rests = self._accepts_loss = False
         self._wanted: RowsWanted | None = None
         self._status = SourceStatus(settings.name, "postgres", state="stopped", slot=settings.slot)
@@ -158,13 +161,14 @@ class IsolatedSource:
             self._wake()
 
     def mourn(self, child: _Child) -> None:
-        """The child ended unasked. A moment later, unless we are stopping as well, it is replaced."""
+        """The child ended unasked. A moment later, unless we are stopping as well, it is replaced; after a mistake of ours,
+        which the next one may meet, too, the moments grow."""
         if child is self._child:
-            self._status = replace(self._status, state="retrying", up=False)
-        self._surprises = self._surprises + 1 if child.is_surprised and not child.has_come_on else 0
-        if child.stopping.wait(min(RESTART_AFTER_S * 2.0**self._surprises, LONGEST_PAUSE_S)):
+            problem = None if child.surprise is None else self._failed(child.surprise)
+            self._status = replace(self._status, state="retrying", up=False, problem=problem)
+        if child.stopping.wait(self._pause_after(child)):
             return
-        if not child.is_surprised:  # else it has told so itself
+        if child.surprise is None:
             sentence = f"Source {self.name}: its reader process ended; another one goes on."
             hint = "Look into the log and the kernel's for what ended it (memory, a signal)."
             self._observe(SourceChanged(self.name, "retrying", sentence, None, hint, PROCESS))
@@ -172,6 +176,17 @@ class IsolatedSource:
             if child is self._child:
                 self._restarts += 1
                 self._begin(child.delivered, child.waiting)
+
+    def _failed(self, what: str) -> str:
+        sentence = f"Source {self.name}: its reader ended by {what}; another one tries again."
+        self._observe(SourceChanged(self.name, "retrying", sentence, "reader_failed", BUG, INTERNAL))
+        return f"{sentence} {BUG}"
+
+    def _pause_after(self, child: _Child) -> float:
+        if child.surprise is None:
+            return RESTART_AFTER_S
+        self._pause_s = RESTART_AFTER_S if child.lived_long else min(2 * self._pause_s, LONGEST_PAUSE_S)
+        return self._pause_s
 
     def _begin(self, position: Position | None, waiting: deque[_Arrived]) -> None:
         beginning = Beginning(position, self._confirmed_lsn, self._rests, self._accepts_loss, self._wanted)
@@ -203,11 +218,13 @@ class _Child:
 
     def __init__(self, source: IsolatedSource, beginning: Beginning, waiting: deque[_Arrived]) -> None:
         self._source = source
-        self.delivered = self._began_at = beginning.position
+        self.delivered = beginning.position
         self.waiting = waiting
         # Each has one writer: the listener's thread, and whoever takes.
         self._arrived_bytes, self._taken_bytes = sum(arrived.size_bytes for arrived in waiting), 0
         self.stopping = threading.Event()
+        self.surprise: str | None = None  # what ended it that is a mistake of ours, here or there
+        self._begun_s = time.monotonic()
         self._unpacker = Unpacker()
         self._sending = threading.Lock()
         context = _processes()
@@ -218,13 +235,8 @@ class _Child:
         self._listener = threading.Thread(target=self._listen, name=f"listen-{source.name}", daemon=True)
 
     @property
-    def is_surprised(self) -> bool:
-        """It ended by a mistake of ours, which may well meet the next one too."""
-        return self._process.exitcode == UNEXPECTED
-
-    @property
-    def has_come_on(self) -> bool:
-        return self.delivered != self._began_at
+    def lived_long(self) -> bool:
+        return time.monotonic() - self._begun_s > LONGEST_PAUSE_S
 
     @property
     def waiting_bytes(self) -> int:
@@ -276,25 +288,33 @@ class _Child:
     # ---------------------------------------------------------------- the listener's thread
 
     def _listen(self) -> None:
-        parcels: deque[bytes] = deque()
         try:
-            while True:
-                frame = read_frame(self._pipe.recv_bytes())
-                if frame.parcel:
-                    parcels.append(frame.parcel)
-                if frame.kind is FromChild.LAST_PARCEL:
-                    self._arrive(_Arrived(parcels, sum(map(len, parcels)), self._unpacker))
-                    self.delivered = frame.reached
-                    parcels = deque()
-                if frame.large is not None:
-                    self._receive_large(frame, frame.large)
-                if frame.kind is not FromChild.PARCEL:
-                    self._source.hear(self, frame.kind, frame.told)
-        except (EOFError, OSError):
+            self._hear()
+        except (EOFError, ConnectionError):
             pass  # the child has ended
+        except Exception as error:  # noqa: BLE001 - the edge of the thread: what cannot be heard ends as its reader does
+            self.surprise = surprise(error)
+            self._process.kill()
         if not self.stopping.is_set():
             self._process.join()
             self._source.mourn(self)
+
+    def _hear(self) -> None:
+        parcels: deque[bytes] = deque()
+        while True:
+            frame = read_frame(self._pipe.recv_bytes())
+            if frame.parcel:
+                parcels.append(frame.parcel)
+            if frame.kind is FromChild.LAST_PARCEL:
+                self._arrive(_Arrived(parcels, sum(map(len, parcels)), self._unpacker))
+                self.delivered = frame.reached
+                parcels = deque()
+            if frame.large is not None:
+                self._receive_large(frame, frame.large)
+            if isinstance(frame.told, str):
+                self.surprise = frame.told
+            elif frame.kind is not FromChild.PARCEL:
+                self._source.hear(self, frame.kind, frame.told)
 
     def _arrive(self, arrived: _Arrived) -> None:
         self._arrived_bytes += arrived.size_bytes

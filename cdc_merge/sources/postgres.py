@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 from cdc_merge.capture import GAPS, Tally
-from cdc_merge.errors import CdcMergeError, SourceRefused
+from cdc_merge.errors import CdcMergeError, SourceRefused, surprise
 from cdc_merge.model import Delivery, Position, SourceChanged, SourceStatus
 from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
@@ -264,7 +264,7 @@ class PostgresSource:
             return error
         except Exception as error:  # noqa: BLE001 - named edge, the source loop: a mistake of ours must not end in silence
             return SourceRefused(
-                f"Source {self.name}: the reader failed ({type(error).__name__}).",
+                f"Source {self.name}: the reader ended by {surprise(error)}.",
                 problem="reader_failed",
                 hint="This is a fault of cdc_merge: please report it with the log.",
             )

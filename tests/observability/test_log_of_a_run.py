@@ -33,6 +33,7 @@ CITED_BY_NO_RUNBOOK: Final = {
     "conflict_raised",
     "conflict_revised",
     "log",
+    "observer_failed",
     "request_failed",
     "resync_done",
     "resync_progress",
@@ -137,20 +138,43 @@ def test_on_a_terminal_the_log_is_written_for_people(place: Shop) -> None:
 
 
 WITH_A_BROKEN_THREAD = """
-import threading, warnings
+import asyncio, threading, warnings
+from cdc_merge.console.server import task_failed
+from cdc_merge.observers.audience import Audience
 from cdc_merge.observers import log_lines
 log_lines.configure("json")
 log_lines.take_unforeseen()
 thread = threading.Thread(target=lambda: int("13800138000x"), name="merge")
 thread.start()
 thread.join()
+
+class Gone:
+    def __del__(self):
+        int("13800138000y")
+
+del_me = Gone()
+del del_me
+
+async def nobody_waits_for():
+    asyncio.get_running_loop().set_exception_handler(task_failed)
+    task = asyncio.ensure_future(asyncio.to_thread(int, "13800138000z"))
+    await asyncio.wait([task])
+    del task
+
+asyncio.run(nobody_waits_for())
+Audience([int])("13800138000w")
 warnings.warn("this is old")
 """
 
 
-def test_a_thread_that_fails_is_a_line_without_the_message_that_may_hold_a_value() -> None:
+def test_what_fails_where_nobody_waits_for_it_is_a_line_without_the_message_that_may_hold_a_value() -> None:
     ended = subprocess.run([sys.executable, "-c", WITH_A_BROKEN_THREAD], capture_output=True, text=True, timeout=60)
-    failed, warned = parsed_lines(ended.stderr)
+    failed, unraisable, task, looker, warned = parsed_lines(ended.stderr)
+    assert (unraisable["event.code"], unraisable["error.type"]) == ("thread_failed", "ValueError")
+    assert task["event.code"] == "request_failed"
+    assert task["message"].startswith("A task of the HTTP listener ended by an unexpected ValueError in ")
+    assert looker["event.code"] == "observer_failed"
+    assert looker["message"].startswith("An observer of str met an unexpected ValueError in ")
     assert (failed["event.code"], failed["error.type"], failed["cdc_merge.thread"]) == (
         "thread_failed",
         "ValueError",

@@ -290,13 +290,21 @@ from cdc_merge.sources.isolated import IsolatedSource
 if __name__ == "__main__":
     tables = {"public.customer": ("id", "name", "points")}
     asked = ReaderSettings("crm", sys.argv[1], "cdc_surprised", "cdc_merge", "initial", tables, 16 << 20)
-    told = []
-    source = IsolatedSource(asked, lambda: None, told.append, ahead=operator.methodcaller("kim_at_example"))
+    told, times = [], []
+
+    def tell(fact):
+        if getattr(fact, "problem", None) == "reader_failed":
+            times.append(time.monotonic())
+            told.append(f"{fact.state} {fact.failure} {fact.sentence} {fact.hint}")
+
+    source = IsolatedSource(asked, lambda: None, tell, ahead=operator.methodcaller("kim_at_example"))
     source.start(None)
-    while not sum("unexpected" in getattr(fact, "sentence", "") for fact in told) == 3:
+    while len(told) < 3:
         source.take(100)
         time.sleep(0.01)
-    print(*[(fact.state, fact.sentence, fact.hint) for fact in told if hasattr(fact, "sentence")], sep="\\n")
+    while "unexpected" not in (source.status().problem or ""):
+        time.sleep(0.01)
+    print(*told, source.status().problem, times[1] - times[0] < times[2] - times[1], sep="\\n")
     source.stop()
 """
 
@@ -312,6 +320,29 @@ def test_what_a_reader_does_not_expect_is_told_by_type_and_place_without_values(
         wait_for(lambda: run(dsn, "SELECT 1 FROM pg_replication_slots WHERE active"), "the slot was in use")
         run(dsn, "INSERT INTO customer (id, name, points) VALUES (4711, 'kim', 1)")
         out, errors = process.communicate(timeout=60)
-    assert "an unexpected AttributeError in " in out
+    *told, problem, grows = out.splitlines()
+    assert len(told) == 3
+    assert all(each.startswith("retrying internal Source crm: its reader ended by an unexpected ") for each in told)
+    assert all("AttributeError in " in each for each in [*told, problem])
+    assert grows == "True"
     assert "kim_at_example" not in out + errors
     assert "Traceback" not in errors
+
+
+class Startled(Isolated):
+    """Its first fact meets a mistake in who is told of it."""
+
+    def _note(self, fact: Fact) -> None:
+        super()._note(fact)
+        if len(self.facts) == 1:
+            raise RuntimeError("kim_at_example")
+
+
+def test_a_reader_that_meets_a_mistake_of_the_parent_is_replaced(dsn: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with Startled(dsn).start() as reading:
+        reading.until(lambda: reading.source.status().reconnects, "another reader was started")
+        reading.until_streaming()
+        problems = [fact for fact in reading.facts if isinstance(fact, SourceChanged) and fact.problem]
+    assert [fact.problem for fact in problems] == ["reader_failed"]
+    assert "RuntimeError in " in problems[0].sentence
+    assert "kim_at_example" not in problems[0].sentence + capfd.readouterr().err
