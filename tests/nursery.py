@@ -1,17 +1,18 @@
 """Processes of cdc-merge without the wait for imports: a program that has imported everything and forks one per request.
 
-Each line on stdin is a JSON object, each line on stdout the answer:
-- `{"threads": CONFIG, "out": FILE, "err": FILE}` starts a sidecar whose readers are threads, in a tenth of the time of a
-  whole one: its pid.
-- `{"command": [ARGUMENT…], "out": FILE, "err": FILE, "env": {…}}` starts `cdc-merge ARGUMENT…` as it is: its pid.
+Each line on stdin is a JSON object with a number, `{"number": N, …}`; each line on stdout is `[N, ANSWER]`:
+- `{"threads": CONFIG, …}` starts a sidecar whose readers are threads, in a tenth of the time of a whole one: its pid.
+- `{"command": [ARGUMENT…], …}` starts `cdc-merge ARGUMENT…` as it is: its pid.
 - `{"status": PID}`: None while it runs, else its exit code, or minus the signal that ended it.
-- `{"end": PID, "signal": NUMBER}` sends the signal, waits for the end: the same.
-- `{"signal": PID, "number": NUMBER}` sends it.
-When stdin ends, as it does when the tests die, all are killed. `Nursery` is the tests' side of it.
+- `{"signal": PID, "is": NUMBER}` sends it, unless the process has ended.
+What is started leads a session of its own and takes from the request its surroundings: `directory`, `environment`, and the
+files `out` and `err` that it appends to. When stdin ends, as it does when the tests die, all are killed with their groups.
+`Nursery` is the tests' side of it.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -20,10 +21,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 LOOK_EVERY_S = 0.02
+END_LIMIT_S = 60.0  # longer than the sidecar takes for an orderly end at its own limits
 ROOT = Path(__file__).parents[1]
 Request = Mapping[str, Any]
 
@@ -36,28 +39,45 @@ class Nursery:
     def __init__(self) -> None:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
         pipe = subprocess.PIPE
-        command = [sys.executable, __file__]
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT)
+        # A session of its own: who interrupts the tests at a terminal does not interrupt it, so it can end what it started.
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=pipe,
+            stdout=pipe,
+            text=True,
+            env=environment,
+            cwd=ROOT,
+            start_new_session=True,
+        )
         self._asking = threading.Lock()
+        self._numbers = itertools.count(1)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ask(self, **request: object) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._asking:
-            self._process.stdin.write(json.dumps(request) + "\n")
+            number = next(self._numbers)
+            self._process.stdin.write(json.dumps({**request, "number": number}) + "\n")
             self._process.stdin.flush()
-            return json.loads(self._process.stdout.readline())
+            while True:
+                answered, answer = json.loads(self._process.stdout.readline())
+                if answered == number:  # else its question was given up, by a test's limit of time
+                    return answer
 
     def start(
         self, arguments: Sequence[str], out: Path, err: Path, environment: Mapping[str, str] | None = None
     ) -> Forked:
         """`cdc-merge` with these arguments; what it says is appended to the files. `environment` is added to the tests' own."""
         told = {**os.environ, **(environment or {})}
-        return Forked(self, self.ask(command=[*arguments], out=str(out), err=str(err), env=told))
+        return self._begin(command=[*arguments], out=str(out), err=str(err), environment=told)
 
     def threads(self, config: Path, log: Path) -> Forked:
         """A sidecar whose readers are threads."""
-        return Forked(self, self.ask(threads=str(config), out=str(log), err=str(log), env=dict(os.environ)))
+        return self._begin(threads=str(config), out=str(log), err=str(log), environment=dict(os.environ))
 
     def ran(
         self,
@@ -66,11 +86,15 @@ class Nursery:
         environment: Mapping[str, str] | None = None,
         limit_s: float = 120,
     ) -> subprocess.CompletedProcess[str]:
-        """`cdc-merge` with these arguments, once it has ended. TimeoutError."""
-        files = directory / f"out{time.monotonic_ns()}", directory / f"err{time.monotonic_ns()}"
+        """`cdc-merge` with these arguments, once it has ended; what it says goes through files of `directory`. TimeoutError."""
+        number = next(self._numbers)
+        files = directory / f"out-{self.pid}-{number}", directory / f"err-{self.pid}-{number}"
         code = self.start(arguments, *files, environment).wait(limit_s)
         out, err = (file.read_text() for file in files)
         return subprocess.CompletedProcess([*arguments], code, out, err)
+
+    def _begin(self, **request: object) -> Forked:
+        return Forked(self, self.ask(**request, directory=os.getcwd()))
 
     def close(self) -> None:
         self._process.communicate()
@@ -87,19 +111,19 @@ class Forked(NamedTuple):
         return code
 
     def send_signal(self, number: int) -> None:
-        self.nursery.ask(signal=self.pid, number=number)
+        self.nursery.ask(**{"signal": self.pid, "is": number})
 
-    def end(self, number: int) -> int | None:
-        """Send the signal and wait for the end, however long it takes."""
-        code: int | None = self.nursery.ask(end=self.pid, signal=number)
-        return code
+    def end(self, number: int) -> int:
+        """Send the signal and wait for the end: its exit code. TimeoutError."""
+        self.send_signal(number)
+        return self.wait(END_LIMIT_S)
 
     def wait(self, limit_s: float) -> int:
         """Its exit code. TimeoutError, and the process is killed."""
         deadline = time.monotonic() + limit_s
         while (code := self.poll()) is None:
             if time.monotonic() > deadline:
-                self.end(signal.SIGKILL)
+                self.send_signal(signal.SIGKILL)
                 raise TimeoutError(f"not ended after {limit_s:g} s")
             time.sleep(LOOK_EVERY_S)
         return code
@@ -112,24 +136,31 @@ _ended: dict[int, int] = {}
 
 
 def _start(request: Request) -> int:
+    # Opened here: once the tests know the pid, the files are there.
+    how = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    descriptors = [os.open(os.devnull, os.O_RDONLY), *(os.open(request[name], how, 0o644) for name in ("out", "err"))]
     pid = os.fork()
     if pid == 0:
-        _become(request)
+        _become(request, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
     _running.add(pid)
     return pid
 
 
-def _become(request: Request) -> NoReturn:
-    os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    out, err = (os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for name in ("out", "err"))
-    for source, descriptor in ((nothing, 0), (out, 1), (err, 2)):
-        os.dup2(source, descriptor)
-    os.environ.clear()
-    os.environ.update(request["env"])
+def _become(request: Request, descriptors: Sequence[int]) -> NoReturn:
     code = 70
     try:
+        os.setsid()
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.chdir(request["directory"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
         code = _run_in_threads(request["threads"]) if "threads" in request else _run(request["command"])
+    except BaseException:  # noqa: BLE001 - a process must not go on as a second nursery; what it says is in its file
+        sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -153,37 +184,27 @@ def _run_in_threads(config: str) -> int:
     return 0
 
 
-def _end(request: Request) -> int | None:
-    pid = request["end"]
-    if pid in _running:
-        os.kill(pid, request["signal"])
-        _note(pid, os.waitpid(pid, 0)[1])
-    return _ended.get(pid)
-
-
 def _signal(request: Request) -> None:
     if request["signal"] in _running:
-        os.kill(request["signal"], request["number"])
+        os.kill(request["signal"], request["is"])
 
 
 def _status(request: Request) -> int | None:
-    pid = request["status"]
-    if pid in _running:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended == pid:
-            _note(pid, status)
-    return _ended.get(pid)
+    return _ended.get(request["status"])
 
 
-def _note(pid: int, status: int) -> None:
-    _running.discard(pid)
-    _ended[pid] = os.waitstatus_to_exitcode(status)
+def _reap() -> None:
+    while _running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        _running.discard(pid)
+        _ended[pid] = os.waitstatus_to_exitcode(status)
 
 
 ANSWERS: Mapping[str, Callable[[Request], object]] = {
     "threads": _start,
     "command": _start,
-    "end": _end,
     "signal": _signal,
     "status": _status,
 }
@@ -192,13 +213,23 @@ ANSWERS: Mapping[str, Callable[[Request], object]] = {
 def main() -> None:
     # Imported once for all children; not above, because tests import this file too.
     from cdc_merge import app  # noqa: F401, PLC0415
-    from cdc_merge.cli import main as _  # noqa: F401, PLC0415
+    from cdc_merge.cli.main import COMMANDS, imported  # noqa: PLC0415
 
-    for line in sys.stdin:
-        request = json.loads(line)
-        print(json.dumps(ANSWERS[next(iter(request))](request)), flush=True)
-    for pid in list(_running):
-        _end({"end": pid, "signal": signal.SIGKILL})
+    for name in COMMANDS:
+        imported(name)
+    try:
+        for line in sys.stdin:
+            request = json.loads(line)
+            _reap()
+            print(json.dumps([request["number"], ANSWERS[next(iter(request))](request)]), flush=True)
+    except BrokenPipeError:
+        pass  # the tests died between a question and its answer
+    finally:
+        for pid in _running:
+            os.kill(pid, signal.SIGKILL)  # it may be too young to have a group
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":
