@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 import signal
@@ -29,9 +28,10 @@ from cdc_merge.doctor.subjects import subjects
 from cdc_merge.documents import SourceReading
 from cdc_merge.errors import CdcMergeError, ConfigError, NotFound
 from cdc_merge.intake import Intake
-from cdc_merge.lookup import Lookup
+from cdc_merge.lookup import Live, Lookup
 from cdc_merge.mapping.ahead import Ahead
 from cdc_merge.mapping.changes import Mapper
+from cdc_merge.merging import Merging
 from cdc_merge.model import Figures, Position, SourceStatus
 from cdc_merge.observers.audience import Audience
 from cdc_merge.observers.logs import Logs
@@ -54,13 +54,7 @@ if TYPE_CHECKING:
 
 # What a reader may hold for the merging thread, as the server sent it; in memory rows take about five times as much.
 MAX_QUEUED_BYTES = 16 << 20
-# How long the merging thread sleeps when nothing wakes it: bounds how late a settled conflict is announced.
-IDLE_WAIT_S = 0.1
 STOP_LIMIT_S = 30.0
-# Record states are millions of small objects without cycles: looking for cycles among them as often as the interpreter
-# would took a sixth of a backlog's time (measured, 100,000 updates). What has cycles (HTTP, errors) is little.
-SWEEP_IDLE_S = 300.0  # one takes half a second over 10,000 records
-SWEEP_AT_LAST_S = 900.0  # where there is never nothing to do
 
 
 def now_us() -> int:
@@ -90,9 +84,6 @@ class Sidecar:
         self._isolated = isolated
         self._on_reload = on_reload
         self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread: threading.Thread | None = None
         self.store = open_settings_store(settings)
         mirrors = Mirrors(
             self.figures,
@@ -107,9 +98,11 @@ class Sidecar:
         self._sources = [self._source(source) for source in settings.sources.values()]
         world = World(now_us, lambda: secrets.token_hex(8), compile_expression)
         self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, world)
-        self._steering = Steering(self._sources, self.store, self._wake.set, now_us)
+        self.steering = Steering(self._sources, self.store, self._wake.set, now_us)
         self._reloading = Reloading(settings, environment, self._follow, self._wake.set, self._observe)
-        self._lookup = Lookup(self.store, settings.plan, self._readings, self._ready, self._reloading.reload)
+        self._merging = Merging(self._step, self._wake, self._observe)
+        live = Live(self._readings, self._ready, lambda: self._merging.problem, self._reloading.reload)
+        self._lookup = Lookup(self.store, settings.plan, live)
         self.reading: Reading = self._lookup
         self.doctor = Rounds(
             Doctor(self._positions, now_us, probing=False),
@@ -117,7 +110,7 @@ class Sidecar:
         )
         self.metrics.registry.register(DoctorCollector(self.doctor))
         access = _access(settings)
-        self._http = HttpServer(self.reading, settings.listen, self.metrics.registry, access, self._steering)
+        self._http = HttpServer(self.reading, settings.listen, self.metrics.registry, access, self.steering)
 
     @property
     def address(self) -> str:
@@ -129,19 +122,15 @@ class Sidecar:
         self.store.claim(f"{os.uname().nodename}:{os.getpid()}")
         self.pipeline.resume()
         self._http.start()
-        self._steering.begin()
-        gc.disable()
-        self._thread = threading.Thread(target=self._work, name="merge", daemon=True)
-        self._thread.start()
+        self.steering.begin()
+        self._merging.start()
         self.doctor.start()
 
     def stop(self) -> None:
         """End in order: merging, reading, listening. What was read and not merged comes again."""
-        self._stopping.set()
-        self._wake.set()
+        self._merging.end()
         self.doctor.stop()
-        if self._thread is not None:
-            self._thread.join(STOP_LIMIT_S)
+        self._merging.join(STOP_LIMIT_S)
         stopping = [threading.Thread(target=source.stop, daemon=True) for source, _ in self._sources]
         for thread in stopping:
             thread.start()
@@ -149,13 +138,12 @@ class Sidecar:
             thread.join(STOP_LIMIT_S)
         self._http.stop()
         self.store.close()
-        gc.enable()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the sidecar was asked to stop. Raises what ended the merging thread, if something did."""
-        ended = self._stopping.wait(timeout_s)
-        if self._failure is not None:
-            raise self._failure
+        ended = self._merging.stopping.wait(timeout_s)
+        if self._merging.failure is not None:
+            raise self._merging.failure
         if not ended and self._http.has_failed:
             raise CdcMergeError(
                 "The HTTP listener ended unasked.", hint="The log says what ended it: please report it."
@@ -163,8 +151,7 @@ class Sidecar:
         return ended
 
     def ask_to_stop(self) -> None:
-        self._stopping.set()
-        self._wake.set()
+        self._merging.end()
 
     def reload(self) -> None:
         """Put the configuration file's present content in force. CdcMergeError says why the old one still is."""
@@ -183,12 +170,12 @@ class Sidecar:
     def settled(self, lsns: Mapping[str, int], timeout_s: float) -> bool:
         """Whether, within the time, every source was durable up to its LSN and no conflict was settling."""
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline and self._failure is None:
+        while time.monotonic() < deadline and self._merging.failure is None:
             durable = self._durable_lsns()
             reached = all(durable.get(source, 0) >= lsn for source, lsn in lsns.items())
             if reached and not self.store.conflicts({"status": "settling"}, None, 1):
                 return True
-            self._stopping.wait(0.05)
+            self._merging.stopping.wait(0.05)
         return False
 
     def figures(self) -> Figures:
@@ -196,24 +183,11 @@ class Sidecar:
             self.store.figures(), records_cached=len(self.pipeline.records), watermark_us=self.pipeline.watermark_us
         )
 
-    # ------------------------------------------------------------ the merging thread
-
-    def _work(self) -> None:
-        swept_s = time.monotonic()
-        try:
-            while not self._stopping.is_set():
-                self._reloading.between_batches()
-                self._steering.between_batches()
-                is_busy = self.pipeline.step()
-                if not is_busy:
-                    self._wake.wait(IDLE_WAIT_S)
-                    self._wake.clear()
-                if time.monotonic() - swept_s > (SWEEP_AT_LAST_S if is_busy else SWEEP_IDLE_S):
-                    gc.collect()
-                    swept_s = time.monotonic()
-        except BaseException as failure:  # noqa: BLE001 - the edge of the thread: kept, and raised by `wait`
-            self._failure = failure
-            self._stopping.set()
+    def _step(self) -> bool:
+        if not self.pipeline.is_waiting:
+            self._reloading.between_batches()
+            self.steering.between_batches()
+        return self.pipeline.step()
 
     # ------------------------------------------------------------ what readers know
 
@@ -254,6 +228,9 @@ class Sidecar:
         ]
 
     def _ready(self) -> tuple[bool, str]:
+        stands_still = self._merging.problem or self._merging.held
+        if stands_still is not None:
+            return False, stands_still
         waiting = [s for s in self.statuses() if s.state in ("connecting", "snapshot") and s.problem is None]
         if waiting:
             return False, "Still beginning: " + ", ".join(f"{s.name} ({s.state})" for s in waiting)

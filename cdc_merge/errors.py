@@ -89,6 +89,10 @@ class StoreUnavailable(CdcMergeError):
     exit_code = 69
 
 
+class StoreHeld(StoreUnavailable):
+    """Another program holds the store's file: nothing was begun. Trying the same again is right."""
+
+
 class NotFound(CdcMergeError):
     """The record, conflict, source or field that was asked for does not exist."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cdc_merge.absence import REPORT, lacking
 from cdc_merge.cel import compile_expression
@@ -48,23 +48,23 @@ from cdc_merge.ports import Store
 NOT_RUNNING = "no sidecar was asked; this is what the store remembers"
 
 
+class Live(NamedTuple):
+    """What only a running sidecar can tell and do. `problem`: why nothing is merged any more, None while all is well."""
+
+    readings: Callable[[], Sequence[SourceReading]]
+    ready: Callable[[], tuple[bool, str]]
+    problem: Callable[[], str | None]
+    reload: Callable[[], None]
+
+
 class Lookup:
     """The read side over a store. `live` tells what readers know now; without it only positions are known."""
 
-    def __init__(
-        self,
-        store: Store,
-        plan: Plan,
-        live: Callable[[], Sequence[SourceReading]] | None = None,
-        ready: Callable[[], tuple[bool, str]] | None = None,
-        reload: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, store: Store, plan: Plan, live: Live | None = None) -> None:
         self._store = store
         self._plan = plan
         self._units = {name: Units(entity) for name, entity in plan.entities.items()}
         self._live = live
-        self._ready = ready
-        self._reload = reload
 
     def conflicts(self, where: Mapping[str, str], cursor: str | None, limit: int) -> Page[Conflict]:
         return _page(self._store.conflicts(where, cursor, limit + 1), limit, lambda conflict: conflict.id)
@@ -158,7 +158,7 @@ class Lookup:
 
     def sources(self) -> Sequence[SourceReading]:
         if self._live is not None:
-            return self._live()
+            return self._live.readings()
         positions, orders = self._store.positions(), self._store.orders()
         names = sorted({table.source for table in self._plan.tables})
         return [
@@ -175,12 +175,15 @@ class Lookup:
         return self._plan.rules
 
     def ready(self) -> tuple[bool, str]:
-        return (False, "No sidecar is running here.") if self._ready is None else self._ready()
+        return (False, "No sidecar is running here.") if self._live is None else self._live.ready()
+
+    def problem(self) -> str | None:
+        return None if self._live is None else self._live.problem()
 
     def reload(self) -> None:
-        if self._reload is None:
+        if self._live is None:
             raise ConfigError("No sidecar is running here.", hint="The next cdc-merge run reads the file.")
-        self._reload()
+        self._live.reload()
 
     def follow(self, plan: Plan) -> None:
         """Answer by another plan of the same mappings and merges."""

@@ -694,10 +694,19 @@ class HeartbeatPassed:
     lost: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoreWaits:
+    """Merging waits because another program holds the store, `problem` says so; None: it goes on after `seconds`."""
+
+    problem: str | None
+    hint: str = ""
+    seconds: float = 0.0
+
+
 Fact: TypeAlias = (
     "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress | DetectionDegraded"
     " | LoopDetected | ConfigReloaded | ResyncMoved"
-    " | HeartbeatPassed"
+    " | HeartbeatPassed | StoreWaits"
 )
 
 EMPTY: Final[Mapping[str, Value]] = {}

@@ -20,6 +20,7 @@ from cdc_merge.decision.loops import Loops
 from cdc_merge.decision.queue import Moment, announced, answered, is_answer
 from cdc_merge.decision.rules.rulebook import armed, rulebooks
 from cdc_merge.duplicates import Duplicates
+from cdc_merge.errors import StoreHeld
 from cdc_merge.intake import Intake, is_large
 from cdc_merge.merge.record import PRESENT
 from cdc_merge.model import (
@@ -112,6 +113,7 @@ class Pipeline:
         self._settling: dict[str, Conflict] = {}
         self._saved_us = 0
         self._latest_us: dict[str, int] = {}
+        self._waiting: deque[Arrived] = deque()
 
     def resume(self) -> None:
         """Take up where the store left off: clocks, positions, timers, conflicts that were settling."""
@@ -153,18 +155,39 @@ class Pipeline:
         return min((intake.passed_us for _, intake in self._sources), default=0)
 
     def step(self) -> bool:
-        """Take what has arrived and make it durable. False when there was nothing to do."""
-        taken = [(source, intake, source.take(BATCH_ROWS)) for source, intake in self._sources]
+        """Take what has arrived and make it durable. False when there was nothing to do. StoreHeld: ask again later,
+        everything waits as it was."""
         now_us = self._now_us()
+        if self._waiting:
+            self._work_off(now_us)
+            return True
+        taken = [(source, intake, source.take(BATCH_ROWS)) for source, intake in self._sources]
         if not any(deliveries for _, _, deliveries in taken) and not self._due(now_us):
             return False
         only_idle = all(isinstance(d, Idle) for _, _, deliveries in taken for d in deliveries)
         if only_idle and not self._due(now_us) and now_us - self._saved_us < IDLE_SAVE_US:
             self._pass_idle(taken, now_us)
             return True
-        for part in parts(taken):
-            self._batch(part, now_us)
+        self._waiting.extend(parts(taken))
+        self._work_off(now_us)
         return True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Something was taken that a store which is held could not take in yet."""
+        return bool(self._waiting)
+
+    def _work_off(self, now_us: int) -> None:
+        """StoreHeld: the part that was not begun waits, and those behind it."""
+        while self._waiting:
+            try:
+                self._batch(self._waiting[0], now_us)
+            except StoreHeld:
+                raise
+            except BaseException:
+                self._waiting.clear()  # half of the first was done, in memory
+                raise
+            self._waiting.popleft()
 
     def _pass_idle(self, taken: Arrived, now_us: int) -> None:
         """Idle marks move the watermark at once; their positions are saved and confirmed with a later batch."""

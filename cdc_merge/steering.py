@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
 from typing import Final, NamedTuple
 
-from cdc_merge.errors import CdcMergeError, NotFound, SourceRefused
+from cdc_merge.errors import CdcMergeError, NotFound, SourceRefused, StoreHeld
 from cdc_merge.intake import Intake
 from cdc_merge.model import Position
 from cdc_merge.orders import RowsWanted, SourceOrders
@@ -92,9 +92,10 @@ class Steering:
     def between_batches(self) -> None:
         """Do what was told, then ask for what is to be read next."""
         while self._told:
-            told = self._told.popleft()
-            if told.done.set_running_or_notify_cancel():
+            told = self._told[0]  # it stays there when the store is held, and is done again: all of it may be
+            if told.done.running() or told.done.set_running_or_notify_cancel():
                 self._do(told)
+            self._told.popleft()
         for source, intake in self._sources.values():
             self._ask(source, intake)
             self._settle_loss(source, intake)
@@ -118,6 +119,8 @@ class Steering:
             told.change(source, intake)
             with self._store.transaction() as tx:
                 intake.save(tx)
+        except StoreHeld:
+            raise
         except CdcMergeError as error:
             told.done.set_exception(error)
         else:

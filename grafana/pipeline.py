@@ -105,11 +105,14 @@ WAITING: Final = (
     Panel(
         LINES,
         "Sources that have to wait",
-        "Part of the time for which a source was not read because too much waited.",
+        "Part of the time for which a source was not read because too much waited; 1 while another program holds the store.",
         "percentunit",
-        rate_by("cdc_merge_source_backpressure_seconds_total", "source"),
+        (
+            *rate_by("cdc_merge_source_backpressure_seconds_total", "source"),
+            Query(f"max(cdc_merge_store_waiting{{{JOB}}})", "all, for the store"),
+        ),
         steps=((GREEN, None), (RED, 0.5)),
-        links=(runbook("CdcMergeBackPressure"),),
+        links=(runbook("CdcMergeBackPressure"), runbook("CdcMergeStoreHeld")),
     ),
     Panel(
         LINES,

@@ -46,7 +46,10 @@ class Operations:
         return Response(encode(self._registry), headers={"Content-Type": media_type})
 
     def healthy(self) -> Response:
-        """The process answers."""
+        """200 while the process answers and merges, or will go on to by itself; else 503, saying why it will not."""
+        problem = self._reading.problem()
+        if problem is not None:
+            raise ProblemRaised(503, problem, hint="Start the sidecar again; its log says what ended it.")
         return answered({"healthy": True})
 
     def ready(self) -> Response:

@@ -67,6 +67,10 @@ class Reading(Protocol):
         """Whether every source that can be reached has streamed, and one sentence that says which has not."""
         ...
 
+    def problem(self) -> str | None:
+        """Why nothing is merged any more, until somebody starts it again; None while all is well."""
+        ...
+
     def reload(self) -> None:
         """Read the configuration again; ConfigError leaves the old one in force."""
         ...

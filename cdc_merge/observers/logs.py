@@ -26,6 +26,7 @@ from cdc_merge.model import (
     ResyncMoved,
     SnapshotProgress,
     SourceChanged,
+    StoreWaits,
 )
 from cdc_merge.observers.log_lines import logger
 
@@ -74,6 +75,7 @@ class Logs:
             ConfigReloaded: _reloaded,
             HeartbeatPassed: _heartbeat,
             ResyncMoved: _resync,
+            StoreWaits: _store,
         }
 
     def __call__(self, fact: Fact) -> None:
@@ -161,6 +163,14 @@ def _resync(fact: ResyncMoved) -> None:
     level, event, sentence = RESYNC_EVENTS[fact.state]
     told: Fields = {"source": fact.source, "table": fact.table, "rows": fact.rows, "expected": fact.expected}
     write(level, event, sentence, {**told, "problem": fact.problem or None})
+
+
+def _store(fact: StoreWaits) -> None:
+    if fact.problem is None:
+        write(logging.INFO, "store_released", "The store is free again; merging goes on.", {"seconds": fact.seconds})
+        return
+    told: Fields = {"problem": fact.problem, "hint": fact.hint}
+    write(logging.ERROR, "store_held", "Merging waits; it goes on by itself, and nothing is lost.", told)
 
 
 def _reloaded(fact: ConfigReloaded) -> None:

@@ -36,6 +36,7 @@ from cdc_merge.model import (
     ResyncMoved,
     SnapshotProgress,
     SourceChanged,
+    StoreWaits,
 )
 from cdc_merge.observers.conflict_metrics import ConflictMetrics
 from cdc_merge.observers.labels import (
@@ -99,6 +100,7 @@ class Metrics:
             ConfigReloaded: self._config_reloaded,
             HeartbeatPassed: self._heartbeat_passed,
             ResyncMoved: self._of_resyncs.moved,
+            StoreWaits: self._store_waits,
         }
         self._foresee()
         self._mirrored = MirrorCollector(PREFIX, self._labels, mirrors)
@@ -212,6 +214,9 @@ class Metrics:
             (),
         )
         self._reload.set(1)
+        self._waits = self._gauge(
+            "store_waiting", "1 while nothing is merged because another program holds the store.", ()
+        )
         self._reloaded = self._gauge(
             "config_last_reload_success_timestamp_seconds", "Since when the present configuration is in force.", ()
         )
@@ -343,6 +348,9 @@ class Metrics:
         if fact.state in FAILED:
             self._failures.labels(source, FAILED[fact.state]).inc()
             self._errors.labels(source, *self._labels.error(fact.failure, is_retried=fact.state == "retrying")).inc()
+
+    def _store_waits(self, fact: StoreWaits) -> None:
+        self._waits.set(fact.problem is not None)
 
     def _snapshot_progress(self, fact: SnapshotProgress) -> None:
         labels = (self._labels.source(fact.source), self._labels.entity(fact.entity))

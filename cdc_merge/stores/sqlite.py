@@ -24,7 +24,7 @@ from cdc_merge.stores.lock import LockFile
 from cdc_merge.stores.orders import decode_orders, encode_orders
 from cdc_merge.stores.queue import FILTERS
 from cdc_merge.stores.sqlite_bases import Bases, newest_base, root_base
-from cdc_merge.stores.sqlite_file import SQL, Readers, open_for_writing, translated
+from cdc_merge.stores.sqlite_file import SQL, Readers, begin, open_for_writing, translated
 from cdc_merge.stores.sqlite_log import HistoryLog, Known, later_than, signed, tails, trails, unsigned
 from cdc_merge.stores.sqlite_pages import trail_page
 from cdc_merge.stores.sqlite_retention import Retention
@@ -179,7 +179,7 @@ class SqliteStore:
                 self.claim("no name given")
             cursor = self._writer.cursor()
             try:
-                cursor.execute("BEGIN IMMEDIATE")
+                begin(self._path, cursor)
                 batch = SqliteTransaction(cursor, self._known)
                 yield batch
                 batch.finish()

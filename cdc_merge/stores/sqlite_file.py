@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cdc_merge.errors import StoreUnavailable
+from cdc_merge.errors import StoreHeld, StoreUnavailable
 from cdc_merge.stores.lock import LockFile
 from cdc_merge.stores.statements import migrations, named_statements
 
@@ -31,6 +31,8 @@ _RIGHTS = "Create the directory and let the user that runs cdc-merge write the f
 _BACKUP = "Stop the sidecar, keep the file for analysis, restore it from a backup or start an empty store and resync."
 _DISK = "Check the disk and the kernel log; nothing of the batch was confirmed to its source."
 
+_RELEASE = "Close what has the file open for writing (fuser, lsof); nothing of the batch was confirmed to its source."
+
 # Primary result codes of SQLite (sqlite.org/rescode.html): what happened, and the operator's next step.
 _MEANINGS: Final[Mapping[int, tuple[str, str]]] = {
     sqlite3.SQLITE_FULL: ("has no space left to write", _SPACE),
@@ -40,7 +42,7 @@ _MEANINGS: Final[Mapping[int, tuple[str, str]]] = {
     sqlite3.SQLITE_PERM: ("may not be opened", _RIGHTS),
     sqlite3.SQLITE_NOTADB: ("is not an SQLite database", "Name another file in `store:`, or restore this one."),
     sqlite3.SQLITE_CORRUPT: ("is damaged", _BACKUP),
-    sqlite3.SQLITE_BUSY: ("is locked by another program", "Close what has the file open for writing and try again."),
+    sqlite3.SQLITE_BUSY: ("is held by another program", _RELEASE),
 }
 
 
@@ -56,6 +58,17 @@ def translated(path: Path) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         sentence, hint = _MEANINGS.get(code, ("refused a statement", _BACKUP))
         raise StoreUnavailable(f"the store {path} {sentence} ({name})", hint=hint) from error
+
+
+def begin(path: Path, cursor: sqlite3.Cursor) -> None:
+    """Begin to write. StoreHeld when somebody else writes, and goes on to."""
+    try:
+        cursor.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        sentence, hint = _MEANINGS[sqlite3.SQLITE_BUSY]
+        raise StoreHeld(f"the store {path} {sentence} ({error.sqlite_errorname})", hint=hint) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -100,6 +100,7 @@ class MemoryReading:
     all_missing: list[Missing] = field(default_factory=list)
     all_rules: list[Rule] = field(default_factory=list)
     readiness: tuple[bool, str] = (True, "Every source streams.")
+    why_nothing_is_merged: str | None = None
     broken: Exception | None = None
     reload_error: Exception | None = None
     reloads: int = 0
@@ -156,6 +157,9 @@ class MemoryReading:
 
     def ready(self) -> tuple[bool, str]:
         return self.readiness
+
+    def problem(self) -> str | None:
+        return self.why_nothing_is_merged
 
     def reload(self) -> None:
         if self.reload_error is not None:

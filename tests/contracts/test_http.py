@@ -423,6 +423,11 @@ def test_healthy_answers_also_while_nothing_is_ready(client: httpx.Client, readi
     assert client.get("/-/healthy").status_code == 200
 
 
+def test_healthy_is_not_said_once_nothing_is_merged_any_more(client: httpx.Client, reading: MemoryReading) -> None:
+    reading.why_nothing_is_merged = "Nothing is merged any more: the disk is full."
+    assert assert_problem(client.get("/-/healthy"), 503)["detail"] == reading.why_nothing_is_merged
+
+
 def test_ready_says_what_is_waited_for_until_it_is_ready(client: httpx.Client, reading: MemoryReading) -> None:
     reading.readiness = (False, "crm has not streamed yet.")
     assert assert_problem(client.get("/-/ready"), 503)["detail"] == "crm has not streamed yet."

@@ -163,6 +163,7 @@ GAUGES = {
     "records_missing": ("entity", "source"),
     "watermark_timestamp_seconds": (),
     "config_last_reload_successful": (),
+    "store_waiting": (),
     "config_last_reload_success_timestamp_seconds": (),
     "build_info": ("version", "python"),
 }

@@ -122,6 +122,7 @@ def finding(check: str) -> dict[str, str]:
     [
         (alert("CdcMergeDown"), alert("CdcMergeSourceBehind", "warning", source="crm")),
         (alert("CdcMergeSourceDown", source="crm"), alert("CdcMergeSourceBehind", "warning", source="crm")),
+        (alert("CdcMergeStoreHeld"), alert("CdcMergeSourceBehind", "warning", source="crm")),
         (alert("CdcMergeSlotLost", source="crm"), alert("CdcMergeSlotInactive", "warning", source="crm")),
         (alert("CdcMergeSlotLost", source="crm"), alert("CdcMergeCatalogXminOld", source="crm")),
         (alert("CdcMergeSlotLost", source="crm"), alert("CdcMergeFailoverSlotNotSynced", "warning", source="crm")),

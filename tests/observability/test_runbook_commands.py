@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ import pytest
 from cdc_merge.app import Sidecar
 from cdc_merge.cli.main import run
 from cdc_merge.demo.servers import Server
+from tests.nursery import Nursery
 from tests.observability.alerting import (
     ROOT,
     Receiver,
@@ -31,13 +31,12 @@ from tests.observability.alerting import (
     program,
     prometheus,
     quick_alertmanager,
-    wait_until,
 )
-from tests.observability.shop import TOKEN, Shop, shop, watched
+from tests.observability.shop import TOKEN, Shop, begun, shop, watched
 from tests.observability.test_rules import ALERTS
 from tests.observability.test_runbooks import PAGES, commands
 
-HOST: Final = {"timedatectl", "chronyc", "journalctl", "du"}
+HOST: Final = {"timedatectl", "chronyc", "journalctl", "du", "fuser", "lsof"}
 FILLED: Final = {"ENTITY": "customer", "KEY": "C001", "FIELD": "phone", "NAME": "crm", "TABLE": "public.customer"}
 PROBLEMS_FOUND: Final = 4
 # Lines that change something come after those that look, in this order; the last two want a sidecar that has stopped.
@@ -76,6 +75,7 @@ class Desk(NamedTuple):
     conflict: str
     addresses: Mapping[str, str]
     """What a runbook names, and where it is in this test."""
+    nursery: Nursery
 
     def filled(self, line: str) -> str:
         for name, value in {**FILLED, "ID": self.conflict}.items():
@@ -115,7 +115,9 @@ WAYS: Final[Mapping[str, Callable[[Desk, list[str]], None]]] = {
 
 
 @pytest.fixture
-def desk(new_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(
+    new_server: Callable[..., Server], nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Desk]:
     monkeypatch.setenv("CDC_MERGE_TOKEN", TOKEN)
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # whoever drops a slot is asked first
     with ExitStack() as stack:
@@ -133,7 +135,7 @@ def desk(new_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.
             "http://127.0.0.1:9090": watching,
             "http://127.0.0.1:9093": manager,
         }
-        yield Desk(place, sidecar, place.differ(address, "C001")["id"], addresses)
+        yield Desk(place, sidecar, place.differ(address, "C001")["id"], addresses, nursery)
 
 
 @pytest.mark.timeout(300)
@@ -155,19 +157,10 @@ def test_every_command_of_every_runbook_does_what_it_says(desk: Desk, capfd: pyt
 
 def begun_and_ended(desk: Desk, words: list[str]) -> None:
     """A sidecar in a process of its own that answers, and ends when it is asked to."""
-    command = [
-        sys.executable,
-        "-c",
-        "from cdc_merge.cli.main import main; main()",
-        "--config",
-        str(desk.place.file),
-        *words,
-    ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        ready = f"http://{parsed(desk.place.file)['http']['listen']}/-/healthy"
-        wait_until(lambda: answers(ready), "the sidecar answers")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+    log = desk.place.directory / "log"
+    with begun(desk.nursery, desk.place.file, log, *words[1:]) as process:
+        assert answers(f"http://{parsed(desk.place.file)['http']['listen']}/-/healthy")
+    assert process.poll() == 0
 
 
 def test_everything_that_a_runbook_has_typed_is_run_or_known_as_a_program_of_the_host() -> None:
