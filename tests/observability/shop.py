@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from cdc_merge.app import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.servers import Server
 from tests.conftest import fresh_database
+from tests.nursery import Forked, Nursery
 from tests.observability.alerting import Parsed, fetched, wait_until
 
 TABLE = """
@@ -104,6 +106,22 @@ def watched(place: Shop) -> Iterator[tuple[Sidecar, str]]:
         yield sidecar, address
     finally:
         sidecar.stop()
+
+
+@contextmanager
+def begun(nursery: Nursery, file: Path, log: Path, *options: str) -> Iterator[Forked]:
+    """`cdc-merge run` in a process of its own, from when it listens; it is told to end after the block, in order."""
+    process = nursery.start(["--config", str(file), "run", *options], log, log)
+    try:
+
+        def listens() -> bool:
+            assert process.poll() is None, log.read_text()[-2000:]
+            return "listens on" in log.read_text()
+
+        wait_until(listens, "it listens")
+        yield process
+    finally:
+        process.end(signal.SIGTERM)
 
 
 def metric(address: str, series: str) -> float:

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,11 @@ import pytest
 
 from cdc_merge.demo.servers import Server
 from tests.conftest import drop_slots
+from tests.nursery import Nursery
 from tests.observability.alerting import ROOT, fetched, wait_until
 from tests.observability.events import documented_codes, written_codes
 from tests.observability.lines import parsed_lines
-from tests.observability.shop import Shop, shop
+from tests.observability.shop import Shop, begun, shop
 
 # No runbook cites them: they are told at level debug or info, and follow no alert.
 CITED_BY_NO_RUNBOOK: Final = {
@@ -73,44 +73,36 @@ def codes(log: Path) -> list[str]:
     return [json.loads(line)["event.code"] for line in log.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_process_that_meets_trouble_writes_json_only_and_no_password(place: Shop, tmp_path: Path) -> None:
+def test_a_process_that_meets_trouble_writes_json_only_and_no_password(
+    place: Shop, nursery: Nursery, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
-    command = [*COMMAND, "--config", str(place.file), "run", "--log-level", "debug"]
-    with log.open("wb") as told, subprocess.Popen(command, stdout=told, stderr=told) as process:
-        try:
-            wait_until(lambda: "sidecar_started" in log.read_text(), "it has started")
-            (address,) = re.findall(r"http://127\.0\.0\.1:\d+", log.read_text())
-            wait_until(
-                lambda: all(
-                    each["snapshot"]["state"] == "done" for each in fetched(f"{address}/api/v1/sources")["items"]
-                ),
-                "both first copies are done",
-            )
-            for source, phone in zip(("crm", "erp"), PHONES, strict=True):
-                place.execute(source, f"update customer set phone = '{phone}' where no = 'C7'")
-            wait_until(lambda: "conflict_announced" in codes(log), "the conflict is announced")
-            with psycopg.connect(place.dsns["erp"], autocommit=True) as connection:
-                drop_slots(connection, connection.info.dbname)
-            wait_until(lambda: '"slot_missing"' in log.read_text(), "the lost slot is told")
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+    with begun(nursery, place.file, log, "--log-level", "debug") as process:
+        (address,) = re.findall(r"http://127\.0\.0\.1:\d+", log.read_text())
+        wait_until(
+            lambda: all(each["snapshot"]["state"] == "done" for each in fetched(f"{address}/api/v1/sources")["items"]),
+            "both first copies are done",
+        )
+        for source, phone in zip(("crm", "erp"), PHONES, strict=True):
+            place.execute(source, f"update customer set phone = '{phone}' where no = 'C7'")
+        wait_until(lambda: "conflict_announced" in codes(log), "the conflict is announced")
+        with psycopg.connect(place.dsns["erp"], autocommit=True) as connection:
+            drop_slots(connection, connection.info.dbname)
+        wait_until(lambda: '"slot_missing"' in log.read_text(), "the lost slot is told")
     text = log.read_text(encoding="utf-8")
     lines = parsed_lines(text)
     ours = [line["event.code"] for line in lines if line["event.code"] != "log"]
     assert (ours[0], ours[-1]) == ("sidecar_started", "sidecar_stopped")
-    assert process.returncode == 0
+    assert process.poll() == 0
     for secret in (PASSWORD, *PHONES, "C7"):
         assert not re.search(rf"\b{re.escape(secret)}\b", text), secret
     (raised,) = [line for line in lines if line["event.code"] == "conflict_announced"]
     assert re.fullmatch(r"[0-9a-f]{12}", raised["cdc_merge.record"])
 
 
-def test_a_process_that_cannot_start_says_why_in_its_log(place: Shop) -> None:
+def test_a_process_that_cannot_start_says_why_in_its_log(place: Shop, nursery: Nursery) -> None:
     place.write(http={"listen": "203.0.113.1:1"})
-    ended = subprocess.run(
-        [*COMMAND, "--config", str(place.file), "run"], capture_output=True, text=True, timeout=60, check=False
-    )
+    ended = nursery.ran(["--config", str(place.file), "run"], place.directory)
     (line,) = parsed_lines(ended.stderr)
     assert (line["event.code"], line["log.level"]) == ("sidecar_failed", "error")
     assert line["message"].startswith("The HTTP listener cannot have 203.0.113.1:1")

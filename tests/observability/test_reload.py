@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cdc_merge.demo.servers import Server
+from tests.nursery import Nursery
 from tests.observability.alerting import Parsed, fetched, wait_until
-from tests.observability.shop import TOKEN, Shop, metric, shop, watched
+from tests.observability.shop import TOKEN, Shop, begun, metric, shop, watched
 
 LATEST = {"name": "phones", "on": "customer.phone", "severity": "critical"}
 SUCCESSFUL = "cdc_merge_config_last_reload_successful"
@@ -90,23 +88,17 @@ def test_what_needs_a_restart_is_refused_as_a_whole_and_named(place: Shop) -> No
         assert place.differ(address, "C4")["severity"] == "medium"
 
 
-def test_sighup_reloads_a_running_process_and_the_log_says_so(place: Shop, tmp_path: Path) -> None:
+def test_sighup_reloads_a_running_process_and_the_log_says_so(place: Shop, nursery: Nursery, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, "-c", "from cdc_merge.cli.main import main; main()", "--config", str(place.file), "run"]
-    with log.open("wb") as told, subprocess.Popen([*command, "--log-format", "json"], stderr=told) as process:
-        try:
-            wait_until(lambda: "listens on" in log.read_text(), "it listens")
-            place.write(rules=[LATEST], log={"level": "debug"})
-            os.kill(process.pid, signal.SIGHUP)
-            wait_until(lambda: '"config_reloaded"' in log.read_text(), "it has reloaded")
-            wait_until(lambda: '"batch_merged"' in log.read_text(), "it logs at level debug")
-            place.write(settle="soon")
-            os.kill(process.pid, signal.SIGHUP)
-            wait_until(lambda: '"config_reload_failed"' in log.read_text(), "it has refused")
-            assert process.poll() is None
-        finally:
-            process.terminate()
-            process.wait(30)
+    with begun(nursery, place.file, log, "--log-format", "json") as process:
+        place.write(rules=[LATEST], log={"level": "debug"})
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: '"config_reloaded"' in log.read_text(), "it has reloaded")
+        wait_until(lambda: '"batch_merged"' in log.read_text(), "it logs at level debug")
+        place.write(settle="soon")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: '"config_reload_failed"' in log.read_text(), "it has refused")
+        assert process.poll() is None
     (line,) = [line for line in log.read_text().splitlines() if "config_reload_failed" in line]
     assert "settle" in json.loads(line)["cdc_merge.problems"]
 

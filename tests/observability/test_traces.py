@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -26,8 +25,9 @@ from cdc_merge.model import BatchMerged, Fact, Parked, SourceChanged
 from cdc_merge.observers.logs import Logs
 from cdc_merge.observers.traces import EVENTS, Traces
 from tests.contracts.memory_reading import phone_conflict
+from tests.nursery import Nursery
 from tests.observability.alerting import wait_until
-from tests.observability.shop import Shop, shop
+from tests.observability.shop import Shop, begun, shop
 
 NOW_NS = 1_790_000_000_000_000_000
 BATCH = BatchMerged(
@@ -156,26 +156,15 @@ def place(postgres_server: Server, tmp_path: Path) -> Iterator[Shop]:
         yield opened
 
 
-COMMAND = [sys.executable, "-c", "from cdc_merge.cli.main import main; main()"]
-
-
-def test_a_running_sidecar_sends_its_batches_to_a_collector(place: Shop, collector: Collector, tmp_path: Path) -> None:
+def test_a_running_sidecar_sends_its_batches_to_a_collector(
+    place: Shop, collector: Collector, nursery: Nursery, tmp_path: Path
+) -> None:
     place.write(telemetry={"otlp": collector.address})
     log = tmp_path / "log"
-    with (
-        log.open("wb") as told,
-        subprocess.Popen([*COMMAND, "--config", str(place.file), "run"], stderr=told) as process,
-    ):
-        try:
-            wait_until(lambda: "listens on" in log.read_text(), "it listens")
-            wait_until(
-                lambda: any(span.name == "cdc_merge.source_changed" for span in collector.spans), "they are sent"
-            )
-            place.execute("crm", "update customer set phone = 'crm' where no = 'C7'")
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-    assert process.returncode == 0, log.read_text()
+    with begun(nursery, place.file, log) as process:
+        wait_until(lambda: any(span.name == "cdc_merge.source_changed" for span in collector.spans), "they are sent")
+        place.execute("crm", "update customer set phone = 'crm' where no = 'C7'")
+    assert process.poll() == 0, log.read_text()
     batches = {span.span_id for span in collector.spans if span.name == "cdc_merge.batch"}
     assert batches
     assert collector.services == {"cdc-merge"}
@@ -185,20 +174,15 @@ def test_a_running_sidecar_sends_its_batches_to_a_collector(place: Shop, collect
     assert stages <= {span.name for span in children}
 
 
-def test_a_collector_that_is_not_there_stops_nothing(place: Shop, collector: Collector, tmp_path: Path) -> None:
+def test_a_collector_that_is_not_there_stops_nothing(
+    place: Shop, collector: Collector, nursery: Nursery, tmp_path: Path
+) -> None:
     collector.close()
     place.write(telemetry={"otlp": collector.address})
     log = tmp_path / "log"
-    with (
-        log.open("wb") as told,
-        subprocess.Popen([*COMMAND, "--config", str(place.file), "run"], stderr=told) as process,
-    ):
-        try:
-            wait_until(lambda: "listens on" in log.read_text(), "it listens")
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-    assert process.returncode == 0, log.read_text()
+    with begun(nursery, place.file, log) as process:
+        pass
+    assert process.poll() == 0, log.read_text()
 
 
 WITHOUT = """
