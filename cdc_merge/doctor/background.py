@@ -25,14 +25,14 @@ STOP_LIMIT_S: Final = 1.0  # a round may be waiting for a server; its thread is 
 
 
 class Rounds:
-    """Examines every source each `period_s`. `patients` says whom, at each round anew."""
+    """Examines every source each `period_s` seconds, which may be set until the start. `patients` says whom, at each round anew."""
 
     def __init__(
         self, doctor: Doctor, patients: Callable[[], Sequence[tuple[Subject, str]]], period_s: float = PERIOD_S
     ) -> None:
         self._doctor = doctor
         self._patients = patients
-        self._period_s = period_s
+        self.period_s = period_s
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.checks: tuple[Check, ...] = ()
@@ -49,7 +49,7 @@ class Rounds:
 
     def _work(self) -> None:
         # The first round waits, so that it does not judge a sidecar that is just making its slots.
-        while not self._stopping.wait(self._period_s):
+        while not self._stopping.wait(self.period_s):
             self.round()
 
     def round(self) -> None:

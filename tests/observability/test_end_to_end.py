@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -39,6 +39,7 @@ from tests.observability.alerting import (
 
 CUSTOMERS: Final = 150
 TOKEN: Final = "s3cret"
+DOCTOR_EVERY_S: Final = 1.0  # a minute of this world
 DOWN_S: Final = 8  # a busy machine may be slow to answer for less
 FASTER: Final = {"m": ("{}s", 1), "h": ("{}m", 1), "d": ("{}m", 24)}
 
@@ -156,6 +157,7 @@ def scene(new_server: Callable[..., Server], tmp_path: Path) -> Iterator[Scene]:
         installed(tmp_path)
         sidecar = Sidecar(load(config_file, {}))
         stack.callback(sidecar.stop)
+        sidecar.doctor.period_s = DOCTOR_EVERY_S
         sidecar.start()
         (tmp_path / "rules").mkdir()
         config = {
@@ -169,15 +171,19 @@ def scene(new_server: Callable[..., Server], tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.mark.timeout(300)
-def test_a_storm_a_stopped_source_a_lost_slot_and_a_dead_sidecar_are_told_and_told_to_be_over(scene: Scene) -> None:
+def test_a_storm_a_lost_identity_a_stopped_source_a_lost_slot_and_a_dead_sidecar_are_told_and_told_to_be_over(
+    scene: Scene,
+) -> None:
     copied = "sum(cdc_merge_snapshot_rows_total) and sum(cdc_merge_source_up) == 2 and sum(up) == 1"
     wait_until(lambda: queried(scene.prometheus, copied), "both first copies are done and scraped")
     assert queried(scene.prometheus, copied)[0]["value"][1] == str(2 * CUSTOMERS)
     assert {alert["labels"]["alertname"] for _, alert in scene.receiver.told} <= {"CdcMergeWatchdog"}
     a_conflict_storm(scene)
     one_command(scene)
-    a_stopped_source(scene)
+    with a_lost_identity(scene):
+        a_stopped_source(scene)
     a_lost_slot(scene)
+    scene.told("CdcMergeReplicaIdentityLost", "resolved", source="crm", check="TAB01")
     a_dead_sidecar(scene)
     assert scene.receiver.find("CdcMergeWatchdog"), "the watchdog barked"
 
@@ -229,6 +235,20 @@ def a_stopped_source(scene: Scene) -> None:
     scene.erp.start()
     scene.told("CdcMergeSourceDown", "resolved", source="erp")
     assert scene.receiver.find("CdcMergeSourceDown", source="crm") is None
+
+
+@contextmanager
+def a_lost_identity(scene: Scene) -> Iterator[None]:
+    """Somebody takes it away from a table of the running server. Only the doctor who looks each minute can find that."""
+    scene.execute(scene.crm, "alter table customer replica identity nothing")
+    yield
+    receiver, alert = scene.told("CdcMergeReplicaIdentityLost", source="crm", check="TAB01")
+    assert receiver == "dba-pager"
+    assert "Rows of a table of source crm" in alert["annotations"]["description"]
+    assert scene.receiver.find("CdcMergeReplicaIdentityLost", source="erp") is None
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        scene.execute(scene.crm, "update customer set phone = 'x' where no = 'C1'")
+    scene.execute(scene.crm, "alter table customer replica identity full")
 
 
 def a_lost_slot(scene: Scene) -> None:
