@@ -22,7 +22,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python tests/install_extras.py
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 setup: $(STAMP)
 
