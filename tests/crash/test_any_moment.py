@@ -19,7 +19,7 @@ from tests.scenarios.witness import Witness, asked_over_http, items, wait_for
 from tests.scenarios.work import ENTITY, FIELDS, Work
 
 SEED = 20261123
-ROWS = 6_000  # a first copy that takes long enough to be killed in
+ROWS = 10_000  # a first copy that takes long enough to be killed in, whatever else this machine does
 KILLS_IN_FIRST_COPY = 4
 KILLS_AT_WORK = 22
 ALL_THREE = ("crm", "erp", "finance")
