@@ -176,12 +176,7 @@ class Stream:
 
     def _learn_clock(self, reading: ClockReading) -> None:
         if reading.publication_oid is None:
-            raise SourceRefused(
-                f"Source {self._source}: its publication was dropped while we were reading.",
-                problem="publication_missing",
-                hint="Create it again. Changes made without it may be missing: compare with a new first copy "
-                f"(`cdc-merge source resync {self._source}`).",
-            )
+            raise self._publication_dropped()
         self._readings.append(reading)
         self._flush_if_stuck(reading)
         self._exchange.server_lsn = max(self._exchange.server_lsn, reading.lsn)
@@ -202,6 +197,8 @@ class Stream:
             self._was_missing, self._health.next_s = True, 0.0
             return
         self._was_missing = bool(health.missing)
+        if health.missing and not health.membership:
+            raise self._publication_dropped()  # before the clock's answer told it: every table is missing then
         if health.missing:
             raise SourceRefused(
                 f"Source {self._source}: {', '.join(health.missing)} left the publication while we were reading.",
@@ -211,6 +208,14 @@ class Stream:
             )
         check_membership(self._source, self._watch.publication, self._delivered.membership, health.membership)
         self._delivered = self._delivered._replace(membership=health.membership or self._delivered.membership)
+
+    def _publication_dropped(self) -> SourceRefused:
+        return SourceRefused(
+            f"Source {self._source}: its publication was dropped while we were reading.",
+            problem="publication_missing",
+            hint="Create it again. Changes made without it may be missing: compare with a new first copy "
+            f"(`cdc-merge source resync {self._source}`).",
+        )
 
     # ---------------------------------------------------------------- what the stream says
 

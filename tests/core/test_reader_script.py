@@ -221,7 +221,8 @@ def test_a_publication_that_is_gone_ends_the_stream_by_name(worlds: Callable[...
 
 
 SLOT = Slot("s", "pgoutput", True, True, "reserved", None, 0, 1000, None)
-GONE = Health(SLOT, ("public.customer",))
+GONE = Health(SLOT, ("public.customer",), "{}")  # of a publication that is there
+NO_PUBLICATION = Health(SLOT, ("public.customer",))
 
 
 def test_a_table_that_left_the_publication_ends_the_stream_by_name_when_the_catalog_says_it_twice(
@@ -231,6 +232,12 @@ def test_a_table_that_left_the_publication_ends_the_stream_by_name_when_the_cata
     with pytest.raises(SourceRefused, match=r"public\.customer left the publication"):
         world.run()
     assert world.exchange.slot == SLOT
+
+
+def test_tables_of_a_publication_that_is_gone_are_not_called_missing(worlds: Callable[..., World]) -> None:
+    with pytest.raises(SourceRefused) as refused:
+        worlds([[keepalive(1500)]] * 4, NO_PUBLICATION, NO_PUBLICATION).run()
+    assert refused.value.problem == "publication_missing"
 
 
 def test_a_table_that_the_catalog_misses_for_a_moment_is_still_read(worlds: Callable[..., World]) -> None:
