@@ -291,7 +291,7 @@ def intake_of(settings: Settings, name: str, store: Store) -> Intake:
     intake = Intake(name, Mapper(name, tables, settings.plan), slot)
     positions = store.positions()
     if name in positions:
-        intake.resume(*positions[name])
+        intake.resume(*positions[name], store.awaited().get(name, {}))
     intake.resyncs.resume(store.orders().get(name, NO_ORDERS))
     return intake
 

@@ -24,7 +24,7 @@ from cdc_merge.decision.rules.rulebook import Rulebook
 from cdc_merge.duplicates import Duplicates
 from cdc_merge.intake import Absent, Intake, Taken, carried, truncations
 from cdc_merge.mapping.actors import names_writes
-from cdc_merge.mapping.changes import Truncated
+from cdc_merge.mapping.mapped import Truncated
 from cdc_merge.merge.moves import came_from, destinations
 from cdc_merge.merge.record import PRESENT, Record, Row
 from cdc_merge.model import (
@@ -141,6 +141,7 @@ class Batch:
 
     def _add(self, intake: Intake, taken: Taken, tx: StoreTransaction) -> None:
         self.facts.extend(taken.parked)
+        self.facts.extend(taken.unparked)
         self.beats.extend((intake.source, beat.sent_us, lost) for beat, lost in taken.beats)
         if taken.shapes and intake.position is not None:
             at = intake.position

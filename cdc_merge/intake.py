@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from itertools import chain
+from typing import Final, NamedTuple
 
 from cdc_merge.capture import DUPLICATES, KEY_CHANGES, SPILLED, Tally
 from cdc_merge.clock import received, tick
-from cdc_merge.mapping.changes import Mapped, Mapper, Truncated
+from cdc_merge.mapping.changes import Mapper
 from cdc_merge.mapping.columns import Shape
 from cdc_merge.mapping.heartbeats import Beat, Pulse, beats_in
 from cdc_merge.mapping.large import LARGE_ROWS, Sorted
+from cdc_merge.mapping.mapped import Mapped, Truncated
+from cdc_merge.mapping.waiting import Awaited, namings, released
 from cdc_merge.model import (
     DELETE,
     TRUNCATE,
@@ -39,6 +42,7 @@ from cdc_merge.model import (
     SnapshotTable,
     Stamp,
     Transaction,
+    Unparked,
     Updates,
 )
 from cdc_merge.orders import FAILED, Resync
@@ -59,7 +63,7 @@ class Absent(NamedTuple):
 
 class Taken(NamedTuple):
     """What one delivery says: changes, tables emptied, rows set aside, records whose history was taken back; `updates` are changes
-    that nobody has read yet."""
+    that nobody has read yet. `unparked`: what had been set aside and is so no longer; what was named is among the changes."""
 
     changes: tuple[Change, ...] = ()
     truncated: tuple[Truncated, ...] = ()
@@ -73,7 +77,10 @@ class Taken(NamedTuple):
     beats: tuple[tuple[Beat, int], ...] = ()  # with how many before it were lost
     absent: Absent | None = None
     updates: Updates | None = None
+    unparked: tuple[Unparked, ...] = ()
 
+
+_NOTHING: Final = Taken()
 
 # Rows of a large transaction that are mapped in one go.
 PIECE_ROWS = 8_000
@@ -108,9 +115,10 @@ class Intake:
         self._began: SnapshotBegan | None = None
         self._expected: dict[str, int] = {}
         self._copied: Counter[str] = Counter()
+        self.awaited: Awaited = {}
 
-    def resume(self, position: Position, clock: Stamp) -> None:
-        self.position, self.clock = position, clock
+    def resume(self, position: Position, clock: Stamp, awaited: Awaited) -> None:
+        self.position, self.clock, self.awaited = position, clock, awaited
         if not position.is_copying:
             self.passed_us = max(clock.wall_us, position.passed_us)
         self.resyncs.is_held = position.is_copying
@@ -154,9 +162,10 @@ class Intake:
         if not delivery.ticks:
             self._count_moves(mapped)
         self._save_identities(mapped, tx)
+        named = self._settle_waiting(delivery.changes, mapped, tx)
         self._passed(delivery, mapped, now_us)
         return Taken(
-            mapped.changes,
+            (*named.changes, *mapped.changes),
             mapped.truncated,
             mapped.parked,
             cut_us=mapped.cut_us,
@@ -165,6 +174,7 @@ class Intake:
             shapes=mapped.shapes,
             updates=mapped.updates,
             beats=tuple((beat, self._pulse.lost_before(beat)) for beat in beats_in(delivery.messages, self.slot)),
+            unparked=named.unparked,
         )
 
     def _told(self, delivery: Transaction, now_us: int) -> Mapped:
@@ -189,18 +199,30 @@ class Intake:
         with closing(self._scratch()) as scratch:
             touches = Sorted(scratch, len(delivery.changes))
             mapped = Mapped((), self.clock, {})
+            late: dict[RecordKey, list[Change]] = {}
             for changes in in_pieces(delivery.changes, PIECE_ROWS):
                 known = self._known(changes, tx)
                 is_first = mapped.clock == self.clock
                 mapped = self.mapper.sort(delivery, changes, (mapped.clock, now_us), known, touches)
                 touches.flush()
                 self._save_identities(mapped, tx)
+                named = self._settle_waiting(changes, mapped, tx)
+                for change in named.changes:
+                    late.setdefault(RecordKey(change.entity, change.key), []).append(change)
                 taken = Taken((), mapped.truncated, mapped.parked, shapes=mapped.shapes, is_piece=True)
-                yield taken._replace(cut_us=mapped.cut_us if is_first else 0, committed_us=delivery.commit_us)
+                yield taken._replace(
+                    unparked=named.unparked, cut_us=mapped.cut_us if is_first else 0, committed_us=delivery.commit_us
+                )
             for lineages in touches.buckets():
                 told = self.mapper.tell(delivery, lineages, mapped.clock)
                 self._count_moves(told)
-                yield Taken(told.changes, (), told.parked, carried=told.carried, is_piece=True)
+                of_these = (
+                    [late.pop(RecordKey(change.entity, change.key), ()) for change in told.changes] if late else []
+                )
+                changes_told = (*chain.from_iterable(of_these), *told.changes)
+                yield Taken(changes_told, (), told.parked, carried=told.carried, is_piece=True)
+            if late:  # a row that was there in between only has named them
+                yield Taken(tuple(chain.from_iterable(late.values())), is_piece=True)
             self.tally.add(SPILLED, by=scratch.size_bytes)
         self._passed(delivery, mapped, now_us)
 
@@ -223,6 +245,27 @@ class Intake:
     def _save_identities(self, mapped: Mapped, tx: StoreTransaction) -> None:
         for table, moved in mapped.identities.items():
             tx.save_identities(self.source, table, moved)
+
+    def _settle_waiting(self, changes: Sequence[RowChange], mapped: Mapped, tx: StoreTransaction) -> Taken:
+        """What has waited for a name that these changes give (semantics §4), and what waits no longer; what begins to wait is kept."""
+        if not self.awaited and not mapped.waiting:
+            return _NOTHING
+        found = namings(changes, self.mapper.readings, self.awaited) if self.awaited else {}
+        named: list[Change] = []
+        counts: Counter[str] = Counter()
+        for label in self.awaited:
+            keys = {**mapped.named.get(label, {}), **found.get(label, {})}
+            for identity, waiting in tx.take_parked(self.source, label, keys).items():
+                named += released(waiting, keys[identity])
+                counts[waiting[0].change.place.table] += len(waiting)
+        unparked = [Unparked(self.source, table, "named", count) for table, count in counts.items()]
+        for emptied in mapped.truncated if self.awaited else ():
+            if gone := tx.forget_parked(self.source, emptied.entity, emptied.table):
+                unparked.append(Unparked(self.source, emptied.table, "emptied", gone))
+        tx.park(self.source, mapped.waiting)
+        if unparked or mapped.waiting:
+            self.awaited = tx.awaited(self.source)
+        return Taken(tuple(named), unparked=tuple(unparked))
 
     def _passed(self, delivery: Transaction, mapped: Mapped, now_us: int) -> None:
         """The transaction is taken: clock and position are behind it."""
@@ -247,6 +290,7 @@ class Intake:
         void: Sequence[RecordKey] = ()
         if delivery.lost is None:
             void = tx.forget_source(self.source)
+            self.awaited = {}
         else:
             self.resyncs.lost(self.clock, now_us, delivery.lost)
         self.resyncs.is_held = True
@@ -264,7 +308,9 @@ class Intake:
         self.clock = mapped.clock
         self.snapshot_rows += len(delivery.changes)
         self._copied.update(change.entity for change in mapped.changes)
-        return Taken(mapped.changes, (), mapped.parked, shapes=mapped.shapes)
+        named = self._settle_waiting(delivery.changes, mapped, tx)
+        changes = (*named.changes, *mapped.changes)
+        return Taken(changes, (), mapped.parked, shapes=mapped.shapes, unparked=named.unparked)
 
     def _snapshot_done(self, delivery: SnapshotDone, now_us: int) -> Taken:
         assert self.position is not None, "a first copy ended before it began"
@@ -289,7 +335,9 @@ class Intake:
         found = {change.key for change in mapped.changes if change.entity == entity}
         asked = () if read.problem else self.resyncs.asked_keys(resync)
         absent = Absent(entity, tuple(key for key in asked if key not in found), resync, read._replace(at_us=at_us))
-        return Taken(mapped.changes, (), mapped.parked, shapes=mapped.shapes, absent=absent)
+        named = self._settle_waiting(read.rows, mapped, tx)
+        taken = Taken((*named.changes, *mapped.changes), (), mapped.parked, shapes=mapped.shapes, absent=absent)
+        return taken._replace(unparked=named.unparked)
 
     def _mapped(self, rows: tuple[RowChange, ...], read: RowsRead, at_us: int) -> Mapped:
         began = SnapshotBegan(read.source, read.system, read.timeline, read.lsn, at_us, {})

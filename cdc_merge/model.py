@@ -394,6 +394,17 @@ class Change(NamedTuple):
     moved_from: str | None = None
 
 
+class Waiting(NamedTuple):
+    """A change whose record nobody knows yet: `change.key` is empty. It is about the row of the table `label` whose
+    `columns` read `identity`, and read `was` before the change."""
+
+    label: str
+    columns: tuple[str, ...]
+    identity: str
+    was: str
+    change: Change
+
+
 class Updates(NamedTuple):
     """Changes of one transaction that are plain updates, each of another record, as they rest in the history: nobody needs to read
     them before somebody asks. Committed at `wall_us`, which is their stamps' time; a row's stamp has the counter `first` + its tick."""
@@ -616,11 +627,24 @@ class SourceChanged:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A row or record was set aside because it could not be read; the stream went on."""
+    """A row was set aside because it could not be read, or because nobody knows whose it is; the stream went on. `is_kept`: it
+    is merged as soon as its identity is named."""
 
     source: str
     table: str
     reason: str
+    is_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unparked:
+    """Changes that had been kept wait no longer. `outcome`: `named` (they were merged), `emptied` (their table was),
+    `expired` (older than the retention, and still nobody knew whose they were)."""
+
+    source: str
+    table: str
+    outcome: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -704,7 +728,7 @@ class StoreWaits:
 
 
 Fact: TypeAlias = (
-    "BatchMerged | ConflictMoved | SourceChanged | Parked | ClockCut | SnapshotProgress | DetectionDegraded"
+    "BatchMerged | ConflictMoved | SourceChanged | Parked | Unparked | ClockCut | SnapshotProgress | DetectionDegraded"
     " | LoopDetected | ConfigReloaded | ResyncMoved"
     " | HeartbeatPassed | StoreWaits"
 )
@@ -722,3 +746,4 @@ class Figures:
     conflicts_open: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     oldest_open_us: Mapping[tuple[str, str], int] = field(default_factory=dict)
     missing: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    parked: Mapping[tuple[str, str], int] = field(default_factory=dict)

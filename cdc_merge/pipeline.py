@@ -117,10 +117,10 @@ class Pipeline:
 
     def resume(self) -> None:
         """Take up where the store left off: clocks, positions, timers, conflicts that were settling."""
-        positions, orders = self._store.positions(), self._store.orders()
+        positions, orders, awaited = self._store.positions(), self._store.orders(), self._store.awaited()
         for _, intake in self._sources:
             if intake.source in positions:
-                intake.resume(*positions[intake.source])
+                intake.resume(*positions[intake.source], awaited.get(intake.source, {}))
             intake.resyncs.resume(orders.get(intake.source, NO_ORDERS))
         self.timers.move(self._store.due())
         self._lost = self._store.lost()
@@ -212,7 +212,7 @@ class Pipeline:
                 moved += self._announce(now_us, [*batch.moved, *moved])
                 tx.save_conflicts(moved)  # 6
                 moved = [*batch.moved, *moved]
-                removed = self._sweep(tx, now_us)
+                removed = self._sweep(tx, now_us, batch.facts)
                 if batch.due:
                     tx.save_due(batch.due)
                 for _, intake, _ in taken:
@@ -236,11 +236,12 @@ class Pipeline:
         self.records.shrink()
         self._tell(batch, moved, perf_counter() - started)
 
-    def _sweep(self, tx: StoreTransaction, now_us: int) -> list[RecordKey]:
+    def _sweep(self, tx: StoreTransaction, now_us: int, facts: list[Fact]) -> list[RecordKey]:
         """What is older than the retention leaves, a piece at a time."""
         if now_us - self._swept_us < SWEEP_EVERY_US:
             return []
         self._swept_us = now_us
+        facts += self._retention.sweep_parked(tx, now_us)
         return self._retention.sweep(tx, self.watermark_us, now_us)
 
     # ------------------------------------------------------------ conflicts

@@ -24,6 +24,7 @@ from cdc_merge.model import (
     SourceStatus,
     Stamp,
     Updates,
+    Waiting,
 )
 from cdc_merge.orders import RowsWanted, SourceOrders
 
@@ -153,6 +154,27 @@ class StoreTransaction(Protocol):
         """identity → business key; None forgets the identity."""
         ...
 
+    def park(self, source: str, waiting: Iterable[Waiting]) -> None:
+        """Keep changes whose records nobody knows yet. Whatever waits for the row that each one's row was before (`was`)
+        waits for its identity from now on."""
+        ...
+
+    def take_parked(self, source: str, label: str, identities: Iterable[str]) -> Mapping[str, list[Waiting]]:
+        """What waits for these identities, in the order in which it came; it is kept no longer."""
+        ...
+
+    def forget_parked(self, source: str, entity: str, table: str) -> int:
+        """Drop what waits for rows of an emptied table; how many that were."""
+        ...
+
+    def forget_parked_before(self, wall_us: int) -> Mapping[tuple[str, str], int]:
+        """Drop what has waited since before this stamp time; (source, table) → how many that were."""
+        ...
+
+    def awaited(self, source: str) -> Mapping[str, frozenset[tuple[str, ...]]]:
+        """The label of each table with rows that wait → the columns by which these are named."""
+        ...
+
     def save_due(self, due: Mapping[RecordKey, int | None]) -> None:
         """Records that stamp time alone will say something new about, and when (µs); None: no longer."""
         ...
@@ -186,7 +208,7 @@ class StoreTransaction(Protocol):
         ...
 
     def forget_source(self, source: str) -> list[RecordKey]:
-        """Remove all history and identities of a source whose first copy did not finish; the records it touched."""
+        """Remove all history, identities and waiting changes of a source whose first copy did not finish; the records it touched."""
         ...
 
 
@@ -229,6 +251,10 @@ class Store(Protocol):
         """All settling and open conflicts, for a worker that starts."""
         ...
 
+    def awaited(self) -> Mapping[str, Mapping[str, frozenset[tuple[str, ...]]]]:
+        """As `StoreTransaction.awaited`, of each source that has parked changes."""
+        ...
+
     def due(self) -> Mapping[RecordKey, int]:
         """What `save_due` kept: record → stamp time."""
         ...
@@ -247,7 +273,7 @@ class Store(Protocol):
         ...
 
     def figures(self) -> Figures:
-        """Counts from the store (history size, open conflicts); cache and watermark are the pipeline's to fill in."""
+        """Counts from the store (history size, open conflicts, what is parked); cache and watermark are the pipeline's to fill in."""
         ...
 
     def close(self) -> None: ...

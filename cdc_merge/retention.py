@@ -17,7 +17,7 @@ from cdc_merge.merge.base import saved
 from cdc_merge.merge.reading import ended
 from cdc_merge.merge.resume import folded, policy_of
 from cdc_merge.merge.units import Units
-from cdc_merge.model import Base, RecordKey, Stamp
+from cdc_merge.model import Base, RecordKey, Stamp, Unparked
 from cdc_merge.plan import Plan
 from cdc_merge.ports import StoreTransaction
 
@@ -52,6 +52,13 @@ class Retention:
             self._root(tx, key, stamp, Stamp(horizon_us + 1, 0, ""))
         tx.forget_oldest(len(piece))
         return [key for key in latest if self._forgotten(tx, key)]
+
+    def sweep_parked(self, tx: StoreTransaction, now_us: int) -> list[Unparked]:
+        """Remove what has waited for its row's name longer than the log remembers anything."""
+        if not self._plan.retention_us:
+            return []
+        gone = tx.forget_parked_before(now_us - self._plan.retention_us)
+        return [Unparked(source, table, "expired", count) for (source, table), count in gone.items()]
 
     def _root(self, tx: StoreTransaction, key: RecordKey, stamp: Stamp, horizon: Stamp) -> None:
         """See to it that a root holds the record's changes up to and with `stamp`."""

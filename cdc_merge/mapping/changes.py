@@ -8,7 +8,7 @@ the source's clock, our own, the keys that the store remembers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from cdc_merge.bodies import update_of
 from cdc_merge.clock import cut, tick
@@ -16,13 +16,14 @@ from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.actors import Marks, column_actor, copy_of, marks
 from cdc_merge.mapping.columns import Reading, Shape, missing_columns, reading, shape
 from cdc_merge.mapping.lineage import Lineages, Touch, Touches
-from cdc_merge.mapping.locating import Located, locate, wanted_identity
+from cdc_merge.mapping.locating import Located, UnknownIdentity, locate, wanted_identity
+from cdc_merge.mapping.mapped import Mapped, Truncated
 from cdc_merge.mapping.telling import Scope, inserted, tell_followed, tell_single
+from cdc_merge.mapping.waiting import Unnamed
 from cdc_merge.model import (
     SNAPSHOT,
     TRUNCATE,
     Change,
-    Copy,
     Parked,
     Place,
     RecordKey,
@@ -39,44 +40,10 @@ from cdc_merge.plan import Plan, TableMap
 # Relations kept compiled: far more than the tables of one source, and a bound for a stream that announces without end.
 _RELATIONS_KEPT: Final = 1024
 
+_UNNAMED: Final = str(UnknownIdentity("", None))
+
 # Once per row: tuple.__new__ makes the same value as the class in half the time.
 _new_tuple = tuple.__new__
-
-
-class Truncated(NamedTuple):
-    """A table was emptied: every record of `entity` that it held is gone at `stamp`.
-
-    A change of the same delivery with a later stamp brings its record back.
-    """
-
-    entity: str
-    table: str
-    stamp: Stamp
-    place: Place
-    actor: str | None = None
-    copy: Copy | None = None
-
-
-class Mapped(NamedTuple):
-    """What a delivery tells.
-
-    `clock` is the last stamp given out. `identities`: table → identity → business key (None: gone), to be remembered.
-    `parked` are rows that could not be read or located, without values. `cut_us`: by how much the commit time lay too
-    far ahead. `carried`: a record whose row came from another key and whose change leaves fields out (unchanged
-    TOASTed or unsent columns): they are what this source held before the transaction under the key named here.
-    `shapes`: the tables whose columns are announced for the first time, or differently from before. `updates`: changes that nobody has
-    read yet, beside `changes`.
-    """
-
-    changes: tuple[Change, ...]
-    clock: Stamp
-    identities: Mapping[str, Mapping[str, str | None]]
-    truncated: tuple[Truncated, ...] = ()
-    parked: tuple[Parked, ...] = ()
-    cut_us: int = 0
-    carried: Mapping[RecordKey, str] = {}
-    shapes: tuple[Shape, ...] = ()
-    updates: Updates | None = None
 
 
 class Mapper:
@@ -290,17 +257,18 @@ class _Taken:
         self._changes: list[Change] = []
         self._truncated: list[Truncated] = []
         self._parked: list[Parked] = []
+        self._unnamed = Unnamed()
 
     def take(self, how: Reading, change: RowChange, stamp: Stamp) -> None:
         if change.operation == TRUNCATE:
             self._truncate(how, change, stamp)
             return
-        at = self._locate(how, change)
+        at = self._locate(how, change, stamp)
         if at is not None:
             self._lineages.add(_new_tuple(Touch, (how, change, stamp, at)))
 
     def take_snapshot(self, how: Reading, change: RowChange, stamp: Stamp) -> None:
-        at = self._locate(how, change)
+        at = self._locate(how, change, stamp)
         if at is None or at.after is None:
             return
         try:
@@ -331,13 +299,17 @@ class _Taken:
             if told is not None:
                 self._changes.append(told)
         self._tell_followed(carried)
+        waiting = tuple(self._unnamed.tell(self._scope, self._park))
+        kept = [Parked(self._source, each.change.place.table, _UNNAMED, is_kept=True) for each in waiting]
         return Mapped(
             tuple(self._changes),
             clock,
             {label: noted for label, noted in self._identities.items() if noted},
             tuple(self._truncated),
-            (*reported, *self._parked),
+            (*reported, *self._parked, *kept),
             carried=carried,
+            waiting=waiting,
+            named=self._unnamed.others,
         )
 
     def _tell_followed(self, carried: dict[RecordKey, str]) -> None:
@@ -356,28 +328,31 @@ class _Taken:
         # The two halves of a re-key share a stamp: the old key ends before the new one begins.
         self._changes.sort(key=lambda change: (change.stamp, change.moved_to is None))
 
-    def _locate(self, how: Reading, change: RowChange) -> Located | None:
+    def _locate(self, how: Reading, change: RowChange, stamp: Stamp) -> Located | None:
         """Where a change was and is, its identity noted; None, and parked, when it concerns no record."""
         try:
             at = locate(how, change, self._key_of)
+        except UnknownIdentity as unknown:
+            self._unnamed.add(Touch(how, change, stamp, Located("", None, unknown.row_before, unknown.row_after)))
+            return None
         except UnreadableValue as error:
             self._park(how, str(error))
             return None
         if how.looked_up:
-            self._note(how, change, at)
+            for touch in self._unnamed.named(how, change, at):
+                self._lineages.add(touch)
+            self._note(how, at)
         if at.after is not None:
             return at
         if change.new is not None:
             self._park(how, "a column of the business key is NULL")
         return None if at.before is None else at
 
-    def _note(self, how: Reading, change: RowChange, at: Located) -> None:
+    def _note(self, how: Reading, at: Located) -> None:
         noted = self._identities.setdefault(how.label, {})
         if at.row_before is not None and at.row_before != at.row_after:
             noted[at.row_before] = None
-        if at.row_after is None or (change.old_is_full and at.before == at.after and at.row_before == at.row_after):
-            return
-        if self._key_of(how.label, at.row_after) != at.after:
+        if at.row_after is not None and self._key_of(how.label, at.row_after) != at.after:
             noted[at.row_after] = at.after
 
     def _key_of(self, label: str, identity: str) -> str | None:
@@ -388,6 +363,7 @@ class _Taken:
 
     def _truncate(self, how: Reading, change: RowChange, stamp: Stamp) -> None:
         self._lineages.forget(how.label)
+        self._unnamed.forget(how.label)
         noted = self._identities.get(how.label, {})
         noted.update(dict.fromkeys(noted))
         actor = self._scope.said.actor

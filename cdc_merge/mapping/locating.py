@@ -21,6 +21,18 @@ Cells: TypeAlias = "tuple[Cell, ...]"
 _new_tuple = tuple.__new__
 
 
+class UnknownIdentity(UnreadableValue):
+    """A row's business key was not sent and was never seen together with its identity; both identities, before and after
+    the change (None: the row is gone)."""
+
+    def __init__(self, row_before: str, row_after: str | None) -> None:
+        super().__init__(
+            "unknown identity: the business key of this row was never seen",
+            hint="The change waits until a snapshot (source resync), an insert or a full old row names the identity.",
+        )
+        self.row_before, self.row_after = row_before, row_after
+
+
 def current(old: Cells | None, new: Cells) -> Cells:
     """A row's cells after a change, unchanged TOASTed ones taken from the old row where there is one."""
     if old is None or UNCHANGED not in new:
@@ -82,7 +94,7 @@ def _looked_up_update(reading: Reading, old: Cells | None, new: Cells, known: Kn
     if isinstance(after, Unknown):
         after = before
         if before is None:
-            raise _unknown_identity()
+            raise UnknownIdentity(row_before, row_after)
     # A row that nobody has named before: its new key is all that is known of it.
     return Located(after if before is None else before, after, row_before, row_after)
 
@@ -95,7 +107,7 @@ def _delete(reading: Reading, change: RowChange, known: Known) -> Located:
     row = _row(reading, cells)
     before = known(reading.label, row)
     if before is None:
-        raise _unknown_identity()
+        raise UnknownIdentity(row, None)
     return Located(before, None, row, None)
 
 
@@ -127,10 +139,3 @@ def _row(reading: Reading, cells: Cells) -> str:
     if row is None:
         raise UnreadableValue("a column of the replica identity is NULL", hint="Look at the table's replica identity.")
     return row
-
-
-def _unknown_identity() -> UnreadableValue:
-    return UnreadableValue(
-        "unknown identity: the business key of this row was never seen",
-        hint="A snapshot names every row (source resync); so does the next insert or full old row.",
-    )

@@ -27,6 +27,7 @@ from cdc_merge.model import (
     SnapshotProgress,
     SourceChanged,
     StoreWaits,
+    Unparked,
 )
 from cdc_merge.observers.log_lines import logger
 
@@ -68,6 +69,7 @@ class Logs:
             ConflictMoved: self._conflict,
             SourceChanged: self._source,
             Parked: _parked,
+            Unparked: _unparked,
             ClockCut: _clock_cut,
             DetectionDegraded: _degraded,
             SnapshotProgress: _progress,
@@ -134,8 +136,14 @@ class Logs:
 
 
 def _parked(fact: Parked) -> None:
-    told: Fields = {"source": fact.source, "table": fact.table, "reason": fact.reason}
+    told: Fields = {"source": fact.source, "table": fact.table, "reason": fact.reason, "kept": fact.is_kept}
     write(logging.WARNING, "row_parked", "A row was set aside; the stream went on.", told)
+
+
+def _unparked(fact: Unparked) -> None:
+    told: Fields = {"source": fact.source, "table": fact.table, "outcome": fact.outcome, "changes": fact.count}
+    level = logging.WARNING if fact.outcome == "expired" else logging.INFO
+    write(level, "row_unparked", "Changes of rows that nobody had named wait no longer.", told)
 
 
 def _clock_cut(fact: ClockCut) -> None:

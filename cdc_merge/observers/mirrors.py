@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -276,6 +277,11 @@ class MirrorCollector(Collector):
         yield self._gauge("records_cached", "Records held in memory.", (), [((), figures.records_cached)])
         text = "Records that a source lacks, of entities with on_missing: report; no sample where it lacks none."
         yield self._gauge("records_missing", text, ("entity", "source"), figures.missing.items())
+        kept = Counter(dict.fromkeys(self._labels.tables(), 0))
+        for place, count in figures.parked.items():
+            kept[self._labels.table(*place)] += count
+        text = "Changes of rows that nobody has named yet; they wait for a snapshot, an insert or a whole old row."
+        yield self._gauge("quarantined_events", text, ("source", "table"), kept.items())
         watermark = figures.watermark_us / 1e6 if figures.watermark_us else None
         text = "The stamp that every live source has passed."
         yield self._gauge("watermark_timestamp_seconds", text, (), [((), watermark)])

@@ -37,6 +37,7 @@ from cdc_merge.model import (
     SnapshotProgress,
     SourceChanged,
     StoreWaits,
+    Unparked,
 )
 from cdc_merge.observers.conflict_metrics import ConflictMetrics
 from cdc_merge.observers.labels import (
@@ -60,6 +61,8 @@ PREFIX: Final = "cdc_merge_"
 DETECTION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 BATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZE_BUCKETS: Final = (1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0)
+RELEASED: Final = ("named", "emptied", "expired")
+
 # A cut says that a clock was ahead, no fact says that it went right again: skew is told for as long as a scrape or an
 # alert needs to see it.
 SKEW_SHOWN_S: Final = 300.0
@@ -92,6 +95,7 @@ class Metrics:
             BatchMerged: self._batch_merged,
             ConflictMoved: self._of_conflicts.moved,
             Parked: self._parked_row,
+            Unparked: self._unparked_rows,
             ClockCut: self._clock_cut,
             SnapshotProgress: self._snapshot_progress,
             SourceChanged: self._source_changed,
@@ -136,7 +140,19 @@ class Metrics:
         )
         self._late = self._counter("late_changes", "Changes that came after a later stamp of their record.", ())
         self._parked = self._counter(
-            "parked", "Rows that were set aside because they cannot be read.", ("source", "table")
+            "parked",
+            "Rows that were set aside: they cannot be read, or nobody knows whose they are.",
+            ("source", "table"),
+        )
+        self._quarantined = self._counter(
+            "quarantined",
+            "Those of the parked rows that are kept until a snapshot, an insert or a whole old row names them.",
+            ("source", "table"),
+        )
+        self._released = self._counter(
+            "released",
+            "Rows that had been kept and are so no longer, by what became of them.",
+            ("source", "table", "outcome"),
         )
         self._cuts = self._counter("clock_cut", "Commits whose time lay too far ahead of our clock.", ("source",))
         self._evaluations = self._counter(
@@ -236,6 +252,8 @@ class Metrics:
         _touch(self._merges, labels.merges())
         self._of_conflicts.foresee(labels)
         _touch(self._parked, labels.tables())
+        _touch(self._quarantined, labels.tables())
+        _touch(self._released, ((*table, outcome) for table in labels.tables() for outcome in RELEASED))
         _touch(self._problems, labels.problems())
         _touch(self._evaluations, ((rule, outcome) for rule in labels.rules for outcome in EVALUATIONS))
         _touch(self._rule_errors, ((rule,) for rule in labels.rules))
@@ -307,7 +325,13 @@ class Metrics:
             self._behind.labels(self._labels.source(source), why).inc(count)
 
     def _parked_row(self, fact: Parked) -> None:
-        self._parked.labels(*self._labels.table(fact.source, fact.table)).inc()
+        place = self._labels.table(fact.source, fact.table)
+        self._parked.labels(*place).inc()
+        if fact.is_kept:
+            self._quarantined.labels(*place).inc()
+
+    def _unparked_rows(self, fact: Unparked) -> None:
+        self._released.labels(*self._labels.table(fact.source, fact.table), fact.outcome).inc(fact.count)
 
     def _detection_degraded(self, fact: DetectionDegraded) -> None:
         self._degraded_s = self._monotonic()

@@ -19,6 +19,7 @@ from cdc_merge.errors import NotFound, StoreUnavailable
 from cdc_merge.model import Base, Change, Conflict, Figures, Missing, Place, Position, RecordKey, Stamp, Updates
 from cdc_merge.orders import SourceOrders
 from cdc_merge.ports import NO_DIGESTS, NOTHING_FOLDED, ROOT_SLOT
+from cdc_merge.stores.memory_parked import Kept, Parking, awaited, counts
 from cdc_merge.stores.queue import CLOSED, FILTERS, OPEN, matches
 
 K = TypeVar("K")
@@ -45,6 +46,7 @@ class Disk:
     holders: dict[tuple[str, bytes], frozenset[str]] = field(default_factory=dict)
     judged: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     missing: dict[RecordKey, Mapping[str, int]] = field(default_factory=dict)
+    parked: Kept = ()
     claimed: tuple[object, str] | None = None
     lock: Lock = field(default_factory=Lock)
     writing: Lock = field(default_factory=Lock)
@@ -67,6 +69,9 @@ class MemoryTransaction:
         self._holders: dict[tuple[str, bytes], frozenset[str]] = {}
         self._judged: dict[str, tuple[str, str | None]] = {}
         self._missing: dict[RecordKey, Mapping[str, int] | None] = {}
+        self._parking = parking = Parking(disk.parked)
+        self.park, self.take_parked, self.awaited = parking.park, parking.take_parked, parking.awaited
+        self.forget_parked, self.forget_parked_before = parking.forget_parked, parking.forget_parked_before
 
     def histories(
         self, keys: Iterable[RecordKey], after: Mapping[RecordKey, Stamp] = NOTHING_FOLDED
@@ -204,6 +209,7 @@ class MemoryTransaction:
                 touched.append(record)
         known = self._disk.identities.keys() | self._identities.keys()
         self._identities.update({name: None for name in known if name[0] == source})
+        self._parking.forget_parked_of(source)
         return touched
 
     def publish(self) -> None:
@@ -222,6 +228,7 @@ class MemoryTransaction:
             _lay_over(disk.holders, {named: keys or None for named, keys in self._holders.items()})
             disk.judged.update(self._judged)
             _lay_over(disk.missing, self._missing)
+            disk.parked = self._parking.kept
 
     def _trail(self, record: RecordKey) -> _Trail:
         return self._trails[record] if record in self._trails else self._disk.trails.get(record, {})
@@ -318,6 +325,10 @@ class MemoryStore:
             unfinished = [conflict for conflict in disk.conflicts.values() if conflict.status != CLOSED]
         yield from unfinished
 
+    def awaited(self) -> Mapping[str, Mapping[str, frozenset[tuple[str, ...]]]]:
+        with self._reading() as disk:
+            return awaited(disk.parked)
+
     def due(self) -> Mapping[RecordKey, int]:
         with self._reading() as disk:
             return dict(disk.due)
@@ -351,7 +362,11 @@ class MemoryStore:
             oldest[since] = min(conflict.raised_us, oldest.get(since, conflict.raised_us))
         missing = Counter((key.entity, source) for key, sources in disk.missing.items() for source in sources)
         return Figures(
-            history_changes=history_changes, conflicts_open=count, oldest_open_us=oldest, missing=dict(missing)
+            history_changes=history_changes,
+            conflicts_open=count,
+            oldest_open_us=oldest,
+            missing=dict(missing),
+            parked=counts(disk.parked),
         )
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from cdc_merge.stores.sqlite_bases import Bases, newest_base, root_base
 from cdc_merge.stores.sqlite_file import SQL, Readers, begin, open_for_writing, translated
 from cdc_merge.stores.sqlite_log import HistoryLog, Known, later_than, signed, tails, trails, unsigned
 from cdc_merge.stores.sqlite_pages import trail_page
+from cdc_merge.stores.sqlite_parked import Parking, awaited
 from cdc_merge.stores.sqlite_retention import Retention
 
 _CONFLICTS_PER_PAGE: Final = 500  # of `unfinished_conflicts`: no read stays open while the caller works on them
@@ -58,6 +59,12 @@ class SqliteTransaction:
         self.oldest = retention.oldest
         self.forget_oldest = retention.forget_oldest
         self.forget_record = retention.forget_record
+        self._parking = Parking(cursor)
+        self.park = self._parking.park
+        self.take_parked = self._parking.take_parked
+        self.forget_parked = self._parking.forget_parked
+        self.forget_parked_before = self._parking.forget_parked_before
+        self.awaited = self._parking.awaited
         self.append = self._log.append
         self.append_updates = self._log.append_updates
         self.forget_history = self._log.forget_source
@@ -146,6 +153,7 @@ class SqliteTransaction:
 
     def forget_source(self, source: str) -> list[RecordKey]:
         self._cursor.execute(SQL["forget_identities"], (source,))
+        self._parking.forget_parked_of(source)
         return self.forget_history(source)
 
 
@@ -250,6 +258,10 @@ class SqliteStore:
                 bodies = cursor.execute(SQL["conflicts_at"], (page,)).fetchall()
             yield from (decode_conflict(body) for (body,) in bodies)
 
+    def awaited(self) -> Mapping[str, Mapping[str, frozenset[tuple[str, ...]]]]:
+        with self._readers.reading() as cursor:
+            return awaited(cursor)
+
     def due(self) -> Mapping[RecordKey, int]:
         with self._readers.reading() as cursor:
             return {RecordKey(entity, key): due_us for entity, key, due_us in cursor.execute(SQL["due"])}
@@ -272,6 +284,7 @@ class SqliteStore:
             (history_changes,) = cursor.execute(SQL["history_changes"]).fetchone()
             groups = cursor.execute(SQL["open_conflicts"]).fetchall()
             missing = cursor.execute(SQL["missing_counts"]).fetchall()
+            parked = cursor.execute(SQL["parked_counts"]).fetchall()
         oldest: dict[tuple[str, str], int] = {}
         for entity, _, severity, _, raised_us in groups:
             oldest[entity, severity] = min(raised_us, oldest.get((entity, severity), raised_us))
@@ -280,6 +293,7 @@ class SqliteStore:
             conflicts_open={(entity, kind, severity): count for entity, kind, severity, count, _ in groups},
             oldest_open_us=oldest,
             missing={(entity, source): count for entity, source, count in missing},
+            parked={(source, table): count for source, table, count in parked},
         )
 
     def close(self) -> None:

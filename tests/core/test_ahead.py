@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cdc_merge.bodies import update_of
 from cdc_merge.mapping.ahead import Ahead
-from cdc_merge.mapping.changes import Mapped, Mapper
+from cdc_merge.mapping.changes import Mapper
+from cdc_merge.mapping.mapped import Mapped
 from cdc_merge.model import (
     DELETE,
     INSERT,

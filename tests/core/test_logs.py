@@ -20,6 +20,7 @@ from cdc_merge.model import (
     Parked,
     SnapshotProgress,
     SourceChanged,
+    Unparked,
 )
 from cdc_merge.observers.log_lines import BURST, WINDOW_S, Repeats, configure
 from cdc_merge.observers.logs import LOG, Logs
@@ -54,6 +55,8 @@ FACTS: list[tuple[Fact, str, str]] = [
     (SourceChanged("crm", "streaming", "crm streams."), "source_changed", "info"),
     (SourceChanged("crm", "stopped", "The slot is lost.", "slot_lost", "Take it anew."), "source_changed", "error"),
     (Parked("crm", "public.customer", "unreadable"), "row_parked", "warning"),
+    (Unparked("crm", "public.customer", "named", 2), "row_unparked", "info"),
+    (Unparked("crm", "public.customer", "expired", 2), "row_unparked", "warning"),
     (ClockCut("crm", 3_500_000), "clock_cut", "warning"),
     (SnapshotProgress("crm", "customer", 1, 2), "snapshot_progress", "debug"),
     (LoopDetected("customer", "C001", ("crm", "erp")), "loop_detected", "warning"),

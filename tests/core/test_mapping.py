@@ -8,7 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from cdc_merge.mapping.changes import Mapped, Mapper, Truncated
+from cdc_merge.mapping.changes import Mapper
+from cdc_merge.mapping.mapped import Mapped, Truncated
 from cdc_merge.model import (
     UNCHANGED,
     UNKNOWN,

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from cdc_merge.mapping.changes import Mapped, Mapper
+from cdc_merge.mapping.changes import Mapper
+from cdc_merge.mapping.mapped import Mapped
 from cdc_merge.model import (
     UNCHANGED,
     UNKNOWN,

@@ -26,6 +26,7 @@ from cdc_merge.model import (
     SnapshotProgress,
     SourceChanged,
     SourceStatus,
+    Unparked,
 )
 from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
@@ -94,6 +95,8 @@ COUNTERS = {
     "clock_cut": ("source",),
     "late_changes": (),
     "parked": ("source", "table"),
+    "quarantined": ("source", "table"),
+    "released": ("source", "table", "outcome"),
     "conflict_pairs": ("entity", "pair"),
     "rule_evaluations": ("rule", "outcome"),
     "rule_errors": ("rule",),
@@ -161,6 +164,7 @@ GAUGES = {
     "history_changes": (),
     "records_cached": (),
     "records_missing": ("entity", "source"),
+    "quarantined_events": ("source", "table"),
     "watermark_timestamp_seconds": (),
     "config_last_reload_successful": (),
     "store_waiting": (),
@@ -418,12 +422,25 @@ def test_labels_that_the_plan_does_not_know_become_other() -> None:
     metrics(batch(changes={("x", "y", "z"): 1}, merges={("customer", "secret", "mv", "applied"): 1}))
     metrics(ConflictMoved("raised", replace(OPEN, question=stranger)))
     metrics(Parked("crm", "public.customer_13800138000", "unreadable"))
+    metrics(Unparked("crm", "public.customer_13800138000", "named", 1))
     metrics(ClockCut("nobody", 1))
     assert value(metrics, "changes_total", source="other", entity="other", operation="other") == 1
     assert value(metrics, "merges_total", entity="customer", field="other", merge="mv", outcome="applied") == 1
     assert value(metrics, "conflicts_total", entity="other", field="other", kind="other", severity="other") == 1
     assert value(metrics, "parked_total", source="crm", table="other") == 1
+    assert value(metrics, "released_total", source="crm", table="other", outcome="named") == 1
     assert "13800138000" not in text(metrics)
+
+
+def test_rows_that_are_kept_until_they_are_named_are_counted_apart() -> None:
+    metrics = made()
+    metrics(Parked("crm", "public.customer", "unreadable"))
+    metrics(Parked("crm", "public.customer", "unknown identity", is_kept=True))
+    metrics(Unparked("crm", "public.customer", "expired", 3))
+    assert value(metrics, "parked_total", source="crm", table="public.customer") == 2
+    assert value(metrics, "quarantined_total", source="crm", table="public.customer") == 1
+    assert value(metrics, "released_total", source="crm", table="public.customer", outcome="expired") == 3
+    assert value(metrics, "released_total", source="crm", table="public.customer", outcome="named") == 0
 
 
 def test_a_key_inside_a_map_counts_as_its_map() -> None:

@@ -330,6 +330,48 @@ REPLACE INTO identity (source, table_name, identity, key) VALUES (?, ?, ?, ?)
 -- The row is gone.
 DELETE FROM identity WHERE source = ? AND table_name = ? AND identity = ?
 
+-- name: park
+-- A row that nobody has named.
+INSERT INTO parked (source, label, columns, identity, was, entity, system, timeline, lsn, table_name, ordinal, wall_us, stamp_source, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: rename_parked
+-- The row has another identity from now on.
+UPDATE parked SET identity = ? WHERE source = ? AND label = ? AND identity = ?
+
+-- name: parked_of
+-- Asked one by one, like `record`.
+SELECT label, columns, identity, was, entity, system, timeline, lsn, table_name, ordinal, stamp_source, body
+FROM parked WHERE source = ? AND label = ? AND identity = ? ORDER BY id
+
+-- name: unpark
+-- They were named.
+DELETE FROM parked WHERE source = ? AND label = ? AND identity = ?
+
+-- name: forget_parked
+-- Their table was emptied.
+DELETE FROM parked WHERE source = ? AND entity = ? AND table_name = ?
+
+-- name: forget_parked_of
+-- The source is copied anew.
+DELETE FROM parked WHERE source = ?
+
+-- name: parked_before
+-- What leaves with the next statement.
+SELECT source, table_name, count(*) FROM parked WHERE wall_us < ? GROUP BY source, table_name
+
+-- name: forget_parked_before
+-- They have waited for the whole retention.
+DELETE FROM parked WHERE wall_us < ?
+
+-- name: awaited
+-- Few kinds, however many rows.
+SELECT DISTINCT source, label, columns FROM parked
+
+-- name: parked_counts
+-- Answered from an index alone, when somebody scrapes.
+SELECT source, table_name, count(*) FROM parked GROUP BY source, table_name
+
 -- name: save_due
 -- One time a record: the next.
 REPLACE INTO due (entity, key, due_us) VALUES (?, ?, ?)

@@ -1,0 +1,170 @@
+"""Changes of rows whose business key nobody knows: they wait for a snapshot, an insert or a full old row (semantics §4).
+
+Pure. A change that waits is told as far as it can be, its record's key left empty. Whatever names the row's identity later
+gives it the key; its stamp and place stay its own, so that it is merged as if it had been known all along. Within one
+transaction nothing waits: what it names in the end was named for all its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Final
+
+from cdc_merge.errors import UnreadableValue
+from cdc_merge.mapping.columns import Reading
+from cdc_merge.mapping.keys import KeyReader, key_reader
+from cdc_merge.mapping.lineage import RowName, Touch
+from cdc_merge.mapping.locating import Cells, Located
+from cdc_merge.mapping.telling import Scope, tell_single
+from cdc_merge.mapping.values import reader
+from cdc_merge.model import DELETE, INSERT, SNAPSHOT, TRUNCATE, UPDATE, Change, MaybeValue, Relation, RowChange, Waiting
+
+Columns = tuple[str, ...]
+Awaited = Mapping[str, Collection[Columns]]
+"""The label of a table → the columns by which its waiting rows are named."""
+
+_WHOLE: Final = (INSERT, SNAPSHOT)
+
+
+class Unnamed:
+    """The row changes of one delivery that could not be located, by the row's identity as it is by now.
+
+    `others`: label → identity → key, of names that a row had earlier in the delivery, before it was named.
+    """
+
+    def __init__(self) -> None:
+        self.others: dict[str, dict[str, str]] = {}
+        self._emptied: set[str] = set()
+        self._rows: dict[RowName, list[Touch]] = {}
+
+    def add(self, touch: Touch) -> None:
+        label, (_, _, before, after) = touch.reading.label, touch.at
+        assert before is not None, "a row that cannot be located has an identity"
+        earlier = self._rows.pop((label, before), [])
+        self._rows.setdefault((label, after or before), []).extend([*earlier, touch])
+
+    def named(self, how: Reading, change: RowChange, at: Located) -> Iterator[Touch]:
+        """What waited for the name that this change gives, in order, located."""
+        if not self._rows:
+            return
+        is_whole = change.operation in _WHOLE
+        if not is_whole and not change.old_is_full:
+            return
+        name, key = (at.row_after, at.after) if is_whole else (at.row_before, at.before)
+        if name is None or key is None:
+            return
+        for touch in self._rows.pop((how.label, name), ()):
+            after = None if touch.change.new is None else key
+            if touch.at.row_before is not None and touch.at.row_before != name and how.label not in self._emptied:
+                self.others.setdefault(how.label, {})[touch.at.row_before] = key
+            yield touch._replace(at=touch.at._replace(before=key, after=after))
+
+    def forget(self, label: str) -> None:
+        """The table was emptied: nothing can name its rows any more."""
+        self._emptied.add(label)
+        self._rows = {name: touches for name, touches in self._rows.items() if name[0] != label}
+
+    def tell(self, scope: Scope, refuse: Callable[[Reading, str], None]) -> Iterator[Waiting]:
+        """What nobody named; `refuse` is told of what can never be read."""
+        for touch in (touch for touches in self._rows.values() for touch in touches):
+            try:
+                waiting = _told(touch, scope)
+            except UnreadableValue as error:
+                refuse(touch.reading, str(error))
+                continue
+            if waiting is not None:
+                yield waiting
+
+
+def _told(touch: Touch, scope: Scope) -> Waiting | None:
+    """What a change says whose record is unknown; None when that is nothing. UnreadableValue: it can never be read."""
+    how, change, _, (_, _, was, now) = touch
+    assert was is not None, "a row that cannot be located has an identity"
+    at = Located("", None if change.new is None else "", was, now)
+    told = tell_single(touch._replace(at=at), scope)
+    if told is None and was == now:
+        return None
+    if told is None:  # it only has another name
+        told = _gone(touch._replace(at=at._replace(after=None)), scope)._replace(row=UPDATE, identity=now)
+    columns = tuple(change.relation.columns[index].name for index in sorted(how.identity_columns))
+    return Waiting(how.label, columns, now or was, was, told)
+
+
+def _gone(touch: Touch, scope: Scope) -> Change:
+    told = tell_single(touch, scope)
+    assert told is not None, "the end of a row is always told"
+    return told
+
+
+def namings(
+    changes: Iterable[RowChange], readings: Callable[[Relation], Sequence[Reading]], awaited: Awaited
+) -> Mapping[str, Mapping[str, str]]:
+    """Label → identity → business key, of the rows that these changes show whole: only of tables with rows that wait, by
+    the columns for which they wait. Behind a truncate a name is another row's."""
+    found: dict[str, dict[str, str]] = {}
+    compiled: dict[tuple[int, Columns], KeyReader | None] = {}
+    for how, relation, cells in _whole_rows(changes, readings, awaited):
+        for columns in awaited[how.label]:
+            name = (id(relation), columns)
+            if name not in compiled:
+                compiled[name] = _reader_of(relation, columns)
+            named = _named(compiled[name], how, cells)
+            if named is not None:
+                found.setdefault(how.label, {}).setdefault(*named)
+    return found
+
+
+def _whole_rows(
+    changes: Iterable[RowChange], readings: Callable[[Relation], Sequence[Reading]], awaited: Awaited
+) -> Iterator[tuple[Reading, Relation, Cells]]:
+    """The rows that are shown whole, of tables that have rows that wait."""
+    left = set(awaited)
+    for change in changes:
+        for how in readings(change.relation):
+            if how.label not in left:
+                continue
+            if change.operation == TRUNCATE:
+                left.remove(how.label)
+                continue
+            cells = change.new if change.operation in _WHOLE else change.old if change.old_is_full else None
+            if cells is not None:
+                yield how, change.relation, cells
+
+
+def _reader_of(relation: Relation, columns: Columns) -> KeyReader | None:
+    index_of = {column.name: index for index, column in enumerate(relation.columns)}
+    if any(name not in index_of for name in columns):
+        return None
+    of = [relation.columns[index_of[name]] for name in columns]
+    return key_reader([(index_of[c.name], reader(c.type_oid, c.type_name, c.name)) for c in of])
+
+
+def _named(read: KeyReader | None, how: Reading, cells: Cells) -> tuple[str, str] | None:
+    if read is None:
+        return None
+    try:
+        identity, key = read(cells), how.key(cells)
+    except UnreadableValue:
+        return None
+    return (identity, key) if isinstance(identity, str) and isinstance(key, str) else None
+
+
+def released(waiting: Iterable[Waiting], key: str) -> list[Change]:
+    """What waited for one row, now that its record is known: one change per transaction (semantics §1), in order."""
+    in_order = sorted(waiting, key=lambda each: each.change.stamp)
+    by_transaction = groupby(in_order, key=lambda each: each.change.place[:3])
+    return [_together(list(several))._replace(key=key) for _, several in by_transaction]
+
+
+def _together(waiting: Sequence[Waiting]) -> Change:
+    """What the changes of one row in one transaction come to."""
+    first, last = waiting[0], waiting[-1].change
+    if last.row == DELETE:
+        return last._replace(identity=first.was) if last.identity is not None else last
+    fields: dict[str, tuple[MaybeValue, MaybeValue]] = {}
+    for each in waiting:
+        for field, (was, value) in each.change.fields.items():
+            fields[field] = (fields[field][0] if field in fields else was, value)
+    actors = [each.change.actor for each in reversed(waiting) if each.change.actor is not None]
+    return last._replace(fields=fields, actor=actors[0] if actors else None)
