@@ -6,6 +6,7 @@ The judge is the same stream, taken by an intake that knew every row from the be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import event, given, settings
@@ -29,6 +30,7 @@ from cdc_merge.model import (
     Unparked,
 )
 from cdc_merge.plan import Plan, TableMap
+from cdc_merge.retention import Retention
 from cdc_merge.stores.memory import MemoryStore
 
 TABLE = "public.t"
@@ -314,3 +316,18 @@ def test_what_can_never_be_read_is_not_kept() -> None:
     taker.take(Transaction("crm", "7", 1, 200, T0 + 2_000, None, (), (change,)))
     assert taker.waiting() == 0
     assert [fact.is_kept for fact in taker.facts if isinstance(fact, Parked)] == [False]
+
+
+def test_what_nobody_named_within_the_retention_is_over() -> None:
+    day, taker = Day(), Taker()
+    for row in "12":
+        day.delete(row)
+        day.commit()
+    taker.take(*day.transactions)
+    plan = Plan({}, (MAP,), retention_us=1_000_000)
+    with taker.store.transaction() as tx:
+        assert Retention(plan, {}).sweep_parked(tx, T0 + 1_000_000) == []
+        assert Retention(replace(plan, retention_us=0), {}).sweep_parked(tx, T0 + 10**9) == []
+        gone = Retention(plan, {}).sweep_parked(tx, T0 + 1_001_500)
+    assert gone == [Unparked("crm", TABLE, "expired", 1)]
+    assert taker.waiting() == 1
