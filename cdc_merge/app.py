@@ -214,7 +214,7 @@ class Sidecar:
 
     def _readings(self) -> list[SourceReading]:
         # From disk: a resync that is told to be over has its records on disk, too.
-        positions, orders = self.store.positions(), self.store.orders()
+        positions, orders, parked = self.store.positions(), self.store.orders(), self.store.parked()
         return [
             SourceReading(
                 status=source.status(),
@@ -223,6 +223,7 @@ class Sidecar:
                 orders=orders.get(source.name, NO_ORDERS),
                 snapshot_rows=intake.snapshot_rows,
                 snapshot_expected=intake.snapshot_expected,
+                parked=sum(count for (name, _), count in parked.items() if name == source.name),
             )
             for source, intake in self._sources
         ]

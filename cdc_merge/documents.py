@@ -59,7 +59,8 @@ LONG_INTEGER: Final = 4_000
 class SourceReading(NamedTuple):
     """One source: what its reader knows now, and what is on disk. Times in microseconds since 1970, rows counted.
 
-    `position` is None while nothing of the source is on disk, `watermark_us` None while it has passed nothing.
+    `position` is None while nothing of the source is on disk, `watermark_us` None while it has passed nothing. `parked`:
+    changes that wait because nobody has named their rows.
     """
 
     status: SourceStatus
@@ -68,6 +69,7 @@ class SourceReading(NamedTuple):
     orders: SourceOrders = NO_ORDERS
     snapshot_rows: int = 0
     snapshot_expected: int = 0
+    parked: int = 0
 
 
 # ---------------------------------------------------------------- text
@@ -401,6 +403,7 @@ def source_json(source: SourceReading, now_us: int) -> Fields:
         },
         "resyncs": [_resync_json(resync) for resync in source.orders.resyncs],
         "slot": None if status.slot is None else _slot_json(status),
+        "parked": source.parked,
         "reconnects": status.reconnects,
         "problem": status.problem,
     }

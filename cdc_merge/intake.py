@@ -123,6 +123,14 @@ class Intake:
             self.passed_us = max(clock.wall_us, position.passed_us)
         self.resyncs.is_held = position.is_copying
 
+    @property
+    def awaited_tables(self) -> frozenset[str]:
+        """The tables with rows that wait to be named."""
+        if not self.awaited:
+            return frozenset()
+        tables = self.mapper.tables()
+        return frozenset(name for name in tables if any(label.startswith(name) for label in self.awaited))
+
     def pieces(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> Iterator[Taken]:
         """As `take`; a large transaction in several pieces, which belong into one store transaction. Each record's change
         is in one of them, so that every piece can be merged and forgotten before the next."""

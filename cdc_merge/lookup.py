@@ -159,7 +159,7 @@ class Lookup:
     def sources(self) -> Sequence[SourceReading]:
         if self._live is not None:
             return self._live.readings()
-        positions, orders = self._store.positions(), self._store.orders()
+        positions, orders, parked = self._store.positions(), self._store.orders(), self._store.parked()
         names = sorted({table.source for table in self._plan.tables})
         return [
             SourceReading(
@@ -167,6 +167,7 @@ class Lookup:
                 positions[name][0] if name in positions else None,
                 positions[name][1].wall_us if name in positions else None,
                 orders.get(name, NO_ORDERS),
+                parked=sum(count for (source, _), count in parked.items() if source == name),
             )
             for name in names
         ]

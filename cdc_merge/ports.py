@@ -67,6 +67,10 @@ class ReadsAgain(Protocol):
         request replaces the one before."""
         ...
 
+    def leave_whole(self, tables: frozenset[str]) -> None:
+        """Give the rows of these tables as they came, and map none of them ahead; as of soon."""
+        ...
+
     def accept_loss(self, *, accepts: bool) -> None:
         """Whether a position that cannot be continued is copied anew; as of the next `start`."""
         ...
@@ -253,6 +257,10 @@ class Store(Protocol):
 
     def awaited(self) -> Mapping[str, Mapping[str, frozenset[tuple[str, ...]]]]:
         """As `StoreTransaction.awaited`, of each source that has parked changes."""
+        ...
+
+    def parked(self) -> Mapping[tuple[str, str], int]:
+        """Source and table → how many changes wait for their rows to be named."""
         ...
 
     def due(self) -> Mapping[RecordKey, int]:

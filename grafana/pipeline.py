@@ -145,16 +145,19 @@ MERGING: Final = (
     Panel(
         LINES,
         "Out of order and set aside",
-        "Changes that came after a later stamp, and rows that could not be read, in the range on display.",
+        "Changes that came after a later stamp, and rows that could not be read, in the range on display. kept now: changes of rows that"
+        " nobody has named; a snapshot does.",
         "short",
         (
             Query(f"sum(increase(cdc_merge_late_changes_total{{{JOB}}}[$__range]))", "late"),
             Query(f"sum(increase(cdc_merge_parked_total{{{JOB}}}[$__range]))", "set aside"),
+            Query(f"sum(increase(cdc_merge_quarantined_total{{{JOB}}}[$__range]))", "of these: kept"),
+            Query(f"sum(cdc_merge_quarantined_events{{{JOB}}})", "kept now"),
             Query(f"sum(increase(cdc_merge_clock_cut_total{{{JOB}}}[$__range]))", "clock cut"),
             Query(f"sum(increase(cdc_merge_unknown_messages_total{{{JOB}}}[$__range]))", "unknown message"),
         ),
         12,
-        links=(runbook("CdcMergeRowsParked"),),
+        links=(runbook("CdcMergeRowsParked"), runbook("CdcMergeRowsUnnamed")),
     ),
     Panel(
         LINES,

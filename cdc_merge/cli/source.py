@@ -15,7 +15,7 @@ from cdc_merge.console.answers import sources_document
 from cdc_merge.console.words import ABSENT, cell_of
 from cdc_merge.documents import Document, Fields
 
-HEADINGS = ("SOURCE", "STATE", "MERGED UP TO", "LAG", "LAST COMMIT", "SNAPSHOT", "SLOT", "PROBLEM")
+HEADINGS = ("SOURCE", "STATE", "MERGED UP TO", "LAG", "LAST COMMIT", "SNAPSHOT", "PARKED", "SLOT", "PROBLEM")
 
 
 @click.group("source")
@@ -54,6 +54,7 @@ def _row(source: Fields) -> tuple[str, ...]:
         _lag(source),
         cell_of(source, "last_commit_at"),
         _snapshot(source),
+        cell_of(source, "parked"),
         _slot(source.get("slot")),
         cell_of(source, "problem"),
     )

@@ -22,16 +22,20 @@ MOST_ROWS: Final = 10_000
 
 
 class Ahead:
-    """`mapper`: of the reader's own; the merging side has another one of the same plan."""
+    """`mapper`: of the reader's own; the merging side has another one of the same plan. `left_whole`: tables of which the merging
+    side wants to see the rows, because some of their rows wait to be named."""
 
     def __init__(self, source: str, mapper: Mapper) -> None:
         self._source = source
         self._mapper = mapper
         self._plain: PlainUpdates | None = None  # made in the process that needs it
+        self.left_whole: frozenset[str] = frozenset()
 
     def __call__(self, tx: Transaction) -> Transaction:
         """The transaction as `told`, or as it came."""
         if tx.messages or tx.origin is not None or not 0 < len(tx.changes) <= MOST_ROWS:
+            return tx
+        if self.left_whole and any(change.relation.table in self.left_whole for change in tx.changes):
             return tx
         self._plain = self._plain or PlainUpdates(self._mapper)
         updates = self._plain.told(tx.changes)

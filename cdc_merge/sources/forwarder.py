@@ -16,13 +16,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 from cdc_merge.errors import surprise
 from cdc_merge.model import (
@@ -62,6 +62,7 @@ class ToChild(IntEnum):
     CONFIRM = 2
     TAKEN = 3
     READ_AGAIN = 4
+    LEAVE_WHOLE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Beginning(NamedTuple):
     rests: bool = False
     accepts_loss: bool = False
     wanted: RowsWanted | None = None
+    left_whole: frozenset[str] = frozenset()
 
 
 class Frame(NamedTuple):
@@ -124,8 +126,12 @@ def read_frame(frame: bytes) -> Frame:
     return Frame(kind, told=pickle.loads(body))
 
 
-Ahead: TypeAlias = Callable[[Transaction], Transaction]
-"""What may be done with a transaction before it is sent; it travels to the child."""
+class Ahead(Protocol):
+    """What may be done with a transaction before it is sent; it travels to the child. `left_whole`: as in ports.ReadsAgain."""
+
+    left_whole: frozenset[str]
+
+    def __call__(self, tx: Transaction) -> Transaction: ...
 
 
 def forward(
@@ -186,6 +192,8 @@ class Forwarder:
             self._source.rest(beginning.position)
         else:
             self._source.start(beginning.position, beginning.confirmed_lsn)
+        if self._ahead is not None:
+            self._ahead.left_whole = beginning.left_whole
         if beginning.wanted is not None:
             self._source.read_again(beginning.wanted)
 
@@ -278,6 +286,9 @@ class Forwarder:
                     self._source.confirm(number)
                 elif word is ToChild.READ_AGAIN:
                     self._source.read_again(number)
+                elif word is ToChild.LEAVE_WHOLE:
+                    if self._ahead is not None:
+                        self._ahead.left_whole = number
                 else:
                     self._taken_bytes += number
                     self._something.set()

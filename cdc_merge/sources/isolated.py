@@ -84,6 +84,7 @@ class IsolatedSource:
         self._pause_s = RESTART_AFTER_S / 2  # the last one
         self._rests = self._accepts_loss = False
         self._wanted: RowsWanted | None = None
+        self._left_whole: frozenset[str] = frozenset()
         self._status = SourceStatus(settings.name, "postgres", state="stopped", slot=settings.slot)
         self._earlier = self._status  # what was told before the present child began
 
@@ -105,6 +106,12 @@ class IsolatedSource:
 
     def accept_loss(self, *, accepts: bool) -> None:
         self._accepts_loss = accepts
+
+    def leave_whole(self, tables: frozenset[str]) -> None:
+        self._left_whole = tables
+        child = self._child
+        if child is not None:
+            child.send(ToChild.LEAVE_WHOLE, tables)
 
     def read_again(self, wanted: RowsWanted) -> None:
         self._wanted = wanted
@@ -189,7 +196,9 @@ class IsolatedSource:
         return self._pause_s
 
     def _begin(self, position: Position | None, waiting: deque[_Arrived]) -> None:
-        beginning = Beginning(position, self._confirmed_lsn, self._rests, self._accepts_loss, self._wanted)
+        beginning = Beginning(
+            position, self._confirmed_lsn, self._rests, self._accepts_loss, self._wanted, self._left_whole
+        )
         self._earlier = self._status
         self._child = _Child(self, beginning, waiting)
         self._child.begin()  # it may have something to tell at once
@@ -267,7 +276,7 @@ class _Child:
             self.send(ToChild.TAKEN, size_bytes)
         return taken
 
-    def send(self, word: ToChild, number: int | RowsWanted = 0) -> None:
+    def send(self, word: ToChild, number: int | RowsWanted | frozenset[str] = 0) -> None:
         try:
             with self._sending:
                 self._pipe.send((word, number))

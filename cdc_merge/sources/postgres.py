@@ -130,6 +130,9 @@ class PostgresSource:
             exchange.wanted = wanted
             exchange.call_reader()
 
+    def leave_whole(self, tables: frozenset[str]) -> None:
+        """Rows are always given as they came."""
+
     def accept_loss(self, *, accepts: bool) -> None:
         self._accepts_loss = accepts
 

@@ -329,6 +329,10 @@ class MemoryStore:
         with self._reading() as disk:
             return awaited(disk.parked)
 
+    def parked(self) -> Mapping[tuple[str, str], int]:
+        with self._reading() as disk:
+            return counts(disk.parked)
+
     def due(self) -> Mapping[RecordKey, int]:
         with self._reading() as disk:
             return dict(disk.due)
@@ -366,7 +370,7 @@ class MemoryStore:
             conflicts_open=count,
             oldest_open_us=oldest,
             missing=dict(missing),
-            parked=counts(disk.parked),
+            parked=self.parked(),
         )
 
     def close(self) -> None:

@@ -262,6 +262,10 @@ class SqliteStore:
         with self._readers.reading() as cursor:
             return awaited(cursor)
 
+    def parked(self) -> Mapping[tuple[str, str], int]:
+        with self._readers.reading() as cursor:
+            return {(source, table): count for source, table, count in cursor.execute(SQL["parked_counts"])}
+
     def due(self) -> Mapping[RecordKey, int]:
         with self._readers.reading() as cursor:
             return {RecordKey(entity, key): due_us for entity, key, due_us in cursor.execute(SQL["due"])}
@@ -284,7 +288,6 @@ class SqliteStore:
             (history_changes,) = cursor.execute(SQL["history_changes"]).fetchone()
             groups = cursor.execute(SQL["open_conflicts"]).fetchall()
             missing = cursor.execute(SQL["missing_counts"]).fetchall()
-            parked = cursor.execute(SQL["parked_counts"]).fetchall()
         oldest: dict[tuple[str, str], int] = {}
         for entity, _, severity, _, raised_us in groups:
             oldest[entity, severity] = min(raised_us, oldest.get((entity, severity), raised_us))
@@ -293,7 +296,7 @@ class SqliteStore:
             conflicts_open={(entity, kind, severity): count for entity, kind, severity, count, _ in groups},
             oldest_open_us=oldest,
             missing={(entity, source): count for entity, source, count in missing},
-            parked={(source, table): count for source, table, count in parked},
+            parked=self.parked(),
         )
 
     def close(self) -> None:

@@ -283,7 +283,7 @@ def test_a_large_transaction_comes_as_a_file_that_its_reader_may_die_behind(dsn:
 
 
 SURPRISED = """
-import operator, sys, time
+import functools, operator, sys, time
 from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
 
@@ -297,7 +297,7 @@ if __name__ == "__main__":
             times.append(time.monotonic())
             told.append(f"{fact.state} {fact.failure} {fact.sentence} {fact.hint}")
 
-    source = IsolatedSource(asked, lambda: None, tell, ahead=operator.methodcaller("kim_at_example"))
+    source = IsolatedSource(asked, lambda: None, tell, ahead=functools.partial(operator.methodcaller("kim_at_example")))
     source.start(None)
     while len(told) < 3:
         source.take(100)

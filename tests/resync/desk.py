@@ -18,7 +18,7 @@ from tests.nursery import Forked, Nursery
 from tests.postgres.reading import run, wait_for
 
 TOKEN = "t0ken"
-LIMIT_S = 40.0
+LIMIT_S = 90.0
 TABLE = "CREATE TABLE customer (no text PRIMARY KEY, name text, phone text, points int, note text)"
 PUBLICATION = "CREATE PUBLICATION cdc_merge FOR TABLE customer"
 FIELDS = {"name": "lww", "phone": "mv", "points": "counter"}

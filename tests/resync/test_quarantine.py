@@ -68,6 +68,7 @@ def test_a_delete_of_a_row_never_seen_is_kept_over_kills_and_merged_when_the_row
     it.start()
     it.until_level()
     assert kept(it) == 1
+    assert (it.source("crm")["parked"], it.source("erp")["parked"]) == (1, 0)
     run(it.dsns["crm"], "INSERT INTO customer (id, no, name, phone, points) VALUES (1, 'C1', 'n', '3', 10)")
     it.until_level()
     assert kept(it) == 0
@@ -98,3 +99,27 @@ def test_nothing_waits_for_rows_of_an_emptied_table(begun: Desk) -> None:
     it.until_level()
     assert kept(it) == 0
     assert figure(it, "released_total", source="crm", outcome="emptied") == 1
+
+
+def test_a_whole_old_row_names_what_was_changed_before_the_table_showed_them(begun: Desk) -> None:
+    """As the runbook says: REPLICA IDENTITY FULL, and the next change of the row is enough."""
+    it = begun
+    run(it.dsns["crm"], "UPDATE customer SET phone = '7' WHERE id = 2")
+    it.until_level()
+    run(it.dsns["crm"], "ALTER TABLE customer REPLICA IDENTITY FULL")
+    run(it.dsns["crm"], "UPDATE customer SET points = 11 WHERE id = 1")
+    it.until_level()
+    assert kept(it) == 1
+    run(it.dsns["crm"], "UPDATE customer SET points = 12 WHERE id = 2")
+    it.until_level()
+    assert kept(it) == 0
+    earlier, naming = history(it, LONG)
+    assert earlier["stamp"] < naming["stamp"]
+    assert it.held(LONG, "crm") == {"name": "n", "phone": "7", "points": 12}
+    it.kill()
+    run(it.dsns["crm"], "ALTER TABLE customer REPLICA IDENTITY DEFAULT", "UPDATE customer SET points = 13 WHERE id = 2")
+    run(it.dsns["crm"], "ALTER TABLE customer REPLICA IDENTITY FULL", "UPDATE customer SET points = 14 WHERE id = 2")
+    it.start()
+    it.until_level()
+    assert it.held(LONG, "crm")["points"] == 14
+    assert kept(it) == 0
