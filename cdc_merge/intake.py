@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import chain
 from typing import Final, NamedTuple
 
 from cdc_merge.capture import DUPLICATES, KEY_CHANGES, SPILLED, Tally
@@ -19,7 +18,7 @@ from cdc_merge.mapping.columns import Shape
 from cdc_merge.mapping.heartbeats import Beat, Pulse, beats_in
 from cdc_merge.mapping.large import LARGE_ROWS, Sorted
 from cdc_merge.mapping.mapped import Mapped, Truncated
-from cdc_merge.mapping.waiting import Awaited, namings, released
+from cdc_merge.mapping.waiting import Awaited, Late, namings, released
 from cdc_merge.model import (
     DELETE,
     TRUNCATE,
@@ -207,7 +206,7 @@ class Intake:
         with closing(self._scratch()) as scratch:
             touches = Sorted(scratch, len(delivery.changes))
             mapped = Mapped((), self.clock, {})
-            late: dict[RecordKey, list[Change]] = {}
+            late = Late(delivery)
             for changes in in_pieces(delivery.changes, PIECE_ROWS):
                 known = self._known(changes, tx)
                 is_first = mapped.clock == self.clock
@@ -215,8 +214,7 @@ class Intake:
                 touches.flush()
                 self._save_identities(mapped, tx)
                 named = self._settle_waiting(changes, mapped, tx)
-                for change in named.changes:
-                    late.setdefault(RecordKey(change.entity, change.key), []).append(change)
+                late.take(named.changes, mapped.truncated)
                 taken = Taken((), mapped.truncated, mapped.parked, shapes=mapped.shapes, is_piece=True)
                 yield taken._replace(
                     unparked=named.unparked, cut_us=mapped.cut_us if is_first else 0, committed_us=delivery.commit_us
@@ -224,13 +222,9 @@ class Intake:
             for lineages in touches.buckets():
                 told = self.mapper.tell(delivery, lineages, mapped.clock)
                 self._count_moves(told)
-                of_these = (
-                    [late.pop(RecordKey(change.entity, change.key), ()) for change in told.changes] if late else []
-                )
-                changes_told = (*chain.from_iterable(of_these), *told.changes)
-                yield Taken(changes_told, (), told.parked, carried=told.carried, is_piece=True)
-            if late:  # a row that was there in between only has named them
-                yield Taken(tuple(chain.from_iterable(late.values())), is_piece=True)
+                yield Taken(late.with_those_of(told.changes), (), told.parked, carried=told.carried, is_piece=True)
+            if left := late.left():
+                yield Taken(left, is_piece=True)
             self.tally.add(SPILLED, by=scratch.size_bytes)
         self._passed(delivery, mapped, now_us)
 

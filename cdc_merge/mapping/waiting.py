@@ -16,11 +16,25 @@ from cdc_merge.mapping.columns import Reading
 from cdc_merge.mapping.keys import KeyReader, key_reader
 from cdc_merge.mapping.lineage import RowName, Touch
 from cdc_merge.mapping.locating import Cells, Located
+from cdc_merge.mapping.mapped import Truncated
 from cdc_merge.mapping.telling import Scope, tell_single
 from cdc_merge.mapping.values import reader
-from cdc_merge.model import DELETE, INSERT, SNAPSHOT, TRUNCATE, UPDATE, Change, MaybeValue, Relation, RowChange, Waiting
+from cdc_merge.model import (
+    DELETE,
+    INSERT,
+    SNAPSHOT,
+    TRUNCATE,
+    UPDATE,
+    Change,
+    MaybeValue,
+    Relation,
+    RowChange,
+    Transaction,
+    Waiting,
+)
 
 Columns = tuple[str, ...]
+Fields = Mapping[str, tuple[MaybeValue, MaybeValue]]
 Awaited = Mapping[str, Collection[Columns]]
 """The label of a table → the columns by which its waiting rows are named."""
 
@@ -157,14 +171,62 @@ def released(waiting: Iterable[Waiting], key: str) -> list[Change]:
     return [_together(list(several))._replace(key=key) for _, several in by_transaction]
 
 
+class Late:
+    """What a large transaction named, until its records are told: changes of earlier transactions, and of pieces of this one."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._here = (transaction.system, transaction.timeline, transaction.end_lsn)
+        self._changes: dict[tuple[str, str], list[Change]] = {}
+
+    def take(self, changes: Iterable[Change], emptied: Iterable[Truncated]) -> None:
+        """What a piece has named. What this transaction did to rows of a table that it emptied afterwards has no effect."""
+        for change in changes:
+            self._changes.setdefault((change.entity, change.key), []).append(change)
+        void = {(each.entity, each.table) for each in emptied}
+        for record, several in self._changes.items() if void else ():
+            self._changes[record] = [
+                each for each in several if each.place[:3] != self._here or (each.entity, each.place.table) not in void
+            ]
+
+    def with_those_of(self, told: Sequence[Change]) -> tuple[Change, ...]:
+        """The changes of some records, with what was named of these."""
+        if not self._changes:
+            return tuple(told)
+        found: list[Change] = []
+        for change in told:
+            earlier = self._changes.pop((change.entity, change.key), [])
+            found += earlier
+            if earlier and earlier[-1].place[:3] == self._here == change.place[:3]:
+                found[-1] = joined(earlier[-1], change)
+            else:
+                found.append(change)
+        return tuple(found)
+
+    def left(self) -> tuple[Change, ...]:
+        """What was named by rows that were there only in between."""
+        return tuple(change for several in self._changes.values() for change in several)
+
+
+def joined(late: Change, told: Change) -> Change:
+    """What a transaction tells a record, of which one part was named only by the other, which came later."""
+    if told.row == DELETE:
+        return told
+    if late.row == DELETE:
+        return told._replace(row=UPDATE) if told.row == INSERT else told
+    return told._replace(fields={**late.fields, **_onto(late.fields, told.fields)}, actor=told.actor or late.actor)
+
+
+def _onto(earlier: Fields, later: Fields) -> Fields:
+    return {field: (earlier[field][0] if field in earlier else was, value) for field, (was, value) in later.items()}
+
+
 def _together(waiting: Sequence[Waiting]) -> Change:
     """What the changes of one row in one transaction come to."""
     first, last = waiting[0], waiting[-1].change
     if last.row == DELETE:
         return last._replace(identity=first.was) if last.identity is not None else last
-    fields: dict[str, tuple[MaybeValue, MaybeValue]] = {}
+    fields: Fields = {}
     for each in waiting:
-        for field, (was, value) in each.change.fields.items():
-            fields[field] = (fields[field][0] if field in fields else was, value)
+        fields = {**fields, **_onto(fields, each.change.fields)}
     actors = [each.change.actor for each in reversed(waiting) if each.change.actor is not None]
     return last._replace(fields=fields, actor=actors[0] if actors else None)
