@@ -18,7 +18,7 @@ from cdc_merge.mapping.columns import Shape
 from cdc_merge.mapping.heartbeats import Beat, Pulse, beats_in
 from cdc_merge.mapping.large import LARGE_ROWS, Sorted
 from cdc_merge.mapping.mapped import Mapped, Truncated
-from cdc_merge.mapping.waiting import Awaited, Late, namings, released
+from cdc_merge.mapping.waiting import Awaited, Late, Named, Settled, namings, released
 from cdc_merge.model import (
     DELETE,
     TRUNCATE,
@@ -79,7 +79,7 @@ class Taken(NamedTuple):
     unparked: tuple[Unparked, ...] = ()
 
 
-_NOTHING: Final = Taken()
+_NOTHING: Final = Settled()
 
 # Rows of a large transaction that are mapped in one go.
 PIECE_ROWS = 8_000
@@ -214,7 +214,7 @@ class Intake:
                 touches.flush()
                 self._save_identities(mapped, tx)
                 named = self._settle_waiting(changes, mapped, tx)
-                late.take(named.changes, mapped.truncated)
+                late.take(named.named, mapped.truncated)
                 taken = Taken((), mapped.truncated, mapped.parked, shapes=mapped.shapes, is_piece=True)
                 yield taken._replace(
                     unparked=named.unparked, cut_us=mapped.cut_us if is_first else 0, committed_us=delivery.commit_us
@@ -248,12 +248,12 @@ class Intake:
         for table, moved in mapped.identities.items():
             tx.save_identities(self.source, table, moved)
 
-    def _settle_waiting(self, changes: Sequence[RowChange], mapped: Mapped, tx: StoreTransaction) -> Taken:
+    def _settle_waiting(self, changes: Sequence[RowChange], mapped: Mapped, tx: StoreTransaction) -> Settled:
         """What has waited for a name that these changes give (semantics §4), and what waits no longer; what begins to wait is kept."""
         if not self.awaited and not mapped.waiting:
             return _NOTHING
         found = namings(changes, self.mapper.readings, self.awaited) if self.awaited else {}
-        named: list[Change] = []
+        named: list[Named] = []
         counts: Counter[str] = Counter()
         for label in self.awaited:
             keys = {**mapped.named.get(label, {}), **found.get(label, {})}
@@ -267,7 +267,7 @@ class Intake:
         tx.park(self.source, mapped.waiting)
         if unparked or mapped.waiting:
             self.awaited = tx.awaited(self.source)
-        return Taken(tuple(named), unparked=tuple(unparked))
+        return Settled(tuple(named), tuple(unparked))
 
     def _passed(self, delivery: Transaction, mapped: Mapped, now_us: int) -> None:
         """The transaction is taken: clock and position are behind it."""

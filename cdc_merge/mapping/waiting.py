@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.columns import Reading
@@ -30,6 +30,7 @@ from cdc_merge.model import (
     Relation,
     RowChange,
     Transaction,
+    Unparked,
     Waiting,
 )
 
@@ -164,11 +165,29 @@ def _named(read: KeyReader | None, how: Reading, cells: Cells) -> tuple[str, str
     return (identity, key) if isinstance(identity, str) and isinstance(key, str) else None
 
 
-def released(waiting: Iterable[Waiting], key: str) -> list[Change]:
+class Named(NamedTuple):
+    """A change that waits no longer, and the identity that its row had before its transaction."""
+
+    change: Change
+    was: str
+
+
+class Settled(NamedTuple):
+    """What a delivery did to what waits."""
+
+    named: tuple[Named, ...] = ()
+    unparked: tuple[Unparked, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return tuple(each.change for each in self.named)
+
+
+def released(waiting: Iterable[Waiting], key: str) -> list[Named]:
     """What waited for one row, now that its record is known: one change per transaction (semantics §1), in order."""
     in_order = sorted(waiting, key=lambda each: each.change.stamp)
-    by_transaction = groupby(in_order, key=lambda each: each.change.place[:3])
-    return [_together(list(several))._replace(key=key) for _, several in by_transaction]
+    by_transaction = [list(several) for _, several in groupby(in_order, key=lambda each: each.change.place[:3])]
+    return [Named(_together(several)._replace(key=key), several[0].was) for several in by_transaction]
 
 
 class Late:
@@ -176,41 +195,44 @@ class Late:
 
     def __init__(self, transaction: Transaction) -> None:
         self._here = (transaction.system, transaction.timeline, transaction.end_lsn)
-        self._changes: dict[tuple[str, str], list[Change]] = {}
+        self._named: dict[tuple[str, str], list[Named]] = {}
 
-    def take(self, changes: Iterable[Change], emptied: Iterable[Truncated]) -> None:
+    def take(self, named: Iterable[Named], emptied: Iterable[Truncated]) -> None:
         """What a piece has named. What this transaction did to rows of a table that it emptied afterwards has no effect."""
-        for change in changes:
-            self._changes.setdefault((change.entity, change.key), []).append(change)
+        for each in named:
+            self._named.setdefault((each.change.entity, each.change.key), []).append(each)
         void = {(each.entity, each.table) for each in emptied}
-        for record, several in self._changes.items() if void else ():
-            self._changes[record] = [
-                each for each in several if each.place[:3] != self._here or (each.entity, each.place.table) not in void
+        for record, several in self._named.items() if void else ():
+            self._named[record] = [
+                each
+                for each in several
+                if each.change.place[:3] != self._here or (each.change.entity, each.change.place.table) not in void
             ]
 
     def with_those_of(self, told: Sequence[Change]) -> tuple[Change, ...]:
         """The changes of some records, with what was named of these."""
-        if not self._changes:
+        if not self._named:
             return tuple(told)
         found: list[Change] = []
         for change in told:
-            earlier = self._changes.pop((change.entity, change.key), [])
-            found += earlier
-            if earlier and earlier[-1].place[:3] == self._here == change.place[:3]:
-                found[-1] = joined(earlier[-1], change)
+            earlier = self._named.pop((change.entity, change.key), [])
+            found += [each.change for each in earlier]
+            if earlier and earlier[-1].change.place[:3] == self._here == change.place[:3]:
+                found[-1] = _joined(earlier[-1], change)
             else:
                 found.append(change)
         return tuple(found)
 
     def left(self) -> tuple[Change, ...]:
         """What was named by rows that were there only in between."""
-        return tuple(change for several in self._changes.values() for change in several)
+        return tuple(each.change for several in self._named.values() for each in several)
 
 
-def joined(late: Change, told: Change) -> Change:
+def _joined(named: Named, told: Change) -> Change:
     """What a transaction tells a record, of which one part was named only by the other, which came later."""
+    late = named.change
     if told.row == DELETE:
-        return told
+        return told._replace(identity=named.was) if told.identity is not None else told
     if late.row == DELETE:
         return told._replace(row=UPDATE) if told.row == INSERT else told
     return told._replace(fields={**late.fields, **_onto(late.fields, told.fields)}, actor=told.actor or late.actor)

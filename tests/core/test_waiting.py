@@ -316,6 +316,20 @@ def test_a_row_named_before_its_table_was_emptied_was_there() -> None:
     assert (taker.waiting(), taker.released()) == (0, {"named": 1})
 
 
+@pytest.mark.parametrize("piece", [0, 1, 2, 3])
+def test_a_row_that_changed_its_name_in_the_transaction_that_ended_it_is_told_by_its_first(piece: int) -> None:
+    day, taker, knowing = Day(), Taker(), Taker([("1", "K1")])
+    day.rename("1", "a")
+    (row,) = set(day.rows) - {"2", "3"}
+    day.show(row, "b")
+    day.delete(row)
+    day.commit()
+    with large(piece) if piece else nullcontext():
+        told = taker.take(*day.transactions)
+    assert told == knowing.take(*day.transactions)
+    assert [(change.row, change.identity) for change in told] == [("delete", "1")]
+
+
 def test_what_can_never_be_read_is_not_kept() -> None:
     numbers = TableMap("crm", "customer", TABLE, ("no",), {"points": "phone"})
     of_numbers = BY_ID._replace(columns=(*BY_ID.columns[:2], Column("phone", 23, "", is_identity=False)))
