@@ -128,7 +128,7 @@ class Intake:
         if not self.awaited:
             return frozenset()
         tables = self.mapper.tables()
-        return frozenset(name for name in tables if any(label.startswith(name) for label in self.awaited))
+        return frozenset(n for n in tables if any(label == n or label.startswith(f"{n}#") for label in self.awaited))
 
     def pieces(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> Iterator[Taken]:
         """As `take`; a large transaction in several pieces, which belong into one store transaction. Each record's change

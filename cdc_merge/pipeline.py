@@ -241,7 +241,10 @@ class Pipeline:
         if now_us - self._swept_us < SWEEP_EVERY_US:
             return []
         self._swept_us = now_us
-        facts += self._retention.sweep_parked(tx, now_us)
+        expired = self._retention.sweep_parked(tx, now_us)
+        facts += expired
+        for _, intake in self._sources if expired else ():
+            intake.awaited = tx.awaited(intake.source)
         return self._retention.sweep(tx, self.watermark_us, now_us)
 
     # ------------------------------------------------------------ conflicts

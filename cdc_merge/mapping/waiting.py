@@ -56,8 +56,9 @@ class Unnamed:
     def add(self, touch: Touch) -> None:
         label, (_, _, before, after) = touch.reading.label, touch.at
         assert before is not None, "a row that cannot be located has an identity"
-        earlier = self._rows.pop((label, before), [])
-        self._rows.setdefault((label, after or before), []).extend([*earlier, touch])
+        if after is not None and after != before:
+            self._rows.setdefault((label, after), []).extend(self._rows.pop((label, before), []))
+        self._rows.setdefault((label, after or before), []).append(touch)
 
     def named(self, how: Reading, change: RowChange, at: Located) -> Iterator[Touch]:
         """What waited for the name that this change gives, in order, located."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +29,7 @@ from cdc_merge.model import (
 )
 from cdc_merge.orders import NO_ORDERS, Resync, SourceOrders
 from cdc_merge.ports import Store, StoreTransaction
-from tests.contracts.store_subjects import SUBJECTS, Opening
+from tests.contracts.store_subjects import Opening
 
 A = RecordKey("customer", "A")
 B = RecordKey("customer", "B")
@@ -50,27 +48,6 @@ def conflict(conflict_id: str, record: RecordKey = A, **differences: Any) -> Con
     asked = {name: value for name, value in differences.items() if name in Question.__dataclass_fields__}
     lived = {name: value for name, value in differences.items() if name not in asked}
     return replace(Conflict(conflict_id, replace(question, **asked), "open", 1, 1000), **lived)
-
-
-@pytest.fixture(params=SUBJECTS)
-def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opening]:
-    """Opens the same store each time it is called; what is still open is closed at the end."""
-    again = SUBJECTS[request.param](tmp_path)
-    with ExitStack() as opened:
-
-        def open_it() -> Store:
-            store = again()
-            opened.callback(store.close)
-            return store
-
-        yield open_it
-
-
-@pytest.fixture
-def store(opening: Opening) -> Store:
-    store = opening()
-    store.claim("the test")
-    return store
 
 
 def append(store: Store, *changes: Change) -> None:

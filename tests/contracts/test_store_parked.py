@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-
 import pytest
 
 from cdc_merge.model import DELETE, UPDATE, Change, Copy, Place, RecordKey, Stamp, Waiting
 from cdc_merge.ports import Store
-from tests.contracts.store_subjects import SUBJECTS, Opening
+from tests.contracts.store_subjects import Opening
 
 TABLE = "public.customer"
 BY_ID = ("id",)
-
-
-@pytest.fixture(params=SUBJECTS)
-def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opening]:
-    again = SUBJECTS[request.param](tmp_path)
-    with ExitStack() as opened:
-
-        def open_it() -> Store:
-            store = again()
-            opened.callback(store.close)
-            return store
-
-        yield open_it
-
-
-@pytest.fixture
-def store(opening: Opening) -> Store:
-    store = opening()
-    store.claim("the test")
-    return store
 
 
 def waiting(identity: str, at: int, *, was: str | None = None, table: str = TABLE) -> Waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,20 @@ def test_a_row_named_late_ends_as_one_that_was_always_known(
     named = sum(fact.count for fact in ignorant.facts if isinstance(fact, Unparked))
     event(f"{min(named, 5)} were kept")
     ignorant.store.close()
+
+
+def test_what_was_never_named_leaves_with_the_retention_and_is_looked_for_no_longer() -> None:
+    office, disk = Office("conflict"), Disk()
+    office.plan = replace(office.plan, retention_us=100 * SECOND)
+    worker = office.worker(MemoryStore(disk))
+    worker.merge(dict.fromkeys(SHEETS, 1_000))
+    forget_names(worker.store, disk)  # type: ignore[arg-type]
+    act(office, "crm", "K1", "delete", 0)
+    worker.merge(dict.fromkeys(SHEETS, 1_000))
+    (intake,) = [intake for source, intake in worker.pipeline._sources if source.name == "crm"]
+    assert (worker.store.parked(), intake.awaited_tables) == ({("crm", TABLE): 1}, frozenset({TABLE}))
+    office.now_us += 200 * SECOND
+    act(office, "erp", "K1", "update", 1)
+    worker.merge(dict.fromkeys(SHEETS, 1_000))
+    assert (worker.store.parked(), intake.awaited_tables) == ({}, frozenset())
+    assert [fact.outcome for fact in worker.facts if isinstance(fact, Unparked)] == ["expired"]
