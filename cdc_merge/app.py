@@ -29,7 +29,6 @@ from cdc_merge.documents import SourceReading
 from cdc_merge.errors import CdcMergeError, ConfigError, NotFound
 from cdc_merge.intake import Intake
 from cdc_merge.lookup import Live, Lookup
-from cdc_merge.mapping.ahead import Ahead
 from cdc_merge.mapping.changes import Mapper
 from cdc_merge.merging import Merging
 from cdc_merge.model import Figures, Position, SourceStatus
@@ -39,7 +38,6 @@ from cdc_merge.observers.mirrors import Mirrors
 from cdc_merge.observers.prometheus import Metrics
 from cdc_merge.orders import NO_ORDERS, PHASES
 from cdc_merge.pipeline import Pipeline, World
-from cdc_merge.plan import TableMap
 from cdc_merge.ports import Observer, Source, Store
 from cdc_merge.reloading import Reloading
 from cdc_merge.sources.forwarder import ReaderSettings
@@ -250,13 +248,11 @@ class Sidecar:
             wanted = (*columns.get(table.table, ()), *table.key, *table.fields.values())
             actor = (table.actor_column,) if table.actor_column else ()
             columns[table.table] = tuple(dict.fromkeys((*wanted, *actor)))
-        source = self._reader(settings, columns, tables)
+        source = self._reader(settings, columns)
         mapper = Mapper(settings.name, tables, plan, whole_rows=settings.snapshot == "never")
         return source, Intake(settings.name, mapper, settings.slot, lambda: Spool(self._directory))
 
-    def _reader(
-        self, settings: PostgresSourceSettings, columns: Mapping[str, tuple[str, ...]], tables: Sequence[TableMap]
-    ) -> Source:
+    def _reader(self, settings: PostgresSourceSettings, columns: Mapping[str, tuple[str, ...]]) -> Source:
         dsn, wake, observe = settings.dsn.reveal(), self._wake.set, self._observe
         reader = ReaderSettings(
             settings.name,
@@ -273,8 +269,7 @@ class Sidecar:
             failover=settings.failover,
         )
         if self._isolated:
-            ahead = Mapper(settings.name, tables, self._settings.plan, whole_rows=settings.snapshot == "never")
-            return IsolatedSource(reader, wake, observe, ahead=Ahead(settings.name, ahead))
+            return IsolatedSource(reader, wake, observe)
         return PostgresSource(**asdict(reader), wake=wake, observe=observe, now_us=now_us)
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from operator import itemgetter
 from time import perf_counter
 from typing import Protocol
 
 from cdc_merge import absence
-from cdc_merge.bodies import update_of
 from cdc_merge.decision.asking import Answers, all_questions
 from cdc_merge.decision.drift import WHOLE_TABLE, Announced, drifted
 from cdc_merge.decision.loops import Loops
@@ -45,8 +43,6 @@ from cdc_merge.model import (
     SnapshotRows,
     Stamp,
     Transaction,
-    UpdateRow,
-    Updates,
 )
 from cdc_merge.ports import StoreTransaction
 from cdc_merge.records import Entry, Records
@@ -96,7 +92,6 @@ class Batch:
         self._pipeline = pipeline
         self._now_us = now_us
         self._pending: list[Change] = []
-        self._unread: list[Updates] = []
         self._shapes: dict[tuple[str, str, str], Announced] = {}
         self._origins: set[RecordKey] = set()
         self._moment = pipeline.moment(now_us)
@@ -135,7 +130,7 @@ class Batch:
 
     def _count(self, source: str, transaction: Transaction) -> None:
         self.commits.setdefault(source, []).append(transaction.commit_us)
-        self.rows.setdefault(source, []).append(transaction.size)
+        self.rows.setdefault(source, []).append(len(transaction.changes))
         if not self._pipeline.is_latest(source, transaction.commit_us):
             self.behind[(source, "own" if transaction.origin is None else "origin")] += 1
 
@@ -152,7 +147,7 @@ class Batch:
                 )
         if taken.cut_us:
             self.facts.append(ClockCut(intake.source, taken.cut_us))
-        changes = self._told(intake, taken)
+        changes = taken.changes
         if taken.carried:
             self.fold(tx)
             changes = tuple(self._carried(intake.source, change, taken.carried, tx) for change in changes)
@@ -166,24 +161,6 @@ class Batch:
         self._pending.extend(changes)
         self.facts.extend(loop for change in changes if (loop := self._pipeline.loops.note(change)) is not None)
         self.changes.update([(intake.source, change.entity, change.row) for change in changes])
-
-    def _told(self, intake: Intake, taken: Taken) -> Sequence[Change]:
-        """The changes, and the updates that must be read now; of the others it is enough to know that they are there."""
-        if taken.updates is None:
-            return taken.changes
-        updates, loops, rows = taken.updates, self._pipeline.loops, taken.updates.rows
-        if intake.resyncs.unnamed_entities:
-            return [update_of(updates, row) for row in rows]
-        turns: list[UpdateRow] = []
-        if any(loops.watches(entity) for entity in set(map(_entity, rows))):
-            turns = [row for row in rows if loops.is_turn(row[0], row[1], updates.source, updates.wall_us)]
-        if turns:
-            turned = {row[:2] for row in turns}
-            updates = updates._replace(rows=[row for row in rows if row[:2] not in turned])
-        self._unread.append(updates)
-        for entity, count in Counter(map(_entity, updates.rows)).items():
-            self.changes[(updates.source, entity, UPDATE)] += count
-        return [update_of(updates, row) for row in turns]
 
     def _empty(self, source: str, truncated: Truncated, committed_us: int, tx: StoreTransaction) -> None:
         """The records go to the log a page at a time; what that means is asked when the transaction is over."""
@@ -259,15 +236,14 @@ class Batch:
         """Steps 3 and 4 for what was taken so far."""
         started = perf_counter()
         pending, self._pending = self._pending, []
-        unread, self._unread = self._unread, []
         records = self._pipeline.records
-        if pending or unread:
+        if pending:
             # A row that comes here anew says no longer where it was before; the question stands there.
             coming = [RecordKey(change.entity, change.key) for change in pending if change.row in (INSERT, SNAPSHOT)]
             records.load(coming, tx)
             left = [RecordKey(key.entity, old) for key in coming for old in came_from(records.get(key).record)]
             self._origins.update(left)
-            records.apply(pending, tx, unread)
+            records.apply(pending, tx)
         records.refold(tx)
         self.seconds["merge"] = self.seconds.get("merge", 0.0) + perf_counter() - started
 
@@ -399,9 +375,6 @@ class Batch:
         if identity in known or identity not in answers.answered:
             return False
         return self._pipeline.answer_is_told(question)
-
-
-_entity = itemgetter(0)
 
 
 def _is_odd(row: Row) -> bool:

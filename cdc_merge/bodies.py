@@ -5,7 +5,6 @@ Rules
 - The first element of every body is the number of its format: a newer format adds a reader and keeps the old.
 - What msgpack has no type for is an extension type (`_EXTENDED`, `_READERS`). Strict packing sends whatever is not exactly of a
   msgpack type through `extended`, which is why fields are flattened: a tuple per field would go there.
-- Who reads a source can write most of a body (`tail_of`) before anybody knows the stamp, and `whole` puts that before it.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ from cdc_merge.model import (
     Place,
     Stamp,
     Unknown,
-    UpdateRow,
-    Updates,
 )
 
 FORMAT: Final = 1
@@ -166,68 +163,3 @@ def decode_change(body: bytes, record: tuple[str, str], source: str, place: Plac
         )
     except (ValueError, TypeError, IndexError) as error:
         raise damaged(body) from error
-
-
-# ---------------------------------------------------------------- updates, in two steps
-
-_HEAD: Final = bytes((0x90 | 11, FORMAT, 0xCF))  # eleven elements, the format, and a wall time of 64 bit
-_UPDATED: Final = bytes((_ROW_NUMBER[UPDATE],))
-# Nobody, no copy, committed at its stamp, no identity, not moved.
-_END: Final = bytes((0xC0, 0xC0, 0x00, 0xC0, 0xC0, 0xC0))
-_MIDDLES: Final[tuple[bytes, ...]] = tuple([msgpack.packb(counter) + _UPDATED for counter in range(10_000)])
-
-
-NULL: Final = b"\xc0"
-_NUMBERS: Final[tuple[bytes, ...]] = tuple(
-    [msgpack.packb(msgpack.ExtType(_DECIMAL, bytes(size)))[:-size] for size in range(1, 256)]
-)
-
-
-def packed_number(digits: bytes) -> bytes:
-    """A decimal, by its text, as it rests in a body."""
-    size = len(digits)
-    head = _NUMBERS[size - 1] if size <= len(_NUMBERS) else msgpack.packb(msgpack.ExtType(_DECIMAL, digits))[:-size]
-    return head + digits
-
-
-def array_head(count: int) -> bytes:
-    """What an array of so many elements begins with. What an update says is one: of each field its name, before, after."""
-    return b"\x90" if count == 0 else msgpack.packb([None] * count)[:-count]
-
-
-def head_of(updates: Updates) -> bytes:
-    """What the bodies of these updates begin with."""
-    return _HEAD + updates.wall_us.to_bytes(8, "big")
-
-
-def body_of(head: bytes, counter: int, fields: bytes) -> bytes:
-    """The body of a plain update: to every reader what `encode_change` makes of it."""
-    middle = _MIDDLES[counter] if counter < len(_MIDDLES) else msgpack.packb(counter) + _UPDATED
-    return b"".join((head, middle, fields, _END))
-
-
-def update_of(updates: Updates, row: UpdateRow) -> Change:
-    """One of the updates, read. StoreUnavailable when it is damaged."""
-    source, system, timeline, lsn, wall_us, first, _ = updates
-    entity, key, table, tick, ordinal, _, fields = row
-    try:
-        each = iter(msgpack.unpackb(fields, use_list=False, ext_hook=_read_extended))
-    except (ValueError, TypeError) as error:
-        raise damaged(fields) from error
-    return _new_tuple(
-        Change,
-        (
-            entity,
-            key,
-            _new_tuple(Stamp, (wall_us, first + tick, source)),
-            _new_tuple(Place, (system, timeline, lsn, table, ordinal)),
-            UPDATE,
-            {name: (before, after) for name, before, after in zip(each, each, each, strict=True)},
-            None,
-            None,
-            wall_us,
-            None,
-            None,
-            None,
-        ),
-    )

@@ -42,7 +42,6 @@ from cdc_merge.model import (
     Stamp,
     Transaction,
     Unparked,
-    Updates,
 )
 from cdc_merge.orders import FAILED, Resync
 from cdc_merge.ports import Scratch, StoreTransaction
@@ -61,8 +60,8 @@ class Absent(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What one delivery says: changes, tables emptied, rows set aside, records whose history was taken back; `updates` are changes
-    that nobody has read yet. `unparked`: what had been set aside and is so no longer; what was named is among the changes."""
+    """What one delivery says: changes, tables emptied, rows set aside, records whose history was taken back. `unparked`:
+    what had been set aside and is so no longer; what was named is among the changes."""
 
     changes: tuple[Change, ...] = ()
     truncated: tuple[Truncated, ...] = ()
@@ -75,7 +74,6 @@ class Taken(NamedTuple):
     is_piece: bool = False
     beats: tuple[tuple[Beat, int], ...] = ()  # with how many before it were lost
     absent: Absent | None = None
-    updates: Updates | None = None
     unparked: tuple[Unparked, ...] = ()
 
 
@@ -122,14 +120,6 @@ class Intake:
             self.passed_us = max(clock.wall_us, position.passed_us)
         self.resyncs.is_held = position.is_copying
 
-    @property
-    def awaited_tables(self) -> frozenset[str]:
-        """The tables with rows that wait to be named."""
-        if not self.awaited:
-            return frozenset()
-        tables = self.mapper.tables()
-        return frozenset(n for n in tables if any(label == n or label.startswith(f"{n}#") for label in self.awaited))
-
     def pieces(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> Iterator[Taken]:
         """As `take`; a large transaction in several pieces, which belong into one store transaction. Each record's change
         is in one of them, so that every piece can be merged and forgotten before the next."""
@@ -165,9 +155,8 @@ class Intake:
         if self._is_repeated(delivery):
             self.tally.add(DUPLICATES)
             return Taken()
-        mapped = self._told(delivery, now_us) if delivery.ticks else self._shown(delivery, tx, now_us)
-        if not delivery.ticks:
-            self._count_moves(mapped)
+        mapped = self._told(delivery, tx, now_us)
+        self._count_moves(mapped)
         self._save_identities(mapped, tx)
         named = self._settle_waiting(delivery.changes, mapped, tx)
         self._passed(delivery, mapped, now_us)
@@ -179,15 +168,11 @@ class Intake:
             committed_us=delivery.commit_us,
             carried=mapped.carried,
             shapes=mapped.shapes,
-            updates=mapped.updates,
             beats=tuple((beat, self._pulse.lost_before(beat)) for beat in beats_in(delivery.messages, self.slot)),
             unparked=named.unparked,
         )
 
-    def _told(self, delivery: Transaction, now_us: int) -> Mapped:
-        return self.mapper.told(delivery, self.clock, now_us)
-
-    def _shown(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Mapped:
+    def _told(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Mapped:
         """The transaction mapped. Where it names writes that the source holds from now on, its clock is not earlier than they are."""
         known = self._known(delivery.changes, tx)
         mapped = self.mapper.transaction(delivery, self.clock, now_us, known)

@@ -149,26 +149,12 @@ class Message(NamedTuple):
     transactional: bool
 
 
-ToldRow: TypeAlias = tuple[
-    str, str, str, int, int, str, "Mapping[str, tuple[MaybeValue, MaybeValue]]", "str | None", "str | None"
-]
-"""A change mapped where it was read: entity, table, key, tick, ordinal, row, fields, actor, identity. What the whole transaction
-shares, and the clock, are not in it."""
-
-
-UpdateRow: TypeAlias = tuple[str, str, str, int, int, tuple[str, ...], bytes]
-"""A plain update mapped where it was read: entity, key, table, tick, ordinal, the names of the fields that it changed, and these as
-they rest in the history (bodies.py)."""
-
-
 class Transaction(NamedTuple):
     """One committed source transaction, complete and in commit order.
 
     `end_lsn` is the commit's end: confirming it means that this transaction never comes again.
     `origin` is the replication origin's name when the transaction was applied under one. `changes` may be read as often
-    as needed; those of a large transaction are not in memory. `ticks` is not 0 when its rows were mapped where they were read: so
-    many steps of the source's clock they take, `told` is what they tell, or `updates` where they tell nothing but plain updates of
-    whole rows, and `changes` is empty.
+    as needed; those of a large transaction are not in memory.
     """
 
     source: str
@@ -179,14 +165,6 @@ class Transaction(NamedTuple):
     origin: str | None
     messages: tuple[Message, ...]
     changes: Sequence[RowChange]
-    told: tuple[ToldRow, ...] = ()
-    ticks: int = 0
-    updates: tuple[UpdateRow, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """Row changes, as far as they are known here."""
-        return self.ticks or len(self.changes)
 
 
 class Idle(NamedTuple):
@@ -403,19 +381,6 @@ class Waiting(NamedTuple):
     identity: str
     was: str
     change: Change
-
-
-class Updates(NamedTuple):
-    """Changes of one transaction that are plain updates, each of another record, as they rest in the history: nobody needs to read
-    them before somebody asks. Committed at `wall_us`, which is their stamps' time; a row's stamp has the counter `first` + its tick."""
-
-    source: str
-    system: str
-    timeline: int
-    lsn: int
-    wall_us: int
-    first: int
-    rows: Sequence[UpdateRow] = ()
 
 
 class Base(NamedTuple):

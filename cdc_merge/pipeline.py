@@ -130,7 +130,7 @@ class Pipeline:
                 self._settling[conflict.id] = conflict
 
     def _records(self, plan: Plan) -> Records:
-        records = Records(plan, calm=[name for name, book in self.rulebooks.items() if book.is_calm])
+        records = Records(plan)
         armed(records.entities(), self.rulebooks)
         return records
 

@@ -23,7 +23,6 @@ from cdc_merge.model import (
     RecordKey,
     SourceStatus,
     Stamp,
-    Updates,
     Waiting,
 )
 from cdc_merge.orders import RowsWanted, SourceOrders
@@ -67,10 +66,6 @@ class ReadsAgain(Protocol):
         request replaces the one before."""
         ...
 
-    def leave_whole(self, tables: frozenset[str]) -> None:
-        """Give the rows of these tables as they came, and map none of them ahead; as of soon."""
-        ...
-
     def accept_loss(self, *, accepts: bool) -> None:
         """Whether a position that cannot be continued is copied anew; as of the next `start`."""
         ...
@@ -106,10 +101,6 @@ class StoreTransaction(Protocol):
     def append(self, changes: Iterable[Change]) -> set[RecordKey]:
         """Add changes to the log. A change whose (record, place) is there already is dropped; the smaller stamp stays.
         The records to which that happened."""
-        ...
-
-    def append_updates(self, updates: Iterable[Updates]) -> set[RecordKey]:
-        """As `append`, of changes that nobody has read yet (bodies.py says how they rest)."""
         ...
 
     def stamps_of(self, key: RecordKey, places: Iterable[Place]) -> Sequence[Stamp]:

@@ -10,19 +10,17 @@ times the number of changes it is late by, and no watermark is needed for it to 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
-from cdc_merge.bodies import update_of
 from cdc_merge.decision.queue import Asked, asked
-from cdc_merge.merge.alone import NOBODY, asks_nothing, writer_of
 from cdc_merge.merge.base import saved
 from cdc_merge.merge.fold import advance
 from cdc_merge.merge.record import Outcomes, Record
 from cdc_merge.merge.resume import folded, policy_of
 from cdc_merge.merge.units import Units
-from cdc_merge.model import DELETE, UPDATE, Base, Change, Conflict, RecordKey, Stamp, UpdateRow, Updates
+from cdc_merge.model import DELETE, UPDATE, Base, Change, Conflict, RecordKey, Stamp
 from cdc_merge.plan import Plan
 from cdc_merge.ports import StoreTransaction
 
@@ -34,8 +32,6 @@ CAPACITY = 20_000
 RENEW_AFTER = 128
 # One that had to be read gets a base when more than so many changes were folded to have it.
 RENEW_WHEN_READ = 16
-# So many updates of a record wait unread at most, some 300 bytes each.
-UNREAD = 8
 # Each slot holds every fourth base of the slot below, so eight of them reach back 2 million changes.
 RUNG = 4
 LADDER = 8
@@ -49,53 +45,16 @@ _new_tuple = tuple.__new__
 
 class Entry:
     """A record's state and its unfinished conflicts. `late`: the earliest change that came out of order since it was
-    folded. `number`: of its newest base; `since`: how many changes were folded after that. `writer`: the source whose updates need not
-    be read (alone.py), None when that is not known; the last of them was committed at `last_us`."""
+    folded. `number`: of its newest base; `since`: how many changes were folded after that."""
 
-    __slots__ = ("_record", "_unread", "known", "last_us", "late", "number", "since", "writer")
+    __slots__ = ("known", "late", "number", "record", "since")
 
     def __init__(self, record: Record, known: dict[Asked, Conflict], number: int, since: int) -> None:
-        self._record = record
-        self._unread: list[tuple[Updates, UpdateRow]] = []
+        self.record = record
         self.known = known
         self.number = number
         self.since = since
         self.late: Stamp | None = None
-        self.writer: str | None = None
-        self.last_us = 0
-
-    @property
-    def record(self) -> Record:
-        """The record with all that was told of it."""
-        if self._unread:
-            self.read()
-        return self._record
-
-    @record.setter
-    def record(self, record: Record) -> None:
-        self._record = record
-        self._unread.clear()
-        self.writer = None
-
-    @property
-    def unread(self) -> int:
-        """How many updates wait to be read."""
-        return len(self._unread)
-
-    def read(self) -> None:
-        """Fold what nobody has read."""
-        unread, self._unread = self._unread, []
-        for updates, row in unread:
-            advance(self._record, update_of(updates, row))
-
-    def put_off(self, updates: Updates, row: UpdateRow) -> None:
-        """Of an update by the writer it is enough to know that it is in the log, until somebody asks."""
-        unread = self._unread
-        unread.append((updates, row))
-        self.last_us = updates.wall_us
-        self.since += 1
-        if len(unread) >= UNREAD:
-            self.read()
 
 
 def _traced(entry: Entry) -> bool:
@@ -104,17 +63,14 @@ def _traced(entry: Entry) -> bool:
 
 
 class Records:
-    def __init__(self, plan: Plan, capacity: int = CAPACITY, calm: Iterable[str] = ()) -> None:
+    def __init__(self, plan: Plan, capacity: int = CAPACITY) -> None:
         self._units = {name: Units(entity) for name, entity in plan.entities.items()}
-        self._calm = frozenset(calm)
-        self._waits: dict[str, bool] = {}
         self._max_ahead_us = plan.max_ahead_us
         self._policy = policy_of(plan)
         self.capacity = capacity
         self._entries: OrderedDict[RecordKey, Entry] = OrderedDict()
         self.touched: dict[RecordKey, Entry] = {}
         self._outcomes: defaultdict[str, Outcomes] = defaultdict(list)
-        self._put_off: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self.late = 0
         self.loads: Counter[str] = Counter()  # by where the state was, until somebody takes the counts
         self.unknown: list[tuple[str, str]] = []
@@ -127,7 +83,6 @@ class Records:
         """A batch begins: nothing is touched, nothing counted."""
         self.touched = {}
         self._outcomes = defaultdict(list)
-        self._put_off.clear()
         self.late = 0
         self.unknown, self.beyond = [], []
 
@@ -179,21 +134,14 @@ class Records:
     def cached(self, key: RecordKey) -> Entry | None:
         return self._entries.get(key)
 
-    def apply(self, changes: Sequence[Change], tx: StoreTransaction, unread: Sequence[Updates] = ()) -> None:
-        """Append changes to the log and fold them in, each record in stamp order; of those that nobody has read, only what may ask
-        something."""
+    def apply(self, changes: Sequence[Change], tx: StoreTransaction) -> None:
+        """Append changes to the log and fold them in, each record in stamp order."""
         self.load([_new_tuple(RecordKey, change[:2]) for change in changes], tx)
-        if unread:
-            self.load([_new_tuple(RecordKey, row[:2]) for each in unread for row in each.rows], tx)
-        repeated = tx.append(changes) if changes else set()
-        if unread:
-            repeated |= tx.append_updates(unread)
-            changes = [*changes, *self._read(unread, {change[:2] for change in changes} | repeated)]
+        repeated = tx.append(changes)
         entries, touched, outcomes = self._entries, self.touched, self._outcomes
         for change in sorted(changes, key=_stamp):
             key = _new_tuple(RecordKey, change[:2])
             entry = touched[key] = entries[key]
-            entry.writer = None
             if entry.record.last is None and change.row in (UPDATE, DELETE) and change.copy is None:
                 self.unknown.append((change.stamp.source, change.entity))
             if key in repeated:
@@ -204,35 +152,6 @@ class Records:
                 entry.late = min(entry.late or change.stamp, change.stamp)
                 self._count_late(change)
 
-    def _read(self, unread: Sequence[Updates], others: Container[tuple[str, str]]) -> list[Change]:
-        """Read what may ask something, put the rest off. `others`: records of which something else is told, too."""
-        entries, touched, put_off = self._entries, self.touched, self._put_off
-        apart = _by_several(unread)
-        read: list[Change] = []
-        for updates in unread:
-            source, wall_us = updates.source, updates.wall_us
-            shared = updates._replace(rows=())
-            for row in updates.rows:
-                name = row[:2]
-                entry = entries[name]  # type: ignore[index] # a plain tuple equals and hashes as one
-                if entry.writer is None:
-                    self._judge(name[0], entry)
-                if entry.writer != source or entry.last_us >= wall_us or entry.known or name in others or name in apart:
-                    read.append(update_of(updates, row))
-                    continue
-                entry.put_off(shared, row)
-                put_off[name[0], row[5]] += 1
-                if entry.since >= RENEW_AFTER:
-                    touched[_new_tuple(RecordKey, name)] = entry
-        return read
-
-    def _judge(self, entity: str, entry: Entry) -> None:
-        """Whose updates of the record may wait."""
-        if entity not in self._waits:
-            self._waits[entity] = entity in self._calm and asks_nothing(self._units[entity])
-        entry.writer = writer_of(entry.record) if self._waits[entity] else NOBODY
-        entry.last_us = entry.record.last.wall_us if entry.record.last else 0
-
     def touch(self, keys: Sequence[RecordKey], tx: StoreTransaction) -> None:
         """These records are looked at again in this batch, although nothing was written to them."""
         self.load(keys, tx)
@@ -242,13 +161,7 @@ class Records:
     @property
     def merges(self) -> dict[tuple[str, str, str, str], int]:
         """How often (entity, field, merge, outcome) happened in this batch."""
-        found = Counter(
-            {(entity, *what): n for entity, told in self._outcomes.items() for what, n in Counter(told).items()}
-        )
-        for (entity, names), count in self._put_off.items():
-            units = self._units[entity].by_name
-            found.update({(entity, *units[name].applied): count for name in names if name in units})
-        return found
+        return {(entity, *what): n for entity, told in self._outcomes.items() for what, n in Counter(told).items()}
 
     def _count_late(self, change: Change) -> None:
         self.late += 1
@@ -310,14 +223,6 @@ class Records:
 
     def entities(self) -> Mapping[str, Units]:
         return self._units
-
-
-def _by_several(unread: Sequence[Updates]) -> Container[tuple[str, str]]:
-    """The records that updates of several sources are told of."""
-    if len({updates.source for updates in unread}) == 1:
-        return ()
-    tellers = {(updates.source, row[:2]) for updates in unread for row in updates.rows}
-    return {name for name, count in Counter([name for _, name in tellers]).items() if count > 1}
 
 
 def _rungs(number: int) -> int:

@@ -45,7 +45,6 @@ class Steering:
         self._told: deque[_Told] = deque()
         self._asked: dict[str, RowsWanted | None] = {}
         self._accepting: dict[str, bool] = {}
-        self._looked_for: dict[str, frozenset[str]] = {}
 
     # ---------------------------------------------------------------- any thread
 
@@ -100,7 +99,6 @@ class Steering:
         for source, intake in self._sources.values():
             self._ask(source, intake)
             self._settle_loss(source, intake)
-            self._look_for_names(source, intake)
 
     def _settle_loss(self, source: Source, intake: Intake) -> None:
         """A position that was said to be lost is accepted as lost once."""
@@ -109,13 +107,6 @@ class Steering:
         accepts = intake.resyncs.orders.accepts_loss
         if self._accepting.get(source.name, False) != accepts and isinstance(source, ReadsAgain):
             self._accept(source, accepts=accepts)
-
-    def _look_for_names(self, source: Source, intake: Intake) -> None:
-        """Whole rows of tables with rows that nobody has named may name these."""
-        tables = intake.awaited_tables
-        if tables != self._looked_for.get(source.name, frozenset()) and isinstance(source, ReadsAgain):
-            self._looked_for[source.name] = tables
-            source.leave_whole(tables)
 
     def _accept(self, source: Source, *, accepts: bool) -> None:
         assert isinstance(source, ReadsAgain), "a source that knows no positions of a server"

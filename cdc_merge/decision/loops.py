@@ -45,10 +45,6 @@ class Loops:
         self._watched = watched(plan)
         self._courses: dict[tuple[str, str], _Course] = {}
 
-    def watches(self, entity: str) -> bool:
-        """Whether turns of this entity say anything."""
-        return entity in self._watched
-
     def note(self, change: Change) -> LoopDetected | None:
         """The loop that this change makes certain; it is told again after as many turns."""
         if change.row != UPDATE or change.entity not in self._watched:
@@ -66,19 +62,6 @@ class Loops:
             return None
         course.turns = 0
         return LoopDetected(change.entity, change.key, (before, stamp.source))
-
-    def is_turn(self, entity: str, key: str, source: str, wall_us: int) -> bool:
-        """Whether an update is a turn, so that `note` must see what it says; else it is noted."""
-        if not self.watches(entity):
-            return False
-        course = self._courses.get((entity, key))
-        if course is None or not 0 <= wall_us - course.wall_us <= TURN_WITHIN_US:
-            self._begin((entity, key), _Course(source, wall_us))
-            return False
-        if course.source != source:
-            return True
-        course.wall_us = wall_us
-        return False
 
     def _begin(self, key: tuple[str, str], course: _Course) -> None:
         self._courses[key] = course

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from cdc_merge.bodies import update_of
 from cdc_merge.clock import cut, tick
 from cdc_merge.errors import UnreadableValue
 from cdc_merge.mapping.actors import Marks, column_actor, copy_of, marks
@@ -25,7 +24,6 @@ from cdc_merge.model import (
     TRUNCATE,
     Change,
     Parked,
-    Place,
     RecordKey,
     Relation,
     RowChange,
@@ -33,7 +31,6 @@ from cdc_merge.model import (
     SnapshotRows,
     Stamp,
     Transaction,
-    Updates,
 )
 from cdc_merge.plan import Plan, TableMap
 
@@ -59,7 +56,7 @@ class Mapper:
             if table.source == source:
                 self._tables.setdefault(table.table, []).append(table)
         self._plan = plan
-        self.whole_rows = whole_rows
+        self._whole_rows = whole_rows
         self._compiled: dict[int, tuple[Relation, tuple[Reading, ...]]] = {}
         self._readings: dict[Relation, tuple[Reading, ...]] = {}
         self._unreported: list[Parked] = []
@@ -86,7 +83,7 @@ class Mapper:
         for change in changes:
             if change.relation is not relation:
                 relation = change.relation
-                looked_up = [how for how in self._read(relation) if how.looked_up]
+                looked_up = [how for how in self.readings(relation) if how.looked_up]
             for how in looked_up:
                 try:
                     identity = wanted_identity(how, change)
@@ -95,61 +92,6 @@ class Mapper:
                 if identity is not None:
                     wanted.setdefault(how.label, set()).add(identity)
         return wanted
-
-    def readings(self, relation: Relation) -> tuple[Reading, ...]:
-        """How a relation is read, for each entity that it feeds."""
-        return self._read(relation)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether the next delivery says more than changes: a table announced for the first time or anew, a column missing."""
-        return bool(self._shapes or self._unreported)
-
-    def looks_up(self, changes: Sequence[RowChange]) -> bool:
-        """Whether any of these rows can only be placed with what the store remembers."""
-        relation: Relation | None = None
-        for change in changes:
-            if change.relation is not relation:
-                relation = change.relation
-                if any(how.looked_up for how in self._read(relation)):
-                    return True
-        return False
-
-    def told(self, tx: Transaction, clock: Stamp, now_us: int) -> Mapped:
-        """As `transaction`, of one that was mapped where it was read."""
-        source, system, timeline, lsn, committed_us, *_ = tx
-        commit_us = cut(committed_us, now_us, self._plan.max_ahead_us)
-        wall_us, first = (commit_us, 0) if commit_us > clock.wall_us else (clock.wall_us, clock.counter + 1)
-        after = Stamp(wall_us, first + tx.ticks - 1, source)
-        if tx.updates:
-            updates = Updates(source, system, timeline, lsn, wall_us, first, tx.updates)
-            if wall_us == committed_us:
-                return Mapped((), after, {}, cut_us=committed_us - commit_us, updates=updates)
-            read = [update_of(updates, row)._replace(committed_us=committed_us) for row in tx.updates]
-            return Mapped(tuple(read), after, {}, cut_us=committed_us - commit_us)
-        changes = tuple(
-            [
-                _new_tuple(
-                    Change,
-                    (
-                        entity,
-                        key,
-                        _new_tuple(Stamp, (wall_us, first + tick_of, source)),
-                        _new_tuple(Place, (system, timeline, lsn, table, ordinal)),
-                        row,
-                        fields,
-                        actor,
-                        None,
-                        committed_us,
-                        identity,
-                        None,
-                        None,
-                    ),
-                )
-                for entity, table, key, tick_of, ordinal, row, fields, actor, identity in tx.told
-            ]
-        )
-        return Mapped(changes, after, {}, cut_us=committed_us - commit_us)
 
     def transaction(self, tx: Transaction, clock: Stamp, now_us: int, known: Mapping[tuple[str, str], str]) -> Mapped:
         """Map one transaction. `clock` is the last stamp given out; `known`: (table, identity) → business key."""
@@ -174,7 +116,7 @@ class Mapper:
         for change in changes:
             if change.relation is not relation:
                 relation = change.relation
-                readings = self._read(relation)
+                readings = self.readings(relation)
             if not readings:
                 continue
             clock = tick(clock, commit_us)
@@ -190,14 +132,14 @@ class Mapper:
 
     def _scope(self, tx: Transaction) -> Scope:
         said = marks(tx.messages)
-        return Scope(tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, said, self.whole_rows)
+        return Scope(tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, said, self._whole_rows)
 
     def snapshot(self, rows: SnapshotRows, began: SnapshotBegan, clock: Stamp) -> Mapped:
         """Map a piece of a first copy: what the source held at its consistent point. Stamps count on from there."""
-        scope = Scope(began.system, began.timeline, began.lsn, began.at_us, None, Marks(), self.whole_rows)
+        scope = Scope(began.system, began.timeline, began.lsn, began.at_us, None, Marks(), self._whole_rows)
         taken = _Taken(self._source, scope, {}, Lineages())
         for change in rows.changes:
-            readings = self._read(change.relation)
+            readings = self.readings(change.relation)
             if not readings:
                 continue
             clock = tick(clock, began.at_us)
@@ -205,7 +147,8 @@ class Mapper:
                 taken.take_snapshot(how, change, clock)
         return taken.mapped(clock, self._reported())._replace(shapes=self._seen_shapes())
 
-    def _read(self, relation: Relation) -> tuple[Reading, ...]:
+    def readings(self, relation: Relation) -> tuple[Reading, ...]:
+        """How a relation is read, for each entity that it feeds."""
         # By identity first: hashing a relation with all its columns costs more than mapping a row.
         compiled = self._compiled.get(id(relation))
         if compiled is not None and compiled[0] is relation:

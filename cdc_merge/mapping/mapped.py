@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cdc_merge.mapping.columns import Shape
-from cdc_merge.model import Change, Copy, Parked, Place, RecordKey, Stamp, Updates, Waiting
+from cdc_merge.model import Change, Copy, Parked, Place, RecordKey, Stamp, Waiting
 
 
 class Truncated(NamedTuple):
@@ -30,10 +30,9 @@ class Mapped(NamedTuple):
     `parked` are rows that could not be read or located, without values. `cut_us`: by how much the commit time lay too
     far ahead. `carried`: a record whose row came from another key and whose change leaves fields out (unchanged
     TOASTed or unsent columns): they are what this source held before the transaction under the key named here.
-    `shapes`: the tables whose columns are announced for the first time, or differently from before. `updates`: changes
-    that nobody has read yet, beside `changes`. `waiting`: changes of rows whose keys nobody knows yet (semantics §4);
-    they are among `parked` too. `named`: label → identity → key, of rows that have another identity by now and were
-    named under that.
+    `shapes`: the tables whose columns are announced for the first time, or differently from before. `waiting`: changes
+    of rows whose keys nobody knows yet (semantics §4); they are among `parked` too. `named`: label → identity → key, of
+    rows that have another identity by now and were named under that.
     """
 
     changes: tuple[Change, ...]
@@ -44,6 +43,5 @@ class Mapped(NamedTuple):
     cut_us: int = 0
     carried: Mapping[RecordKey, str] = {}
     shapes: tuple[Shape, ...] = ()
-    updates: Updates | None = None
     waiting: tuple[Waiting, ...] = ()
     named: Mapping[str, Mapping[str, str]] = {}

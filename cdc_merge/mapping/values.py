@@ -105,8 +105,6 @@ TYPES: Final = {
     "bytea": _Type("bytes", _read_bytes),
 }
 
-_PLAIN: Final = {kind: kind.value_type for kind in (_TEXT, _INTEGER, TYPES["numeric"])}
-
 # What a parser raises at text that is not its type's; ArithmeticError is Decimal's, RecursionError comes of deep JSON.
 _UNREADABLE: Final = (ValueError, KeyError, IndexError, ArithmeticError, RecursionError)
 
@@ -115,12 +113,6 @@ def value_type(type_oid: int, type_name: str) -> str:
     """text, integer, decimal, boolean, float, date, timestamp, json, array or bytes: what a column's values become."""
     name, is_array = named(type_oid, type_name)
     return "array" if is_array else TYPES.get(name, _TEXT).value_type
-
-
-def plain_type(type_oid: int, type_name: str) -> str:
-    """As `value_type`, where that says all about how a cell is read: `text`, `integer`, `decimal`; "" otherwise."""
-    name, is_array = named(type_oid, type_name)
-    return "" if is_array else _PLAIN.get(TYPES.get(name, _TEXT), "")
 
 
 @lru_cache(maxsize=4096)  # every column of a large schema; a type costs about a kilobyte

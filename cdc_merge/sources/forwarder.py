@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from cdc_merge.errors import surprise
 from cdc_merge.model import (
@@ -62,7 +62,6 @@ class ToChild(IntEnum):
     CONFIRM = 2
     TAKEN = 3
     READ_AGAIN = 4
-    LEAVE_WHOLE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,6 @@ class Beginning(NamedTuple):
     rests: bool = False
     accepts_loss: bool = False
     wanted: RowsWanted | None = None
-    left_whole: frozenset[str] = frozenset()
 
 
 class Frame(NamedTuple):
@@ -126,21 +124,11 @@ def read_frame(frame: bytes) -> Frame:
     return Frame(kind, told=pickle.loads(body))
 
 
-class Ahead(Protocol):
-    """What may be done with a transaction before it is sent; it travels to the child. `left_whole`: as in ports.ReadsAgain."""
-
-    left_whole: frozenset[str]
-
-    def __call__(self, tx: Transaction) -> Transaction: ...
-
-
-def forward(
-    pipe: Connection, settings: ReaderSettings, beginning: Beginning, window_bytes: int, ahead: Ahead | None
-) -> None:
+def forward(pipe: Connection, settings: ReaderSettings, beginning: Beginning, window_bytes: int) -> None:
     """The process's main."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        Forwarder(pipe, settings, beginning, window_bytes, ahead).run()
+        Forwarder(pipe, settings, beginning, window_bytes).run()
     except Exception as error:  # noqa: BLE001 - the edge of the process: the parent is told what and where, without values
         with suppress(OSError):
             pipe.send_bytes(b"%c%b" % (FromChild.SURPRISE, pickle.dumps(surprise(error))))
@@ -164,16 +152,8 @@ def behind(delivery: SnapshotBegan | Transaction | Idle, reached: Position | Non
 class Forwarder:
     """`run` sends; a second thread listens to the parent."""
 
-    def __init__(
-        self,
-        pipe: Connection,
-        settings: ReaderSettings,
-        beginning: Beginning,
-        window_bytes: int,
-        ahead: Ahead | None = None,
-    ) -> None:
+    def __init__(self, pipe: Connection, settings: ReaderSettings, beginning: Beginning, window_bytes: int) -> None:
         self._pipe = pipe
-        self._ahead = ahead
         self._window_bytes = window_bytes
         self._sent_bytes = self._taken_bytes = 0  # each is written by one thread
         self._something = threading.Event()
@@ -192,8 +172,6 @@ class Forwarder:
             self._source.rest(beginning.position)
         else:
             self._source.start(beginning.position, beginning.confirmed_lsn)
-        if self._ahead is not None:
-            self._ahead.left_whole = beginning.left_whole
         if beginning.wanted is not None:
             self._source.read_again(beginning.wanted)
 
@@ -241,8 +219,6 @@ class Forwarder:
             if isinstance(delivery, Transaction) and isinstance(delivery.changes, SpooledRows):
                 self._send_large(delivery, delivery.changes)
                 continue
-            if self._ahead is not None and isinstance(delivery, Transaction):
-                delivery = self._ahead(delivery)
             for body, is_last in self._packer.pack(delivery):
                 self._sent_bytes += len(body)
                 if is_last:
@@ -286,9 +262,6 @@ class Forwarder:
                     self._source.confirm(number)
                 elif word is ToChild.READ_AGAIN:
                     self._source.read_again(number)
-                elif word is ToChild.LEAVE_WHOLE:
-                    if self._ahead is not None:
-                        self._ahead.left_whole = number
                 else:
                     self._taken_bytes += number
                     self._something.set()

@@ -39,7 +39,6 @@ from cdc_merge.orders import RowsWanted
 from cdc_merge.ports import Observer
 from cdc_merge.sources.failures import INTERNAL, PROCESS
 from cdc_merge.sources.forwarder import (
-    Ahead,
     Beginning,
     Frame,
     FromChild,
@@ -57,24 +56,18 @@ STOP_LIMIT_S: Final = 20.0  # the reader's own limit, and the end of the process
 RESTART_AFTER_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0  # between readers that meet a surprise again and again; one that lived longer begins anew
 # What a reader's process imports, once for all of them: a process that did it is forked for each (no thread, no secret).
-IMPORTED: Final = ["cdc_merge.sources.forwarder", "cdc_merge.mapping.ahead"]
+IMPORTED: Final = "cdc_merge.sources.forwarder"
 
 
 class IsolatedSource:
-    """A `ports.Source` whose reader is another process. `ahead` is done there with every transaction."""
+    """A `ports.Source` whose reader is another process."""
 
     def __init__(
-        self,
-        settings: ReaderSettings,
-        wake: Callable[[], None],
-        observe: Observer,
-        window_bytes: int = WINDOW_BYTES,
-        ahead: Ahead | None = None,
+        self, settings: ReaderSettings, wake: Callable[[], None], observe: Observer, window_bytes: int = WINDOW_BYTES
     ) -> None:
         self.name = settings.name
         self.settings = settings
         self.window_bytes = window_bytes
-        self.ahead = ahead
         self._wake = wake
         self._observe = observe
         self._child: _Child | None = None
@@ -84,7 +77,6 @@ class IsolatedSource:
         self._pause_s = RESTART_AFTER_S / 2  # the last one
         self._rests = self._accepts_loss = False
         self._wanted: RowsWanted | None = None
-        self._left_whole: frozenset[str] = frozenset()
         self._status = SourceStatus(settings.name, "postgres", state="stopped", slot=settings.slot)
         self._earlier = self._status  # what was told before the present child began
 
@@ -106,12 +98,6 @@ class IsolatedSource:
 
     def accept_loss(self, *, accepts: bool) -> None:
         self._accepts_loss = accepts
-
-    def leave_whole(self, tables: frozenset[str]) -> None:
-        self._left_whole = tables
-        child = self._child
-        if child is not None:
-            child.send(ToChild.LEAVE_WHOLE, tables)
 
     def read_again(self, wanted: RowsWanted) -> None:
         self._wanted = wanted
@@ -196,9 +182,7 @@ class IsolatedSource:
         return self._pause_s
 
     def _begin(self, position: Position | None, waiting: deque[_Arrived]) -> None:
-        beginning = Beginning(
-            position, self._confirmed_lsn, self._rests, self._accepts_loss, self._wanted, self._left_whole
-        )
+        beginning = Beginning(position, self._confirmed_lsn, self._rests, self._accepts_loss, self._wanted)
         self._earlier = self._status
         self._child = _Child(self, beginning, waiting)
         self._child.begin()  # it may have something to tell at once
@@ -206,7 +190,7 @@ class IsolatedSource:
 
 def _processes() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", *IMPORTED])
+    context.set_forkserver_preload(["__main__", IMPORTED])
     return context
 
 
@@ -238,7 +222,7 @@ class _Child:
         self._sending = threading.Lock()
         context = _processes()
         self._pipe, theirs = context.Pipe()
-        arguments = (theirs, source.settings, beginning, source.window_bytes, source.ahead)
+        arguments = (theirs, source.settings, beginning, source.window_bytes)
         self._process = context.Process(target=forward, args=arguments, name=f"reader-{source.name}", daemon=True)
         self._theirs = theirs
         self._listener = threading.Thread(target=self._listen, name=f"listen-{source.name}", daemon=True)
@@ -276,7 +260,7 @@ class _Child:
             self.send(ToChild.TAKEN, size_bytes)
         return taken
 
-    def send(self, word: ToChild, number: int | RowsWanted | frozenset[str] = 0) -> None:
+    def send(self, word: ToChild, number: int | RowsWanted = 0) -> None:
         try:
             with self._sending:
                 self._pipe.send((word, number))
@@ -351,6 +335,4 @@ def _since(earlier: SourceStatus, told: SourceStatus) -> SourceStatus:
 def _rows(delivery: Delivery) -> int:
     if isinstance(delivery, RowsRead):
         return len(delivery.rows) + 1
-    if isinstance(delivery, Transaction):
-        return max(1, delivery.size)
-    return max(1, len(delivery.changes)) if isinstance(delivery, SnapshotRows) else 1
+    return max(1, len(delivery.changes)) if isinstance(delivery, Transaction | SnapshotRows) else 1

@@ -7,18 +7,15 @@ several parcels, so that neither end holds it twice.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from cdc_merge.model import (
     UNCHANGED,
-    UNKNOWN,
     Cell,
     Column,
     Delivery,
     Idle,
-    Json,
     Message,
     Relation,
     RowChange,
@@ -27,10 +24,7 @@ from cdc_merge.model import (
     SnapshotDone,
     SnapshotRows,
     SnapshotTable,
-    ToldRow,
     Transaction,
-    Unknown,
-    UpdateRow,
 )
 
 PARCEL_ROWS: Final = 1_000  # about 200 kB of short rows
@@ -38,8 +32,6 @@ PARCEL_ROWS: Final = 1_000  # about 200 kB of short rows
 # At both ends: far more than the tables of one source. A stream announces its tables again and again.
 _RELATIONS_KEPT: Final = 1024
 _PLAIN_ITEMS: Final = 6  # of a row; one with unchanged cells has a mark behind them
-
-_TOLD_ITEMS: Final = 9  # of a row that was mapped; one with forms in it has their fields' names behind them
 
 _PLAIN: Final[dict[type, str]] = {Idle: "I", SnapshotTable: "C", SnapshotDone: "D"}
 
@@ -61,9 +53,7 @@ class Packer:
         self._relations: dict[int, tuple[int, Relation]] = {}
 
     def pack(self, delivery: Delivery) -> Iterator[Parcel]:
-        if isinstance(delivery, Transaction) and delivery.ticks:
-            yield _updates(delivery) if delivery.updates else _told(delivery)
-        elif isinstance(delivery, Transaction | SnapshotRows):
+        if isinstance(delivery, Transaction | SnapshotRows):
             yield from self._of_rows(delivery)
         elif isinstance(delivery, SnapshotBegan):
             yield _last("B", *delivery[:5], dict(delivery.expected_rows), delivery.lost)
@@ -113,48 +103,6 @@ class Packer:
             return Parcel(marshal.dumps((kind, rows, *items)), is_last)
 
 
-def _told(delivery: Transaction) -> Parcel:
-    return _last("M", tuple(delivery[:5]), [_sendable(row) for row in delivery.told], delivery.ticks)
-
-
-def _updates(delivery: Transaction) -> Parcel:
-    return _last("U", tuple(delivery[:5]), delivery.updates, delivery.ticks)
-
-
-def _sendable(row: ToldRow) -> tuple[Any, ...]:
-    """As it is, or with forms in place of what marshal does not know, and behind it the names of the fields that have them."""
-    fields: dict[str, tuple[Any, Any]] = {}
-    for name, (before, after) in row[6].items():
-        if before.__class__ in _FORMS or after.__class__ in _FORMS:
-            fields[name] = (_form(before), _form(after))
-    return (*row[:6], {**row[6], **fields}, *row[7:], tuple(fields)) if fields else row
-
-
-# No value is a list or an Ellipsis, so these can stand for what marshal does not know.
-_DECIMAL, _JSON, _ARRAY = 0, 1, 2
-_FORMS: Final[Mapping[type, Callable[[Any], Any]]] = {
-    Decimal: lambda value: [_DECIMAL, str(value)],
-    Json: lambda value: [_JSON, str(value)],
-    Unknown: lambda _: ...,
-    tuple: lambda value: [_ARRAY, *map(_form, value)],
-}
-
-
-def _form(value: Any) -> Any:
-    form = _FORMS.get(value.__class__)
-    return value if form is None else form(value)
-
-
-def _value(sent: Any) -> Any:
-    if sent is ...:
-        return UNKNOWN
-    if sent.__class__ is not list:
-        return sent
-    if sent[0] == _ARRAY:
-        return tuple([_value(part) for part in sent[1:]])
-    return Decimal(sent[1]) if sent[0] == _DECIMAL else Json(sent[1])
-
-
 def _last(*items: Any) -> Parcel:
     return Parcel(marshal.dumps(items), is_last=True)
 
@@ -197,20 +145,7 @@ class Unpacker:
 
     def _transaction(self, rows: list[Any], head: tuple[Any, ...], messages: tuple[Any, ...]) -> Transaction:
         said = tuple(Message(*message) for message in messages)
-        return _new_tuple(Transaction, (*head, said, self._all_with(rows), (), 0, ()))
-
-    def _told(self, head: tuple[Any, ...], rows: list[tuple[Any, ...]], ticks: int) -> Transaction:
-        for index, row in enumerate(rows):
-            if len(row) > _TOLD_ITEMS:
-                fields = row[6]
-                for name in row[_TOLD_ITEMS]:
-                    before, after = fields[name]
-                    fields[name] = (_value(before), _value(after))
-                rows[index] = row[:_TOLD_ITEMS]
-        return _new_tuple(Transaction, (*head, None, (), (), tuple(rows), ticks, ()))
-
-    def _updates(self, head: tuple[Any, ...], rows: tuple[UpdateRow, ...], ticks: int) -> Transaction:
-        return _new_tuple(Transaction, (*head, None, (), (), (), ticks, rows))
+        return _new_tuple(Transaction, (*head, said, self._all_with(rows)))
 
     def _snapshot_rows(self, rows: list[Any], source: str) -> SnapshotRows:
         return SnapshotRows(source, self._all_with(rows))
@@ -227,8 +162,6 @@ class Unpacker:
         "R": _rows,
         "N": _relation,
         "T": _transaction,
-        "M": _told,
-        "U": _updates,
         "S": _snapshot_rows,
         "A": _rows_read,
         "B": lambda _, *items: SnapshotBegan(*items),

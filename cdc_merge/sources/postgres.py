@@ -130,9 +130,6 @@ class PostgresSource:
             exchange.wanted = wanted
             exchange.call_reader()
 
-    def leave_whole(self, tables: frozenset[str]) -> None:
-        """Rows are always given as they came."""
-
     def accept_loss(self, *, accepts: bool) -> None:
         self._accepts_loss = accepts
 

@@ -14,9 +14,8 @@ from operator import itemgetter
 from threading import Lock
 from typing import Final, TypeVar
 
-from cdc_merge.bodies import update_of
 from cdc_merge.errors import NotFound, StoreUnavailable
-from cdc_merge.model import Base, Change, Conflict, Figures, Missing, Place, Position, RecordKey, Stamp, Updates
+from cdc_merge.model import Base, Change, Conflict, Figures, Missing, Place, Position, RecordKey, Stamp
 from cdc_merge.orders import SourceOrders
 from cdc_merge.ports import NO_DIGESTS, NOTHING_FOLDED, ROOT_SLOT
 from cdc_merge.stores.memory_parked import Kept, Parking, awaited, counts
@@ -93,9 +92,6 @@ class MemoryTransaction:
     def forget_bases(self, key: RecordKey, since: Stamp) -> None:
         slots = self._own_slots(key)
         self._bases[key] = {slot: base for slot, base in slots.items() if base.root or base.stamp < since}
-
-    def append_updates(self, updates: Iterable[Updates]) -> set[RecordKey]:
-        return self.append([update_of(each, row) for each in updates for row in each.rows])
 
     def append(self, changes: Iterable[Change]) -> set[RecordKey]:
         repeated: set[RecordKey] = set()

@@ -66,7 +66,6 @@ class SqliteTransaction:
         self.forget_parked_before = self._parking.forget_parked_before
         self.awaited = self._parking.awaited
         self.append = self._log.append
-        self.append_updates = self._log.append_updates
         self.forget_history = self._log.forget_source
         self.finish = self._log.finish
 

@@ -20,8 +20,7 @@ from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Final
 
-from cdc_merge.bodies import body_of, head_of, update_of
-from cdc_merge.model import Change, Place, RecordKey, Stamp, Updates
+from cdc_merge.model import Change, Place, RecordKey, Stamp
 from cdc_merge.stores.encoding import decode_change, encode_change
 from cdc_merge.stores.sqlite_file import SQL
 
@@ -154,39 +153,6 @@ class HistoryLog:
         repeated = {RecordKey(*change[:2]) for change, scope in late if not self._append_checked(change, scope)}
         self._whole = True
         return repeated
-
-    def append_updates(self, updates: Iterable[Updates]) -> set[RecordKey]:
-        """As `append`. Hotter still: their bodies are made already but for the beginnings."""
-        self._known.bound()
-        known, records, seq = self._known, self._known.records, self._known.last_seq
-        rows: list[_LogRow] = []
-        late: list[Change] = []
-        new_records: list[_NewRecord] = []
-        self._whole = False
-        for each in updates:
-            head, first, source, lsn = head_of(each), each.first, each.source, each.lsn
-            column_lsn, named = signed(lsn), None
-            for row in each.rows:
-                _, _, table, tick, ordinal, _, fields = row
-                if table is not named:
-                    named = table
-                    scope = known.scopes.get((each.system, each.timeline, table)) or self._add_scope(
-                        each.system, each.timeline, table
-                    )
-                place = (lsn, ordinal)
-                if place <= scope.highest:
-                    late.append(update_of(each, row))
-                    continue
-                scope.highest = place
-                record = row[:2]
-                record_id, newest = records.get(record) or self._find(record) or self._number(record, new_records)
-                seq += 1
-                records[record] = (record_id, seq)
-                body = body_of(head, first + tick, fields)
-                rows.append((seq, record_id, newest, scope.id, column_lsn, ordinal, source, body))
-        self._write(rows, new_records)
-        self._whole = True
-        return self.append(late) if late else set()
 
     def histories(self, keys: Iterable[RecordKey], floors: Mapping[RecordKey, int]) -> dict[RecordKey, list[Change]]:
         """The entries of these records, in stamp order; of those with a floor only the newer ones."""

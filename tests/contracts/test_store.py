@@ -140,12 +140,15 @@ def test_a_transaction_sees_what_it_has_appended_itself(store: Store) -> None:
         assert [each.stamp.wall_us for each in found[B]] == [3]
 
 
-def test_a_place_delivered_again_is_dropped(store: Store) -> None:
+def test_a_place_delivered_again_is_dropped_and_its_record_named(store: Store) -> None:
     append(store, change(A, 1), change(A, 2), change(B, 3))
-    append(store, change(A, 1), change(A, 2), change(B, 3), change(A, 4), change(A, 4))
-    assert [each.stamp.wall_us for each in store.history(A)] == [1, 2, 4]
-    assert [each.stamp.wall_us for each in store.history(B)] == [3]
-    assert store.figures().history_changes == 4
+    with store.transaction() as batch:
+        assert batch.append([change(A, 1), change(A, 2), change(A, 4), change(A, 4), change(B, 5)]) == {A}
+        assert batch.append([change(A, 6), change(B, 3)]) == {B}
+        assert batch.append([change(A, 7)]) == set()
+    assert [each.stamp.wall_us for each in store.history(A)] == [1, 2, 4, 6, 7]
+    assert [each.stamp.wall_us for each in store.history(B)] == [3, 5]
+    assert store.figures().history_changes == 7
 
 
 @pytest.mark.parametrize("arrival", list(permutations([30, 10, 20])))

@@ -25,6 +25,7 @@ from cdc_merge.model import (
     Conflict,
     Copy,
     Json,
+    MaybeValue,
     Place,
     Question,
     Stamp,
@@ -166,6 +167,22 @@ def test_an_absent_copy_and_a_copy_that_names_nothing_differ() -> None:
 
 def test_a_change_of_three_fields_takes_less_than_a_hundred_bytes() -> None:
     assert len(encode_change(EXAMPLE)) < 100
+
+
+def test_a_body_that_an_earlier_version_made_of_cells_is_read_like_any_other() -> None:
+    """It wrote a decimal as the source did, and a wall time always in 64 bit."""
+    made = bytes.fromhex(
+        "9b01cf00065bfeda25e000ce000111700199a46e616d65a24c69a3e78e8ba57072696365c70302312e35c70d02302e30303030303030"
+        "30303132a57365617473c0fdc0c000c0c0c0"
+    )
+    found = decode_change(made, ("customer", "C001"), "crm", EXAMPLE.place)
+    fields: dict[str, tuple[MaybeValue, MaybeValue]] = {
+        "name": ("Li", "王"),
+        "price": (Decimal("1.5"), Decimal("0.00000000012")),
+        "seats": (None, -3),
+    }
+    assert found == EXAMPLE._replace(stamp=EXAMPLE.stamp._replace(counter=70_000), fields=fields, actor=None)
+    assert again(found) == found
 
 
 def test_a_body_of_an_unknown_format_is_refused_with_both_numbers() -> None:

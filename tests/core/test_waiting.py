@@ -236,14 +236,6 @@ def test_what_waits_is_counted_and_told_once(monkeypatch: pytest.MonkeyPatch) ->
     assert (taker.waiting(), len(taker.facts)) == (1, 1)
 
 
-def test_tables_with_rows_that_wait_are_told_apart_from_others_of_like_names() -> None:
-    taker = Taker()
-    taker.intake = Intake("crm", Mapper("crm", (MAP, replace(MAP, table=TABLE + "2")), Plan({}, ())), "slot")
-    assert taker.intake.awaited_tables == frozenset()
-    taker.intake.awaited = {TABLE + "2#customer": {("id",)}}
-    assert taker.intake.awaited_tables == {TABLE + "2"}
-
-
 def test_an_insert_names_what_was_deleted_before() -> None:
     day, taker = Day(), Taker()
     day.delete("1")

@@ -14,7 +14,6 @@ from cdc_merge.cel import compile_expression
 from cdc_merge.decision.asking import all_questions
 from cdc_merge.decision.queue import Asked, asked
 from cdc_merge.intake import Intake
-from cdc_merge.mapping.ahead import Ahead
 from cdc_merge.mapping.changes import Mapper
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.reading import merged
@@ -63,16 +62,13 @@ class Firm:
 
 
 class Sidecar:
-    """A worker that has just started over a store. `capacity`: the records that its cache holds. `ahead`: transactions are mapped
-    where they are read."""
+    """A worker that has just started over a store. `capacity`: the records that its cache holds."""
 
-    def __init__(self, firm: Firm, store: Store, fate: Fate, *, capacity: int = 2, ahead: bool = True) -> None:
+    def __init__(self, firm: Firm, store: Store, fate: Fate, *, capacity: int = 2) -> None:
         self._plan = firm.plan
         self.store = store
-        readers = {name: Ahead(name, Mapper(name, firm.plan.tables, firm.plan)) for name in firm.systems if ahead}
         self.streams = {
-            name: Stream(system, firm.now_us, firm.arrived_us[name], readers.get(name))
-            for name, system in firm.systems.items()
+            name: Stream(system, firm.now_us, firm.arrived_us[name]) for name, system in firm.systems.items()
         }
         mappers = {name: Mapper(name, firm.plan.tables, firm.plan) for name in firm.systems}
         pairs = [(self.streams[name], Intake(name, mapper, "slot")) for name, mapper in mappers.items()]

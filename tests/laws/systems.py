@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from cdc_merge.mapping.ahead import Ahead
 from cdc_merge.model import (
     UNCHANGED,
     Cell,
@@ -31,7 +30,6 @@ from cdc_merge.model import (
     Transaction,
     Value,
 )
-from cdc_merge.sources.parcels import Packer, Unpacker
 
 TABLE: Final = "public.customer"
 TEXT, INTEGER, NUMERIC, BOOLEAN, TEXTS, JSONB = 25, 23, 1700, 16, 1009, 3802
@@ -203,13 +201,10 @@ def end_of(delivery: Delivery) -> int:
 
 class Stream:
     """ports.Source over a system's tape: gives as much as it is allowed to. `arrived_us`: when each delivery was
-    taken for good, by our own clock. `ahead`: what the process that reads does to a transaction."""
+    taken for good, by our own clock."""
 
-    def __init__(
-        self, system: System, now_us: Callable[[], int], arrived_us: dict[int, int], ahead: Ahead | None = None
-    ) -> None:
+    def __init__(self, system: System, now_us: Callable[[], int], arrived_us: dict[int, int]) -> None:
         self.name = system.name
-        self._ahead = ahead
         self.allowed = 0
         self.next = 0
         self._arrived_us = arrived_us
@@ -241,16 +236,7 @@ class Stream:
                 self._arrived_us[number] = self._now_us()
         self.next += len(taken)
         self.allowed -= len(taken)
-        return [self._sent(delivery) for delivery in taken]
-
-    def _sent(self, delivery: Delivery) -> Delivery:
-        """As it comes through the pipe of the process that reads."""
-        if self._ahead is None or not isinstance(delivery, Transaction):
-            return delivery
-        unpacker = Unpacker()
-        *_, sent = [unpacker.unpack(parcel.body) for parcel in Packer().pack(self._ahead(delivery))]
-        assert isinstance(sent, Transaction)
-        return sent
+        return taken
 
     def again(self, count: int) -> None:
         """The last deliveries of the stream come once more; a first copy does not."""

@@ -145,9 +145,9 @@ def test_what_was_never_named_leaves_with_the_retention_and_is_looked_for_no_lon
     act(office, "crm", "K1", "delete", 0)
     worker.merge(dict.fromkeys(SHEETS, 1_000))
     (intake,) = [intake for source, intake in worker.pipeline._sources if source.name == "crm"]
-    assert (worker.store.parked(), intake.awaited_tables) == ({("crm", TABLE): 1}, frozenset({TABLE}))
+    assert (worker.store.parked(), set(intake.awaited)) == ({("crm", TABLE): 1}, {TABLE})
     office.now_us += 200 * SECOND
     act(office, "erp", "K1", "update", 1)
     worker.merge(dict.fromkeys(SHEETS, 1_000))
-    assert (worker.store.parked(), intake.awaited_tables) == ({}, frozenset())
+    assert (worker.store.parked(), intake.awaited) == ({}, {})
     assert [fact.outcome for fact in worker.facts if isinstance(fact, Unparked)] == ["expired"]
