@@ -40,7 +40,6 @@ SLOWEST: Final = (
     "faults/test_server_ends.py",
     "scenarios/test_decisions.py",
     "postgres/test_row_forms.py",
-    "laws/test_succession.py",
     "postgres/test_heartbeat.py",
     "scenarios/test_concurrent_edits.py",
     "observability/test_traces.py",

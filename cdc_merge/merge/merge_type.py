@@ -53,9 +53,7 @@ class MergeType(NamedTuple):
     """`zero` prepares a new cell; `apply`, `copy`, `snapshot`, `decide` take one event each and answer its outcome (contract
     §5, `merges_total`); `witness` and `end` follow a delete and a new life; `read` is the value of a non-empty frontier,
     `start` that of a record nobody has written (views in the order of `from:`); `asks` the writes that need a decision. `saved`
-    is the cell's `extra` as plain values; `restored` finds that in its place, beside all else, and makes the state of it again. `adds`:
-    the part that an update from one value to another is (None: no part; REFUSED: more than that), for types whose `apply` is no more
-    than a write; a type with an `apply` of its own and no `adds` takes every update through that."""
+    is the cell's `extra` as plain values; `restored` finds that in its place, beside all else, and makes the state of it again."""
 
     name: str
     traits: Traits
@@ -73,4 +71,3 @@ class MergeType(NamedTuple):
     asks: Callable[[Cell, FieldPlan, list[Write]], list[Write]]
     saved: Callable[[Cell], Any] = extra_itself
     restored: Callable[[Cell, FieldPlan], None] = as_saved
-    adds: Callable[[MaybeValue, MaybeValue], Any] | None = None

@@ -15,8 +15,7 @@ from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.genuine import says_something
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.steps import MERGED, UNMATCHED
-from cdc_merge.merge.succession import succeeds
-from cdc_merge.merge.units import Outcome, Unit, Units, group_values
+from cdc_merge.merge.units import Unit, Units, group_values
 from cdc_merge.merge.writes import COMPACT_AT, Insert, Write
 from cdc_merge.model import (
     DECISION,
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
 PRESENT, DELETED = "present", "deleted"
 NONE: Final[frozenset[Stamp]] = frozenset()
 
-Outcomes = list[Outcome]
-"""What happened, unit after unit, for `merges_total`: counted once per batch."""
+Outcomes = list[tuple[str, str, str]]
+"""What happened, unit after unit (owner, merge type, outcome), for `merges_total`: counted once per batch."""
 
 
 class Twin(NamedTuple):
@@ -414,28 +413,14 @@ def _events(record: Record, change: Change, source: str) -> Iterator[tuple[Unit,
         yield from _others(record, change, source)
 
 
-def _feed(  # noqa: C901 - the hot path, in one piece
-    record: Record, change: Change, source: str, born: Insert | None, outcomes: Outcomes | None
-) -> None:
-    """Give every unit that the change touches its event. The hot path: one pass, one event object, no look-up twice."""
-    known = record.known.get(source, NONE)
-    plain = record.compacts and change.row == UPDATE and change.copy is None and born is None and not known
-    event: Event | None = None
-    cells = record.cells
+def _feed(record: Record, change: Change, source: str, born: Insert | None, outcomes: Outcomes | None) -> None:
+    """Give every unit that the change touches its event. The hot path: one pass, one event object."""
+    event = Event(source, change, born, record.known.get(source, NONE))
+    event.max_ahead_us = record.max_ahead_us
     for unit, before, after in _events(record, change, source):
         if after is UNKNOWN:
             continue
-        name = unit.name
-        cell = cells.get(name) or record.cell(unit)
-        if plain and succeeds(cell, unit, source, change, before, after):
-            if record.unsettled:
-                record.unsettled.pop(name, None)
-            if outcomes is not None:
-                outcomes.append(unit.applied)
-            continue
-        if event is None:
-            event = Event(source, change, born, known)
-            event.max_ahead_us = record.max_ahead_us
+        cell = record.cell(unit)
         event.before, event.after = before, after
         outcome = _give(record, cell, unit, event)
         if outcomes is not None:

@@ -45,10 +45,6 @@ def nothing(cell: Cell, plan: FieldPlan) -> None:
     """A cell of plain writes needs no preparation."""
 
 
-def adds_nothing(before: MaybeValue, after: MaybeValue) -> None:
-    """The part of an update of a type without parts (a MergeType slot)."""
-
-
 def no_questions(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
     return []
 

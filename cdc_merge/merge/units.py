@@ -6,28 +6,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event, MergeType
-from cdc_merge.merge.steps import APPLIED
-from cdc_merge.merge.types import TYPES, mv
+from cdc_merge.merge.types import TYPES
 from cdc_merge.model import UNKNOWN, MaybeValue
 from cdc_merge.plan import EntityPlan, FieldPlan
 
 if TYPE_CHECKING:
     from cdc_merge.merge.caught import Catches
 
-Outcome: TypeAlias = tuple[str, str, str]
-"""Unit owner, merge type, outcome: what `merges_total` counts."""
-
 
 class Unit(NamedTuple):
     """One unit of an entity. `owner` is the mapped field or group it belongs to (a map's keys belong to the map's
     field).
-    `order`: the sources that map it, as in `from:`. `steps`: the type's apply, copy, snapshot, decide. `adds`: as the type's,
-    where one source may write on alone. `rivals`: first-snapshot values may stand against first inserts. `applied`: the commonest
-    outcome's label."""
+    `order`: the sources that map it, as in `from:`. `steps`: the type's apply, copy, snapshot, decide. `rivals`:
+    first-snapshot values may stand against first inserts."""
 
     name: str
     owner: str
@@ -36,9 +31,7 @@ class Unit(NamedTuple):
     order: tuple[str, ...]
     keyed: Callable[[Any], object]
     steps: tuple[Callable[[Cell, FieldPlan, Event], str], ...]
-    adds: Callable[[MaybeValue, MaybeValue], Any] | None
     rivals: bool
-    applied: Outcome
 
 
 Fields = Mapping[str, tuple[MaybeValue, MaybeValue]]
@@ -70,11 +63,8 @@ class Units:
         order = tuple(s for s in self.entity.sources if field in self.entity.mapped.get(s, ()))
         kind = TYPES[plan.merge]
         steps = (kind.apply, kind.copy, kind.snapshot, kind.decide)
-        own = kind.apply is not mv.TYPE.apply and kind.adds is mv.TYPE.adds
-        adds = None if own or plan.agreement == "past" else kind.adds
         rivals = kind.traits.rivals and len(self.entity.sources) > 1
-        applied = (owner, plan.merge, APPLIED)
-        return Unit(plan.name, owner, plan, kind, order, kind.keyed(plan), steps, adds, rivals, applied)
+        return Unit(plan.name, owner, plan, kind, order, kind.keyed(plan), steps, rivals)
 
     def maps(self, source: str, unit: Unit) -> bool:
         return source in unit.order

@@ -13,8 +13,6 @@ from typing import Any, Final, NamedTuple
 from cdc_merge.model import UNKNOWN, Change, MaybeValue, Stamp
 
 MISSING = object()
-REFUSED: Final = object()
-"""What `MergeType.adds` answers of an update that is not of the plain kind."""
 
 
 class Absent(Enum):

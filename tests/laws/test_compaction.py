@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice, product
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,10 +17,12 @@ from cdc_merge.merge.record import Record
 from cdc_merge.model import UNKNOWN, Change, MergedRecord, Question
 from cdc_merge.plan import EntityPlan, FieldPlan
 from tests.laws.test_fold_equals_oracle import story
-from tests.laws.worlds import ALPHABETS, USUAL, World, scripts, small_worlds
+from tests.laws.worlds import ALPHABETS, SKEWS, USUAL, World, alphabet_steps, perform, scripts, small_worlds
 from tests.laws.worlds import entity as entity_of
 
 RARE = ("truncate", "late_copy", "named_copy", "marked_from", "decide", "decide_delete")
+ALONE = 5
+LATER = ("edit", "insert", "marked", "unmarked", "delete", "named_copy", "decide", "truncate")
 
 
 @pytest.fixture(autouse=True, params=[0, 3], ids=["always", "often"])
@@ -66,6 +69,42 @@ def test_a_compacting_fold_says_what_the_full_fold_says_in_longer_stories(merge_
     if changes:
         check(entity, changes)
         check_advanced(entity, changes, data.draw(st.integers(0, len(changes))))
+
+
+def written_alone(merge_type: str, *, full_old: bool) -> Iterator[tuple[EntityPlan, list[Change]]]:
+    """One source writes on alone, then two things happen, then it goes on."""
+    alphabet = ALPHABETS[merge_type]
+    plan, start = alphabet.entity(), alphabet.row(alphabet.start)
+    values = [*alphabet.values, alphabet.start]
+    edits = [("edit", "A", alphabet.row(value)) for value in islice(cycle(values), ALONE)]
+    later = alphabet_steps(alphabet, "AB", LATER)
+    begins, skews = (("snapshot", "insert"), SKEWS[:2]) if full_old else (("snapshot",), SKEWS[:1])
+    for begin, skew, two in product(begins, skews, product(later, repeat=2)):
+        world = World(plan, skew={"B": skew}, full_old=full_old)
+        for step in ((begin, "A", start), *edits, *two, *edits[: len(values)]):
+            perform(world, [step])
+        yield plan, world.changes
+
+
+@pytest.mark.parametrize("compact_at", [3], indirect=True, ids=["often"])
+@pytest.mark.parametrize("full_old", [True, False])
+@pytest.mark.parametrize("merge_type", ALPHABETS)
+def test_whoever_comes_after_a_source_that_wrote_alone_finds_what_the_full_fold_says(
+    merge_type: str, full_old: bool
+) -> None:
+    for plan, changes in written_alone(merge_type, full_old=full_old):
+        check_advanced(plan, changes, 1)
+
+
+def test_the_parts_of_a_counter_that_one_source_counts_alone_add_up() -> None:
+    world = World(entity_of(FieldPlan("f", "counter", value_type="integer")))
+    world.snapshot("A", f=10)
+    for number in range(11, 31):
+        world.update("A", f=number)
+    world.insert("B", f=5)
+    world.update("A", f=40)
+    check_advanced(world.plan, world.changes, 1)
+    assert UNKNOWN not in merged(fold(world.plan, world.changes, compacts=True)).values.values()
 
 
 def test_an_unknown_delta_stays_a_question_however_often_its_cell_is_compacted() -> None:

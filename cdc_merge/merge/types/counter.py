@@ -14,7 +14,7 @@ from cdc_merge.merge import parts, steps
 from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
-from cdc_merge.merge.writes import ABSENT, REFUSED, Traits, Write, plus
+from cdc_merge.merge.writes import ABSENT, Traits, Write, plus
 from cdc_merge.model import UNKNOWN, MaybeValue
 from cdc_merge.plan import FieldPlan
 
@@ -42,11 +42,6 @@ def _delta(cell: Cell, write: Write) -> bool:
         if side.base is UNKNOWN and not cell.sets and base(cell) is None:
             side.base = old  # the first count that is known; what it was before that is asked (`unknown_base`)
     return True
-
-
-def _adds(before: MaybeValue, after: MaybeValue) -> object:
-    old, new = number(before), number(after)
-    return REFUSED if old is None or new is None else plus(new, -old)
 
 
 def base(cell: Cell) -> Number | None:
@@ -93,5 +88,4 @@ TYPE = mv.TYPE._replace(
     read=read,
     start=start,
     asks=parts.asks,
-    adds=_adds,
 )

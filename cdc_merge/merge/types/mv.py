@@ -33,5 +33,4 @@ TYPE = MergeType(
     read=read,
     start=steps.first_in_order,
     asks=asks,
-    adds=steps.adds_nothing,
 )
