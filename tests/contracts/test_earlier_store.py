@@ -1,0 +1,456 @@
+"""A store that commit ea8a72c wrote opens and answers as it did then, and a worker goes on with it, whatever has been renamed since.
+
+What is durable is positional: bases by slot, conflicts and changes by item, orders by field name, policies as digests of the
+plan. None of that is seen by a compiler, so what the read side said then is kept beside the store, and compared whole.
+tests/recordings/store-ea8a72c/README.md tells what is in the two stores. They are never made anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import lzma
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from cdc_merge.app import intake_of, open_reading, open_settings_store
+from cdc_merge.cel import compile_expression
+from cdc_merge.config.load import load
+from cdc_merge.config.settings import PostgresSource, Settings, SqliteStore
+from cdc_merge.console.answers import (
+    AsOf,
+    conflict_document,
+    conflicts_document,
+    explain_document,
+    history_document,
+    missing_document,
+    record_document,
+    records_document,
+    restore_document,
+    rules_document,
+    sources_document,
+)
+from cdc_merge.console.reading import Reading
+from cdc_merge.documents import Fields, json_text
+from cdc_merge.errors import HistoryRemoved, NotFound
+from cdc_merge.intake import Intake
+from cdc_merge.mapping.changes import Mapper
+from cdc_merge.merge.fold import fold
+from cdc_merge.merge.reading import merged
+from cdc_merge.merge.resume import folded, policy_of
+from cdc_merge.merge.units import Units
+from cdc_merge.model import (
+    UNCHANGED,
+    Column,
+    Delivery,
+    Idle,
+    Json,
+    Message,
+    Position,
+    RecordKey,
+    Relation,
+    RowChange,
+    SourceStatus,
+    Transaction,
+)
+from cdc_merge.pipeline import Pipeline, World
+from cdc_merge.ports import ROOT_SLOT, Source, Store
+
+STORES: Final = Path(__file__).parent.parent / "recordings" / "store-ea8a72c"
+NAMES: Final = ("generated", "demo")
+NOBODY: Final = "host=127.0.0.1 port=9 dbname=none"
+ENVIRONMENT: Final = {
+    "CRM_DSN": NOBODY,
+    "ERP_DSN": NOBODY,
+    "FINANCE_DSN": NOBODY,
+    "CDC_MERGE_LISTEN": "127.0.0.1:0",
+}
+STATUSES: Final = ("settling", "open", "closed")
+ALL: Final = 100_000
+PAGE: Final = 40
+EXPLAINED: Final = 6  # records of each entity of which every field is explained
+PAST: Final = 3  # earlier moments of each record
+MAP_KEYS: Final = ("prefs.c", "prefs.n", "prefs.z")
+# Errors, whose words are no part of what is durable.
+REMOVED: Final = "the history was removed by retention"
+NEVER: Final = "there never was such a thing"
+
+Told = dict[str, Any]
+
+
+# ---------------------------------------------------------------- the stores
+
+
+class Earlier(NamedTuple):
+    """A copy of an earlier store, and what was said of it. `now_us`: our clock then."""
+
+    settings: Settings
+    now_us: int
+    answers: Told
+    later: Sequence[Told]
+    after: Told
+
+
+def settings_at(folder: Path, store: Path) -> Settings:
+    return load(folder / "cdc-merge.yaml", {**ENVIRONMENT, "CDC_MERGE_STORE": f"sqlite://{store}"})
+
+
+@pytest.fixture(params=NAMES)
+def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Earlier:
+    folder, store = STORES / request.param, tmp_path / "state.db"
+    store.write_bytes(lzma.decompress((folder / "state.db.xz").read_bytes()))
+    said = json.loads(lzma.decompress((folder / "answers.json.xz").read_bytes()))
+    return Earlier(settings_at(folder, store), said["now_us"], said["answers"], said["later"], said["after"])
+
+
+# ---------------------------------------------------------------- everything that a store says
+
+
+def plain(value: Any) -> Any:
+    """Values by position, without the names of their classes and attributes."""
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, each.name) for each in dataclasses.fields(value)]
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    if isinstance(value, Mapping | frozenset | set):
+        items = value.items() if isinstance(value, Mapping) else value
+        return sorted((plain(each) for each in items), key=repr)
+    form = next((form for kind, form in _FORMS.items() if isinstance(value, kind)), None)
+    return value if form is None else form(value)
+
+
+_FORMS: Final[Mapping[type, Any]] = {
+    Enum: lambda value: {"enum": value.value},
+    Json: lambda value: {"json": str(value)},
+    bytes: lambda value: {"bytes": value.hex()},
+    Decimal: lambda value: {"number": str(value)},
+    float: lambda value: {"float": repr(value)},
+}
+
+
+def document(fields: Fields) -> Any:
+    return json.loads(json_text(fields), parse_float=str)
+
+
+def answers_of(settings: Settings, now_us: int) -> Told:
+    """All that is said of the store of these settings: by documents, and by what is durable."""
+    reading = open_reading(settings)
+    with closing(open_settings_store(settings)) as store:
+        records = {name: store.records(name, None, ALL) for name in settings.plan.entities}
+        keys = [RecordKey(entity, key) for entity, names in records.items() for key in names]
+        told = {
+            "records": records,
+            "record": _each(keys, lambda key: record_document(reading, key, None)),
+            "history": _each(keys, lambda key: [*_history(reading, key)]),
+            "past": {str([*key]): _past(reading, store, key) for key in keys},
+            "explain": {str([*key]): _explained(reading, settings, key) for key in _some(records)},
+            "restore": {str([*key]): _restored(reading, key) for key in _some(records)},
+            "conflicts": {status: _conflicts(reading, status) for status in STATUSES},
+            "missing": {name: document(missing_document(reading, name, None, None, ALL)) for name in records},
+            "sources": document(sources_document(reading, now_us)),
+            "rules": document(rules_document(reading)),
+            "pages": {name: document(records_document(reading, name, None, 2))["next_cursor"] for name in records},
+            "durable": _durable(store, keys),
+        }
+    return told
+
+
+def _each(keys: Sequence[RecordKey], ask: Any) -> Told:
+    return {str([*key]): document(ask(key)) for key in keys}
+
+
+def _history(reading: Reading, key: RecordKey) -> Iterator[Fields]:
+    """Every page."""
+    cursor: str | None = None
+    while True:
+        try:
+            page = history_document(reading, key, cursor, PAGE)
+        except NotFound:  # all of its log is gone, and it has a root
+            return
+        yield page
+        following = page["next_cursor"]
+        if following is None:
+            return
+        cursor = str(following)
+
+
+def _past(reading: Reading, store: Store, key: RecordKey) -> Sequence[object]:
+    history = store.history(key)
+    found: list[object] = []
+    for change in history[:: max(1, len(history) // PAST)]:
+        try:
+            found.append(document(record_document(reading, key, AsOf(change.stamp, str(change.stamp)))))
+        except HistoryRemoved:
+            found.append(REMOVED)
+    return found
+
+
+def _some(records: Mapping[str, Sequence[str]]) -> list[RecordKey]:
+    return [RecordKey(name, key) for name, keys in records.items() for key in keys[:: max(1, len(keys) // EXPLAINED)]]
+
+
+def _explained(reading: Reading, settings: Settings, key: RecordKey) -> Told:
+    """A map is explained key by key."""
+    entity = settings.plan.entities[key.entity]
+    names = [name for name, field in {**entity.fields, **entity.groups}.items() if field.merge != "map"]
+    found: Told = {}
+    for name in sorted([*names, *(MAP_KEYS if "prefs" in entity.fields else ())]):
+        try:
+            found[name] = document(explain_document(reading, key, name))
+        except NotFound:  # a key that was never held
+            found[name] = NEVER
+    return found
+
+
+def _restored(reading: Reading, key: RecordKey) -> object:
+    """The plan of going back to the last state without a question."""
+    try:
+        return document(restore_document(reading, key, None, ()))
+    except HistoryRemoved:
+        return REMOVED
+    except NotFound:
+        return NEVER
+
+
+def _conflicts(reading: Reading, status: str) -> Sequence[object]:
+    found: list[object] = []
+    cursor: str | None = None
+    while True:
+        page = document(conflicts_document(reading, {"status": status}, cursor, PAGE))
+        found += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    alone = [document(conflict_document(reading, each["id"])) for each in found]  # type: ignore[index]  # a document
+    assert alone == found
+    return found
+
+
+def _durable(store: Store, keys: Sequence[RecordKey]) -> Told:
+    """By position: what is remembered and has no document, or says more than its document."""
+    conflicts = [conflict for status in STATUSES for conflict in store.conflicts({"status": status}, None, ALL)]
+    return {
+        "changes": {str([*key]): plain(store.history(key)) for key in keys},
+        "bases": {str([*key]): plain(base._replace(tree=())) for key in keys if (base := store.folded(key)[0])},
+        "conflicts": plain(conflicts),
+        "unfinished": plain([*store.unfinished_conflicts()]),
+        "positions": plain(store.positions()),
+        "orders": plain(store.orders()),
+        "parked": plain(store.parked()),
+        "awaited": plain(store.awaited()),
+        "due": plain(store.due()),
+        "judged": plain(store.judged()),
+        "lost": plain(store.lost()),
+        "missing": plain([store.missing((name, None), None, ALL) for name in sorted({key.entity for key in keys})]),
+    }
+
+
+def by_the_writer(store: Store, asked: Told) -> Told:
+    """What only a transaction is asked: digests, names of rows, what waits for a name. `asked`: an earlier answer, or what
+    is to be asked."""
+    told: Told = {"records": asked["records"], "identities": [], "waiting": []}
+    keys = [RecordKey(*each) for each in asked["records"]]
+    with store.transaction() as tx:
+        told["digests"] = plain(tx.digests_of(keys))
+        told["lacking"] = plain(tx.missing_of(keys))
+        told["open"] = plain(tx.open_conflicts(keys))
+        for source, table, names in asked["identities"]:
+            found = tx.keys_of(source, table, [name for name, _ in names])
+            told["identities"].append([source, table, [[name, found.get(name)] for name, _ in names]])
+        for source, label, identities, _ in asked["waiting"]:
+            told["waiting"].append([source, label, identities, plain(tx.take_parked(source, label, identities))])
+    return told
+
+
+def differences(found: Any, said: Any, at: str = "") -> Iterator[str]:
+    """Where two answers are not the same; an assertion over all of a store would take minutes to tell it."""
+    if isinstance(found, dict) and isinstance(said, dict):
+        for name in sorted(found.keys() | said.keys()):
+            yield from differences(found.get(name, "(absent)"), said.get(name, "(absent)"), f"{at}.{name}")
+    elif isinstance(found, list) and isinstance(said, list) and len(found) == len(said):
+        for number, (one, other) in enumerate(zip(found, said, strict=True)):
+            yield from differences(one, other, f"{at}[{number}]")
+    elif found != said or found.__class__ is not said.__class__:
+        yield f"{at}: {str(found)[:300]}, and it was {str(said)[:300]}"
+
+
+def same(found: Any, said: Any) -> None:
+    apart = [*itertools.islice(differences(json.loads(json.dumps(found)), said), 10)]
+    assert not apart, "\n".join(apart)
+
+
+# ---------------------------------------------------------------- a worker
+
+
+class Line:
+    """ports.Source: what it is given arrives."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.waiting: list[Delivery] = []
+
+    def start(self, position: Position | None) -> None: ...
+    def confirm(self, lsn: int) -> None: ...
+    def stop(self) -> None: ...
+
+    def take(self, limit: int) -> Sequence[Delivery]:
+        taken, self.waiting = self.waiting, []
+        return taken
+
+    def status(self) -> SourceStatus:
+        return SourceStatus(self.name, "postgres", up=True)
+
+
+class Worker:
+    """A worker that has just started over the store, at the hour `now_us`."""
+
+    def __init__(self, settings: Settings, store: Store, now_us: int) -> None:
+        self.now_us = now_us
+        self.store = store
+        self.lines = {name: Line(name) for name in settings.sources}
+        ids = itertools.count(1)
+        world = World(lambda: self.now_us, lambda: f"later{next(ids)}", compile_expression)
+        pairs: list[tuple[Source, Intake]] = [(line, self._intake(settings, name)) for name, line in self.lines.items()]
+        self.pipeline = Pipeline(settings.plan, pairs, store, lambda fact: None, world)
+        self.pipeline.resume()
+
+    def _intake(self, settings: Settings, name: str) -> Intake:
+        """As commands have it; a source that is never copied is told whole rows."""
+        source = settings.sources[name]
+        if isinstance(source, PostgresSource) and source.snapshot != "never":
+            return intake_of(settings, name, self.store)
+        tables = [table for table in settings.plan.tables if table.source == name]
+        mapper = Mapper(name, tables, settings.plan, whole_rows=True)
+        return Intake(name, mapper, source.slot if isinstance(source, PostgresSource) else "")
+
+    def take(self, *deliveries: Delivery) -> None:
+        for delivery in deliveries:
+            self.lines[delivery.source].waiting.append(delivery)
+        while self.pipeline.step():
+            pass
+
+    def rest(self) -> None:
+        """Every source says once more how far it is: a batch, and nothing new in it."""
+        at = self.store.positions()
+        self.take(*(Idle(name, p.system, p.timeline, p.lsn, p.passed_us) for name, (p, _) in at.items()))
+
+
+def delivery_of(told: Told) -> Delivery:
+    """A delivery as it is written beside the store: `rows` None is an idle mark; a cell `false` was not sent."""
+    source, (system, timeline, lsn), at_us = told["source"], told["place"], told["at_us"]
+    if told["rows"] is None:
+        return Idle(source, system, timeline, lsn, at_us)
+    messages = tuple(Message(prefix, content.encode(), transactional=True) for prefix, content in told["messages"])
+    columns = tuple(Column(name, oid, "", is_identity) for name, oid, is_identity in told["columns"])
+    relation = Relation(told["relation"], "public", told["table"], told["identity"], columns)
+    changes = tuple(
+        RowChange(operation, relation, _cells(old), old is not None and told["identity"] == "f", _cells(new), ordinal)
+        for operation, old, new, ordinal in told["rows"]
+    )
+    return Transaction(source, system, timeline, lsn, at_us, told["origin"], messages, changes)
+
+
+def _cells(told: Sequence[str | bool | None] | None) -> tuple[Any, ...] | None:
+    if told is None:
+        return None
+    return tuple(UNCHANGED if cell is False else cell.encode() if isinstance(cell, str) else None for cell in told)
+
+
+def lived(settings: Settings, later: Sequence[Told], now_us: int) -> Told:
+    """What is said when a worker has gone on by what came later."""
+    with closing(open_settings_store(settings)) as store:
+        store.claim("the test")
+        worker = Worker(settings, store, now_us)
+        for told in later:
+            worker.now_us = told["now_us"]
+            worker.take(delivery_of(told))
+    return answers_of(settings, worker.now_us)
+
+
+# ---------------------------------------------------------------- the tests
+
+
+def test_every_answer_is_as_it_was(earlier: Earlier) -> None:
+    same(answers_of(earlier.settings, earlier.now_us), earlier.answers["read"])
+
+
+def test_the_writer_is_told_what_it_was_told(earlier: Earlier) -> None:
+    with closing(open_settings_store(earlier.settings)) as store:
+        store.claim("the test")
+        same(by_the_writer(store, earlier.answers["written"]), earlier.answers["written"])
+
+
+def test_a_worker_that_starts_judges_nothing_anew_and_changes_no_answer(earlier: Earlier) -> None:
+    with closing(open_settings_store(earlier.settings)) as store:
+        store.claim("the test")
+        worker = Worker(earlier.settings, store, earlier.now_us)
+        assert not worker.pipeline.rejudging.is_due, "the policy that the records were judged by is still in force"
+        before = store.positions()
+        worker.rest()
+        assert store.positions() == before
+    same(answers_of(earlier.settings, earlier.now_us), earlier.answers["read"])
+
+
+def test_bases_are_those_of_the_policy_in_force_and_say_what_the_log_says(earlier: Earlier) -> None:
+    with closing(open_settings_store(earlier.settings)) as store:
+        bases = _same_as_their_logs(earlier.settings, store)
+    assert len(bases) == len(earlier.answers["read"]["durable"]["bases"])
+
+
+def test_a_worker_goes_on_as_the_earlier_one_did(earlier: Earlier) -> None:
+    same(lived(earlier.settings, earlier.later, earlier.now_us), earlier.after)
+    with closing(open_settings_store(earlier.settings)) as store:
+        _same_as_their_logs(earlier.settings, store)
+
+
+def test_the_stores_hold_what_they_are_kept_for() -> None:
+    """A rich store: were it not, the rest would prove little."""
+    said = json.loads(lzma.decompress((STORES / "generated" / "answers.json.xz").read_bytes()))
+    read, written = said["answers"]["read"], said["answers"]["written"]
+    durable = read["durable"]
+    assert all(read["conflicts"][status] for status in STATUSES)
+    assert all(durable[what] for what in ("orders", "parked", "awaited", "due", "judged", "lost"))
+    assert any(durable["missing"])
+    assert all(written[what] for what in ("digests", "identities", "waiting", "lacking"))
+    roots = [is_root for *_, is_root in durable["bases"].values()]
+    assert any(roots)
+    assert not all(roots)
+    kinds = {conflict["kind"] for status in STATUSES for conflict in read["conflicts"][status]}
+    assert {"concurrent_update", "concurrent_insert", "update_delete", "bound", "invariant", "duplicate"} <= kinds
+    assert {"divergence", "business_rule", "unauthorized"} <= kinds
+    resolutions = {conflict["resolution"] for conflict in read["conflicts"]["closed"]}
+    assert {"auto", "converged"} <= resolutions
+
+
+def test_the_ladder_of_bases_is_there(earlier: Earlier) -> None:
+    """Bases of other slots than the first, and a root."""
+    store = earlier.settings.store
+    assert isinstance(store, SqliteStore)
+    with closing(sqlite3.connect(store.path)) as file:
+        slots = {number for (number,) in file.execute("SELECT DISTINCT id % 16 FROM base")}
+    assert not earlier.answers["read"]["durable"]["bases"] or {0, 1, 2, ROOT_SLOT} <= slots
+
+
+def _same_as_their_logs(settings: Settings, store: Store) -> list[RecordKey]:
+    """Each record from its base, and from its whole history; those that have a base."""
+    plan, found = settings.plan, []
+    for name, entity in plan.entities.items():
+        units = Units(entity)
+        for key in map(RecordKey, itertools.repeat(name), store.records(name, None, ALL)):
+            base, _ = known = store.folded(key)
+            root, changes = whole = store.folded(key, whole=True)
+            by_base = merged(folded(units, key.key, known, max_ahead_us=plan.max_ahead_us))
+            by_log = fold(units, changes, max_ahead_us=plan.max_ahead_us) if root is None else None
+            assert by_base == merged(by_log or folded(units, key.key, whole, max_ahead_us=plan.max_ahead_us)), key
+            if base is not None:
+                found.append(key)
+                assert base.policy == policy_of(plan), key
+    return found
