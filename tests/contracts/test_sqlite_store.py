@@ -18,10 +18,11 @@ import pytest
 
 from cdc_merge.errors import ConfigError, StoreUnavailable
 from cdc_merge.model import UPDATE, Change, Place, Position, RecordKey, Stamp
+from cdc_merge.sql_files import named_statements
 from cdc_merge.stores.memory import MemoryStore
+from cdc_merge.stores.migrations import migrations
 from cdc_merge.stores.opening import open_store
 from cdc_merge.stores.sqlite import SqliteStore
-from cdc_merge.stores.statements import migrations, named_statements
 
 SOURCE = "crm"
 
@@ -141,7 +142,7 @@ def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
 
 def test_every_statement_has_a_name_of_its_own_and_is_understood_by_sqlite(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state.db")
-    statements = named_statements("sqlite.sql")
+    statements = named_statements("cdc_merge.stores", "sqlite")
     text = (Path(sys.modules["cdc_merge.stores"].__path__[0]) / "sql" / "sqlite.sql").read_text()
     names = re.findall(r"^-- name: (.*)$", text, re.MULTILINE)
     assert names == list(statements)
@@ -164,7 +165,7 @@ def test_every_statement_has_a_name_of_its_own_and_is_understood_by_sqlite(tmp_p
 )
 def test_lists_of_conflicts_use_their_index(tmp_path: Path, statement: str, index: str) -> None:
     store = SqliteStore(tmp_path / "state.db")
-    sql = named_statements("sqlite.sql")[statement]
+    sql = named_statements("cdc_merge.stores", "sqlite")[statement]
     named = dict.fromkeys(re.findall(r":(\w+)", sql))
     plan = store._writer.execute(f"EXPLAIN QUERY PLAN {sql}", named or (None,) * sql.count("?")).fetchall()
     assert index in " ".join(row[3] for row in plan)
