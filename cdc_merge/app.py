@@ -84,7 +84,7 @@ class Sidecar:
         self._isolated = isolated
         self._on_reload = on_reload
         self._wake = threading.Event()
-        self.store = open_settings_store(settings)
+        self.store = open_store(settings)
         mirrors = Mirrors(
             self.figures,
             self.statuses,
@@ -278,7 +278,7 @@ class Sidecar:
         return PostgresSource(**asdict(reader), wake=wake, observe=observe, now_us=now_us)
 
 
-def open_settings_store(settings: Settings) -> Store:
+def open_store(settings: Settings) -> Store:
     if isinstance(settings.store, PostgresStore):
         raise ConfigError("A store in PostgreSQL is not part of this version.", hint="Use store: sqlite:///….")
     return SqliteStore(settings.store.path)
@@ -316,7 +316,7 @@ def open_reading(settings: Settings) -> Reading:
     store = settings.store
     if not isinstance(store, PostgresStore) and not store.path.exists():
         raise NotFound(f"There is no store at {store.path} yet.", hint="cdc-merge run creates it.")
-    return Lookup(open_settings_store(settings), settings.plan)
+    return Lookup(open_store(settings), settings.plan)
 
 
 def run(

@@ -16,12 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from cdc_merge.errors import ConfigError, StoreUnavailable
+from cdc_merge.errors import StoreUnavailable
 from cdc_merge.model import UPDATE, Change, Place, Position, RecordKey, Stamp
 from cdc_merge.sql_files import named_statements
-from cdc_merge.stores.memory import MemoryStore
 from cdc_merge.stores.migrations import migrations
-from cdc_merge.stores.opening import open_store
 from cdc_merge.stores.sqlite import SqliteStore
 
 SOURCE = "crm"
@@ -301,30 +299,3 @@ def swallowing(append: object, changes: list[Change]) -> None:
     except TypeError:
         return
     raise AssertionError("the append did not fail")
-
-
-# ---------------------------------------------------------------- URLs
-
-
-def test_a_sqlite_url_names_a_file_absolute_or_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    open_store(f"sqlite://{tmp_path}/absolute.db").close()
-    open_store("sqlite://./relative.db").close()
-    assert (tmp_path / "absolute.db").exists()
-    assert (tmp_path / "relative.db").exists()
-
-
-def test_the_memory_url_opens_a_store_in_memory() -> None:
-    assert isinstance(open_store("memory:"), MemoryStore)
-
-
-@pytest.mark.parametrize(
-    "url", ["", "memory", "memory:x", "sqlite", "sqlite:", "sqlite://", "sqlite:state.db", "sqlite:///dir/", "/a/b.db",
-            "mysql://root:topsecret@host/db"]
-)  # fmt: skip
-def test_any_other_url_is_refused_naming_what_is_supported_and_no_secret(url: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
-        open_store(url)
-    assert "sqlite://" in refusal.value.hint
-    assert "memory:" in refusal.value.hint
-    assert "topsecret" not in str(refusal.value) + refusal.value.hint
