@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -42,9 +42,9 @@ from cdc_merge.pipeline import Pipeline, World
 from cdc_merge.plan import TableMap
 from cdc_merge.ports import Observer, Source, Store
 from cdc_merge.reloading import Reloading
-from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
 from cdc_merge.sources.postgres import PostgresSource
+from cdc_merge.sources.reader_settings import ReaderSettings
 from cdc_merge.spool import Spool
 from cdc_merge.steering import Steering
 from cdc_merge.stores.sqlite import SqliteStore
@@ -275,7 +275,7 @@ class Sidecar:
         if self._isolated:
             ahead = Mapper(settings.name, tables, self._settings.plan, whole_rows=settings.snapshot == "never")
             return IsolatedSource(reader, wake, observe, ahead=Ahead(settings.name, ahead))
-        return PostgresSource(**asdict(reader), wake=wake, observe=observe, now_us=now_us)
+        return PostgresSource(reader, wake=wake, observe=observe, now_us=now_us)
 
 
 def open_store(settings: Settings) -> Store:
