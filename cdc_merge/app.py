@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cdc_merge import __version__
 from cdc_merge.capture import Counts
@@ -43,7 +43,6 @@ from cdc_merge.plan import TableMap
 from cdc_merge.ports import Observer, Source, Store
 from cdc_merge.reloading import Reloading
 from cdc_merge.sources.isolated import IsolatedSource
-from cdc_merge.sources.postgres import PostgresSource
 from cdc_merge.sources.reader_settings import ReaderSettings
 from cdc_merge.spool import Spool
 from cdc_merge.steering import Steering
@@ -56,6 +55,9 @@ if TYPE_CHECKING:
 MAX_QUEUED_BYTES = 16 << 20
 STOP_LIMIT_S = 30.0
 
+MakeSource: TypeAlias = Callable[[ReaderSettings, Callable[[], None], Observer], Source]
+"""The reader of one source; it wakes the merging thread and tells the observer."""
+
 
 def now_us() -> int:
     """Our own clock, microseconds since 1970."""
@@ -65,7 +67,7 @@ def now_us() -> int:
 class Sidecar:
     """The whole sidecar: readers, the merging thread, the HTTP side. `start`, `stop`; nothing starts by itself.
 
-    `isolated`: every reader is a process of its own, so that no merge keeps a server waiting; else they are threads.
+    Every reader is a process of its own, so that no merge keeps a server waiting; who must stand between gives `make_source`.
     `environment` is what the file is read with again when it is reloaded; `on_reload` is told its settings then.
     """
 
@@ -74,14 +76,14 @@ class Sidecar:
         settings: Settings,
         observers: Sequence[Observer] = (),
         *,
-        isolated: bool = False,
         environment: Mapping[str, str] = os.environ,
         on_reload: Callable[[Settings], None] | None = None,
+        make_source: MakeSource | None = None,
     ) -> None:
         self._settings = settings
         # Where the rows of large transactions wait: beside the store, which has room for them in the end.
         self._directory = None if isinstance(settings.store, PostgresStore) else str(settings.store.path.parent)
-        self._isolated = isolated
+        self._make_source = make_source
         self._on_reload = on_reload
         self._wake = threading.Event()
         self.store = open_store(settings)
@@ -272,10 +274,10 @@ class Sidecar:
             heartbeat_s=None if settings.heartbeat_us is None else settings.heartbeat_us / 1e6,
             failover=settings.failover,
         )
-        if self._isolated:
-            ahead = Mapper(settings.name, tables, self._settings.plan, whole_rows=settings.snapshot == "never")
-            return IsolatedSource(reader, wake, observe, ahead=Ahead(settings.name, ahead))
-        return PostgresSource(reader, wake=wake, observe=observe, now_us=now_us)
+        if self._make_source is not None:
+            return self._make_source(reader, wake, observe)
+        ahead = Mapper(settings.name, tables, self._settings.plan, whole_rows=settings.snapshot == "never")
+        return IsolatedSource(reader, wake, observe, ahead=Ahead(settings.name, ahead))
 
 
 def open_store(settings: Settings) -> Store:
@@ -328,7 +330,7 @@ def run(
     """Run the sidecar until SIGTERM or SIGINT; SIGHUP reloads its configuration. The exit code."""
     logs = Logs(secrets.token_bytes(16))
     traces = traces_of(settings, logs)
-    sidecar = Sidecar(settings, [logs, *traces], isolated=True, on_reload=on_reload)
+    sidecar = Sidecar(settings, [logs, *traces], on_reload=on_reload)
 
     def stop(number: int, frame: FrameType | None) -> None:
         sidecar.ask_to_stop()
