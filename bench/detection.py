@@ -53,7 +53,7 @@ def _measured(home: Path, servers: Mapping[str, Server], seconds: int, rate: int
     world, tally = World(), Tally()
     fill(world, random.Random(1))
     prepare(dsns, world)
-    sidecar = Sidecar(load(configured(home, dsns), os.environ), observers=[tally], isolated=True)
+    sidecar = Sidecar(load(configured(home, dsns), os.environ), observers=[tally])
     try:
         sidecar.start()
         sidecar.settled(ends(dsns), SETTLE_LIMIT_S)

@@ -144,7 +144,3 @@ def measure(rows: int) -> dict[str, object]:
     finally:
         shutil.rmtree(home, ignore_errors=True)
     return figures
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000), indent=2))

@@ -2,13 +2,10 @@
 
 Each figure is the median over rounds in which the long and the short record take turns, so that a busy machine slows
 both.
-`python -m bench.long_history [--writes N]` prints JSON.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -108,13 +105,3 @@ def _seconds(ask: Callable[[], object]) -> float:
     started = perf_counter()
     ask()
     return round(perf_counter() - started, 4)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.long_history", description=__doc__)
-    parser.add_argument("--writes", type=int, default=100_000, help="changes behind the long record")
-    print(json.dumps(measure(parser.parse_args().writes), indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -120,7 +120,7 @@ def _alone(server: Server) -> float:
 def _drain(config: Path, server: Server) -> tuple[float, list[int]]:
     """Seconds from the sidecar's start until everything is durable, and its resident memory meanwhile."""
     end = ends({"shop": server.dsn()})
-    sidecar = Sidecar(load(config, {}), isolated=True)
+    sidecar = Sidecar(load(config, {}))
     memory: list[int] = [rss_mb()]
     done = threading.Event()
 

@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cdc_merge import __version__
 from cdc_merge.capture import Counts
@@ -40,9 +40,8 @@ from cdc_merge.orders import NO_ORDERS, PHASES
 from cdc_merge.pipeline import Pipeline, World
 from cdc_merge.ports import Observer, Source, Store
 from cdc_merge.reloading import Reloading
-from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
-from cdc_merge.sources.postgres import PostgresSource
+from cdc_merge.sources.reader_settings import ReaderSettings
 from cdc_merge.spool import Spool
 from cdc_merge.steering import Steering
 from cdc_merge.stores.sqlite import SqliteStore
@@ -54,6 +53,9 @@ if TYPE_CHECKING:
 MAX_QUEUED_BYTES = 16 << 20
 STOP_LIMIT_S = 30.0
 
+MakeSource: TypeAlias = Callable[[ReaderSettings, Callable[[], None], Observer], Source]
+"""The reader of one source; it wakes the merging thread and tells the observer."""
+
 
 def now_us() -> int:
     """Our own clock, microseconds since 1970."""
@@ -63,7 +65,7 @@ def now_us() -> int:
 class Sidecar:
     """The whole sidecar: readers, the merging thread, the HTTP side. `start`, `stop`; nothing starts by itself.
 
-    `isolated`: every reader is a process of its own, so that no merge keeps a server waiting; else they are threads.
+    Every reader is a process of its own, so that no merge keeps a server waiting; who must stand between gives `make_source`.
     `environment` is what the file is read with again when it is reloaded; `on_reload` is told its settings then.
     """
 
@@ -72,17 +74,17 @@ class Sidecar:
         settings: Settings,
         observers: Sequence[Observer] = (),
         *,
-        isolated: bool = False,
         environment: Mapping[str, str] = os.environ,
         on_reload: Callable[[Settings], None] | None = None,
+        make_source: MakeSource | None = None,
     ) -> None:
         self._settings = settings
         # Where the rows of large transactions wait: beside the store, which has room for them in the end.
         self._directory = None if isinstance(settings.store, PostgresStore) else str(settings.store.path.parent)
-        self._isolated = isolated
+        self._make_source = make_source
         self._on_reload = on_reload
         self._wake = threading.Event()
-        self.store = open_settings_store(settings)
+        self.store = open_store(settings)
         mirrors = Mirrors(
             self.figures,
             self.statuses,
@@ -268,12 +270,12 @@ class Sidecar:
             heartbeat_s=None if settings.heartbeat_us is None else settings.heartbeat_us / 1e6,
             failover=settings.failover,
         )
-        if self._isolated:
-            return IsolatedSource(reader, wake, observe)
-        return PostgresSource(**asdict(reader), wake=wake, observe=observe, now_us=now_us)
+        if self._make_source is not None:
+            return self._make_source(reader, wake, observe)
+        return IsolatedSource(reader, wake, observe)
 
 
-def open_settings_store(settings: Settings) -> Store:
+def open_store(settings: Settings) -> Store:
     if isinstance(settings.store, PostgresStore):
         raise ConfigError("A store in PostgreSQL is not part of this version.", hint="Use store: sqlite:///….")
     return SqliteStore(settings.store.path)
@@ -311,7 +313,7 @@ def open_reading(settings: Settings) -> Reading:
     store = settings.store
     if not isinstance(store, PostgresStore) and not store.path.exists():
         raise NotFound(f"There is no store at {store.path} yet.", hint="cdc-merge run creates it.")
-    return Lookup(open_settings_store(settings), settings.plan)
+    return Lookup(open_store(settings), settings.plan)
 
 
 def run(
@@ -323,7 +325,7 @@ def run(
     """Run the sidecar until SIGTERM or SIGINT; SIGHUP reloads its configuration. The exit code."""
     logs = Logs(secrets.token_bytes(16))
     traces = traces_of(settings, logs)
-    sidecar = Sidecar(settings, [logs, *traces], isolated=True, on_reload=on_reload)
+    sidecar = Sidecar(settings, [logs, *traces], on_reload=on_reload)
 
     def stop(number: int, frame: FrameType | None) -> None:
         sidecar.ask_to_stop()

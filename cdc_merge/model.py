@@ -552,7 +552,7 @@ class BatchMerged:
     `transactions`: how many rows each transaction changed, by source. `behind`: transactions whose commit time lay before
     one that was committed earlier, by (source, why): `own` where the source's clock or its concurrent commits did that,
     `origin` where they were applied under a replication origin and carry its time. `loads`: records that were wanted, by
-    where their state was, `memory` or `store`. `ended_us`: our clock when it was on disk.
+    where their state was, `memory` or `store`.
     """
 
     seconds: Mapping[str, float]
@@ -566,7 +566,6 @@ class BatchMerged:
     transactions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     behind: Mapping[tuple[str, str], int] = field(default_factory=dict)
     loads: Mapping[str, int] = field(default_factory=dict)
-    ended_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -350,7 +350,6 @@ class Pipeline:
                 transactions={source: tuple(rows) for source, rows in batch.rows.items()},
                 behind=dict(batch.behind),
                 loads=dict(self.records.loads),
-                ended_us=now_us,
             )
         )
         self.records.loads.clear()

@@ -1,7 +1,6 @@
 """Processes of cdc-merge without the wait for imports: a program that has imported everything and forks one per request.
 
 Each line on stdin is a JSON object with a number, `{"number": N, …}`; each line on stdout is `[N, ANSWER]`:
-- `{"threads": CONFIG, …}` starts a sidecar whose readers are threads, in a tenth of the time of a whole one: its pid.
 - `{"command": [ARGUMENT…], …}` starts `cdc-merge ARGUMENT…` as it is: its pid.
 - `{"status": PID}`: None while it runs, else its exit code, or minus the signal that ended it.
 - `{"signal": PID, "is": NUMBER}` sends it, unless the process has ended.
@@ -74,10 +73,6 @@ class Nursery:
         """`cdc-merge` with these arguments; what it says is appended to the files. `environment` is added to the tests' own."""
         told = {**os.environ, **(environment or {})}
         return self._begin(command=[*arguments], out=str(out), err=str(err), environment=told)
-
-    def threads(self, config: Path, log: Path) -> Forked:
-        """A sidecar whose readers are threads."""
-        return self._begin(threads=str(config), out=str(log), err=str(log), environment=dict(os.environ))
 
     def ran(
         self,
@@ -158,7 +153,7 @@ def _become(request: Request, descriptors: Sequence[int]) -> NoReturn:
         os.chdir(request["directory"])
         os.environ.clear()
         os.environ.update(request["environment"])
-        code = _run_in_threads(request["threads"]) if "threads" in request else _run(request["command"])
+        code = _run(request["command"])
     except BaseException:  # noqa: BLE001 - a process must not go on as a second nursery; what it says is in its file
         sys.excepthook(*sys.exc_info())
     finally:
@@ -171,17 +166,6 @@ def _run(arguments: Sequence[str]) -> int:
     from cdc_merge.cli.main import run  # noqa: PLC0415 - see `main`
 
     return run(arguments)
-
-
-def _run_in_threads(config: str) -> int:
-    from cdc_merge.app import Sidecar  # noqa: PLC0415 - see `main`
-    from cdc_merge.config import load  # noqa: PLC0415 - see `main`
-
-    sidecar = Sidecar(load(Path(config), os.environ))
-    sidecar.start()
-    print(f"cdc-merge listens on http://{sidecar.address}", file=sys.stderr, flush=True)
-    sidecar.wait()
-    return 0
 
 
 def _signal(request: Request) -> None:
@@ -203,7 +187,6 @@ def _reap() -> None:
 
 
 ANSWERS: Mapping[str, Callable[[Request], object]] = {
-    "threads": _start,
     "command": _start,
     "signal": _signal,
     "status": _status,

@@ -87,7 +87,7 @@ def positions_of(settings: Settings) -> Positions:
     if isinstance(settings.store, SqliteStore) and not settings.store.path.exists():
         return {}
     try:
-        store = app.open_settings_store(settings)
+        store = app.open_store(settings)
         try:
             return {name: position for name, (position, _) in store.positions().items()}
         finally:

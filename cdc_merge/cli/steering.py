@@ -105,7 +105,7 @@ def _noted(settings: Settings, name: str, change: Change) -> Fields:
     # Imported when it is asked: the stores' packages would slow down `--help`.
     from cdc_merge import app  # noqa: PLC0415
 
-    store = app.open_settings_store(settings)
+    store = app.open_store(settings)
     try:
         store.claim("cdc-merge source")
         intake = app.intake_of(settings, name, store)

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ruamel.yaml import YAML
 
+from cdc_merge.sql_files import query
+
 SOURCES: Final = ("crm", "erp", "finance")
 FactValue: TypeAlias = "None | str | int | Decimal | frozenset[str]"
 """What a field is meant to hold: dates as ISO text, sets as frozensets, all else as it is."""
@@ -49,7 +51,7 @@ def template() -> str:
 
 def schema(source: str) -> str:
     """The SQL that makes one system's tables and publication."""
-    return (files("cdc_merge.demo") / "sql" / f"{source}.sql").read_text(encoding="utf-8")
+    return query(__package__, source)
 
 
 @cache

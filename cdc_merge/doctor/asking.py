@@ -38,12 +38,12 @@ from cdc_merge.doctor.facts import (
     WalDirectory,
     WritePower,
 )
-from cdc_merge.doctor.queries import query
 from cdc_merge.errors import CdcMergeError
 from cdc_merge.sources.connecting import Connection, connect
 from cdc_merge.sources.refusals import answered
 from cdc_merge.sources.walsender import WalSender
 from cdc_merge.sources.watch import Watched, health_of
+from cdc_merge.sql_files import query
 
 CLOCK_SAMPLES: Final = 5
 
@@ -94,7 +94,7 @@ def ask(subject: Subject, dsn: str, now_us: Callable[[], int]) -> Facts:
     connection = connect(subject.source, dsn)
     try:
         # A login answered by another process than the questions are: something stands in between.
-        connection.execute(query("no_jit").encode())
+        connection.execute(query(__package__, "no_jit").encode())
         answers: dict[type[Any], object] = {Connected: (Connected(connection.info.backend_pid),)}
         answers |= {question.kind: _answer(subject, connection, question) for question in QUESTIONS}
         answers[ClockFacts] = (_clock(subject, connection, now_us),)
@@ -110,7 +110,7 @@ def _answer(subject: Subject, connection: Connection, question: Question) -> obj
     parameters = question.parameters(subject)
     try:
         with connection.cursor(row_factory=dict_row) as cursor:
-            rows = cursor.execute(query(question.name).encode(), parameters or None).fetchall()
+            rows = cursor.execute(query(__package__, question.name).encode(), parameters or None).fetchall()
     except psycopg.Error as error:
         if error.sqlstate is None:
             raise answered(subject.source, error) from None
@@ -165,7 +165,7 @@ def _clock(subject: Subject, connection: Connection, now_us: Callable[[], int]) 
     samples = []
     for _ in range(CLOCK_SAMPLES):
         began, before_us = time.monotonic(), now_us()
-        row = connection.execute(query("clock").encode()).fetchone()
+        row = connection.execute(query(__package__, "clock").encode()).fetchone()
         trip_s = time.monotonic() - began
         assert row is not None
         samples.append((trip_s, (row[0] - before_us) / 1e6 - trip_s / 2))

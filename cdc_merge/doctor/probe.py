@@ -17,13 +17,13 @@ import psycopg
 from psycopg import sql
 
 from cdc_merge.doctor.facts import Canary, CapacityFacts, Facts, NotAnswered, Probed, Subject
-from cdc_merge.doctor.queries import query
 from cdc_merge.errors import CdcMergeError, ProtocolError
 from cdc_merge.sources.connecting import connect
 from cdc_merge.sources.frames import XLOG_DATA, XLOG_DATA_HEADER_BYTES
 from cdc_merge.sources.pgoutput import LogicalMessage, decode
 from cdc_merge.sources.refusals import server_errors
 from cdc_merge.sources.walsender import WalSender
+from cdc_merge.sql_files import query
 
 PREFIX: Final = "cdc_merge.probe"
 LIMIT_S: Final = 10.0  # a new slot waits for open transactions: longer ones are named by SLT10
@@ -71,7 +71,7 @@ def _is_gone(subject: Subject, dsn: str, slot: str) -> bool:
     deadline = time.monotonic() + LEAVING_LIMIT_S
     with suppress(CdcMergeError, psycopg.Error), closing(connect(subject.source, dsn)) as connection:
         while time.monotonic() < deadline:
-            if connection.execute(query("confirmed").encode(), [slot]).fetchone() is None:
+            if connection.execute(query(__package__, "confirmed").encode(), [slot]).fetchone() is None:
                 return True
             time.sleep(0.02)
     return False
@@ -104,7 +104,7 @@ def emit(subject: Subject, dsn: str, token: str) -> int:
     try:
         with server_errors(subject.source):
             connection.execute("SET synchronous_commit = on")
-            row = connection.execute(query("emit").encode(), [token]).fetchone()
+            row = connection.execute(query(__package__, "emit").encode(), [token]).fetchone()
     finally:
         connection.close()
     assert row is not None
@@ -137,7 +137,7 @@ def canary(subject: Subject, dsn: str, limit_s: float = CANARY_LIMIT_S) -> Canar
         connection = connect(subject.source, dsn)
         try:
             while time.monotonic() < began + limit_s:
-                row = connection.execute(query("confirmed").encode(), [subject.slot]).fetchone()
+                row = connection.execute(query(__package__, "confirmed").encode(), [subject.slot]).fetchone()
                 if row is not None and row[0] is not None and row[0] >= lsn:
                     return Canary(came_back=True, seconds=time.monotonic() - began)
                 time.sleep(0.1)

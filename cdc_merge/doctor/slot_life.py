@@ -14,10 +14,10 @@ from psycopg.rows import dict_row
 
 from cdc_merge.doctor.facts import Blocker, SlotFacts, Subject
 from cdc_merge.doctor.naming import literal
-from cdc_merge.doctor.queries import query
 from cdc_merge.errors import CdcMergeError, SourceUnavailable
 from cdc_merge.sources.connecting import Connection, connect
 from cdc_merge.sources.refusals import server_errors
+from cdc_merge.sql_files import query
 
 PLUGIN: Final = "pgoutput"
 CREATION_LIMIT_MS: Final = 60_000
@@ -56,7 +56,7 @@ def _slots(connection: Connection) -> list[SlotFacts]:
 
 def _rows(connection: Connection, name: str, *parameters: object) -> list[dict[str, Any]]:  # columns as in the query
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query(name).encode(), list(parameters) or None).fetchall()
+        return cursor.execute(query(__package__, name).encode(), list(parameters) or None).fetchall()
 
 
 def creation(subject: Subject) -> str:

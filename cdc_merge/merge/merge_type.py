@@ -57,7 +57,6 @@ class MergeType(NamedTuple):
 
     name: str
     traits: Traits
-    automatic: bool
     keyed: Callable[[FieldPlan], Callable[[Any], object]]
     zero: Callable[[Cell, FieldPlan], None]
     apply: Callable[[Cell, FieldPlan, Event], str]

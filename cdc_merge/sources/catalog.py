@@ -14,8 +14,8 @@ from psycopg.rows import dict_row
 
 from cdc_merge.model import Column, Relation
 from cdc_merge.sources.connecting import Connection, connect
-from cdc_merge.sources.queries import query
 from cdc_merge.sources.refusals import server_errors
+from cdc_merge.sql_files import query
 
 PARTITIONED: Final = "p"
 _TABLE_KINDS: Final = ("r", PARTITIONED)
@@ -115,7 +115,7 @@ class Catalog:
 
     def _rows(self, name: str, *parameters: object) -> list[Row]:
         with server_errors(self._source), self._connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query(name).encode(), list(parameters) or None).fetchall()
+            return cursor.execute(query(__package__, name).encode(), list(parameters) or None).fetchall()
 
 
 def describe(dsn: str, tables: Iterable[str], *, publication: str = "", source: str = "") -> dict[str, TableFacts]:

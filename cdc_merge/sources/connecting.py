@@ -15,8 +15,8 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc_merge.errors import SourceRefused
-from cdc_merge.sources.queries import query
 from cdc_merge.sources.refusals import connect_refusal, server_errors
+from cdc_merge.sql_files import query
 
 Answer = TypeVar("Answer")
 
@@ -109,8 +109,8 @@ def _settle(source: str, connection: Connection) -> None:
             hint=f"PostgreSQL {OLDEST_VERSION // 10000} or later is needed.",
         )
     with server_errors(source):
-        connection.execute(query("timeouts"))
-        shown = connection.execute(query("pinned")).fetchone()
+        connection.execute(query(__package__, "timeouts"))
+        shown = connection.execute(query(__package__, "pinned")).fetchone()
     assert shown is not None
     for (name, (_, expected)), value in zip(PINNED.items(), shown, strict=True):
         if not str(value).startswith(expected):

@@ -45,7 +45,6 @@ class Exchange:
         self.delivered: Position | None = None
         self.confirmed_lsn = 0
         self.is_streaming = False
-        self.state = "connecting"
         self.received_lsn = 0
         self.server_lsn = 0
         self.last_commit_us: int | None = None

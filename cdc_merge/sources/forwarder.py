@@ -16,9 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
@@ -38,8 +36,8 @@ from cdc_merge.model import (
 )
 from cdc_merge.orders import RowsWanted
 from cdc_merge.sources.parcels import Packer
-from cdc_merge.sources.positions import STOP
 from cdc_merge.sources.postgres import PostgresSource
+from cdc_merge.sources.reader_settings import ReaderSettings
 from cdc_merge.spool import SpooledRows
 
 STATUS_EVERY_S: Final = 0.25
@@ -62,24 +60,6 @@ class ToChild(IntEnum):
     CONFIRM = 2
     TAKEN = 3
     READ_AGAIN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderSettings:
-    """What the child needs to make its reader. Travels over a pipe, never on a command line."""
-
-    name: str
-    dsn: str = field(repr=False)
-    slot: str
-    publication: str
-    snapshot: str
-    tables: Mapping[str, Sequence[str]]
-    max_queued_bytes: int
-    directory: str | None = None
-    on_lost_position: str = STOP
-    snapshot_workers: int = 1
-    heartbeat_s: float | None = None
-    failover: bool = False
 
 
 class Beginning(NamedTuple):
@@ -165,7 +145,7 @@ class Forwarder:
         self._failure: BaseException | None = None
         threading.excepthook = self._thread_failed
         self._source = PostgresSource(
-            **asdict(settings), wake=self._something.set, observe=self._note, now_us=lambda: time.time_ns() // 1000
+            settings, wake=self._something.set, observe=self._note, now_us=lambda: time.time_ns() // 1000
         )
         self._source.accept_loss(accepts=beginning.accepts_loss)
         if beginning.rests:

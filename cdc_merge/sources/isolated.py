@@ -42,12 +42,12 @@ from cdc_merge.sources.forwarder import (
     Beginning,
     Frame,
     FromChild,
-    ReaderSettings,
     ToChild,
     forward,
     read_frame,
 )
 from cdc_merge.sources.parcels import Unpacker
+from cdc_merge.sources.reader_settings import ReaderSettings
 from cdc_merge.spool import SpooledRows
 
 WINDOW_BYTES: Final = 16 << 20  # as parcels; less than what the child's own queue holds

@@ -75,8 +75,6 @@ class Delete(NamedTuple):
 
 class Truncate(NamedTuple):
     relation_oids: tuple[int, ...]
-    cascade: bool
-    restart_identity: bool
 
 
 class LogicalMessage(NamedTuple):
@@ -89,7 +87,6 @@ class LogicalMessage(NamedTuple):
 Decoded: TypeAlias = (
     Begin | Commit | Origin | Relation | TypeMessage | Insert | Update | Delete | Truncate | LogicalMessage
 )
-RelationMessage = Relation
 
 # A NULL cell is one byte, a text cell at least five. With this many bytes behind the payload, both can be read by
 # one unpack of five; that a message stopped inside its payload is checked once, at its end.
@@ -277,13 +274,13 @@ def _delete(body: bytes, at: int) -> tuple[Delete, int]:
 
 
 def _truncate(body: bytes, at: int) -> tuple[Truncate, int]:
-    count, flags = _TRUNCATE.unpack_from(body, at)
+    count, _ = _TRUNCATE.unpack_from(body, at)  # what cascaded is listed, too
     at += _TRUNCATE.size
     end = at + count * _OID.size
     if end > len(body):
         raise IndexError(end)
     oids = struct.unpack_from(f"!{count}I", body, at)
-    return Truncate(oids, bool(flags & 1), bool(flags & 2)), end
+    return Truncate(oids), end
 
 
 def _message(body: bytes, at: int) -> tuple[LogicalMessage, int]:

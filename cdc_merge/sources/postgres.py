@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -23,72 +23,42 @@ from cdc_merge.ports import Observer
 from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.failures import failure_class
 from cdc_merge.sources.heart import Heart
-from cdc_merge.sources.positions import LOST, STOP, Slot
+from cdc_merge.sources.positions import LOST, Slot
+from cdc_merge.sources.reader_settings import ReaderSettings
 from cdc_merge.sources.retrying import Patience
-from cdc_merge.sources.session import Ears, PostgresSettings, Session
+from cdc_merge.sources.session import Ears, Session
 from cdc_merge.sources.stream import HEALTH_EVERY_S
 from cdc_merge.sources.watch import Watch, Watched
 
 STOP_LIMIT_S: Final = 15.0  # a connection attempt in progress may take its ten seconds
-MAX_QUEUED_BYTES: Final = 64 << 20  # as the server sent them; in memory rows take about five times as much
 
 
 class PostgresSource:
     """A `ports.Source` over one replication slot.
 
-    `tables` maps `schema.table` → the columns needed of it; `snapshot` is initial or never. `wake` is called from the
-    reader's thread when something has arrived or the state has changed. `now_us` is our own clock. `max_queued_bytes`
-    bounds what waits for the pipeline; a single transaction may be larger, and its rows then wait in `directory` (None:
-    where the system keeps temporary files). `heartbeat_s`: a message is written into the source so often; None: never. `failover`: standbys keep
-    the slot that is created, too.
+    `wake` is called from the reader's thread when something has arrived or the state has changed. `now_us` is our own
+    clock.
     """
 
-    def __init__(  # noqa: PLR0913 - every one is a setting of this source or a port that it speaks to; keywords only
+    def __init__(
         self,
+        settings: ReaderSettings,
         *,
-        name: str,
-        dsn: str,
-        slot: str,
-        publication: str,
-        snapshot: str,
-        tables: Mapping[str, Sequence[str]],
         wake: Callable[[], None],
         observe: Observer,
         now_us: Callable[[], int],
-        max_queued_bytes: int = MAX_QUEUED_BYTES,
-        directory: str | None = None,
-        heartbeat_s: float | None = None,
-        failover: bool = False,
-        slot_creation_limit_s: float = 60.0,
-        on_lost_position: str = STOP,
-        snapshot_workers: int = 1,
     ) -> None:
-        self.name = name
-        columns = {table: tuple(wanted) for table, wanted in tables.items()}
-        self._settings = PostgresSettings(
-            name,
-            dsn,
-            slot,
-            publication,
-            snapshot,
-            columns,
-            slot_creation_limit_s,
-            on_lost_position=on_lost_position,
-            snapshot_workers=snapshot_workers,
-            failover=failover,
-        )
+        self.name = settings.name
+        self._settings = settings
         self._wake = wake
         self._observe = observe
         self._now_us = now_us
-        self._max_queued_bytes = max_queued_bytes
-        self._directory = directory
-        self._heartbeat_s = heartbeat_s
         self._exchange: Exchange | None = None
         self._thread: threading.Thread | None = None
         self._state = "stopped"
         self._problem: str | None = None
         self._accepts_loss = False
-        self._tally = Tally(columns)
+        self._tally = Tally(settings.tables)
         self._copy_began_s: float | None = None
         self._copy_s = 0.0
 
@@ -100,20 +70,20 @@ class PostgresSource:
         `confirmed_lsn`: how far it is on disk, where `position` was only received.
         """
         self.stop()
-        exchange = Exchange(self._max_queued_bytes, self._wake, self._directory)
+        exchange = Exchange(self._settings.max_queued_bytes, self._wake, self._settings.directory)
         exchange.delivered, exchange.tally = position, self._tally
         if position is not None and not position.is_copying:
             exchange.received_lsn = position.lsn
             exchange.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
         self._exchange = exchange
         exchange.accepts_loss = self._accepts_loss
-        exchange.heart = Heart(self._settings.slot, self._heartbeat_s, self._say)
+        exchange.heart = Heart(self._settings.slot, self._settings.heartbeat_s, self._say)
         self._state, self._problem = "connecting", None
         self._begin(exchange, self._run)
 
     def rest(self, position: Position | None) -> None:
         self.stop()
-        exchange = Exchange(self._max_queued_bytes, self._wake, self._directory)
+        exchange = Exchange(self._settings.max_queued_bytes, self._wake, self._settings.directory)
         if position is not None and not position.is_copying:
             exchange.received_lsn = exchange.confirmed_lsn = position.lsn
         self._exchange = exchange

@@ -9,9 +9,9 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from cdc_merge.capture import GAPS
@@ -21,7 +21,8 @@ from cdc_merge.sources.catalog import Catalog
 from cdc_merge.sources.copying import Copying, Stopped
 from cdc_merge.sources.exchange import Exchange
 from cdc_merge.sources.membership import check_membership
-from cdc_merge.sources.positions import STOP, Server, check_owner, check_server, check_slot, may_copy
+from cdc_merge.sources.positions import Server, check_owner, check_server, check_slot, may_copy
+from cdc_merge.sources.reader_settings import ReaderSettings
 from cdc_merge.sources.rereading import Rereading
 from cdc_merge.sources.rows import Assembler
 from cdc_merge.sources.stream import Lines, Stream
@@ -39,22 +40,6 @@ _BLOCKING_FIRST_COPY: Final = _BLOCKING | {"column_missing", "not_selectable", "
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresSettings:
-    """One source of the configuration. `tables` maps `schema.table` → the columns needed of it."""
-
-    name: str
-    dsn: str = field(repr=False)
-    slot: str
-    publication: str
-    snapshot: str
-    tables: Mapping[str, tuple[str, ...]]
-    slot_creation_limit_s: float = 60.0
-    on_lost_position: str = STOP
-    snapshot_workers: int = 1
-    failover: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Ears:
     """Who is told: `park` about unreadable rows, `announce` about a new state and a sentence on it."""
 
@@ -65,7 +50,7 @@ class Ears:
 class Session:
     """One attempt to read a source. `now_us` is our own clock."""
 
-    def __init__(self, settings: PostgresSettings, exchange: Exchange, ears: Ears, now_us: Callable[[], int]) -> None:
+    def __init__(self, settings: ReaderSettings, exchange: Exchange, ears: Ears, now_us: Callable[[], int]) -> None:
         self._settings = settings
         self._exchange = exchange
         self._ears = ears

@@ -20,8 +20,8 @@ from cdc_merge.errors import SourceUnavailable
 from cdc_merge.model import lsn_from_text
 from cdc_merge.sources.connecting import Connection, connect
 from cdc_merge.sources.positions import Slot
-from cdc_merge.sources.queries import query
 from cdc_merge.sources.refusals import server_errors
+from cdc_merge.sql_files import query
 
 _PAGE_HEADER_BYTES: Final = (24, 40)
 _PAGE_BYTES: Final = 8192
@@ -96,7 +96,7 @@ class Watch:
     def rows(self, name: str, *parameters: object) -> list[dict[str, Any]]:  # columns as the query names them
         """The answer to `sql/<name>.sql`; waits for it."""
         with server_errors(self._source), self.connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query(name).encode(), list(parameters) or None).fetchall()
+            return cursor.execute(query(__package__, name).encode(), list(parameters) or None).fetchall()
 
     def health(self) -> Health:
         with server_errors(self._source):
@@ -104,7 +104,7 @@ class Watch:
 
     def clock(self) -> ClockReading:
         with server_errors(self._source):
-            row = self.connection.execute(query("watch").encode(), [self._watched.publication]).fetchone()
+            row = self.connection.execute(query(__package__, "watch").encode(), [self._watched.publication]).fetchone()
         assert row is not None
         return _clock([None if value is None else str(value).encode() for value in row])
 
@@ -137,7 +137,7 @@ class Watch:
         if self._read is not None:
             return False
         with server_errors(self._source):
-            self._pg.send_query_params(query(name).encode(), [value.encode() for value in parameters])
+            self._pg.send_query_params(query(__package__, name).encode(), [value.encode() for value in parameters])
         self._read = read
         self._may_refuse = name in _WRITING
         return True
@@ -175,7 +175,7 @@ class Watch:
 
 def health_of(connection: Connection, watched: Watched) -> Health:
     """The answer over any plain connection; psycopg's own errors."""
-    row = connection.execute(query("health").encode(), _parameters(watched)).fetchone()
+    row = connection.execute(query(__package__, "health").encode(), _parameters(watched)).fetchone()
     assert row is not None
     return _health(watched.slot, [str(row[0]).encode()])
 

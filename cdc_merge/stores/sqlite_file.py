@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from cdc_merge.errors import StoreHeld, StoreUnavailable
+from cdc_merge.sql_files import named_statements
 from cdc_merge.stores.lock import LockFile
-from cdc_merge.stores.statements import migrations, named_statements
+from cdc_merge.stores.migrations import migrations
 
-SQL: Final = named_statements("sqlite.sql")
+SQL: Final = named_statements(__package__, "sqlite")
 _MIGRATIONS: Final = migrations("sqlite")
 
 _BUSY_WAIT_S: Final = 5.0  # only checkpoints and migrations of another process make anyone wait

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from cdc_merge.app import intake_of, open_reading, open_settings_store
+from cdc_merge.app import intake_of, open_reading, open_store
 from cdc_merge.cel import compile_expression
 from cdc_merge.config.load import load
 from cdc_merge.config.settings import PostgresSource, Settings, SqliteStore
@@ -143,7 +143,7 @@ def document(fields: Fields) -> Any:
 def answers_of(settings: Settings, now_us: int) -> Told:
     """All that is said of the store of these settings: by documents, and by what is durable."""
     reading = open_reading(settings)
-    with closing(open_settings_store(settings)) as store:
+    with closing(open_store(settings)) as store:
         records = {name: store.records(name, None, ALL) for name in settings.plan.entities}
         keys = [RecordKey(entity, key) for entity, names in records.items() for key in names]
         told = {
@@ -366,7 +366,7 @@ def _cells(told: Sequence[str | bool | None] | None) -> tuple[Any, ...] | None:
 
 def lived(settings: Settings, later: Sequence[Told], now_us: int) -> Told:
     """What is said when a worker has gone on by what came later."""
-    with closing(open_settings_store(settings)) as store:
+    with closing(open_store(settings)) as store:
         store.claim("the test")
         worker = Worker(settings, store, now_us)
         for told in later:
@@ -383,13 +383,13 @@ def test_every_answer_is_as_it_was(earlier: Earlier) -> None:
 
 
 def test_the_writer_is_told_what_it_was_told(earlier: Earlier) -> None:
-    with closing(open_settings_store(earlier.settings)) as store:
+    with closing(open_store(earlier.settings)) as store:
         store.claim("the test")
         same(by_the_writer(store, earlier.answers["written"]), earlier.answers["written"])
 
 
 def test_a_worker_that_starts_judges_nothing_anew_and_changes_no_answer(earlier: Earlier) -> None:
-    with closing(open_settings_store(earlier.settings)) as store:
+    with closing(open_store(earlier.settings)) as store:
         store.claim("the test")
         worker = Worker(earlier.settings, store, earlier.now_us)
         assert not worker.pipeline.rejudging.is_due, "the policy that the records were judged by is still in force"
@@ -400,14 +400,14 @@ def test_a_worker_that_starts_judges_nothing_anew_and_changes_no_answer(earlier:
 
 
 def test_bases_are_those_of_the_policy_in_force_and_say_what_the_log_says(earlier: Earlier) -> None:
-    with closing(open_settings_store(earlier.settings)) as store:
+    with closing(open_store(earlier.settings)) as store:
         bases = _same_as_their_logs(earlier.settings, store)
     assert len(bases) == len(earlier.answers["read"]["durable"]["bases"])
 
 
 def test_a_worker_goes_on_as_the_earlier_one_did(earlier: Earlier) -> None:
     same(lived(earlier.settings, earlier.later, earlier.now_us), earlier.after)
-    with closing(open_settings_store(earlier.settings)) as store:
+    with closing(open_store(earlier.settings)) as store:
         _same_as_their_logs(earlier.settings, store)
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from cdc_merge.errors import ConfigError, StoreUnavailable
+from cdc_merge.errors import StoreUnavailable
 from cdc_merge.model import UPDATE, Change, Place, Position, RecordKey, Stamp
-from cdc_merge.stores.memory import MemoryStore
-from cdc_merge.stores.opening import open_store
+from cdc_merge.sql_files import named_statements
+from cdc_merge.stores.migrations import migrations
 from cdc_merge.stores.sqlite import SqliteStore
-from cdc_merge.stores.statements import migrations, named_statements
 
 SOURCE = "crm"
 
@@ -141,7 +140,7 @@ def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
 
 def test_every_statement_has_a_name_of_its_own_and_is_understood_by_sqlite(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state.db")
-    statements = named_statements("sqlite.sql")
+    statements = named_statements("cdc_merge.stores", "sqlite")
     text = (Path(sys.modules["cdc_merge.stores"].__path__[0]) / "sql" / "sqlite.sql").read_text()
     names = re.findall(r"^-- name: (.*)$", text, re.MULTILINE)
     assert names == list(statements)
@@ -164,7 +163,7 @@ def test_every_statement_has_a_name_of_its_own_and_is_understood_by_sqlite(tmp_p
 )
 def test_lists_of_conflicts_use_their_index(tmp_path: Path, statement: str, index: str) -> None:
     store = SqliteStore(tmp_path / "state.db")
-    sql = named_statements("sqlite.sql")[statement]
+    sql = named_statements("cdc_merge.stores", "sqlite")[statement]
     named = dict.fromkeys(re.findall(r":(\w+)", sql))
     plan = store._writer.execute(f"EXPLAIN QUERY PLAN {sql}", named or (None,) * sql.count("?")).fetchall()
     assert index in " ".join(row[3] for row in plan)
@@ -300,30 +299,3 @@ def swallowing(append: object, changes: list[Change]) -> None:
     except TypeError:
         return
     raise AssertionError("the append did not fail")
-
-
-# ---------------------------------------------------------------- URLs
-
-
-def test_a_sqlite_url_names_a_file_absolute_or_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    open_store(f"sqlite://{tmp_path}/absolute.db").close()
-    open_store("sqlite://./relative.db").close()
-    assert (tmp_path / "absolute.db").exists()
-    assert (tmp_path / "relative.db").exists()
-
-
-def test_the_memory_url_opens_a_store_in_memory() -> None:
-    assert isinstance(open_store("memory:"), MemoryStore)
-
-
-@pytest.mark.parametrize(
-    "url", ["", "memory", "memory:x", "sqlite", "sqlite:", "sqlite://", "sqlite:state.db", "sqlite:///dir/", "/a/b.db",
-            "mysql://root:topsecret@host/db"]
-)  # fmt: skip
-def test_any_other_url_is_refused_naming_what_is_supported_and_no_secret(url: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
-        open_store(url)
-    assert "sqlite://" in refusal.value.hint
-    assert "memory:" in refusal.value.hint
-    assert "topsecret" not in str(refusal.value) + refusal.value.hint

@@ -29,7 +29,7 @@ ALL_KINDS = [
     (wire.update(5, [b"2"], [b"1"], b"O"), pgoutput.Update(5, (b"1",), True, (b"2",), False)),
     (wire.delete(5, [b"1", None]), pgoutput.Delete(5, (b"1", None), False)),
     (wire.delete(5, [b"1", b"x"], b"O"), pgoutput.Delete(5, (b"1", b"x"), True)),
-    (wire.truncate([5, 6], 3), pgoutput.Truncate((5, 6), True, True)),
+    (wire.truncate([5, 6], 3), pgoutput.Truncate((5, 6))),
     (wire.message("p", b"\0\xff"), pgoutput.LogicalMessage(True, 9, "p", b"\0\xff")),
     (wire.message("p", b"", False), pgoutput.LogicalMessage(False, 9, "p", b"")),
 ]

@@ -12,8 +12,8 @@ import pytest
 from cdc_merge.errors import ProtocolError
 from cdc_merge.model import UNCHANGED, Delivery, Idle, Message, Parked, Position, Transaction
 from cdc_merge.ports import Source
-from cdc_merge.sources.recording import Header, Recorder, RecordingSource, read_recording
 from tests.recordings.payloads import RECORDINGS
+from tests.recordings.recording import Header, Recorder, RecordingSource, read_recording
 
 ORIGIN_US = 981_173_106_000_000  # 2001-02-03 04:05:06 UTC
 

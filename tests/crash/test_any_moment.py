@@ -28,7 +28,6 @@ ALL_THREE = ("crm", "erp", "finance")
 def test_40_a_sidecar_killed_many_times_says_what_an_undisturbed_one_says(site: Site) -> None:
     chance = random.Random(SEED)
     it = Incident(site, "killed", Setting(FIELDS, systems=ALL_THREE, entity=ENTITY))
-    it.killed.whole = True
     try:
         for system in it.systems.values():
             _fill(system)

@@ -44,8 +44,8 @@ def configured(path: Path, dsns: Mapping[str, str], **source: Any) -> Path:
 
 @contextmanager
 def sidecar(config: Path) -> Iterator[Sidecar]:
-    """Started, with its readers in processes of their own, as `cdc-merge run` has them; stopped at the end."""
-    running = Sidecar(load(config, {"HOME": str(config.parent)}), isolated=True)
+    """Started; stopped at the end."""
+    running = Sidecar(load(config, {"HOME": str(config.parent)}))
     running.start()
     try:
         yield running

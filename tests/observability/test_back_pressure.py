@@ -64,7 +64,7 @@ def scene(new_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest
     gate = Gate()
     with shop(server, tmp_path) as place:
         # Readers are processes of their own, as `cdc-merge run` has them.
-        sidecar = Sidecar(load(place.file, {}), [gate], isolated=True)
+        sidecar = Sidecar(load(place.file, {}), [gate])
         try:
             sidecar.start()
             address = f"http://{sidecar.address}"

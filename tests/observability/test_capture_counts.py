@@ -65,7 +65,7 @@ def sidecar(directory: Path, dsn: str) -> Iterator[str]:
     shop = Shop(directory, {"crm": dsn})
     fields = {"phone": {"merge": "mv"}, "note": {"merge": "lww"}}
     shop.write(entities={"customer": {"from": {"crm": MAPPED}, "fields": fields}})
-    running = Sidecar(load(shop.file, {}), isolated=True, environment={})
+    running = Sidecar(load(shop.file, {}), environment={})
     try:
         running.start()
         yield f"http://{running.address}"

@@ -108,7 +108,7 @@ def stderr_kept() -> Iterator[io.BufferedRandom]:
 
 def logged(settings: Settings, observers: Sequence[Observer]) -> Sidecar:
     """The demo's sidecar as `cdc-merge run` has it: with a log, and readers that are processes."""
-    return Sidecar(settings, [*observers, Logs(b"salt")], isolated=True)
+    return Sidecar(settings, [*observers, Logs(b"salt")])
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from cdc_merge.model import (
 )
 from cdc_merge.ports import Source
 from cdc_merge.sources.postgres import PostgresSource
+from cdc_merge.sources.reader_settings import ReaderSettings
 
 LIMIT_S = 20.0
 
@@ -50,30 +52,47 @@ def run(dsn: str, *statements: str) -> list[tuple[Any, ...]]:
     return rows
 
 
+def our_clock_us() -> int:
+    return time.time_ns() // 1000
+
+
+def reader_settings(dsn: str, tables: Mapping[str, Sequence[str]], **chosen: Any) -> ReaderSettings:
+    """Those of a source `crm` with a slot named after its database, but for what is chosen."""
+    usual = ReaderSettings(
+        name="crm",
+        dsn=dsn,
+        slot="cdc_" + (dsn.partition("dbname=")[2].partition(" ")[0] or "test"),
+        publication="cdc_merge",
+        snapshot="initial",
+        tables={table: tuple(columns) for table, columns in tables.items()},
+        max_queued_bytes=64 << 20,
+    )
+    return replace(usual, **chosen)
+
+
 class Reading:
     """A PostgresSource and all that it delivered, in order. `confirming` confirms as a pipeline would."""
 
     def __init__(
-        self, dsn: str, tables: Mapping[str, Sequence[str]], *, confirming: bool = True, **settings: Any
+        self,
+        dsn: str,
+        tables: Mapping[str, Sequence[str]],
+        *,
+        confirming: bool = True,
+        now_us: Callable[[], int] = our_clock_us,
+        **settings: Any,
     ) -> None:
         self.facts: list[Fact] = []
         self.deliveries: list[Delivery] = []
         self.position: Position | None = None
         self.confirming = confirming
         self.woken = threading.Event()
-        chosen: dict[str, Any] = {
-            "name": "crm",
-            "dsn": dsn,
-            "slot": "cdc_" + (dsn.partition("dbname=")[2].partition(" ")[0] or "test"),
-            "publication": "cdc_merge",
-            "snapshot": "initial",
-            "tables": tables,
-            "wake": self.woken.set,
-            "observe": self.facts.append,
-            "now_us": lambda: time.time_ns() // 1000,
-        }
-        self.source: Source = PostgresSource(**(chosen | settings))
-        self.slot: str = (chosen | settings)["slot"]
+        asked = reader_settings(dsn, tables, **settings)
+        self.source: Source = PostgresSource(asked, wake=self.woken.set, observe=self._note, now_us=now_us)
+        self.slot = asked.slot
+
+    def _note(self, fact: Fact) -> None:
+        self.facts.append(fact)
 
     def __enter__(self) -> Self:
         return self

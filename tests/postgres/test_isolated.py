@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 
 from cdc_merge.model import UNCHANGED, Fact, SnapshotBegan, SourceChanged
-from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
 from cdc_merge.sources.parcels import PARCEL_ROWS
 from cdc_merge.spool import SpooledRows
-from tests.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
+from tests.postgres.reading import Reading, confirmed_lsn, reader_settings, run, wait_for, wal_lsn
 from tests.postgres.test_reader_stream import SETUP, TABLES, in_the_database, writers
 
 FILL = "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series({0}, {0} + 99) g"
@@ -40,11 +39,8 @@ class Isolated(Reading):
         publication: str = "cdc_merge",
     ) -> None:
         super().__init__(dsn, tables, confirming=confirming)
-        asked = ReaderSettings("crm", dsn, self.slot, publication, "initial", tables, max_queued_bytes)
+        asked = reader_settings(dsn, tables, publication=publication, max_queued_bytes=max_queued_bytes)
         self.source = IsolatedSource(asked, self.woken.set, self._note, window_bytes)
-
-    def _note(self, fact: Fact) -> None:
-        self.facts.append(fact)
 
     def kill_reader(self) -> None:
         """SIGKILL the reader's process and wait until the server has noticed and another one streams."""
@@ -229,8 +225,8 @@ def test_a_source_that_refuses_says_why_and_is_left_alone(dsn: str) -> None:
 
 READ_FOR_EVER = """
 import multiprocessing, sys, time
-from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
+from cdc_merge.sources.reader_settings import ReaderSettings
 
 if __name__ == "__main__":
     tables = {"public.customer": ("id", "name", "points")}
@@ -284,8 +280,8 @@ def test_a_large_transaction_comes_as_a_file_that_its_reader_may_die_behind(dsn:
 
 SURPRISED = """
 import sys, time
-from cdc_merge.sources.forwarder import ReaderSettings
 from cdc_merge.sources.isolated import IsolatedSource
+from cdc_merge.sources.reader_settings import ReaderSettings
 
 
 class Window(int):

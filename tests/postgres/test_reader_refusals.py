@@ -13,7 +13,6 @@ from cdc_merge.errors import SourceRefused, SourceUnavailable
 from cdc_merge.model import Parked, SourceChanged
 from cdc_merge.ports import Source
 from cdc_merge.sources.catalog import Problem, describe, preflight
-from cdc_merge.sources.postgres import PostgresSource
 from cdc_merge.sources.refusals import connect_refusal
 from tests.postgres.reading import Reading, run, wait_for
 
@@ -258,17 +257,7 @@ def test_a_mistake_of_ours_stops_the_source_and_says_so(dsn: str) -> None:
 
 
 def test_taking_from_a_source_that_was_never_started_gives_nothing() -> None:
-    source: Source = PostgresSource(
-        name="crm",
-        dsn="",
-        slot="s",
-        publication="p",
-        snapshot="initial",
-        tables={},
-        wake=lambda: None,
-        observe=lambda fact: None,
-        now_us=lambda: 0,
-    )
+    source: Source = Reading("", {}).source
     assert source.take(10) == []
     source.confirm(5)
     source.stop()

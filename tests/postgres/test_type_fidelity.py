@@ -31,6 +31,7 @@ from cdc_merge.model import (
 )
 from cdc_merge.plan import Plan, TableMap
 from cdc_merge.sources.postgres import PostgresSource
+from tests.postgres.reading import our_clock_us, reader_settings
 
 LIMIT_S = 60.0
 
@@ -127,17 +128,8 @@ def insert(dsn: str, key: int) -> None:
 def source(each_database: str) -> Iterator[tuple[PostgresSource, threading.Event]]:
     prepared(each_database)
     arrived = threading.Event()
-    reader = PostgresSource(
-        name="crm",
-        dsn=each_database,
-        slot="cdc_merge_fidelity",
-        publication="p",
-        tables={"public.t": ("id", *COLUMNS)},
-        snapshot="initial",
-        observe=lambda _: None,
-        wake=arrived.set,
-        now_us=lambda: time.time_ns() // 1000,
-    )
+    asked = reader_settings(each_database, {"public.t": ("id", *COLUMNS)}, publication="p")
+    reader = PostgresSource(asked, observe=lambda _: None, wake=arrived.set, now_us=our_clock_us)
     yield reader, arrived
     reader.stop()
 

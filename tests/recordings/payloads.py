@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cdc_merge.model import UNCHANGED, Cell
 from cdc_merge.sources.frames import XLOG_DATA, XLOG_DATA_HEADER_BYTES
-from cdc_merge.sources.recording import read_recording
+from tests.recordings.recording import read_recording
 
 FOLDER = Path(__file__).parent
 RECORDINGS = sorted(FOLDER.glob("*.stream"))

@@ -18,8 +18,8 @@ from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import Server, new_directory, start_server
 from cdc_merge.sources.frames import XLOG_DATA, XLOG_DATA_HEADER_BYTES
 from cdc_merge.sources.pgoutput import LogicalMessage, decode
-from cdc_merge.sources.recording import Header, Recorder
 from cdc_merge.sources.walsender import WalSender
+from tests.recordings.recording import Header, Recorder
 
 VERSIONS = ("18", "17", "15")
 FOLDER = Path(__file__).parent

@@ -17,10 +17,10 @@ from typing import NamedTuple, Protocol
 
 from cdc_merge.app import Sidecar
 from cdc_merge.config import load
-from cdc_merge.config.settings import SourceSettings
-from cdc_merge.intake import Intake
 from cdc_merge.model import Delivery, Position, SourceStatus, lsn_from_text
-from cdc_merge.ports import Source
+from cdc_merge.ports import Observer, Source
+from cdc_merge.sources.isolated import IsolatedSource
+from cdc_merge.sources.reader_settings import ReaderSettings
 from tests.nursery import Forked, Nursery
 from tests.scenarios.picture import Document, Said
 
@@ -162,19 +162,18 @@ class HeldSource:
 
 
 class PlainWitness(Sidecar):
-    """The whole sidecar in this process."""
+    """The whole sidecar, merging in this process; its readers are as everywhere."""
 
     name = "plain"
 
     def __init__(self, config: Path) -> None:
         self.held: dict[str, HeldSource] = {}
         self.settings = load(config, {})
-        super().__init__(self.settings)
+        super().__init__(self.settings, make_source=self._held)
 
-    def _source(self, settings: SourceSettings) -> tuple[Source, Intake]:
-        source, intake = super()._source(settings)
-        self.held[settings.name] = HeldSource(source)
-        return self.held[settings.name], intake
+    def _held(self, reader: ReaderSettings, wake: Callable[[], None], observe: Observer) -> Source:
+        self.held[reader.name] = HeldSource(IsolatedSource(reader, wake, observe))
+        return self.held[reader.name]
 
     def check(self) -> None:
         self.wait(0)
@@ -184,10 +183,9 @@ class PlainWitness(Sidecar):
 
 
 class KilledWitness:
-    """The sidecar as a process of its own, to be killed at any time; `whole`: its readers are processes too."""
+    """The sidecar as a process of its own, to be killed at any time."""
 
     name = "killed"
-    whole = False
 
     def __init__(self, nursery: Nursery, config: Path) -> None:
         self._nursery = nursery
@@ -200,10 +198,7 @@ class KilledWitness:
     def start(self) -> None:
         self._address = None
         self._read = self._log.stat().st_size if self._log.exists() else 0
-        if self.whole:
-            self._process = self._nursery.start(["--config", str(self._config), "run"], self._log, self._log)
-        else:
-            self._process = self._nursery.threads(self._config, self._log)
+        self._process = self._nursery.start(["--config", str(self._config), "run"], self._log, self._log)
 
     @property
     def address(self) -> str | None:

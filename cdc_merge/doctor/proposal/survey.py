@@ -5,8 +5,6 @@ The sample is taken with a short time limit and only its values' texts are kept,
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
 from typing import Any, Final
 
 import psycopg
@@ -16,6 +14,7 @@ from psycopg.rows import dict_row
 from cdc_merge.doctor.proposal.seen import ColumnSeen, TableSeen
 from cdc_merge.sources.connecting import Connection, connect
 from cdc_merge.sources.refusals import server_errors
+from cdc_merge.sql_files import query
 
 SAMPLE_ROWS: Final = 300
 SAMPLE_LIMIT_MS: Final = 3_000
@@ -23,17 +22,12 @@ MOST_TABLES: Final = 300  # a schema with more is sampled no further; names stil
 COMPARED_TYPES: Final = frozenset({"text", "integer", "decimal", "date"})
 
 
-@cache
-def _tables() -> str:
-    return files("cdc_merge.doctor.proposal").joinpath("sql", "tables.sql").read_text(encoding="utf-8")
-
-
 def survey(source: str, dsn: str) -> list[TableSeen]:
     """The tables of a source. SourceUnavailable or SourceRefused when it cannot be asked."""
     connection = connect(source, dsn)
     try:
         with server_errors(source), connection.cursor(row_factory=dict_row) as cursor:
-            rows = cursor.execute(_tables().encode()).fetchall()
+            rows = cursor.execute(query(__package__, "tables").encode()).fetchall()
         with server_errors(source):
             connection.execute("SELECT set_config('statement_timeout', $1, false)", [str(SAMPLE_LIMIT_MS)])
         return [_table(source, connection, row, sampled=len(rows) <= MOST_TABLES) for row in rows]

@@ -80,7 +80,6 @@ def outside(plan: FieldPlan, value: MaybeValue) -> bool:
 TYPE = mv.TYPE._replace(
     name="counter",
     traits=Traits(agrees=False, settles=False, overwrites=False),
-    automatic=True,
     zero=zero,
     apply=parts.applying(_delta),
     decide=parts.decide,

@@ -45,7 +45,6 @@ def _type(name: str, pick: Pick) -> MergeType:
     return mv.TYPE._replace(
         name=name,
         traits=Traits(agrees=True, settles=False, overwrites=False),
-        automatic=True,
         read=_reading(pick),
         start=_starting(pick),
         asks=steps.no_questions,

@@ -33,7 +33,6 @@ def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
 TYPE = mv.TYPE._replace(
     name="flag",
     traits=Traits(agrees=True, settles=False, overwrites=False),
-    automatic=True,
     read=read,
     start=start,
     asks=steps.no_questions,

@@ -5,4 +5,4 @@ from __future__ import annotations
 from cdc_merge.merge import steps
 from cdc_merge.merge.types import mv
 
-TYPE = mv.TYPE._replace(name="lww", automatic=True, asks=steps.no_questions)
+TYPE = mv.TYPE._replace(name="lww", asks=steps.no_questions)

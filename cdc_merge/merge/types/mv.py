@@ -21,7 +21,6 @@ def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
 TYPE = MergeType(
     name="mv",
     traits=Traits(agrees=True, settles=True, overwrites=True),
-    automatic=False,
     keyed=steps.normalized,
     zero=steps.nothing,
     apply=steps.edit,

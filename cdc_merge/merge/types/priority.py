@@ -28,4 +28,4 @@ def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
     return steps.first_in_order(cell, plan, ranked)
 
 
-TYPE = mv.TYPE._replace(name="priority", automatic=True, read=read, start=start, asks=steps.no_questions)
+TYPE = mv.TYPE._replace(name="priority", read=read, start=start, asks=steps.no_questions)

@@ -359,7 +359,6 @@ def _seen(items: Any) -> Seen:
 TYPE: MergeType = mv.TYPE._replace(
     name="set",
     traits=Traits(agrees=False, settles=False, overwrites=False, rivals=False),
-    automatic=True,
     keyed=keyed,
     zero=zero,
     apply=apply,

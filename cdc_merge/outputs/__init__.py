@@ -1,1 +1,0 @@
-"""7: effects leave the house."""
