@@ -36,7 +36,7 @@ bench: $(STAMP)
 	@$(BIN)/python -m bench $(ARGS)
 
 schemas: $(STAMP)
-	$(BIN)/python -m cdc_merge.config.schemas schemas
+	$(BIN)/python -m cdc_merge.cli.schema_export schemas
 
 # One lock for uv and pip: exact versions and digests, no addresses. Needs uv; only maintainers call it.
 lock:

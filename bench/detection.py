@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from cdc_merge.app import Sidecar
+from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.observing import Tally
 from cdc_merge.demo.play import configured, database
 from cdc_merge.demo.servers import Server, new_directory, start_servers
+from cdc_merge.demo.source_tables import ends
 from cdc_merge.demo.stock import COUNTS, fill, prepare
 from cdc_merge.demo.systems import SOURCES
-from cdc_merge.demo.tables import ends
 from cdc_merge.demo.truth import World
 
 SETTLE_LIMIT_S: Final = 120.0

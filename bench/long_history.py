@@ -14,11 +14,11 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any, Final
 
-from cdc_merge.lookup import Lookup
 from cdc_merge.model import INSERT, UNKNOWN, UPDATE, Change, Place, RecordKey, Stamp
-from cdc_merge.plan import EntityPlan, FieldPlan, Plan
-from cdc_merge.records import Records
-from cdc_merge.stores.sqlite import SqliteStore
+from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan
+from cdc_merge.queries.store_queries import StoreQueries
+from cdc_merge.stores.sqlite.store import SqliteStore
+from cdc_merge.worker.record_cache import RecordCache
 
 ENTITY: Final = "item"
 SOURCES: Final = ("erp", "crm")
@@ -51,13 +51,13 @@ class Shop:
 
     def __init__(self, path: Path, writes: int) -> None:
         self.store = SqliteStore(path)
-        self.cache = Records(PLAN)
+        self.cache = RecordCache(PLAN)
         self._next = {"long": 0, "short": 0}
         for size in (CHANGES_A_BATCH,) * (writes // CHANGES_A_BATCH):
             self.merge(self.cache, "long", size)
         self.merge(self.cache, "short", FEW)
 
-    def merge(self, cache: Records, key: str, count: int, *, late: bool = False) -> float:
+    def merge(self, cache: RecordCache, key: str, count: int, *, late: bool = False) -> float:
         """One batch of further changes; the seconds of CPU that it took, its commit included."""
         first = self._next[key]
         self._next[key] += count
@@ -70,7 +70,7 @@ class Shop:
             cache.refold(batch)
         return process_time() - started
 
-    def per_change(self, cache: Callable[[], Records], *, late: bool = False) -> dict[str, float]:
+    def per_change(self, cache: Callable[[], RecordCache], *, late: bool = False) -> dict[str, float]:
         took: dict[str, list[float]] = {"long": [], "short": []}
         for _ in range(ROUNDS):
             for key, times in took.items():
@@ -87,10 +87,10 @@ def measure(writes: int) -> dict[str, object]:
         found: dict[str, object] = {
             "writes": writes,
             "kept": shop.per_change(lambda: shop.cache),
-            "read_again": shop.per_change(lambda: Records(PLAN)),
+            "read_again": shop.per_change(lambda: RecordCache(PLAN)),
             "one_late": shop.per_change(lambda: shop.cache, late=True),
         }
-        lookup = Lookup(shop.store, PLAN)
+        lookup = StoreQueries(shop.store, PLAN)
         long = RecordKey(ENTITY, "long")
         found["show_s"] = _seconds(lambda: lookup.record(long, None))
         found["as_of_s"] = _seconds(lambda: lookup.record(long, Stamp(writes // 2 * 1_000, 0, "")))

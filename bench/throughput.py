@@ -16,10 +16,10 @@ from typing import Final
 
 import psycopg
 
-from cdc_merge.app import Sidecar
+from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.servers import Server, new_directory, start_server
-from cdc_merge.demo.tables import ends
+from cdc_merge.demo.source_tables import ends
 from cdc_merge.model import lsn_text
 
 ROWS: Final = 10_000

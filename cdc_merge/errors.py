@@ -30,7 +30,7 @@ class ConfigError(CdcMergeError):
         self.problems = problems
 
 
-def surprise(error: BaseException) -> str:
+def error_location(error: BaseException) -> str:
     """Type and place of a mistake of ours, for people. Its message may hold row values, and is left out."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:

@@ -48,7 +48,7 @@ ABOUT: Final = (
     ),
     Panel(
         LINES,
-        "Loops",
+        "WriteLoops",
         "Records that two sources set to the same values to and fro, in the range on display: two jobs, no people.",
         "short",
         (

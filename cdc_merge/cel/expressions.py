@@ -27,7 +27,7 @@ from cdc_merge.cel.operations import (
     shown,
 )
 from cdc_merge.cel.syntax import Call, Const, Items, Loop, Name, Node, Select, Tree, parsed
-from cdc_merge.decision.expression import ExpressionError, Values, Variables
+from cdc_merge.conflicts.expression_port import ExpressionError, Values, Variables
 from cdc_merge.model import UNKNOWN, Json
 
 Run: TypeAlias = Callable[[Mapping[str, Any]], Any]

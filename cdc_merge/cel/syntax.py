@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from cel_expr_python import cel
 
-from cdc_merge.decision.expression import ExpressionError
+from cdc_merge.conflicts.expression_port import ExpressionError
 
 LONGEST: Final = 4_000  # characters; a longer text is no rule that a person can check
 DEEPEST: Final = 100  # levels of the tree: our own reading is recursive

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import click
 
-from cdc_merge.cli.invocation import Invocation, print_json
+from cdc_merge.cli.context import Invocation, print_json
 from cdc_merge.config import Settings, load
-from cdc_merge.config.columns import Columns, catalog_problems, with_value_types
+from cdc_merge.config.catalog_checks import Columns, catalog_problems, with_value_types
 from cdc_merge.config.load import refused, written
 from cdc_merge.config.problems import Path, Problem
 from cdc_merge.config.settings import PostgresSource
-from cdc_merge.documents import Document
 from cdc_merge.errors import CdcMergeError, SourceRefused, SourceUnavailable
-from cdc_merge.sources import catalog
+from cdc_merge.queries.documents import Document
+from cdc_merge.sources.postgres import catalog
 
 
 class Answers(NamedTuple):

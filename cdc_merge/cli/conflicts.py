@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
-from cdc_merge.cli.asking import reading_of
-from cdc_merge.cli.invocation import Invocation, print_json
+from cdc_merge.cli.context import Invocation, print_json
+from cdc_merge.cli.read_client import reading_of
 from cdc_merge.cli.record import show_history, show_record
-from cdc_merge.cli.tables import output_option, print_table, say
-from cdc_merge.console.answers import conflict_document
-from cdc_merge.console.reading import Reading
-from cdc_merge.console.words import ABSENT, shown
-from cdc_merge.documents import Document, Fields, conflict_json, page_json
+from cdc_merge.cli.table_output import output_option, print_table, say
 from cdc_merge.errors import NotFound
 from cdc_merge.model import Conflict
+from cdc_merge.queries.cell_text import ABSENT, shown
+from cdc_merge.queries.documents import Document, Fields, conflict_json, page_json
+from cdc_merge.queries.port import QueryPort
+from cdc_merge.queries.responses import conflict_document
 
 HEADINGS = ("ID", "STATUS", "SEVERITY", "ENTITY", "KEY", "FIELD", "KIND", "RAISED", "CANDIDATES")
 SEVERITIES = ("critical", "high", "medium", "low")
@@ -90,7 +90,7 @@ def show_conflict(
             context.invoke(told, **{**defaults, **record})
 
 
-def _oldest(reading: Reading, where: Mapping[str, str]) -> str:
+def _oldest(reading: QueryPort, where: Mapping[str, str]) -> str:
     found = reading.conflicts({"status": "open", **where}, None, 1).items
     if not found:
         raise NotFound("No open conflict matches.", hint="cdc-merge conflicts list shows those that are closed.")
@@ -98,7 +98,7 @@ def _oldest(reading: Reading, where: Mapping[str, str]) -> str:
 
 
 def _listed(
-    reading: Reading, where: Mapping[str, str], cursor: str | None, limit: int
+    reading: QueryPort, where: Mapping[str, str], cursor: str | None, limit: int
 ) -> tuple[list[Conflict], str | None]:
     """At most `limit` conflicts, page by page, and the cursor of what follows."""
     found: list[Conflict] = []
@@ -117,9 +117,9 @@ def _row(conflict: Conflict) -> tuple[str, ...]:
     return (
         *(shown(document[name]) for name in names),
         _subject(document) or ABSENT,
-        conflict.question.kind,
+        conflict.detected.kind,
         shown(document["raised_at"]),
-        "\n".join(f"{_whose(each)}: {_answer(each, conflict.question.kind)}" for each in candidates),
+        "\n".join(f"{_whose(each)}: {_answer(each, conflict.detected.kind)}" for each in candidates),
     )
 
 

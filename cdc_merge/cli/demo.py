@@ -13,7 +13,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from cdc_merge.cli.invocation import Invocation, print_json
+from cdc_merge.cli.context import Invocation, print_json
 from cdc_merge.demo.play import Screen, Wish, play
 from cdc_merge.demo.screen import LiveScreen, PlainScreen
 

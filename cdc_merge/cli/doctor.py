@@ -13,18 +13,18 @@ from typing import Final
 
 import click
 
-from cdc_merge.cli.asking import settings_of
-from cdc_merge.cli.invocation import Invocation, print_json
-from cdc_merge.cli.tables import output_option, printable
+from cdc_merge.cli.context import Invocation, print_json
+from cdc_merge.cli.read_client import settings_of
+from cdc_merge.cli.table_output import output_option, printable
 from cdc_merge.config import Settings
 from cdc_merge.config.problems import did_you_mean
 from cdc_merge.config.settings import SqliteStore
-from cdc_merge.doctor.examination import Doctor, Examination
 from cdc_merge.doctor.facts import Subject
-from cdc_merge.doctor.results import FAIL, OK, UNKNOWN, WARN, Check
-from cdc_merge.doctor.subjects import Positions, subjects
-from cdc_merge.documents import Document
+from cdc_merge.doctor.findings import FAIL, OK, UNKNOWN, WARN, Check
+from cdc_merge.doctor.preflight import Doctor, Examination
+from cdc_merge.doctor.targets import Positions, subjects
 from cdc_merge.errors import CdcMergeError, NotFound
+from cdc_merge.queries.documents import Document
 
 COLOURS: Final = {OK: "green", WARN: "yellow", FAIL: "red", UNKNOWN: "magenta"}
 WIDEST: Final = max(map(len, COLOURS))
@@ -82,12 +82,12 @@ def chosen(settings: Settings, names: Sequence[str]) -> list[tuple[Subject, str]
 def positions_of(settings: Settings) -> Positions:
     """What the store has of each source; None, and a word on stderr, when it cannot be asked."""
     # Imported when it is asked: the stores' packages would slow down every other command.
-    from cdc_merge import app  # noqa: PLC0415
+    from cdc_merge.app import sidecar  # noqa: PLC0415
 
     if isinstance(settings.store, SqliteStore) and not settings.store.path.exists():
         return {}
     try:
-        store = app.open_store(settings)
+        store = sidecar.open_store(settings)
         try:
             return {name: position for name, (position, _) in store.positions().items()}
         finally:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import click
 
-from cdc_merge.cli.invocation import Invocation
+from cdc_merge.cli.context import Invocation
+from cdc_merge.doctor.proposal.catalog_sample import TableSeen
 from cdc_merge.doctor.proposal.matching import proposed
-from cdc_merge.doctor.proposal.seen import TableSeen
-from cdc_merge.doctor.proposal.survey import survey
-from cdc_merge.doctor.proposal.writing import variable, written
+from cdc_merge.doctor.proposal.sampling import survey
+from cdc_merge.doctor.proposal.yaml_writer import variable, written
 from cdc_merge.errors import CdcMergeError
 
 

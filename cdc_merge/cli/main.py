@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 import click
 
 from cdc_merge import __version__
-from cdc_merge.cli.invocation import Invocation
-from cdc_merge.errors import CdcMergeError, ConfigError, surprise
+from cdc_merge.cli.context import Invocation
+from cdc_merge.errors import CdcMergeError, ConfigError, error_location
 
 
 class Entry(NamedTuple):
@@ -151,5 +151,5 @@ def _complain(error: CdcMergeError) -> int:
 
 
 def _surprise(error: Exception) -> int:
-    click.echo(f"cdc-merge: {surprise(error)}; this is a bug of cdc-merge.", err=True)
+    click.echo(f"cdc-merge: {error_location(error)}; this is a bug of cdc-merge.", err=True)
     return 1

@@ -6,11 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import click
 
-from cdc_merge.cli import restoring
-from cdc_merge.cli.asking import reading_of
-from cdc_merge.cli.invocation import Invocation, print_json
-from cdc_merge.cli.tables import output_option, print_table, say
-from cdc_merge.console.answers import (
+from cdc_merge.cli import restore
+from cdc_merge.cli.context import Invocation, print_json
+from cdc_merge.cli.read_client import reading_of
+from cdc_merge.cli.table_output import output_option, print_table, say
+from cdc_merge.model import RecordKey
+from cdc_merge.queries.cell_text import ABSENT, cell_of, items, objects, shown, word_of
+from cdc_merge.queries.documents import Document, Fields, json_text
+from cdc_merge.queries.port import QueryPort
+from cdc_merge.queries.responses import (
     AsOf,
     as_of_from_text,
     explain_document,
@@ -18,10 +22,6 @@ from cdc_merge.console.answers import (
     missing_document,
     record_document,
 )
-from cdc_merge.console.reading import Reading
-from cdc_merge.console.words import ABSENT, cell_of, items, objects, shown, word_of
-from cdc_merge.documents import Document, Fields, json_text
-from cdc_merge.model import RecordKey
 
 HISTORY_HEADINGS = ("STAMP", "COMMITTED", "SOURCE", "KIND", "ACTOR", "CHANGES")
 # Changes in memory at a time: a few tens of megabytes. Each page walks over the stamps of the whole history once.
@@ -106,7 +106,7 @@ def show_history(  # noqa: PLR0913, PLR0917 (an option each)
         click.echo(f"There are more: --cursor {shown(next_cursor)}", err=True)
 
 
-def _history(reading: Reading, key: RecordKey, cursor: str | None, limit: int | None) -> Iterator[Fields]:
+def _history(reading: QueryPort, key: RecordKey, cursor: str | None, limit: int | None) -> Iterator[Fields]:
     """The documents of the pages, one in memory at a time."""
     while True:
         size = HISTORY_PAGE if limit is None else min(HISTORY_PAGE, limit)
@@ -213,4 +213,4 @@ def _seen(write: Fields) -> str:
     return "\n".join([f"{shown(earlier)} earlier ones", *lines] if earlier else lines) or ABSENT
 
 
-command.add_command(restoring.command)
+command.add_command(restore.command)

@@ -12,22 +12,22 @@ import click
 
 from cdc_merge import __version__
 from cdc_merge.cli.check_config import looked_at
-from cdc_merge.cli.invocation import Invocation
+from cdc_merge.cli.context import Invocation
 from cdc_merge.config import load
 from cdc_merge.config.settings import Settings, SqliteStore
 from cdc_merge.errors import CdcMergeError, ConfigError
-from cdc_merge.observers import log_lines
+from cdc_merge.observers.log_format import FORMS, capture_uncaught, configure, logger
 
 ROLES = ("all", "read", "merge", "console")
 LEVELS = ("debug", "info", "warning", "error")
-LOG: Final = log_lines.logger("cdc_merge")
+LOG: Final = logger("cdc_merge")
 
 
 @click.command("run")
 @click.option("--role", type=click.Choice(ROLES), default="all", show_default=True, help="What this process does.")
 @click.option(
     "--log-format",
-    type=click.Choice([*log_lines.FORMS]),
+    type=click.Choice([*FORMS]),
     help="How the log on stderr is written. [default: console on a terminal, else json]",
 )
 @click.option(
@@ -46,8 +46,8 @@ def command(invocation: Invocation, role: str, log_format: str | None, log_level
         return (log_level or current.log_level or "info").upper()
 
     # From here on everything on stderr is the log.
-    log_lines.configure(log_format or ("console" if sys.stderr.isatty() else "json"), level_of(settings))
-    log_lines.take_unforeseen()
+    configure(log_format or ("console" if sys.stderr.isatty() else "json"), level_of(settings))
+    capture_uncaught()
     for warning in settings.warnings:
         LOG.warning(warning, code="config_warning")
     try:
@@ -63,13 +63,13 @@ def _run(settings: Settings, on_reload: Callable[[Settings], None]) -> int:
     store = settings.store
     settings = looked_at(settings, has_run=isinstance(store, SqliteStore) and store.path.exists())
     # Imported when it runs: the sources' and stores' packages would slow down every other command.
-    from cdc_merge import app  # noqa: PLC0415
+    from cdc_merge.app import sidecar  # noqa: PLC0415
 
     def listening(address: str) -> None:
         told = {"version": __version__, "policy": settings.plan.policy}
         LOG.info(f"cdc-merge listens on http://{address}", code="sidecar_started", **told)  # noqa: G004
 
-    exit_code = app.run(settings, on_ready=listening, on_reload=on_reload)
+    exit_code = sidecar.run(settings, on_ready=listening, on_reload=on_reload)
     LOG.info("It was told to stop, and stopped in order.", code="sidecar_stopped")
     return exit_code
 

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from cdc_merge.config.schemas import SCHEMAS, schema
+from cdc_merge.cli.schema_export import SCHEMAS, schema
 
 
 @click.command("schema")

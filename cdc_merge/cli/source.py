@@ -6,14 +6,14 @@ import time
 
 import click
 
-from cdc_merge.cli.asking import reading_of, running_sources, settings_of
-from cdc_merge.cli.invocation import Invocation, print_json
-from cdc_merge.cli.slots import create_slot, drop_slot, grants
-from cdc_merge.cli.steering import pause, resume, resync
-from cdc_merge.cli.tables import output_option, print_table
-from cdc_merge.console.answers import sources_document
-from cdc_merge.console.words import ABSENT, cell_of
-from cdc_merge.documents import Document, Fields
+from cdc_merge.cli.context import Invocation, print_json
+from cdc_merge.cli.read_client import reading_of, running_sources, settings_of
+from cdc_merge.cli.slot_commands import create_slot, drop_slot, grants
+from cdc_merge.cli.source_actions import pause, resume, resync
+from cdc_merge.cli.table_output import output_option, print_table
+from cdc_merge.queries.cell_text import ABSENT, cell_of
+from cdc_merge.queries.documents import Document, Fields
+from cdc_merge.queries.responses import sources_document
 
 HEADINGS = ("SOURCE", "STATE", "MERGED UP TO", "LAG", "LAST COMMIT", "SNAPSHOT", "PARKED", "SLOT", "PROBLEM")
 

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 import click
 
-from cdc_merge.cli.asking import settings_of
+from cdc_merge.cli.context import Invocation, print_json
 from cdc_merge.cli.doctor import EDGE_CODES, PROBLEMS, chosen
-from cdc_merge.cli.invocation import Invocation, print_json
-from cdc_merge.cli.slots import of_dsn
-from cdc_merge.cli.tables import output_option, printable
-from cdc_merge.doctor import slot_life
+from cdc_merge.cli.read_client import settings_of
+from cdc_merge.cli.slot_commands import of_dsn
+from cdc_merge.cli.table_output import output_option, printable
+from cdc_merge.doctor import slot_lifecycle
 from cdc_merge.doctor.facts import Subject
 from cdc_merge.doctor.grants import removal
-from cdc_merge.doctor.slot_life import Left
-from cdc_merge.documents import Document
+from cdc_merge.doctor.slot_lifecycle import Left
 from cdc_merge.errors import CdcMergeError
+from cdc_merge.queries.documents import Document
 
 
 @click.command("uninstall")
@@ -53,13 +53,13 @@ def command(invocation: Invocation, /, names: tuple[str, ...], **flags: bool) ->
 def _drop(subject: Subject, dsn: str, *, dry_run: bool, yes: bool) -> None:
     """Drop one source's slot where it can be dropped; what cannot is told by the verification."""
     try:
-        with slot_life.asking(subject, dsn) as connection:
-            slot_life.check_droppable(subject, slot_life.slot_at(subject, connection))
+        with slot_lifecycle.asking(subject, dsn) as connection:
+            slot_lifecycle.check_droppable(subject, slot_lifecycle.slot_at(subject, connection))
         if dry_run:
-            click.echo(f"-- {subject.source}\n{slot_life.removal(subject)}", err=True)
+            click.echo(f"-- {subject.source}\n{slot_lifecycle.removal(subject)}", err=True)
             return
         if yes or click.confirm(f"Drop slot {subject.slot} of {subject.source}?", err=True):
-            slot_life.drop(subject, dsn)
+            slot_lifecycle.drop(subject, dsn)
             click.echo(f"{subject.source}: slot {subject.slot} is dropped.", err=True)
     except CdcMergeError as error:
         click.echo(f"{error} {error.hint}", err=True)
@@ -70,7 +70,7 @@ def _left(patients: Sequence[tuple[Subject, str]]) -> tuple[dict[str, list[Left]
     silent: dict[str, CdcMergeError] = {}
     for subject, dsn in patients:
         try:
-            found[subject.source] = slot_life.left_at(subject, dsn)
+            found[subject.source] = slot_lifecycle.left_at(subject, dsn)
         except CdcMergeError as error:
             silent[subject.source] = error
     return found, silent

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from cdc_merge.config.building import settings_of
-from cdc_merge.config.checks import CHECKS
+from cdc_merge.config.check_context import Subject
+from cdc_merge.config.checks.file_checks import CHECKS
 from cdc_merge.config.problems import Path as Place
 from cdc_merge.config.problems import Problem, path_text
+from cdc_merge.config.schema.file_schema import ConfigShape, PostgresShape
+from cdc_merge.config.schema.schema_problems import shaped
 from cdc_merge.config.settings import Secret, Settings
-from cdc_merge.config.shape import ConfigShape, PostgresShape
-from cdc_merge.config.shape_problems import shaped
-from cdc_merge.config.subject import Subject
-from cdc_merge.config.tree import Document
+from cdc_merge.config.settings_builder import settings_of
 from cdc_merge.config.warnings import WARNINGS
+from cdc_merge.config.yaml_source import Document
 from cdc_merge.errors import ConfigError
 
 LARGEST_BYTES: Final = 4 * 1024 * 1024  # a configuration of this size is some other file

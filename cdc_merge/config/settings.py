@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from cdc_merge.config.quantities import Listen
-from cdc_merge.plan import Plan
+from cdc_merge.config.durations import Listen
+from cdc_merge.model.plan import Plan
 
 
 class Secret:

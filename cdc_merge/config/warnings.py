@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from cdc_merge.config.merge_options import OPTIONS
+from cdc_merge.config.check_context import Subject, entity_path
+from cdc_merge.config.merge_type_options import OPTIONS
 from cdc_merge.config.problems import Path, Problem
-from cdc_merge.config.subject import Subject, entity_path
 
 ANY: Final = "*"
 NOT_YET: Final = (

@@ -1,1 +1,1 @@
-"""The HTTP side: API, health, metrics. Reads what is durable; cannot see SQL."""
+"""HTTP: the API, the pages for people, metrics and health. Reads through `queries`, changes through the source control port."""

@@ -63,7 +63,7 @@ class Tally:
             return
         self._told.add((what, conflict.id))
         words = sentence(conflict) if what == "raised" else ending(conflict)
-        self._tell(Line(what, conflict.question.kind, conflict.question.severity, words))
+        self._tell(Line(what, conflict.detected.kind, conflict.detected.severity, words))
 
     def _tell(self, line: Line) -> None:
         self.lines.append(line)

@@ -22,17 +22,17 @@ from typing import Final, Protocol
 import psycopg
 from psycopg import sql
 
-from cdc_merge.app import Sidecar
+from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.desk import Journal
 from cdc_merge.demo.inquiry import Inquiry, NotQuiet, Parsed
 from cdc_merge.demo.observing import Tally
 from cdc_merge.demo.people import People
 from cdc_merge.demo.servers import Server, ServerFailed, new_directory, start_servers
+from cdc_merge.demo.source_tables import ends, rows
 from cdc_merge.demo.stock import fill, prepare
 from cdc_merge.demo.summary import Summary
 from cdc_merge.demo.systems import SOURCES, entities, template
-from cdc_merge.demo.tables import ends, rows
 from cdc_merge.demo.truth import World
 from cdc_merge.demo.verify import verdict
 from cdc_merge.errors import CdcMergeError

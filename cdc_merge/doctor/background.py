@@ -15,9 +15,9 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cdc_merge.doctor.examination import Doctor
 from cdc_merge.doctor.facts import Subject
-from cdc_merge.doctor.results import FAIL, SEVERITIES, Check, worst
+from cdc_merge.doctor.findings import FAIL, SEVERITIES, Check, worst
+from cdc_merge.doctor.preflight import Doctor
 
 LOG: Final = logging.getLogger("cdc_merge.doctor")
 PERIOD_S: Final = 60.0

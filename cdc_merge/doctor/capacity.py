@@ -6,8 +6,8 @@ import re
 from typing import Final
 
 from cdc_merge.doctor.facts import CapacityFacts, Facts, NotAnswered, RoleFacts, ServerFacts, Setting, WalDirectory
-from cdc_merge.doctor.quantities import gib, size, span
-from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.readable_units import gib, size, span
 
 CONNECTIONS: Final = 4  # the stream, the questions beside it, a first copy, and this doctor
 SHORTEST_SENDER_TIMEOUT_MS: Final = 6_000  # we answer twice a second; less leaves no room for a stalled network

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, cast
 
 from cdc_merge.model import Position
-from cdc_merge.sources.positions import Server
+from cdc_merge.sources.postgres.resume_checks import Server
 
 GIB = 1 << 30
 
@@ -273,7 +273,7 @@ class StandbyFacts(NamedTuple):
 
 
 class Published(NamedTuple):
-    """What the publication sends of the mapped tables, as the reader compares it (sources/membership.py)."""
+    """What the publication sends of the mapped tables, as the reader compares it (sources/postgres/publication_members.py)."""
 
     membership: str
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from cdc_merge.doctor.catalogue import FAMILIES
+from cdc_merge.doctor.check_list import FAMILIES
 from cdc_merge.doctor.facts import Subject
 from cdc_merge.doctor.grants import PLATFORMS, grants
 

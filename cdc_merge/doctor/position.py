@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cdc_merge.doctor.facts import Facts, Identified, NotAnswered, SlotFacts, Stored
-from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
 from cdc_merge.model import Position, lsn_from_text, lsn_text
 
 RESYNC: Final = "-- If this is as it should be: cdc-merge source resync {source}"

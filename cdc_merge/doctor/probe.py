@@ -18,11 +18,11 @@ from psycopg import sql
 
 from cdc_merge.doctor.facts import Canary, CapacityFacts, Facts, NotAnswered, Probed, Subject
 from cdc_merge.errors import CdcMergeError, ProtocolError
-from cdc_merge.sources.connecting import connect
-from cdc_merge.sources.frames import XLOG_DATA, XLOG_DATA_HEADER_BYTES
-from cdc_merge.sources.pgoutput import LogicalMessage, decode
-from cdc_merge.sources.refusals import server_errors
-from cdc_merge.sources.walsender import WalSender
+from cdc_merge.sources.postgres.connection import connect
+from cdc_merge.sources.postgres.protocol.copy_data import XLOG_DATA, XLOG_DATA_HEADER_BYTES
+from cdc_merge.sources.postgres.protocol.pgoutput import LogicalMessage, decode
+from cdc_merge.sources.postgres.replication_connection import WalSender
+from cdc_merge.sources.postgres.sqlstates import server_errors
 from cdc_merge.sql_files import query
 
 PREFIX: Final = "cdc_merge.probe"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from cdc_merge.doctor.facts import Facts, PublicationFacts, Published, RoleFacts, ServerFacts, Table
-from cdc_merge.doctor.results import Finding, Findings, Fix, Kind, fail, ok, warn
-from cdc_merge.sources.membership import changes, told
+from cdc_merge.doctor.findings import Finding, Findings, Fix, Kind, fail, ok, warn
+from cdc_merge.sources.postgres.publication_members import changes, told
 
 FULL: Final = "f"
 PARTITIONED: Final = "p"
@@ -235,7 +235,7 @@ def written(facts: Facts) -> Iterator[Table]:
 CHECKS: Final = (
     Kind("PUB01", "Publication", "It says which changes are sent. The sidecar never creates or alters one.", exists),
     Kind("PUB02", "Published operations", "What is not published is never seen, and nobody says so.", operations),
-    Kind("PUB03", "Partitioned tables", "Mapped is the table, not its partitions.", partitions),
+    Kind("PUB03", "Partitioned tables", "MappingResult is the table, not its partitions.", partitions),
     Kind(
         "PUB04",
         "Published and mapped tables",

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from cdc_merge.doctor.facts import Facts, Identified, RoleFacts, RoleSetting, ServerFacts, Table, WritePower
-from cdc_merge.doctor.quantities import span
-from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.readable_units import span
 
 FIDELITY: Final = ("datestyle", "intervalstyle", "extra_float_digits", "bytea_output", "timezone", "client_encoding")
 TIMEOUTS: Final = (

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cdc_merge.doctor.facts import ClockFacts, Connected, Facts, IdentityFacts, NotAnswered, ServerFacts, Setting
-from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
 
 END_OF_LIFE: Final = {14: "2026-11-12", 15: "2027-11-11", 16: "2028-11-09", 17: "2029-11-08", 18: "2030-11-14"}
 """Major version → the day of its last release (postgresql.org/support/versioning)."""

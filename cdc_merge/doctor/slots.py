@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from cdc_merge.doctor.facts import Blocker, Canary, Facts, Probed, RoleFacts, ServerFacts, SlotFacts, StandbyFacts
-from cdc_merge.doctor.quantities import size, span
-from cdc_merge.doctor.results import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.readable_units import size, span
 
 PLUGIN: Final = "pgoutput"
 INACTIVE_SINCE: Final = 170000

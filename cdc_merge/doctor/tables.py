@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from cdc_merge.doctor.facts import ColumnFacts, EventTrigger, Facts, Table
+from cdc_merge.doctor.findings import Finding, Findings, Fix, Kind, fail, ok, warn
 from cdc_merge.doctor.publication import FULL, written
-from cdc_merge.doctor.quantities import size, span
-from cdc_merge.doctor.results import Finding, Findings, Fix, Kind, fail, ok, warn
-from cdc_merge.mapping.values import value_type
+from cdc_merge.doctor.readable_units import size, span
+from cdc_merge.values.postgres_text import value_type
 
 READ_KINDS: Final = ("r", "p")
 CHANGING_DEFAULTS: Final = (

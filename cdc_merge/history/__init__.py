@@ -1,1 +1,1 @@
-"""3: Change → history: order by stamp, repeats dropped by place, late changes in their place. Pure."""
+"""Step 3: the history, a log of changes ordered by HLC stamp: its order and the codec of its entries. Pure."""

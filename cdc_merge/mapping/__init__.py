@@ -1,1 +1,1 @@
-"""2: RowChange → Change of a record. Pure: keys, types, normalisation, who wrote it and whether it is a copy."""
+"""Step 2: row changes to record changes: keys resolved or quarantined, values read, copies and actors attributed. Pure."""

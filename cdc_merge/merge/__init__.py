@@ -1,1 +1,1 @@
-"""4: history → merged record, views, frontiers, questions (semantics.md §§2–5). Pure; knows neither time nor storage."""
+"""Step 4: the CRDT fold: a history becomes a record state, its views, frontiers and detected conflicts. Pure."""

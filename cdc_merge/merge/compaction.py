@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from cdc_merge.merge.cell import Cell
-from cdc_merge.merge.writes import BASELINE, MANY_INSERTS, Insert, Side, Write
+from cdc_merge.merge.unit_state import UnitState
+from cdc_merge.merge.writes import BASELINE, MANY_INSERTS, Insert, SourceState, Write
 
 Joins = list[tuple[Write, Write]]
 """(forgotten, what stands for it), in the order in which they were joined."""
 
 
-def compact(cell: Cell, joins: Joins | None = None) -> None:
+def compact(cell: UnitState, joins: Joins | None = None) -> None:
     """Forget what can never matter again; masks are renumbered. Exact: see the module's header. `joins` is told which
     write stands for which from here on."""
     if any(len(side.inserts) > MANY_INSERTS for side in cell.sides.values()):
@@ -35,10 +35,10 @@ def compact(cell: Cell, joins: Joins | None = None) -> None:
     _renumber(cell, _representatives(cell, keep, masks, joins))
 
 
-def _compact_inserts(cell: Cell) -> None:
+def _compact_inserts(cell: UnitState) -> None:
     """Inserts that the same sides and writes go back to can never be told apart again: the latest of each kind stays
     for all of them."""
-    owners: list[Side | Write] = [*cell.sides.values(), *cell.writes.values()]
+    owners: list[SourceState | Write] = [*cell.sides.values(), *cell.writes.values()]
     latest: dict[tuple[object, ...], Insert] = {}
     for insert in sorted(frozenset[Insert]().union(*[owner.inserts for owner in owners])):
         held_by = tuple([insert in owner.inserts for owner in owners])
@@ -48,14 +48,14 @@ def _compact_inserts(cell: Cell) -> None:
         owner.inserts &= kept
 
 
-def _is_plain(cell: Cell) -> bool:
+def _is_plain(cell: UnitState) -> bool:
     """One write stands and nothing else is kept: the common case, in which compacting is a few steps."""
     front = cell.frontier
     kept = cell.overwritten | cell.baselines | cell.sets | (front & (front - 1))
     return not (kept or cell.waiting or cell.deletes or cell.past or cell.watched) and front != 0
 
 
-def _compact_plain(cell: Cell, joins: Joins | None) -> bool:
+def _compact_plain(cell: UnitState, joins: Joins | None) -> bool:
     """All that the standing write has seen becomes one write, if every source has seen all of it or nothing of it."""
     front = cell.writes[cell.frontier]
     old = [w for w in cell.writes.values() if w is not front and w.kind != BASELINE]
@@ -65,8 +65,8 @@ def _compact_plain(cell: Cell, joins: Joins | None) -> bool:
         return False
     latest = max(old, key=lambda w: w.change.stamp)
     for write in old:
-        if write is not latest and write.part is not None:
-            latest.part = _both(cell, write.part, latest.part)
+        if write is not latest and write.delta is not None:
+            latest.delta = _both(cell, write.delta, latest.delta)
     if joins is not None:
         joins += [(write, latest) for write in old if write is not latest]
     for side in sides:
@@ -78,7 +78,7 @@ def _compact_plain(cell: Cell, joins: Joins | None) -> bool:
     return True
 
 
-def _representatives(cell: Cell, keep: int, masks: list[int], joins: Joins | None) -> list[Write]:
+def _representatives(cell: UnitState, keep: int, masks: list[int], joins: Joins | None) -> list[Write]:
     classes: dict[tuple[bool, ...], Write] = {}
     survivors: list[Write] = []
     for write in cell.writes.values():
@@ -93,7 +93,7 @@ def _representatives(cell: Cell, keep: int, masks: list[int], joins: Joins | Non
             classes[signature] = write
         else:
             later, older = (write, earlier) if write.stamp > earlier.stamp else (earlier, write)
-            later.part = _both(cell, older.part, later.part)
+            later.delta = _both(cell, older.delta, later.delta)
             classes[signature] = later
             if joins is not None:
                 joins.append((older, later))
@@ -101,7 +101,7 @@ def _representatives(cell: Cell, keep: int, masks: list[int], joins: Joins | Non
     return sorted(survivors, key=lambda w: w.bit)
 
 
-def _open_gaps(cell: Cell) -> int:
+def _open_gaps(cell: UnitState) -> int:
     """The unknown deltas that no rewrite has seen: each is a candidate of its own."""
     if not cell.watched:
         return 0
@@ -109,15 +109,15 @@ def _open_gaps(cell: Cell) -> int:
     for write in cell.of(cell.sets):
         settled |= write.seen
     for write in cell.writes.values():
-        gaps |= write.bit if write.is_gap else 0
+        gaps |= write.bit if write.delta_unknown else 0
     return gaps & ~settled
 
 
-def _both(cell: Cell, one: Any, other: Any) -> Any:
+def _both(cell: UnitState, one: Any, other: Any) -> Any:
     return other if one is None else one if other is None else cell.traits.together(one, other)
 
 
-def _renumber(cell: Cell, survivors: list[Write]) -> None:  # noqa: C901 - one loop for each kind of mask
+def _renumber(cell: UnitState, survivors: list[Write]) -> None:  # noqa: C901 - one loop for each kind of mask
     renamed = {write.bit: 1 << index for index, write in enumerate(survivors)}
 
     def moved(mask: int) -> int:

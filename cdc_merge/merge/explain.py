@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cdc_merge.errors import NotFound
-from cdc_merge.merge import auto, maps
-from cdc_merge.merge.cell import Cell
-from cdc_merge.merge.fates import Fate, watched
-from cdc_merge.merge.questions import shown
-from cdc_merge.merge.reading import effective, value_of
-from cdc_merge.merge.record import Record
+from cdc_merge.merge import auto_resolution, map_fields
+from cdc_merge.merge.conflict_detection import shown
+from cdc_merge.merge.record_state import Record
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit
+from cdc_merge.merge.views import effective, value_of
+from cdc_merge.merge.write_outcomes import WriteOutcome, watch_outcomes
 from cdc_merge.merge.writes import BASELINE, DECIDED, Write
 from cdc_merge.model import UNKNOWN, Change, Explained, Explanation, Json, MaybeValue, Stamp
 
@@ -28,7 +28,7 @@ def explain(record: Record, field: str) -> Explanation:
     if cell is None:
         return _explained(record, unit, UNKNOWN, (), ())
     front = effective(record, unit, cell)
-    asked = unit.type.asks(cell, unit.plan, front) if front else []
+    asked = unit.type.conflicting_writes(cell, unit.plan, front) if front else []
     writes = sorted((w for w in cell.writes.values() if w.kind != BASELINE), key=lambda w: w.stamp)
     told = tuple(_write(cell, unit, w, (front, asked)) for w in writes)
     return _explained(record, unit, value_of(record, unit, cell), tuple(w.stamp for w in front), told)
@@ -38,18 +38,18 @@ def explained(record: Record, changes: Iterable[Change], field: str) -> Explanat
     """Fold the changes (in stamp order) into a record that does not compact, and explain one of its fields as `explain`
     does. NotFound when the entity has no such field."""
     group = record.units.group_of.get(field)
-    fates = watched(record, changes, group.name if group else field)
+    fates = watch_outcomes(record, changes, group.name if group else field)
     unit = _unit(record, field)
     cell = record.cells.get(unit.name)
     if cell is None:
         return _explained(record, unit, UNKNOWN, (), ())
     front = effective(record, unit, cell)
-    asked = unit.type.asks(cell, unit.plan, front) if front else []
+    asked = unit.type.conflicting_writes(cell, unit.plan, front) if front else []
     told = tuple(_noted(cell, unit, fate, (front, asked)) for fate in fates)
     return _explained(record, unit, value_of(record, unit, cell), tuple(w.stamp for w in front), told)
 
 
-def _noted(cell: Cell, unit: Unit, fate: Fate, standing: tuple[list[Write], list[Write]]) -> Explained:
+def _noted(cell: UnitState, unit: Unit, fate: WriteOutcome, standing: tuple[list[Write], list[Write]]) -> Explained:
     write = fate.write
     is_kept = cell.writes.get(write.bit) is write
     outcome, because = _kept(cell, unit, write, standing) if is_kept else (None, "")
@@ -84,7 +84,7 @@ def _unit(record: Record, field: str) -> Unit:
     return known
 
 
-def _write(cell: Cell, unit: Unit, write: Write, standing: tuple[list[Write], list[Write]]) -> Explained:
+def _write(cell: UnitState, unit: Unit, write: Write, standing: tuple[list[Write], list[Write]]) -> Explained:
     saw = tuple(sorted(w.stamp for w in cell.of(write.seen) if w.kind != BASELINE))
     outcome, because = _kept(cell, unit, write, standing)
     if outcome is None:
@@ -108,7 +108,7 @@ def _told(unit: Unit, write: Write, saw: tuple[tuple[Stamp, ...], int], fate: tu
 
 
 def _kept(
-    cell: Cell, unit: Unit, write: Write, standing: tuple[list[Write], list[Write]]
+    cell: UnitState, unit: Unit, write: Write, standing: tuple[list[Write], list[Write]]
 ) -> tuple[str, str] | tuple[None, str]:
     """The outcome of a write that still counts, or was overwritten; None for one that is past."""
     front, asked = standing
@@ -116,7 +116,7 @@ def _kept(
         return "overwritten", "A copy of a concurrent write replaced it before anybody had seen it."
     if write not in front:
         return None, ""
-    answer = auto.outcome(cell, unit.plan, asked) if write in asked else None
+    answer = auto_resolution.outcome(cell, unit.plan, asked) if write in asked else None
     return _standing(unit, write, front, asked) if answer is None else _answered(write, answer)
 
 
@@ -155,4 +155,4 @@ def _standing(unit: Unit, write: Write, front: list[Write], asked: list[Write]) 
 def _plain(unit: Unit, value: MaybeValue) -> MaybeValue:
     """A unit's value as one value: a group as a JSON object of its members."""
     plain = shown(unit, value)
-    return Json(maps.text_of(plain)) if isinstance(plain, Mapping) else plain
+    return Json(map_fields.text_of(plain)) if isinstance(plain, Mapping) else plain

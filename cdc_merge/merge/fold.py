@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cdc_merge.history.order import ordered
-from cdc_merge.merge.caught import note_caught
-from cdc_merge.merge.drift import note
-from cdc_merge.merge.record import Outcomes, Record, apply
-from cdc_merge.merge.twins import followed
+from cdc_merge.merge.divergence_clock import note
+from cdc_merge.merge.duplicate_rows import followed
+from cdc_merge.merge.record_state import Outcomes, Record, apply
+from cdc_merge.merge.rule_hits import note_rule_hits
 from cdc_merge.merge.units import Units
 from cdc_merge.model import TRUNCATE, Change
-from cdc_merge.plan import EntityPlan
+from cdc_merge.model.plan import EntityPlan
 
 MAX_AHEAD_US = 5_000_000
 
@@ -43,12 +43,12 @@ def advance(record: Record, change: Change, outcomes: Outcomes | None = None) ->
 
 
 def _take(record: Record, change: Change, outcomes: Outcomes | None = None) -> None:
-    told = change if change.identity is None and change.row != TRUNCATE else followed(record, change)
+    told = change if change.identity is None and change.operation != TRUNCATE else followed(record, change)
     if told is None:
         record.last = record.row(change.stamp.source.partition("/")[0]).last = change.stamp
         return
     apply(record, told, outcomes)
-    if record.units.catches is not None:
-        note_caught(record, told)
+    if record.units.write_rules is not None:
+        note_rule_hits(record, told)
     if record.units.timed:
         note(record, told)

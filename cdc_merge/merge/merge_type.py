@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from cdc_merge.merge.cell import Cell
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import Insert, Traits, Write
 from cdc_merge.model import UNKNOWN, Change, MaybeValue, Stamp
-from cdc_merge.plan import FieldPlan
+from cdc_merge.model.plan import FieldPlan
 
 
 class Event:
@@ -23,12 +23,12 @@ class Event:
     `rivals`: another source maps the entity too, so that first-snapshot values may become candidates. `max_ahead_us`: how long copies wait.
     """
 
-    __slots__ = ("after", "before", "born", "change", "deletes", "holders", "max_ahead_us", "rivals", "source")
+    __slots__ = ("after", "before", "inserted", "change", "deletes", "holders", "max_ahead_us", "rivals", "source")
 
     def __init__(self, source: str, change: Change, born: Insert | None, deletes: frozenset[Stamp]) -> None:
         self.source = source
         self.change = change
-        self.born = born
+        self.inserted = born
         self.deletes = deletes
         self.rivals = False
         self.max_ahead_us = 0
@@ -40,12 +40,12 @@ class Event:
 Views = Sequence[tuple[str, MaybeValue]]
 
 
-def extra_itself(cell: Cell) -> Any:
+def extra_itself(cell: UnitState) -> Any:
     """For types whose `extra` is a plain value."""
     return cell.extra
 
 
-def as_saved(cell: Cell, plan: FieldPlan) -> None:
+def as_saved(cell: UnitState, plan: FieldPlan) -> None:
     """For types whose `extra` is a plain value."""
 
 
@@ -58,15 +58,15 @@ class MergeType(NamedTuple):
     name: str
     traits: Traits
     keyed: Callable[[FieldPlan], Callable[[Any], object]]
-    zero: Callable[[Cell, FieldPlan], None]
-    apply: Callable[[Cell, FieldPlan, Event], str]
-    copy: Callable[[Cell, FieldPlan, Event], str]
-    snapshot: Callable[[Cell, FieldPlan, Event], str]
-    decide: Callable[[Cell, FieldPlan, Event], str]
-    witness: Callable[[Cell, Stamp, str, bool], None]
-    end: Callable[[Cell, Stamp, str, bool], None]
-    read: Callable[[Cell, FieldPlan, list[Write]], MaybeValue]
-    start: Callable[[Cell, FieldPlan, Views], MaybeValue]
-    asks: Callable[[Cell, FieldPlan, list[Write]], list[Write]]
-    saved: Callable[[Cell], Any] = extra_itself
-    restored: Callable[[Cell, FieldPlan], None] = as_saved
+    zero: Callable[[UnitState, FieldPlan], None]
+    apply: Callable[[UnitState, FieldPlan, Event], str]
+    copy: Callable[[UnitState, FieldPlan, Event], str]
+    snapshot: Callable[[UnitState, FieldPlan, Event], str]
+    decide: Callable[[UnitState, FieldPlan, Event], str]
+    record_delete_context: Callable[[UnitState, Stamp, str, bool], None]
+    end: Callable[[UnitState, Stamp, str, bool], None]
+    read: Callable[[UnitState, FieldPlan, list[Write]], MaybeValue]
+    start: Callable[[UnitState, FieldPlan, Views], MaybeValue]
+    conflicting_writes: Callable[[UnitState, FieldPlan, list[Write]], list[Write]]
+    dump_state: Callable[[UnitState], Any] = extra_itself
+    load_state: Callable[[UnitState, FieldPlan], None] = as_saved

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cdc_merge.merge.cell import Cell
 from cdc_merge.merge.merge_type import Event, MergeType
 from cdc_merge.merge.types import TYPES
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.model import UNKNOWN, MaybeValue
-from cdc_merge.plan import EntityPlan, FieldPlan
+from cdc_merge.model.plan import EntityPlan, FieldPlan
 
 if TYPE_CHECKING:
-    from cdc_merge.merge.caught import Catches
+    from cdc_merge.merge.rule_hits import WriteRules
 
 
 class Unit(NamedTuple):
@@ -30,7 +30,7 @@ class Unit(NamedTuple):
     type: MergeType
     order: tuple[str, ...]
     keyed: Callable[[Any], object]
-    steps: tuple[Callable[[Cell, FieldPlan, Event], str], ...]
+    steps: tuple[Callable[[UnitState, FieldPlan, Event], str], ...]
     rivals: bool
 
 
@@ -46,7 +46,7 @@ class Units:
         self.group_of: dict[str, FieldPlan] = {}
         self._holding: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
         plans = (*entity.fields.values(), *entity.groups.values())
-        self.catches: Catches | None = None
+        self.write_rules: WriteRules | None = None
         self.timed = frozenset(plan.name for plan in plans if plan.tolerance_us is not None)
         for plan in entity.groups.values():
             self._add(plan, plan.members[0])

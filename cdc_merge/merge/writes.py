@@ -76,11 +76,11 @@ class Write:
         "change",
         "deletes",
         "inserts",
-        "is_gap",
-        "is_set",
+        "delta_unknown",
+        "is_reset",
         "key",
         "kind",
-        "part",
+        "delta",
         "seen",
         "source",
         "value",
@@ -100,16 +100,16 @@ class Write:
         self.inserts = NO_INSERTS
         self.deletes = NO_DELETES
         self.before: MaybeValue = UNKNOWN
-        self.part: Any = None
-        self.is_set = False
-        self.is_gap = False
+        self.delta: Any = None
+        self.is_reset = False
+        self.delta_unknown = False
 
     @property
     def stamp(self) -> Stamp:
         return self.change.stamp
 
 
-class Waiting:
+class WaitingCopy:
     """A copy that repeated no write known at its stamp; it waits `max_ahead` of stamp time for one (§2 rule 2)."""
 
     __slots__ = ("change", "key", "replaced", "source", "written")
@@ -122,7 +122,7 @@ class Waiting:
         self.written = 0
 
 
-class Side:
+class SourceState:
     """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
     inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `base`: what the parts of a
     counter or log add to while nobody has rewritten it; `ended`: a new life of the record began elsewhere since, so the value does

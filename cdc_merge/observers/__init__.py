@@ -1,1 +1,1 @@
-"""Facts → metrics and log lines. Observers never raise into the pipeline and never wait."""
+"""Facts to metrics, log lines and traces. Observers never raise into the pipeline and never wait."""

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from cdc_merge.capture import (
+from cdc_merge.model.capture_counters import (
     COMMIT_LAG,
     COMMIT_LAG_US,
     DUPLICATES,

@@ -53,7 +53,7 @@ class ConflictMetrics:
             registry=registry,
         )
 
-    def foresee(self, labels: Labels) -> None:
+    def preset_series(self, labels: Labels) -> None:
         """Make every series that the labels let us foresee, at zero."""
         for conflict in labels.conflicts():
             self._conflicts.labels(*conflict)

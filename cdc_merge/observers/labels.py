@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Final
 
 from cdc_merge.model import DECISION, DECISION_SOURCE, DELETE, INSERT, SNAPSHOT, TRUNCATE, UPDATE, Conflict
-from cdc_merge.plan import EntityPlan, FieldPlan, Plan
+from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan
 
 OTHER: Final = "other"
 WHOLE_RECORD: Final = ""
@@ -38,7 +38,7 @@ LOADS: Final = ("memory", "store")
 REMOVED: Final = ("tombstone_removed", "history_removed")
 # How an attempt to read a source failed: it is tried again, or a person must act.
 FAILURES: Final = ("retried", "refused")
-# What failed (sources/failures.py).
+# What failed (sources/postgres/failure_classes.py).
 FAILURE_CLASSES: Final = (
     "connection",
     "protocol",
@@ -183,7 +183,7 @@ class Labels:
 
     def conflict(self, conflict: Conflict) -> tuple[str, str, str, str]:
         """(entity, field, kind, severity)"""
-        question = conflict.question
+        question = conflict.detected
         field = question.group or question.field
         return (
             self.entity(question.entity),
@@ -194,8 +194,8 @@ class Labels:
 
     def pairs_of(self, conflict: Conflict) -> Iterator[tuple[str, str]]:
         """(entity, pair) of every two sources that a conflict has candidates of; of the one where there is only one."""
-        sources = {self.source(candidate.source) for candidate in conflict.question.candidates}
-        entity = self.entity(conflict.question.entity)
+        sources = {self.source(candidate.source) for candidate in conflict.detected.candidates}
+        entity = self.entity(conflict.detected.entity)
         yield from ((entity, pair) for pair in _pairs(sources) if len(sources) == 1 or PAIRED in pair)
 
     def problem(self, problem: str) -> str:

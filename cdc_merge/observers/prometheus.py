@@ -33,13 +33,15 @@ from cdc_merge.model import (
     HeartbeatPassed,
     LoopDetected,
     Parked,
-    ResyncMoved,
+    QuarantineReleased,
+    ResyncProgress,
     SnapshotProgress,
     SourceChanged,
     StoreWaits,
-    Unparked,
 )
+from cdc_merge.model.plan import Plan
 from cdc_merge.observers.conflict_metrics import ConflictMetrics
+from cdc_merge.observers.gauges import GaugeCollector, Gauges
 from cdc_merge.observers.labels import (
     BEHIND,
     EVALUATIONS,
@@ -52,9 +54,7 @@ from cdc_merge.observers.labels import (
     STAGES,
     Labels,
 )
-from cdc_merge.observers.mirrors import MirrorCollector, Mirrors
 from cdc_merge.observers.resync_metrics import ResyncMetrics
-from cdc_merge.plan import Plan
 
 PREFIX: Final = "cdc_merge_"
 # Edges where objectives are set, so that "within 1 s" is a bucket and not an interpolation.
@@ -76,7 +76,7 @@ class Metrics:
     """An observer that owns the registry of every metric. `version` is the project's; `monotonic` reads seconds."""
 
     def __init__(
-        self, plan: Plan, mirrors: Mirrors, version: str, *, monotonic: Callable[[], float] = time.monotonic
+        self, plan: Plan, gauges: Gauges, version: str, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         # A `_created` series beside each counter doubles the scrape and answers no question of ours.
         disable_created_metrics()  # type: ignore[no-untyped-call] # the package leaves it untyped
@@ -95,7 +95,7 @@ class Metrics:
             BatchMerged: self._batch_merged,
             ConflictMoved: self._of_conflicts.moved,
             Parked: self._parked_row,
-            Unparked: self._unparked_rows,
+            QuarantineReleased: self._unparked_rows,
             ClockCut: self._clock_cut,
             SnapshotProgress: self._snapshot_progress,
             SourceChanged: self._source_changed,
@@ -103,11 +103,11 @@ class Metrics:
             LoopDetected: self._loop_detected,
             ConfigReloaded: self._config_reloaded,
             HeartbeatPassed: self._heartbeat_passed,
-            ResyncMoved: self._of_resyncs.moved,
+            ResyncProgress: self._of_resyncs.moved,
             StoreWaits: self._store_waits,
         }
-        self._foresee()
-        self._mirrored = MirrorCollector(PREFIX, self._labels, mirrors)
+        self._preset_series()
+        self._mirrored = GaugeCollector(PREFIX, self._labels, gauges)
         self.registry.register(self._mirrored)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -125,7 +125,7 @@ class Metrics:
         self._of_conflicts.follow(self._labels)
         self._of_resyncs.follow(self._labels)
         self._mirrored.follow(self._labels)
-        self._foresee()
+        self._preset_series()
 
     # ---------------------------------------------------------------- the metrics
 
@@ -245,12 +245,12 @@ class Metrics:
         build = self._gauge("build_info", "1, with the version that runs.", ("version", "python"))
         build.labels(version, platform.python_version()).set(1)
 
-    def _foresee(self) -> None:
+    def _preset_series(self) -> None:
         """Make every series that the plan lets us foresee, at zero."""
         labels = self._labels
         _touch(self._changes, labels.changes())
         _touch(self._merges, labels.merges())
-        self._of_conflicts.foresee(labels)
+        self._of_conflicts.preset_series(labels)
         _touch(self._parked, labels.tables())
         _touch(self._quarantined, labels.tables())
         _touch(self._released, ((*table, outcome) for table in labels.tables() for outcome in RELEASED))
@@ -330,7 +330,7 @@ class Metrics:
         if fact.is_kept:
             self._quarantined.labels(*place).inc()
 
-    def _unparked_rows(self, fact: Unparked) -> None:
+    def _unparked_rows(self, fact: QuarantineReleased) -> None:
         self._released.labels(*self._labels.table(fact.source, fact.table), fact.outcome).inc(fact.count)
 
     def _detection_degraded(self, fact: DetectionDegraded) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
 
-from cdc_merge.model import ResyncMoved
+from cdc_merge.model import ResyncProgress
 from cdc_merge.observers.labels import Labels
 
 FAILED: Final = "failed"
@@ -30,7 +30,7 @@ class ResyncMetrics:
             for counter in (self._rows, self._gone, self._failures):
                 counter.labels(source)
 
-    def moved(self, fact: ResyncMoved) -> None:
+    def moved(self, fact: ResyncProgress) -> None:
         source = self._labels.source(fact.source)
         self._rows.labels(source).inc(fact.read)
         self._gone.labels(source).inc(fact.gone)

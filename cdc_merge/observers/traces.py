@@ -94,7 +94,7 @@ class Traces:
         child.end(span[1])
 
     def _told(self, conflict: Conflict) -> Attributes:
-        question = conflict.question
+        question = conflict.detected
         return {
             f"{PREFIX}conflict": conflict.id,
             f"{PREFIX}entity": question.entity,

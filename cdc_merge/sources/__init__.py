@@ -1,1 +1,1 @@
-"""1: bytes → RowChange. One adapter per kind of source; decoders are pure, each reader owns its only socket."""
+"""Step 1: change streams. One package per kind of source; every reader is a child process."""

@@ -1,1 +1,1 @@
-"""6: where history, conflicts and positions rest. One module per kind of store; SQL in files."""
+"""Step 6: where history, checkpoints, conflicts and positions are durable. One package per kind of store."""

@@ -1,6 +1,6 @@
 """Draws the pictures of docs/merge-types.md from what the merge itself says: `python docs/pictures/draw.py`.
 
-Each story is told twice: first with a type that does not fit, then with the one that does. tests/core/test_docs.py compares the
+Each story is told twice: first with a type that does not fit, then with the one that does. tests/project/test_docs.py compares the
 committed pictures with newly drawn ones.
 """
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from cdc_merge.documents import value_json
+from cdc_merge.merge.conflict_detection import merge_conflicts
 from cdc_merge.merge.fold import fold
-from cdc_merge.merge.questions import questions
-from cdc_merge.merge.reading import merged
+from cdc_merge.merge.views import merged
 from cdc_merge.model import UNKNOWN, Change, Copy, Json, Place, Stamp
-from cdc_merge.plan import EntityPlan, FieldPlan
+from cdc_merge.model.plan import EntityPlan, FieldPlan
+from cdc_merge.queries.documents import value_json
 
 HERE = Path(__file__).parent
 LANES = {"crm": 70, "erp": 140}
@@ -79,7 +79,8 @@ def told(story: Story, merge: tuple[str, Mapping[str, Any]]) -> tuple[str, list[
     entity = EntityPlan("thing", sources, dict.fromkeys(sources, frozenset(("value",))), {"value": plan})
     record = fold(entity, changes(story))
     asked = [
-        f"{q.kind}: " + " or ".join(f"{c.source} {shown(c.value)}" for c in q.candidates) for q in questions(record)
+        f"{q.kind}: " + " or ".join(f"{c.source} {shown(c.value)}" for c in q.candidates)
+        for q in merge_conflicts(record)
     ]
     return shown(merged(record).values.get("value", UNKNOWN)), asked
 

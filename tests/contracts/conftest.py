@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_merge.ports import Store
+from cdc_merge.model.ports import Store
 from tests.contracts.store_subjects import SUBJECTS, Opening
 
 

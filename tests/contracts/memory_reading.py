@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeVar
 
-from cdc_merge.console.reading import Page
-from cdc_merge.documents import SourceReading
 from cdc_merge.errors import NotFound
 from cdc_merge.model import (
     UNKNOWN,
     Candidate,
     Change,
     Conflict,
+    DetectedConflict,
     Explained,
     Explanation,
     LaterEdit,
@@ -22,7 +21,6 @@ from cdc_merge.model import (
     Missing,
     Place,
     Position,
-    Question,
     RecordKey,
     RestorePlan,
     RestoreWrite,
@@ -30,7 +28,9 @@ from cdc_merge.model import (
     SourceView,
     Stamp,
 )
-from cdc_merge.plan import Rule
+from cdc_merge.model.plan import Rule
+from cdc_merge.queries.documents import SourceReading
+from cdc_merge.queries.port import Page
 
 Item = TypeVar("Item")
 T0 = 1_790_000_000_000_000
@@ -47,7 +47,7 @@ def place(lsn: int) -> Place:
 def phone_conflict(conflict_id: str = "c1", key: str = "C001", status: str = "open", raised_us: int = T0) -> Conflict:
     crm = Candidate("crm", "2", stamp(1, "crm"), T0 + 1, "wang", place(0x16B3748), (stamp(0, "erp"),))
     erp = Candidate("erp", "3", stamp(2, "erp"), T0 + 2, None, place(0x16B3750))
-    question = Question(
+    question = DetectedConflict(
         "customer", key, "phone", None, "concurrent_update", "high", (crm, erp), base="1", provisional="3"
     )
     closed_us, resolution = (T0 + 9_000_000, "converged") if status == "closed" else (None, None)
@@ -185,7 +185,7 @@ def _page(found: list[Item], begin: int, limit: int) -> Page[Item]:
 
 
 def _matches(conflict: Conflict, where: Mapping[str, str]) -> bool:
-    question = conflict.question
+    question = conflict.detected
     facts: dict[str, set[str | None]] = {
         "status": {conflict.status},
         "entity": {question.entity},

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cdc_merge.ports import Store
-from cdc_merge.stores.memory import Disk, MemoryStore
-from cdc_merge.stores.sqlite import SqliteStore
+from cdc_merge.model.ports import Store
+from cdc_merge.stores.memory.store import Disk, MemoryStore
+from cdc_merge.stores.sqlite.store import SqliteStore
 
 Opening = Callable[[], Store]
 

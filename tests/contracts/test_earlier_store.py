@@ -21,32 +21,16 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from cdc_merge.app import intake_of, open_reading, open_store
+from cdc_merge.app.sidecar import ingest_of, open_reading, open_store
 from cdc_merge.cel import compile_expression
 from cdc_merge.config.load import load
 from cdc_merge.config.settings import PostgresSource, Settings, SqliteStore
-from cdc_merge.console.answers import (
-    AsOf,
-    conflict_document,
-    conflicts_document,
-    explain_document,
-    history_document,
-    missing_document,
-    record_document,
-    records_document,
-    restore_document,
-    rules_document,
-    sources_document,
-)
-from cdc_merge.console.reading import Reading
-from cdc_merge.documents import Fields, json_text
 from cdc_merge.errors import HistoryRemoved, NotFound
-from cdc_merge.intake import Intake
-from cdc_merge.mapping.changes import Mapper
+from cdc_merge.mapping.mapper import Mapper
 from cdc_merge.merge.fold import fold
-from cdc_merge.merge.reading import merged
-from cdc_merge.merge.resume import folded, policy_of
+from cdc_merge.merge.replay import folded, policy_of
 from cdc_merge.merge.units import Units
+from cdc_merge.merge.views import merged
 from cdc_merge.model import (
     UNCHANGED,
     Column,
@@ -61,8 +45,25 @@ from cdc_merge.model import (
     SourceStatus,
     Transaction,
 )
-from cdc_merge.pipeline import Pipeline, World
-from cdc_merge.ports import ROOT_SLOT, Source, Store
+from cdc_merge.model.ports import PRUNED_SLOT, Source, Store
+from cdc_merge.queries.documents import Fields, json_text
+from cdc_merge.queries.port import QueryPort
+from cdc_merge.queries.responses import (
+    AsOf,
+    conflict_document,
+    conflicts_document,
+    explain_document,
+    history_document,
+    missing_document,
+    record_document,
+    records_document,
+    restore_document,
+    rules_document,
+    sources_document,
+)
+from cdc_merge.sources.spill import SpillFile
+from cdc_merge.worker.ingest import SourceIngest
+from cdc_merge.worker.pipeline import Environment, Pipeline
 
 STORES: Final = Path(__file__).parent.parent / "recordings" / "store-ea8a72c"
 NAMES: Final = ("generated", "demo")
@@ -167,7 +168,7 @@ def _each(keys: Sequence[RecordKey], ask: Any) -> Told:
     return {str([*key]): document(ask(key)) for key in keys}
 
 
-def _history(reading: Reading, key: RecordKey) -> Iterator[Fields]:
+def _history(reading: QueryPort, key: RecordKey) -> Iterator[Fields]:
     """Every page."""
     cursor: str | None = None
     while True:
@@ -182,7 +183,7 @@ def _history(reading: Reading, key: RecordKey) -> Iterator[Fields]:
         cursor = str(following)
 
 
-def _past(reading: Reading, store: Store, key: RecordKey) -> Sequence[object]:
+def _past(reading: QueryPort, store: Store, key: RecordKey) -> Sequence[object]:
     history = store.history(key)
     found: list[object] = []
     for change in history[:: max(1, len(history) // PAST)]:
@@ -197,7 +198,7 @@ def _some(records: Mapping[str, Sequence[str]]) -> list[RecordKey]:
     return [RecordKey(name, key) for name, keys in records.items() for key in keys[:: max(1, len(keys) // EXPLAINED)]]
 
 
-def _explained(reading: Reading, settings: Settings, key: RecordKey) -> Told:
+def _explained(reading: QueryPort, settings: Settings, key: RecordKey) -> Told:
     """A map is explained key by key."""
     entity = settings.plan.entities[key.entity]
     names = [name for name, field in {**entity.fields, **entity.groups}.items() if field.merge != "map"]
@@ -210,7 +211,7 @@ def _explained(reading: Reading, settings: Settings, key: RecordKey) -> Told:
     return found
 
 
-def _restored(reading: Reading, key: RecordKey) -> object:
+def _restored(reading: QueryPort, key: RecordKey) -> object:
     """The plan of going back to the last state without a question."""
     try:
         return document(restore_document(reading, key, None, ()))
@@ -220,7 +221,7 @@ def _restored(reading: Reading, key: RecordKey) -> object:
         return NEVER
 
 
-def _conflicts(reading: Reading, status: str) -> Sequence[object]:
+def _conflicts(reading: QueryPort, status: str) -> Sequence[object]:
     found: list[object] = []
     cursor: str | None = None
     while True:
@@ -245,9 +246,9 @@ def _durable(store: Store, keys: Sequence[RecordKey]) -> Told:
         "positions": plain(store.positions()),
         "orders": plain(store.orders()),
         "parked": plain(store.parked()),
-        "awaited": plain(store.awaited()),
-        "due": plain(store.due()),
-        "judged": plain(store.judged()),
+        "awaited": plain(store.awaited_identities()),
+        "due": plain(store.deadlines()),
+        "judged": plain(store.evaluated()),
         "lost": plain(store.lost()),
         "missing": plain([store.missing((name, None), None, ALL) for name in sorted({key.entity for key in keys})]),
     }
@@ -266,7 +267,9 @@ def by_the_writer(store: Store, asked: Told) -> Told:
             found = tx.keys_of(source, table, [name for name, _ in names])
             told["identities"].append([source, table, [[name, found.get(name)] for name, _ in names]])
         for source, label, identities, _ in asked["waiting"]:
-            told["waiting"].append([source, label, identities, plain(tx.take_parked(source, label, identities))])
+            told["waiting"].append(
+                [source, label, identities, plain(tx.release_quarantined(source, label, identities))]
+            )
     return told
 
 
@@ -317,19 +320,21 @@ class Worker:
         self.store = store
         self.lines = {name: Line(name) for name in settings.sources}
         ids = itertools.count(1)
-        world = World(lambda: self.now_us, lambda: f"later{next(ids)}", compile_expression)
-        pairs: list[tuple[Source, Intake]] = [(line, self._intake(settings, name)) for name, line in self.lines.items()]
+        world = Environment(lambda: self.now_us, lambda: f"later{next(ids)}", compile_expression)
+        pairs: list[tuple[Source, SourceIngest]] = [
+            (line, self._intake(settings, name)) for name, line in self.lines.items()
+        ]
         self.pipeline = Pipeline(settings.plan, pairs, store, lambda fact: None, world)
         self.pipeline.resume()
 
-    def _intake(self, settings: Settings, name: str) -> Intake:
+    def _intake(self, settings: Settings, name: str) -> SourceIngest:
         """As commands have it; a source that is never copied is told whole rows."""
         source = settings.sources[name]
         if isinstance(source, PostgresSource) and source.snapshot != "never":
-            return intake_of(settings, name, self.store)
+            return ingest_of(settings, name, self.store)
         tables = [table for table in settings.plan.tables if table.source == name]
         mapper = Mapper(name, tables, settings.plan, whole_rows=True)
-        return Intake(name, mapper, source.slot if isinstance(source, PostgresSource) else "")
+        return SourceIngest(name, mapper, source.slot if isinstance(source, PostgresSource) else "", SpillFile)
 
     def take(self, *deliveries: Delivery) -> None:
         for delivery in deliveries:
@@ -392,7 +397,7 @@ def test_a_worker_that_starts_judges_nothing_anew_and_changes_no_answer(earlier:
     with closing(open_store(earlier.settings)) as store:
         store.claim("the test")
         worker = Worker(earlier.settings, store, earlier.now_us)
-        assert not worker.pipeline.rejudging.is_due, "the policy that the records were judged by is still in force"
+        assert not worker.pipeline.reevaluation.is_due, "the policy that the records were judged by is still in force"
         before = store.positions()
         worker.rest()
         assert store.positions() == before
@@ -436,7 +441,7 @@ def test_the_ladder_of_bases_is_there(earlier: Earlier) -> None:
     assert isinstance(store, SqliteStore)
     with closing(sqlite3.connect(store.path)) as file:
         slots = {number for (number,) in file.execute("SELECT DISTINCT id % 16 FROM base")}
-    assert not earlier.answers["read"]["durable"]["bases"] or {0, 1, 2, ROOT_SLOT} <= slots
+    assert not earlier.answers["read"]["durable"]["bases"] or {0, 1, 2, PRUNED_SLOT} <= slots
 
 
 def _same_as_their_logs(settings: Settings, store: Store) -> list[RecordKey]:

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 from starlette.datastructures import Headers
 
-from cdc_merge.console.access import Access, access_from_text, is_loopback, names_this_machine
-from cdc_merge.console.reading import Reading
-from cdc_merge.console.server import HttpServer
-from cdc_merge.documents import SourceReading
+from cdc_merge.console.auth import Access, access_from_text, is_loopback, names_this_machine
+from cdc_merge.console.http_server import HttpServer
 from cdc_merge.errors import AddressUnavailable, ConfigError, StoreUnavailable
 from cdc_merge.model import Json, MergedRecord, RecordKey, Stamp
-from cdc_merge.plan import Rule
+from cdc_merge.model.plan import Rule
+from cdc_merge.queries.documents import SourceReading
+from cdc_merge.queries.port import QueryPort
 from tests.contracts.memory_reading import T0, MemoryReading, customer, phone_conflict, with_records
 
 LOOPBACK = ("127.0.0.1", 0)
@@ -33,7 +33,7 @@ TOKENS = access_from_text("s3cret ops\nlook wall  # the wall screen\n\nnew joe",
 
 
 @contextmanager
-def listening(reading: Reading, access: Access | None = None) -> Iterator[httpx.Client]:
+def listening(reading: QueryPort, access: Access | None = None) -> Iterator[httpx.Client]:
     server = HttpServer(reading, LOOPBACK, CollectorRegistry(), access)
     server.start()
     try:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from cdc_merge.console import record_page
-from cdc_merge.console.server import HttpServer
+from cdc_merge.console.http_server import HttpServer
+from cdc_merge.console.pages import record_page
 from tests.contracts.clicking import Person
 from tests.contracts.memory_reading import MemoryReading, phone_changes, with_records
 

@@ -19,8 +19,8 @@ import pytest
 from cdc_merge.errors import StoreUnavailable
 from cdc_merge.model import UPDATE, Change, Place, Position, RecordKey, Stamp
 from cdc_merge.sql_files import named_statements
-from cdc_merge.stores.migrations import migrations
-from cdc_merge.stores.sqlite import SqliteStore
+from cdc_merge.stores.sqlite.migrations import migrations
+from cdc_merge.stores.sqlite.store import SqliteStore
 
 SOURCE = "crm"
 
@@ -140,8 +140,8 @@ def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
 
 def test_every_statement_has_a_name_of_its_own_and_is_understood_by_sqlite(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state.db")
-    statements = named_statements("cdc_merge.stores", "sqlite")
-    text = (Path(sys.modules["cdc_merge.stores"].__path__[0]) / "sql" / "sqlite.sql").read_text()
+    statements = named_statements("cdc_merge.stores.sqlite", "sqlite")
+    text = (Path(sys.modules["cdc_merge.stores.sqlite"].__path__[0]) / "sql" / "sqlite.sql").read_text()
     names = re.findall(r"^-- name: (.*)$", text, re.MULTILINE)
     assert names == list(statements)
     assert len(re.findall(r"^-- name: .*\n-- \S", text, re.MULTILINE)) == len(names)
@@ -163,7 +163,7 @@ def test_every_statement_has_a_name_of_its_own_and_is_understood_by_sqlite(tmp_p
 )
 def test_lists_of_conflicts_use_their_index(tmp_path: Path, statement: str, index: str) -> None:
     store = SqliteStore(tmp_path / "state.db")
-    sql = named_statements("cdc_merge.stores", "sqlite")[statement]
+    sql = named_statements("cdc_merge.stores.sqlite", "sqlite")[statement]
     named = dict.fromkeys(re.findall(r":(\w+)", sql))
     plan = store._writer.execute(f"EXPLAIN QUERY PLAN {sql}", named or (None,) * sql.count("?")).fetchall()
     assert index in " ".join(row[3] for row in plan)
@@ -175,7 +175,7 @@ def test_lists_of_conflicts_use_their_index(tmp_path: Path, statement: str, inde
 HOLD = """
 import sys
 from pathlib import Path
-from cdc_merge.stores.sqlite import SqliteStore
+from cdc_merge.stores.sqlite.store import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 store.claim("the other process")
 print("held", flush=True)
@@ -216,7 +216,7 @@ def test_a_claim_names_the_file_and_the_process_that_holds_it_and_dies_with_it(t
 WRITE = """
 import sys
 from pathlib import Path
-from cdc_merge.stores.sqlite import SqliteStore
+from cdc_merge.stores.sqlite.store import SqliteStore
 from tests.contracts.test_sqlite_store import SOURCE, write
 store = SqliteStore(Path(sys.argv[1]))
 store.claim("a writer that will be killed")

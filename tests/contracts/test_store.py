@@ -16,19 +16,19 @@ from cdc_merge.model import (
     INSERT,
     UNKNOWN,
     UPDATE,
-    Base,
     Candidate,
     Change,
+    Checkpoint,
     Conflict,
     Copy,
+    DetectedConflict,
     Place,
     Position,
-    Question,
     RecordKey,
     Stamp,
 )
-from cdc_merge.orders import NO_ORDERS, Resync, SourceOrders
-from cdc_merge.ports import Store, StoreTransaction
+from cdc_merge.model.ports import Store, StoreTransaction
+from cdc_merge.model.source_commands import NO_ORDERS, Resync, SourceOrders
 from tests.contracts.store_subjects import Opening
 
 A = RecordKey("customer", "A")
@@ -44,8 +44,8 @@ def change(record: RecordKey, wall_us: int, source: str = "crm", *, lsn: int | N
 def conflict(conflict_id: str, record: RecordKey = A, **differences: Any) -> Conflict:
     place = Place("7", 1, 100, "public.customer", 0)
     candidates = tuple(Candidate(source, source, Stamp(5, 0, source), 5, None, place) for source in ("crm", "erp"))
-    question = Question(*record, "phone", None, "concurrent_update", "high", candidates)
-    asked = {name: value for name, value in differences.items() if name in Question.__dataclass_fields__}
+    question = DetectedConflict(*record, "phone", None, "concurrent_update", "high", candidates)
+    asked = {name: value for name, value in differences.items() if name in DetectedConflict.__dataclass_fields__}
     lived = {name: value for name, value in differences.items() if name not in asked}
     return replace(Conflict(conflict_id, replace(question, **asked), "open", 1, 1000), **lived)
 
@@ -75,11 +75,11 @@ def interrupted(store: Store, work: Callable[[StoreTransaction], object]) -> Non
 
 def test_how_far_records_are_judged_is_kept_by_entity(store: Store) -> None:
     with store.transaction() as batch:
-        batch.save_judged("customer", "one", "A")
-        batch.save_judged("order", "one", None)
+        batch.save_evaluated("customer", "one", "A")
+        batch.save_evaluated("order", "one", None)
     with store.transaction() as batch:
-        batch.save_judged("customer", "two", "B")
-    assert store.judged() == {"customer": ("two", "B"), "order": ("one", None)}
+        batch.save_evaluated("customer", "two", "B")
+    assert store.evaluated() == {"customer": ("two", "B"), "order": ("one", None)}
 
 
 def test_what_is_missing_is_listed_by_record_and_source_and_counted(store: Store) -> None:
@@ -109,7 +109,7 @@ def test_an_unknown_record_has_an_empty_history(store: Store) -> None:
 
 def test_a_change_comes_back_as_it_went_in(store: Store) -> None:
     written = change(A, 7)._replace(
-        row=DELETE, copy=Copy("erp", (Place("7", 2, 3, "t", 4),)), identity="(1)", moved_to="B", committed_us=9
+        operation=DELETE, copy=Copy("erp", (Place("7", 2, 3, "t", 4),)), identity="(1)", moved_to="B", committed_us=9
     )
     append(store, written)
     assert store.history(A) == [written]
@@ -241,8 +241,8 @@ def test_records_are_listed_page_by_page_each_once(store: Store) -> None:
 # ---------------------------------------------------------------- bases
 
 
-def base(wall_us: int, number: int = 1) -> Base:
-    return Base(Stamp(wall_us, 0, "crm"), number, "policy", ("of", wall_us, UNKNOWN, ("nested", None)))
+def base(wall_us: int, number: int = 1) -> Checkpoint:
+    return Checkpoint(Stamp(wall_us, 0, "crm"), number, "policy", ("of", wall_us, UNKNOWN, ("nested", None)))
 
 
 def stamps(changes: Iterable[Change]) -> list[int]:
@@ -252,9 +252,9 @@ def stamps(changes: Iterable[Change]) -> list[int]:
 def test_a_base_comes_back_with_what_follows_it(store: Store) -> None:
     with store.transaction() as batch:
         batch.append([change(A, 1), change(A, 2), change(B, 3)])
-        batch.save_base(A, base(2), 0)
+        batch.save_checkpoint(A, base(2), 0)
         batch.append([change(A, 4)])
-        assert batch.bases({A: None, B: None}) == {A: base(2)}
+        assert batch.checkpoints({A: None, B: None}) == {A: base(2)}
         assert {key: stamps(each) for key, each in batch.histories([A, B], {A: Stamp(2, 0, "crm")}).items()} == {
             A: [4],
             B: [3],
@@ -269,7 +269,7 @@ def test_a_base_comes_back_with_what_follows_it(store: Store) -> None:
 def test_a_base_is_not_there_when_its_batch_fails(store: Store) -> None:
     append(store, change(A, 1))
     with pytest.raises(Interrupted):
-        interrupted(store, lambda batch: batch.save_base(A, base(1), 0))
+        interrupted(store, lambda batch: batch.save_checkpoint(A, base(1), 0))
     assert store.folded(A) == (None, [change(A, 1)])
 
 
@@ -277,38 +277,38 @@ def test_bases_move_up_and_the_newest_is_the_one_of_the_latest_stamp(store: Stor
     with store.transaction() as batch:
         for number, wall_us in enumerate((10, 20, 30), start=1):
             batch.append([change(A, wall_us)])
-            batch.raise_base(A, 1)
-            batch.raise_base(A, 0)
-            batch.save_base(A, base(wall_us, number), 0)
-        assert batch.bases({A: None}) == {A: base(30, 3)}
+            batch.promote_checkpoint(A, 1)
+            batch.promote_checkpoint(A, 0)
+            batch.save_checkpoint(A, base(wall_us, number), 0)
+        assert batch.checkpoints({A: None}) == {A: base(30, 3)}
         for before, number in ((31, 3), (30, 2), (20, 1)):
-            assert batch.bases({A: Stamp(before, 0, "crm")})[A].number == number
-        assert batch.bases({A: Stamp(10, 0, "crm")}) == {}
+            assert batch.checkpoints({A: Stamp(before, 0, "crm")})[A].number == number
+        assert batch.checkpoints({A: Stamp(10, 0, "crm")}) == {}
         assert stamps(batch.histories([A], {A: Stamp(10, 0, "crm")})[A]) == [20, 30]
 
 
 def test_a_base_gives_way_in_its_slot(store: Store) -> None:
     append(store, change(A, 1), change(A, 2))
     with store.transaction() as batch:
-        batch.save_base(A, base(1), 0)
-        batch.save_base(A, base(2, 2), 0)
-        assert batch.bases({A: Stamp(2, 0, "crm")}) == {}
-        batch.save_base(A, base(1), 3)
-        batch.raise_base(A, 0)
-        batch.raise_base(A, 7)
-        assert batch.bases({A: None}) == {A: base(2, 2)}
+        batch.save_checkpoint(A, base(1), 0)
+        batch.save_checkpoint(A, base(2, 2), 0)
+        assert batch.checkpoints({A: Stamp(2, 0, "crm")}) == {}
+        batch.save_checkpoint(A, base(1), 3)
+        batch.promote_checkpoint(A, 0)
+        batch.promote_checkpoint(A, 7)
+        assert batch.checkpoints({A: None}) == {A: base(2, 2)}
 
 
 def test_forgotten_bases_are_those_that_do_not_hold_a_late_change(store: Store) -> None:
     append(store, change(A, 10), change(B, 20))
     with store.transaction() as batch:
-        batch.save_base(A, base(10), 1)
+        batch.save_checkpoint(A, base(10), 1)
         batch.append([change(A, 20)])
-        batch.save_base(A, base(20), 0)
-        batch.save_base(B, base(20), 0)
+        batch.save_checkpoint(A, base(20), 0)
+        batch.save_checkpoint(B, base(20), 0)
         batch.append([change(A, 15, "erp")])
-        batch.forget_bases(A, Stamp(15, 0, "erp"))
-        assert batch.bases({A: None, B: None}) == {A: base(10), B: base(20)}
+        batch.forget_checkpoints(A, Stamp(15, 0, "erp"))
+        assert batch.checkpoints({A: None, B: None}) == {A: base(10), B: base(20)}
         assert stamps(batch.histories([A], {A: Stamp(10, 0, "crm")})[A]) == [15, 20]
 
 
@@ -316,12 +316,12 @@ def test_a_store_opened_again_reads_what_follows_a_base(opening: Opening) -> Non
     store = opening()
     with store.transaction() as batch:
         batch.append([change(A, 1)])
-        batch.save_base(A, base(1), 0)
+        batch.save_checkpoint(A, base(1), 0)
     store.close()
     again = opening()
     append(again, change(A, 2))
     with again.transaction() as batch:
-        assert batch.bases({A: None}) == {A: base(1)}
+        assert batch.checkpoints({A: None}) == {A: base(1)}
         assert stamps(batch.histories([A], {A: Stamp(1, 0, "crm")})[A]) == [2]
     assert stamps(again.folded(A)[1]) == [2]
 
@@ -329,10 +329,10 @@ def test_a_store_opened_again_reads_what_follows_a_base(opening: Opening) -> Non
 def test_forgetting_a_source_forgets_the_bases_that_hold_its_changes(store: Store) -> None:
     append(store, change(A, 1, "erp"), change(A, 2), change(B, 3, "erp"))
     with store.transaction() as batch:
-        batch.save_base(A, base(2), 0)
-        batch.save_base(B, base(3), 0)
+        batch.save_checkpoint(A, base(2), 0)
+        batch.save_checkpoint(B, base(3), 0)
         batch.forget_source("crm")
-        assert batch.bases({A: None, B: None}) == {B: base(3)}
+        assert batch.checkpoints({A: None, B: None}) == {B: base(3)}
     assert store.folded(A) == (None, [change(A, 1, "erp")])
 
 
@@ -599,7 +599,7 @@ def test_all_unfinished_conflicts_are_handed_out_however_many(store: Store) -> N
 def test_conflicts_are_found_by_every_filter_and_all_of_them_together(
     store: Store, where: dict[str, str], found: str
 ) -> None:
-    of_oa = tuple(replace(each, source="oa") for each in conflict("x").question.candidates)
+    of_oa = tuple(replace(each, source="oa") for each in conflict("x").detected.candidates)
     with store.transaction() as batch:
         batch.save_conflicts(
             [
@@ -660,7 +660,7 @@ def test_figures_of_an_empty_store_are_nothing(store: Store) -> None:
 
 
 def test_an_insert_of_a_record_lists_it_at_once(store: Store) -> None:
-    append(store, change(A, 1)._replace(row=INSERT))
+    append(store, change(A, 1)._replace(operation=INSERT))
     assert store.records("customer", None, 1) == ["A"]
 
 
@@ -669,14 +669,14 @@ def test_an_insert_of_a_record_lists_it_at_once(store: Store) -> None:
 
 def test_what_is_due_outlives_the_worker(opening: Opening) -> None:
     store = opening()
-    assert store.due() == {}
+    assert store.deadlines() == {}
     with store.transaction() as tx:
-        tx.save_due({A: 7, B: 9})
+        tx.save_deadlines({A: 7, B: 9})
     with store.transaction() as tx:
-        tx.save_due({A: None, B: 2**52})
-    assert store.due() == {B: 2**52}
+        tx.save_deadlines({A: None, B: 2**52})
+    assert store.deadlines() == {B: 2**52}
     store.close()
-    assert opening().due() == {B: 2**52}
+    assert opening().deadlines() == {B: 2**52}
 
 
 def test_what_is_due_is_not_kept_of_a_batch_that_failed(opening: Opening) -> None:
@@ -684,12 +684,12 @@ def test_what_is_due_is_not_kept_of_a_batch_that_failed(opening: Opening) -> Non
 
     def fail() -> None:
         with store.transaction() as tx:
-            tx.save_due({A: 7})
+            tx.save_deadlines({A: 7})
             raise KeyError("the batch fails")
 
     with pytest.raises(KeyError):
         fail()
-    assert store.due() == {}
+    assert store.deadlines() == {}
 
 
 # ---------------------------------------------------------------- what no two records may share
@@ -708,7 +708,7 @@ def test_a_conflict_about_several_records_is_found_under_each_of_them_as_long_as
     for more in ({}, {"entity": "customer"}, {"status": "open"}, {"entity": "customer", "status": "open"}):
         assert [under(key, **more) for key in "ABCD"] == [["several"], ["several", "single"], ["several"], []]
     assert under("C", entity="order") == []
-    moved = replace(several, revision=2, question=replace(several.question, key="B", records=("B", "D")))
+    moved = replace(several, revision=2, detected=replace(several.detected, key="B", records=("B", "D")))
     with store.transaction() as batch:
         batch.save_conflicts([moved])
     assert [under(key, entity="customer") for key in "ABCD"] == [[], ["several", "single"], [], ["several"]]

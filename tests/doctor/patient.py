@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from cdc_merge.demo.servers import Server
-from cdc_merge.doctor.asking import ask
-from cdc_merge.doctor.catalogue import judged
-from cdc_merge.doctor.examination import walked
+from cdc_merge.doctor.check_list import judged
+from cdc_merge.doctor.collect import ask
 from cdc_merge.doctor.facts import Facts, Limits, Subject
-from cdc_merge.doctor.results import Check
+from cdc_merge.doctor.findings import Check
+from cdc_merge.doctor.preflight import walked
 from cdc_merge.model import Position
 from tests.conftest import drop_slots, fresh_database
 

@@ -9,12 +9,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cdc_merge.doctor.background import DoctorCollector, Rounds
-from cdc_merge.doctor.catalogue import KINDS, judged
-from cdc_merge.doctor.examination import Doctor
+from cdc_merge.doctor.check_list import KINDS, judged
 from cdc_merge.doctor.facts import CapacityFacts, Facts, SlotFacts
-from cdc_merge.doctor.results import Check
+from cdc_merge.doctor.findings import Check
+from cdc_merge.doctor.preflight import Doctor
 from tests.doctor.patient import Patient
-from tests.postgres.reading import wait_for
+from tests.system.postgres.reading import wait_for
 
 
 class Clock:

@@ -7,7 +7,7 @@ from cdc_merge.doctor.facts import Facts, Published
 from cdc_merge.model import Position
 from tests.doctor.patient import Patient
 from tests.doctor.test_slots import CREATE, read_by
-from tests.postgres.reading import wait_for
+from tests.system.postgres.reading import wait_for
 
 
 def remembered(patient: Patient) -> Position:

@@ -15,14 +15,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from cdc_merge.app import Sidecar
+from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.cli.main import run
 from cdc_merge.config import load
-from cdc_merge.doctor import guide, slot_life
-from cdc_merge.doctor.catalogue import KINDS
+from cdc_merge.doctor import guide, slot_lifecycle
+from cdc_merge.doctor.check_list import KINDS
 from cdc_merge.errors import SourceUnavailable
 from tests.doctor.patient import Patient
-from tests.postgres.reading import Reading, wait_for
+from tests.system.postgres.reading import Reading, wait_for
 
 ROOT = Path(__file__).parents[2]
 FILE = """
@@ -232,7 +232,7 @@ def test_a_slot_that_would_wait_for_too_long_is_not_made_and_the_blocker_is_name
     with psycopg.connect(patient.dsn) as blocker:
         blocker.execute("INSERT INTO app.customer VALUES ('C7', 'x')")
         with pytest.raises(SourceUnavailable, match="open transactions") as caught:
-            slot_life.create(patient.subject(), patient.own_dsn, limit_ms=300)
+            slot_lifecycle.create(patient.subject(), patient.own_dsn, limit_ms=300)
         assert f"process {blocker.info.backend_pid}" in caught.value.hint
     assert patient.sql("SELECT count(*) FROM pg_replication_slots")[0][0] == 0
 

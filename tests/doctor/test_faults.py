@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cdc_merge.doctor.catalogue import judged
+from cdc_merge.doctor.check_list import judged
 from tests.doctor.patient import Patient
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdc_merge.doctor.catalogue import judged
+from cdc_merge.doctor.check_list import judged
 from cdc_merge.doctor.facts import Identified, ServerFacts
 from tests.doctor.patient import Patient
 

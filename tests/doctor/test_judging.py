@@ -8,16 +8,8 @@ import psycopg
 import pytest
 
 from cdc_merge.demo.servers import Server
-from cdc_merge.doctor.catalogue import KINDS, judged
-from cdc_merge.doctor.facts import (
-    CapacityFacts,
-    Connected,
-    Facts,
-    NotAnswered,
-    ServerFacts,
-    Setting,
-    Table,
-)
+from cdc_merge.doctor.check_list import KINDS, judged
+from cdc_merge.doctor.facts import CapacityFacts, Connected, Facts, NotAnswered, ServerFacts, Setting, Table
 from cdc_merge.doctor.naming import identifier, literal, qualified
 from tests.conftest import fresh_database
 from tests.doctor.patient import Patient

@@ -12,10 +12,10 @@ import pytest
 
 from cdc_merge.cli.main import run
 from cdc_merge.demo.servers import Server
-from cdc_merge.doctor.proposal.likeness import of_names, of_types, of_values
+from cdc_merge.doctor.proposal.catalog_sample import ColumnSeen, EntityProposed, TableSeen
 from cdc_merge.doctor.proposal.matching import proposed
-from cdc_merge.doctor.proposal.seen import ColumnSeen, EntityProposed, TableSeen
-from cdc_merge.doctor.proposal.survey import survey
+from cdc_merge.doctor.proposal.sampling import survey
+from cdc_merge.doctor.proposal.similarity import of_names, of_types, of_values
 from tests.conftest import fresh_database
 
 SQL = Path(__file__).parents[2] / "cdc_merge" / "demo" / "sql"

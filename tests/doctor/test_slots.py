@@ -13,10 +13,10 @@ import pytest
 
 from cdc_merge.demo.servers import Server, start_server
 from cdc_merge.doctor import probe
-from cdc_merge.doctor.catalogue import judged_across
+from cdc_merge.doctor.check_list import judged_across
 from tests.conftest import FAST
 from tests.doctor.patient import Patient, admitted
-from tests.postgres.reading import Reading, wait_for
+from tests.system.postgres.reading import Reading, wait_for
 
 CREATE = "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
 DROP = "SELECT pg_drop_replication_slot('{slot}')"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from cdc_merge.decision.rules.matching import ruled
+from cdc_merge.conflicts.rules.selection import ruled
 from cdc_merge.model import Json, Value
-from cdc_merge.plan import Check, EntityPlan, FieldPlan, Plan, Rule, TableMap
+from cdc_merge.model.plan import Check, EntityPlan, FieldPlan, Plan, Rule, TableMap
 from tests.laws.systems import BOOLEAN, INTEGER, JOB_ORIGIN, JSONB, TABLE, TEXT, TEXTS, Sheet
 
 ENTITY: Final = "customer"

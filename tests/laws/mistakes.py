@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from cdc_merge.merge import fold, maps, record, steps
-from cdc_merge.merge.cell import Cell
+from cdc_merge.merge import fold, map_fields, record_state, register_ops
 from cdc_merge.merge.merge_type import Event, MergeType
-from cdc_merge.merge.types import TYPES, append, counter, extremum, flag, immutable, lattice, lww, mv, priority, set_
+from cdc_merge.merge.types import TYPES, append, counter, flag, immutable, lattice, lww, max_min, mv, orset, priority
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Fields, Units, group_values
 from cdc_merge.merge.writes import BASELINE, Write
 from cdc_merge.model import DECISION, SNAPSHOT, Change, MaybeValue
-from cdc_merge.plan import EntityPlan, FieldPlan
+from cdc_merge.model.plan import EntityPlan, FieldPlan
 
 LISTED: Final = ("draft", "sent", "void", "paid")
 
@@ -40,34 +40,34 @@ def _type(name: str, kind: MergeType, **wrong: Any) -> Swap:
 
 # ---------------------------------------------------------------- how a cell is read
 
-Read = Callable[[Cell, FieldPlan, list[Write]], MaybeValue]
+Read = Callable[[UnitState, FieldPlan, list[Write]], MaybeValue]
 
 
 def _of_all_writes(read: Read) -> Read:
     """Whoever had seen a value cannot take it back: nothing ever leaves the frontier."""
 
-    def wrong(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    def wrong(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
         return read(cell, plan, [write for write in cell.writes.values() if write.kind != BASELINE])
 
     return wrong
 
 
-def _latest_of_all(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def _latest_of_all(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     return max(cell.writes.values(), key=lambda write: write.stamp).value
 
 
-def _first(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def _first(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     return front[0].value
 
 
-def _asks_everything(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
+def _asks_everything(cell: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
     return front if len(front) > 1 else []
 
 
-def _frontier_alone(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def _frontier_alone(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     """What everybody had seen is no longer part of the sum."""
     base = counter.base(cell) or 0
-    return sum((write.part or 0 for write in front), base)
+    return sum((write.delta or 0 for write in front), base)
 
 
 def _lower(plan: FieldPlan, values: Iterable[object]) -> object:
@@ -79,37 +79,37 @@ def _lower(plan: FieldPlan, values: Iterable[object]) -> object:
 # ---------------------------------------------------------------- what a change does
 
 
-def _add_wins(cell: Cell, plan: FieldPlan, event: Event) -> str:
-    return set_.apply(cell, replace(plan, options={}), event)
+def _add_wins(cell: UnitState, plan: FieldPlan, event: Event) -> str:
+    return orset.apply(cell, replace(plan, options={}), event)
 
 
-def _remove_wins(cell: Cell, plan: FieldPlan, event: Event) -> str:
-    return set_.apply(cell, replace(plan, options={**plan.options, "wins": "remove"}), event)
+def _remove_wins(cell: UnitState, plan: FieldPlan, event: Event) -> str:
+    return orset.apply(cell, replace(plan, options={**plan.options, "wins": "remove"}), event)
 
 
-def _without_dots(cell: Cell, plan: FieldPlan, element: object, what: tuple[Event, object]) -> None:
+def _without_dots(cell: UnitState, plan: FieldPlan, element: object, what: tuple[Event, object]) -> None:
     """A removal takes every addition away, seen or not."""
     cell.extra.dots.pop(element, None)
 
 
 def _genuine(change: Change) -> int:
     """A copy is somebody's edit."""
-    return {SNAPSHOT: 2, DECISION: 3}.get(change.row, 0)
+    return {SNAPSHOT: 2, DECISION: 3}.get(change.operation, 0)
 
 
-def _nobody(self: Cell, holders: tuple[str, ...], *, bound: object = None) -> None:
+def _nobody(self: UnitState, holders: tuple[str, ...], *, bound: object = None) -> None:
     """What everybody holds is nothing special."""
 
 
-def _no_agreement(cell: Cell, plan: FieldPlan, event: Event) -> bool:
+def _no_agreement(cell: UnitState, plan: FieldPlan, event: Event) -> bool:
     return False
 
 
-def _agreement_anyway(cell: Cell, plan: FieldPlan, event: Event) -> bool:
+def _agreement_anyway(cell: UnitState, plan: FieldPlan, event: Event) -> bool:
     return cell.traits.agrees and cell.agree(event.source, event.holders)
 
 
-def _never_late(self: Cell, *_: object) -> bool:
+def _never_late(self: UnitState, *_: object) -> bool:
     return False
 
 
@@ -147,7 +147,7 @@ def _unsent_is_null(plan: FieldPlan, fields: Fields, held: MaybeValue) -> tuple[
     return group_values(plan, fields, None)
 
 
-def _only_what_is_there(record_: record.Record, plan: FieldPlan) -> set[str]:
+def _only_what_is_there(record_: record_state.Record, plan: FieldPlan) -> set[str]:
     """A row that lacks a key says nothing of it."""
     return set()
 
@@ -162,48 +162,70 @@ def _every_key_alike(plan: FieldPlan, key: str) -> FieldPlan:
 AS_THEY_CAME: Final[Swap] = (fold, "ordered", _as_they_came)
 
 MISTAKES: Final = (
-    Mistake("mv", "equal values are a conflict", _type("mv", mv.TYPE, asks=_asks_everything)),
-    Mistake("mv", "the later stamp has seen the earlier", _type("mv", mv.TYPE, asks=steps.no_questions)),
-    Mistake("mv", "a marked copy is somebody's edit", (record, "_step", _genuine)),
-    Mistake("mv", "sources that hold one value agree on nothing", (steps, "agreement", _no_agreement)),
-    Mistake("mv", "what everybody holds settles nothing", (Cell, "everybody", _nobody)),
+    Mistake("mv", "equal values are a conflict", _type("mv", mv.TYPE, conflicting_writes=_asks_everything)),
+    Mistake(
+        "mv", "the later stamp has seen the earlier", _type("mv", mv.TYPE, conflicting_writes=register_ops.no_conflicts)
+    ),
+    Mistake("mv", "a marked copy is somebody's edit", (record_state, "_step", _genuine)),
+    Mistake("mv", "sources that hold one value agree on nothing", (register_ops, "agreement", _no_agreement)),
+    Mistake("mv", "what everybody holds settles nothing", (UnitState, "apply_consensus", _nobody)),
     Mistake("mv", "the order of arrival decides", AS_THEY_CAME, "order"),
-    Mistake("mv_past", "a value held before is a new edit", (Cell, "late_copy", _never_late), "deeper"),
-    Mistake("mv_off", "equality proves agreement although it is off", (steps, "agreement", _agreement_anyway)),
+    Mistake("mv_past", "a value held before is a new edit", (UnitState, "late_copy", _never_late), "deeper"),
+    Mistake("mv_off", "equality proves agreement although it is off", (register_ops, "agreement", _agreement_anyway)),
     Mistake("lww", "the latest stamp wins over who had seen it", _type("lww", lww.TYPE, read=_latest_of_all)),
     Mistake("lww", "the first wins", _type("lww", lww.TYPE, read=_first)),
     Mistake("lww", "ties by arrival", AS_THEY_CAME, "order"),
     Mistake("priority", "the latest wins", _type("priority", priority.TYPE, read=mv.read)),
     Mistake("priority", "rank counts for ever", _type("priority", priority.TYPE, read=_of_all_writes(priority.read))),
     Mistake("priority", "rank by arrival", _type("priority", priority.TYPE, read=_first)),
-    Mistake("counter", "equal numbers agree", _type("counter", counter.TYPE, apply=steps.edit, traits=mv.TYPE.traits)),
+    Mistake(
+        "counter",
+        "equal numbers agree",
+        _type("counter", counter.TYPE, apply=register_ops.apply_write, traits=mv.TYPE.traits),
+    ),
     Mistake("counter", "the latest number wins", _type("counter", counter.TYPE, read=mv.read)),
     Mistake("counter", "a delta counts again when it comes again", (fold, "ordered", _repeats_count), "order"),
     Mistake("counter", "deltas of the frontier alone", _type("counter", counter.TYPE, read=_frontier_alone)),
-    Mistake("max", "never lowered again", _type("max", extremum.MAX, read=_of_all_writes(extremum.MAX.read))),
-    Mistake("max", "forgets all but the latest", _type("max", extremum.MAX, read=mv.read)),
-    Mistake("min", "never raised again", _type("min", extremum.MIN, read=_of_all_writes(extremum.MIN.read))),
-    Mistake("min", "the greatest", _type("min", extremum.MIN, read=extremum.MAX.read)),
-    Mistake("set", "without dots", (set_, "_remove", _without_dots)),
-    Mistake("set", "one value", _type("set", mv.TYPE, keyed=set_.keyed)),
-    Mistake("set", "add wins as remove wins", _type("set", set_.TYPE, apply=_remove_wins)),
-    Mistake("set_remove", "remove wins as add wins", _type("set", set_.TYPE, apply=_add_wins)),
-    Mistake("set", "copies remove", _type("set", set_.TYPE, copy=set_.apply)),
+    Mistake("max", "never lowered again", _type("max", max_min.MAX, read=_of_all_writes(max_min.MAX.read))),
+    Mistake("max", "forgets all but the latest", _type("max", max_min.MAX, read=mv.read)),
+    Mistake("min", "never raised again", _type("min", max_min.MIN, read=_of_all_writes(max_min.MIN.read))),
+    Mistake("min", "the greatest", _type("min", max_min.MIN, read=max_min.MAX.read)),
+    Mistake("set", "without dots", (orset, "_remove", _without_dots)),
+    Mistake("set", "one value", _type("set", mv.TYPE, keyed=orset.keyed)),
+    Mistake("set", "add wins as remove wins", _type("set", orset.TYPE, apply=_remove_wins)),
+    Mistake("set_remove", "remove wins as add wins", _type("set", orset.TYPE, apply=_add_wins)),
+    Mistake("set", "copies remove", _type("set", orset.TYPE, copy=orset.apply)),
     Mistake("map", "one value", (fold, "Units", OneValue)),
-    Mistake("map", "every key is mv", (maps, "key_plan", _every_key_alike)),
-    Mistake("map", "a row says nothing of the keys it lacks", (maps, "_known_keys", _only_what_is_there)),
+    Mistake("map", "every key is mv", (map_fields, "key_plan", _every_key_alike)),
+    Mistake("map", "a row says nothing of the keys it lacks", (map_fields, "_known_keys", _only_what_is_there)),
     Mistake("flag", "the latest wins", _type("flag", flag.TYPE, read=mv.read)),
     Mistake("flag", "wins for ever", _type("flag", flag.TYPE, read=_of_all_writes(flag.read))),
     Mistake("lattice", "the latest wins", _type("lattice", lattice.TYPE, read=mv.read)),
     Mistake("lattice", "never goes down", _type("lattice", lattice.TYPE, read=_of_all_writes(lattice.read))),
     Mistake("lattice", "goes down", (lattice, "join", _lower)),
-    Mistake("lattice", "what cannot be joined is not asked", _type("lattice", lattice.TYPE, asks=steps.no_questions)),
+    Mistake(
+        "lattice",
+        "what cannot be joined is not asked",
+        _type("lattice", lattice.TYPE, conflicting_writes=register_ops.no_conflicts),
+    ),
     Mistake("append", "a copy is appended again", _type("append", append.TYPE, copy=append.TYPE.apply)),
     Mistake("append", "the latest text wins", _type("append", append.TYPE, read=mv.read)),
-    Mistake("append", "a part beside a rewrite is not asked", _type("append", append.TYPE, asks=steps.no_questions)),
+    Mistake(
+        "append",
+        "a part beside a rewrite is not asked",
+        _type("append", append.TYPE, conflicting_writes=register_ops.no_conflicts),
+    ),
     Mistake("immutable", "the second write wins", _type("immutable", immutable.TYPE, read=mv.read)),
-    Mistake("immutable", "who has seen it may change it", _type("immutable", immutable.TYPE, asks=mv.asks)),
-    Mistake("immutable", "a first snapshot binds nothing", _type("immutable", immutable.TYPE, snapshot=steps.observe)),
+    Mistake(
+        "immutable",
+        "who has seen it may change it",
+        _type("immutable", immutable.TYPE, conflicting_writes=mv.conflicting_writes),
+    ),
+    Mistake(
+        "immutable",
+        "a first snapshot binds nothing",
+        _type("immutable", immutable.TYPE, snapshot=register_ops.apply_snapshot_read),
+    ),
     Mistake("group", "member by member", (fold, "Units", MemberByMember)),
-    Mistake("group", "what an update leaves out is NULL", (record, "group_values", _unsent_is_null)),
+    Mistake("group", "what an update leaves out is NULL", (record_state, "group_values", _unsent_is_null)),
 )

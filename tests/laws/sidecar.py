@@ -11,22 +11,23 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from cdc_merge.cel import compile_expression
-from cdc_merge.decision.asking import all_questions
-from cdc_merge.decision.queue import Asked, asked
-from cdc_merge.intake import Intake
-from cdc_merge.mapping.changes import Mapper
+from cdc_merge.conflicts.detect import detect
+from cdc_merge.conflicts.lifecycle import ConflictIdentity, conflict_identity
+from cdc_merge.mapping.mapper import Mapper
 from cdc_merge.merge.fold import fold
-from cdc_merge.merge.reading import merged
-from cdc_merge.merge.record import Record
-from cdc_merge.merge.resume import folded
+from cdc_merge.merge.record_state import Record
+from cdc_merge.merge.replay import folded
 from cdc_merge.merge.units import Units
-from cdc_merge.model import Change, Conflict, Fact, MergedRecord, Question, RecordKey, Stamp
-from cdc_merge.pipeline import Pipeline, World
-from cdc_merge.plan import Plan
-from cdc_merge.ports import Store
-from tests.crash.mortal import Fate, MortalStore
+from cdc_merge.merge.views import merged
+from cdc_merge.model import Change, Conflict, DetectedConflict, Fact, MergedRecord, RecordKey, Stamp
+from cdc_merge.model.plan import Plan
+from cdc_merge.model.ports import Store
+from cdc_merge.sources.spill import SpillFile
+from cdc_merge.worker.ingest import SourceIngest
+from cdc_merge.worker.pipeline import Environment, Pipeline
 from tests.laws.holdings import ENTITY
 from tests.laws.systems import Stream, System
+from tests.system.crash.mortal import Fate, MortalStore
 
 ALL: Final = 1_000
 
@@ -39,7 +40,7 @@ class Picture:
     """Every record with its views and frontiers, and what is asked of people."""
 
     records: Mapping[str, Told]
-    open: Mapping[tuple[str, Asked], Question]
+    open: Mapping[tuple[str, ConflictIdentity], DetectedConflict]
 
     def differences(self, other: Picture) -> list[str]:
         return [*_apart(self.records, other.records), *_apart(self.open, other.open)]
@@ -71,8 +72,10 @@ class Sidecar:
             name: Stream(system, firm.now_us, firm.arrived_us[name]) for name, system in firm.systems.items()
         }
         mappers = {name: Mapper(name, firm.plan.tables, firm.plan) for name in firm.systems}
-        pairs = [(self.streams[name], Intake(name, mapper, "slot")) for name, mapper in mappers.items()]
-        world = World(firm.now_us, firm.new_id, compile_expression)
+        pairs = [
+            (self.streams[name], SourceIngest(name, mapper, "slot", SpillFile)) for name, mapper in mappers.items()
+        ]
+        world = Environment(firm.now_us, firm.new_id, compile_expression)
         mortal = cast(Store, MortalStore(store, fate))
         self.facts: list[Fact] = []
         self.pipeline = Pipeline(firm.plan, pairs, mortal, self._note, world)
@@ -125,25 +128,25 @@ class Sidecar:
 
     def _asking(self, records: Mapping[str, Record]) -> Picture:
         rulebook, watermark_us = self.pipeline.rulebooks[ENTITY], self.pipeline.watermark_us
-        found: dict[tuple[str, Asked], Question] = {}
+        found: dict[tuple[str, ConflictIdentity], DetectedConflict] = {}
         for key, record in records.items():
-            answers = all_questions(record, rulebook, watermark_us, records)
-            open_ = (question for question in answers.questions if asked(question) not in answers.answered)
-            found |= {(key, asked(question)): question for question in open_}
+            answers = detect(record, rulebook, watermark_us, records)
+            open_ = (question for question in answers.conflicts if conflict_identity(question) not in answers.answered)
+            found |= {(key, conflict_identity(question)): question for question in open_}
         return Picture({key: told(record) for key, record in records.items()}, found)
 
-    def _unfinished(self) -> dict[tuple[str, Asked], Question]:
+    def _unfinished(self) -> dict[tuple[str, ConflictIdentity], DetectedConflict]:
         """The queue, without what a rule will have answered when it has settled."""
         plans = self._plan.entities[ENTITY].fields
         return {
-            (conflict.question.key, asked(conflict.question)): conflict.question
+            (conflict.detected.key, conflict_identity(conflict.detected)): conflict.detected
             for conflict in self.store.unfinished_conflicts()
             if not (conflict.status == "settling" and _is_answered(plans, conflict))
         }
 
 
 def _is_answered(plans: Mapping[str, Any], conflict: Conflict) -> bool:
-    question = conflict.question
+    question = conflict.detected
     plan = plans.get(question.field or "")
     return plan is not None and bool(plan.auto) and question.kind.startswith("concurrent_")
 

@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 
 from cdc_merge.model import (
     UNCHANGED,
-    Cell,
     Column,
     Delivery,
     Idle,
     Message,
     Place,
     Position,
+    RawValue,
     Relation,
     RowChange,
     SnapshotBegan,
@@ -53,7 +53,7 @@ class Sheet(NamedTuple):
         return Relation(1, "public", "customer", "f" if is_full else "d", told)
 
 
-def _text(value: Value) -> Cell:
+def _text(value: Value) -> RawValue:
     if value is None:
         return None
     if isinstance(value, bool):
@@ -121,18 +121,18 @@ class Statements:
         self.update(other, {"no": one})
         self.update("between", {"no": other})
 
-    def _old(self, row: Values) -> tuple[Cell, ...]:
+    def _old(self, row: Values) -> tuple[RawValue, ...]:
         identity = self._system.sheet.identity
         return self._in_order(row, [_text(v) if identity in ("full", n) else None for n, v in row.items()])
 
-    def cells(self, row: Values) -> tuple[Cell, ...]:
+    def cells(self, row: Values) -> tuple[RawValue, ...]:
         return self._in_order(row, [_text(value) for value in row.values()])
 
-    def _in_order(self, row: Values, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    def _in_order(self, row: Values, cells: Sequence[RawValue]) -> tuple[RawValue, ...]:
         named = dict(zip(row, cells, strict=True))
         return tuple(named[column.name] for column in self._system.relation.columns)
 
-    def _log(self, operation: str, old: tuple[Cell, ...] | None, new: tuple[Cell, ...] | None, no: str) -> None:
+    def _log(self, operation: str, old: tuple[RawValue, ...] | None, new: tuple[RawValue, ...] | None, no: str) -> None:
         is_full = self._system.sheet.identity == "full" and old is not None
         ordinal = len(self.changes)
         self.changes.append(RowChange(operation, self._system.relation, old, is_full, new, ordinal))
@@ -228,7 +228,7 @@ class Stream:
     def take(self, limit: int) -> Sequence[Delivery]:
         tape = self._system.tape
         if self.allowed and self.next < len(tape) and isinstance(tape[self.next], SnapshotBegan):
-            # Stamps of a copy that had to begin again count on from those of the first attempt; tests/crash has that.
+            # Stamps of a copy that had to begin again count on from those of the first attempt; tests/system/crash has that.
             self.allowed = max(self.allowed, 1 + next(n for n, d in enumerate(tape) if isinstance(d, SnapshotDone)))
         taken = tape[self.next : self.next + self.allowed]
         for number, delivery in enumerate(taken, self.next):

@@ -13,19 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cdc_merge.history.order import ordered
-from cdc_merge.merge import base, compaction, record
-from cdc_merge.merge.cell import Cell
-from cdc_merge.merge.drift import Drift
+from cdc_merge.merge import checkpoint, compaction, record_state
+from cdc_merge.merge.conflict_detection import merge_conflicts
+from cdc_merge.merge.divergence_clock import DivergenceClock
 from cdc_merge.merge.fold import MAX_AHEAD_US, advance, fold
-from cdc_merge.merge.questions import questions
-from cdc_merge.merge.reading import merged
-from cdc_merge.merge.record import Record, Row
-from cdc_merge.merge.types.set_ import Elements
+from cdc_merge.merge.record_state import Record, Row
+from cdc_merge.merge.types.orset import Elements
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Units
-from cdc_merge.merge.writes import Side, Waiting, Write
+from cdc_merge.merge.views import merged
+from cdc_merge.merge.writes import SourceState, WaitingCopy, Write
 from cdc_merge.model import Change, Json
-from cdc_merge.plan import EntityPlan, FieldPlan
-from cdc_merge.stores.encoding import decode_base, encode_base
+from cdc_merge.model.plan import EntityPlan, FieldPlan
+from cdc_merge.stores.row_codec import decode_checkpoint, encode_checkpoint
 from tests.laws.test_fold_equals_oracle import story
 from tests.laws.worlds import ALPHABETS, KEY, SKEWS, STEPS, World, scripts, small_worlds
 from tests.laws.worlds import entity as entity_of
@@ -36,18 +36,18 @@ EVERY_KIND = sorted({*STEPS} - {"snapshot"})
 
 @pytest.fixture(autouse=True)
 def _compacted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "COMPACT_AT", 1)
-    monkeypatch.setattr(base, "SMALL", 0)
+    monkeypatch.setattr(record_state, "COMPACT_AT", 1)
+    monkeypatch.setattr(checkpoint, "SMALL", 0)
     monkeypatch.setattr(compaction, "MANY_INSERTS", 0)
 
 
 def through_a_base(units: Units, folded: Record) -> Record:
-    _, _, tree = decode_base(encode_base(1, "policy", base.saved(folded)))
-    return base.restored(units, tree, key=KEY, max_ahead_us=MAX_AHEAD_US)
+    _, _, tree = decode_checkpoint(encode_checkpoint(1, "policy", checkpoint.dump_state(folded)))
+    return checkpoint.load_state(units, tree, key=KEY, max_ahead_us=MAX_AHEAD_US)
 
 
 def said(folded: Record) -> Any:
-    return merged(folded), questions(folded)
+    return merged(folded), merge_conflicts(folded)
 
 
 def answers(entity: EntityPlan, changes: Sequence[Change], cuts: Sequence[int]) -> Iterator[tuple[Any, Any]]:
@@ -106,19 +106,19 @@ def test_a_map_that_was_made_null_is_shown_as_null_also_through_a_base() -> None
 DRIFT = ("taken", "replaced", "merged")
 ELEMENTS = ("dots", "dropped", "form", "names", "removals", "waiting")
 SAVED: Mapping[type, Sequence[str]] = {
-    Write: base.WRITE,
-    Side: base.SIDE,
-    Waiting: base.WAITING,
-    Cell: base.CELL,
-    Row: base.ROW,
-    Record: base.RECORD,
-    Drift: DRIFT,
+    Write: checkpoint.WRITE_SLOTS,
+    SourceState: checkpoint.SOURCE_SLOTS,
+    WaitingCopy: checkpoint.WAITING_SLOTS,
+    UnitState: checkpoint.UNIT_SLOTS,
+    Row: checkpoint.ROW_SLOTS,
+    Record: checkpoint.RECORD_SLOTS,
+    DivergenceClock: DRIFT,
     Elements: ELEMENTS,
 }
 
 
 @pytest.mark.parametrize("kind", SAVED, ids=lambda kind: kind.__name__)
 def test_every_slot_is_saved_or_made_again(kind: type) -> None:
-    remade = base.REMADE.get(kind, frozenset())
+    remade = checkpoint.REMADE.get(kind, frozenset())
     assert set(SAVED[kind]) | remade == set(kind.__slots__)  # type: ignore[attr-defined]
     assert not set(SAVED[kind]) & remade

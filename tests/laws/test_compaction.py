@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cdc_merge.history.order import ordered
+from cdc_merge.merge.conflict_detection import merge_conflicts
 from cdc_merge.merge.fold import advance, fold
-from cdc_merge.merge.questions import questions
-from cdc_merge.merge.reading import merged
-from cdc_merge.merge.record import Record
-from cdc_merge.model import UNKNOWN, Change, MergedRecord, Question
-from cdc_merge.plan import EntityPlan, FieldPlan
+from cdc_merge.merge.record_state import Record
+from cdc_merge.merge.views import merged
+from cdc_merge.model import UNKNOWN, Change, DetectedConflict, MergedRecord
+from cdc_merge.model.plan import EntityPlan, FieldPlan
 from tests.laws.test_fold_equals_oracle import story
 from tests.laws.worlds import ALPHABETS, SKEWS, USUAL, World, alphabet_steps, perform, scripts, small_worlds
 from tests.laws.worlds import entity as entity_of
@@ -28,11 +28,11 @@ LATER = ("edit", "insert", "marked", "unmarked", "delete", "named_copy", "decide
 @pytest.fixture(autouse=True, params=[0, 3], ids=["always", "often"])
 def compact_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compaction after every write, and after every few: what survives one is met by the next."""
-    monkeypatch.setattr("cdc_merge.merge.record.COMPACT_AT", request.param)
+    monkeypatch.setattr("cdc_merge.merge.record_state.COMPACT_AT", request.param)
 
 
-def said(record: Record) -> tuple[MergedRecord, tuple[Question, ...]]:
-    return merged(record), questions(record)
+def said(record: Record) -> tuple[MergedRecord, tuple[DetectedConflict, ...]]:
+    return merged(record), merge_conflicts(record)
 
 
 def check(entity: EntityPlan, changes: Sequence[Change]) -> None:
@@ -46,7 +46,7 @@ def check_advanced(entity: EntityPlan, changes: Sequence[Change], split: int) ->
     record.key = history[0].key
     for change in history[split:]:
         assert advance(record, change)
-        questions(record)
+        merge_conflicts(record)
     assert said(record) == said(fold(entity, history)), story(history)
 
 
@@ -112,8 +112,8 @@ def test_an_unknown_delta_stays_a_question_however_often_its_cell_is_compacted()
     world.rows["A"] = {"f": 1, "g": "0"}
     for number in range(2, 5):
         world.changes.append(_with_unknown_base(world, number))
-    asked = [q for q in questions(fold(world.plan, world.changes, compacts=True)) if q.kind == "unknown_base"]
-    assert asked == [q for q in questions(fold(world.plan, world.changes)) if q.kind == "unknown_base"]
+    asked = [q for q in merge_conflicts(fold(world.plan, world.changes, compacts=True)) if q.kind == "unknown_base"]
+    assert asked == [q for q in merge_conflicts(fold(world.plan, world.changes)) if q.kind == "unknown_base"]
 
 
 def test_deltas_that_add_up_to_nothing_still_stand_beside_a_null_that_had_not_seen_them() -> None:

@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cdc_merge.history.order import ordered
-from cdc_merge.merge import fates
+from cdc_merge.merge import write_outcomes
 from cdc_merge.merge.explain import explain, explained
 from cdc_merge.merge.fold import MAX_AHEAD_US, fold
-from cdc_merge.merge.record import Record
+from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.units import Units
 from cdc_merge.model import Change, Explanation
-from cdc_merge.plan import EntityPlan, FieldPlan
+from cdc_merge.model.plan import EntityPlan, FieldPlan
 from tests.laws.test_fold_equals_oracle import story
 from tests.laws.worlds import ALPHABETS, KEY, USUAL, World, scripts, small_worlds
 from tests.laws.worlds import entity as entity_of
@@ -26,7 +26,7 @@ RARE = ("truncate", "late_copy", "named_copy", "marked_from", "decide", "decide_
 @pytest.fixture(params=[0, 3], ids=["always", "often"])
 def compact_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a cell forgets after every write, and after every few."""
-    monkeypatch.setattr(fates, "COMPACT_AT", request.param)
+    monkeypatch.setattr(write_outcomes, "COMPACT_AT", request.param)
 
 
 def in_one_pass(entity: EntityPlan, changes: Sequence[Change], field: str) -> Explanation:
@@ -60,12 +60,12 @@ def test_one_pass_explains_every_small_world_as_the_full_fold_does(merge_type: s
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_one_pass_explains_longer_stories_as_the_full_fold_does(merge_type: str, data: st.DataObject) -> None:
     entity, changes = data.draw(scripts(merge_type, max_steps=18))
-    fates.NAMED = 1_000
+    write_outcomes.NAMED = 1_000
     try:
         if changes:
             check(entity, changes)
     finally:
-        fates.NAMED = 10
+        write_outcomes.NAMED = 10
 
 
 def test_of_very_many_writes_the_latest_are_named_and_the_others_counted() -> None:

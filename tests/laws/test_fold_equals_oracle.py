@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from cdc_merge.merge.conflict_detection import merge_conflicts
 from cdc_merge.merge.fold import fold
-from cdc_merge.merge.questions import questions
-from cdc_merge.merge.reading import merged
-from cdc_merge.model import UNKNOWN, Change, Json, Question
-from cdc_merge.plan import EntityPlan
+from cdc_merge.merge.views import merged
+from cdc_merge.model import UNKNOWN, Change, DetectedConflict, Json
+from cdc_merge.model.plan import EntityPlan
 from tests.laws.oracle import Answer, answer
 from tests.laws.oracle.answers import Asked
 from tests.laws.oracle.maps import ABSENT, frozen
@@ -30,7 +30,7 @@ LOOSE_CANDIDATES = frozenset({"bound", "divergence"})
 
 def of_oracle(entity: EntityPlan, said: Answer) -> Said:
     views = {source: (presence, values) for source, (presence, values) in said.views.items() if presence != "unknown"}
-    asked = frozenset(_comparable(_alike(entity, question)) for question in said.questions)
+    asked = frozenset(_comparable(_alike(entity, question)) for question in said.conflicts)
     return said.deleted, {} if said.deleted else _plain(entity, said.merged), _present(entity, views), asked
 
 
@@ -50,7 +50,7 @@ def of_merge(entity: EntityPlan, changes: Iterable[Change]) -> Said:
     record = fold(entity, changes)
     found = merged(record)
     views = {source: (view.presence, dict(view.values)) for source, view in found.sources.items()}
-    asked = frozenset(_comparable(_asked(entity, question)) for question in questions(record))
+    asked = frozenset(_comparable(_asked(entity, question)) for question in merge_conflicts(record))
     return found.deleted, {} if found.deleted else _plain(entity, found.values), _present(entity, views), asked
 
 
@@ -104,7 +104,7 @@ def _comparable(question: Asked) -> Asked:
     )
 
 
-def _asked(entity: EntityPlan, question: Question) -> Asked:
+def _asked(entity: EntityPlan, question: DetectedConflict) -> Asked:
     candidates = frozenset((c.source, _hashable(entity, question, c.value)) for c in question.candidates)
     provisional = _hashable(entity, question, question.provisional)
     base = _hashable(entity, question, question.base)
@@ -112,7 +112,7 @@ def _asked(entity: EntityPlan, question: Question) -> Asked:
     return Asked(name, group, question.kind, candidates, base, provisional, frozenset(question.labels))
 
 
-def _hashable(entity: EntityPlan, question: Question, value: Any) -> Any:
+def _hashable(entity: EntityPlan, question: DetectedConflict, value: Any) -> Any:
     """A group's value as the tuple of its members; an update's changed fields as a set of pairs."""
     if isinstance(value, Mapping) and question.group is not None:
         parts = tuple(value.get(member, UNKNOWN) for member in entity.groups[question.group].members)
@@ -133,7 +133,7 @@ def story(changes: Iterable[Change]) -> str:
         told = {name: after for name, (_, after) in change.fields.items()}
         mark = f" {change.copy}" if change.copy else ""
         at = f"{change.stamp.wall_us % 1_000_000_000 / 1e6:g}.{change.stamp.counter}"
-        lines.append(f"{at} {change.stamp.source} {change.row}{mark} {told}")
+        lines.append(f"{at} {change.stamp.source} {change.operation}{mark} {told}")
     return "\n" + "\n".join(lines)
 
 

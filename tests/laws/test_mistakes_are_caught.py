@@ -15,7 +15,7 @@ import pytest
 
 from cdc_merge.merge.types import TYPES
 from cdc_merge.model import Change
-from cdc_merge.plan import EntityPlan
+from cdc_merge.model.plan import EntityPlan
 from tests.laws import test_fold_equals_oracle as laws
 from tests.laws.mistakes import MISTAKES, Mistake
 from tests.laws.worlds import ALPHABETS, small_worlds

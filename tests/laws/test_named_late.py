@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from cdc_merge.model import Unparked, Value
-from cdc_merge.plan import EntityPlan, FieldPlan, Plan, TableMap
-from cdc_merge.stores.memory import Disk, MemoryStore
-from cdc_merge.stores.sqlite import SqliteStore
-from tests.crash.mortal import Fate
+from cdc_merge.model import QuarantineReleased, Value
+from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
+from cdc_merge.stores.memory.store import Disk, MemoryStore
+from cdc_merge.stores.sqlite.store import SqliteStore
 from tests.laws.holdings import ENTITY, START_US
 from tests.laws.sidecar import Firm, Sidecar
 from tests.laws.systems import INTEGER, TABLE, TEXT, Sheet, Statements, System
+from tests.system.crash.mortal import Fate
 
 SECOND = 1_000_000
 COLUMNS = {"phone": TEXT, "remark": TEXT, "points": INTEGER}
@@ -131,7 +131,7 @@ def test_a_row_named_late_ends_as_one_that_was_always_known(
     assert ignorant.whole() == knowing.whole()
     assert ignorant.durable().differences(ignorant.whole()) == []
     assert knowing.durable().differences(knowing.whole()) == []
-    named = sum(fact.count for fact in ignorant.facts if isinstance(fact, Unparked))
+    named = sum(fact.count for fact in ignorant.facts if isinstance(fact, QuarantineReleased))
     event(f"{min(named, 5)} were kept")
     ignorant.store.close()
 
@@ -144,10 +144,10 @@ def test_what_was_never_named_leaves_with_the_retention_and_is_looked_for_no_lon
     forget_names(worker.store, disk)  # type: ignore[arg-type]
     act(office, "crm", "K1", "delete", 0)
     worker.merge(dict.fromkeys(SHEETS, 1_000))
-    (intake,) = [intake for source, intake in worker.pipeline._sources if source.name == "crm"]
-    assert (worker.store.parked(), set(intake.awaited)) == ({("crm", TABLE): 1}, {TABLE})
+    (ingest,) = [ingest for source, ingest in worker.pipeline._sources if source.name == "crm"]
+    assert (worker.store.parked(), set(ingest.awaited_identities)) == ({("crm", TABLE): 1}, {TABLE})
     office.now_us += 200 * SECOND
     act(office, "erp", "K1", "update", 1)
     worker.merge(dict.fromkeys(SHEETS, 1_000))
-    assert (worker.store.parked(), intake.awaited) == ({}, {})
-    assert [fact.outcome for fact in worker.facts if isinstance(fact, Unparked)] == ["expired"]
+    assert (worker.store.parked(), ingest.awaited_identities) == ({}, {})
+    assert [fact.outcome for fact in worker.facts if isinstance(fact, QuarantineReleased)] == ["expired"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cdc_merge.clock import cut, tick
 from cdc_merge.model import Copy, Json, Stamp
-from cdc_merge.plan import EntityPlan, FieldPlan
+from cdc_merge.model.clock import cut, tick
+from cdc_merge.model.plan import EntityPlan, FieldPlan
 from tests.laws.oracle import Answer, answer
 from tests.laws.worlds import MARKED, SECOND, START_US, World, entity
 
@@ -33,12 +33,12 @@ def say(world: World) -> Answer:
 
 
 def asked(said: Answer) -> set[tuple[str | None, str, frozenset[tuple[str, Any]]]]:
-    return {(q.field or q.group, q.kind, q.candidates) for q in said.questions}
+    return {(q.field or q.group, q.kind, q.candidates) for q in said.conflicts}
 
 
 def only(said: Answer) -> Any:
-    assert len(said.questions) == 1, said.questions
-    return next(iter(said.questions))
+    assert len(said.conflicts) == 1, said.conflicts
+    return next(iter(said.conflicts))
 
 
 def pairs(*candidates: tuple[str, Any]) -> frozenset[tuple[str, Any]]:
@@ -64,10 +64,10 @@ def test_02_equal_edits_agree_and_the_next_edit_wins_alone() -> None:
     world = phones()
     world.update("A", phone="1")
     world.update("B", phone="1")
-    assert not say(world).questions
+    assert not say(world).conflicts
     world.update("A", phone="3")
     assert say(world).merged == {"phone": "3"}
-    assert not say(world).questions
+    assert not say(world).conflicts
 
 
 @pytest.mark.parametrize("copy", [MARKED, None])
@@ -76,7 +76,7 @@ def test_03_04_an_edit_after_a_copy_has_seen_it(copy: Copy | None) -> None:
     world.update("A", phone="1")
     world.update("B", copy, phone="1")
     world.update("B", phone="2")
-    assert not say(world).questions
+    assert not say(world).conflicts
     assert say(world).merged == {"phone": "2"}
 
 
@@ -86,7 +86,7 @@ def test_04_an_unmarked_copy_stamped_before_its_origin_is_agreement_too() -> Non
     world.snapshot("B", phone="0")
     world.update("A", phone="1")
     world.update("B", phone="1")
-    assert not say(world).questions
+    assert not say(world).conflicts
     assert say(world).merged == {"phone": "1"}
 
 
@@ -96,7 +96,7 @@ def test_04_a_slow_unmarked_job_needs_agreement_with_the_past() -> None:
         world.update("A", phone="1")
         world.update("A", phone="2")
         world.update("B", phone="1")
-        assert len(say(world).questions) == questions
+        assert len(say(world).conflicts) == questions
     assert say(world).merged == {"phone": "2"}
     world.update("B", phone="5")
     assert only(say(world)).candidates == pairs(("A", "2"), ("B", "5"))
@@ -108,10 +108,10 @@ def test_05_a_sync_job_that_copies_one_over_the_other_closes_the_question(copy: 
     world.update("A", phone="1")
     world.update("B", phone="2")
     world.update("B", copy, phone="1")
-    assert not say(world).questions
+    assert not say(world).conflicts
     assert say(world).merged == {"phone": "1"}
     world.update("A", phone="3")
-    assert not say(world).questions
+    assert not say(world).conflicts
     assert say(world).merged == {"phone": "3"}
 
 
@@ -120,7 +120,7 @@ def test_05_the_same_with_a_third_source_that_still_holds_the_old_value() -> Non
     world.update("A", phone="1")
     world.update("B", phone="2")
     world.update("B", MARKED, phone="1")
-    assert not say(world).questions
+    assert not say(world).conflicts
     assert say(world).merged == {"phone": "1"}
 
 
@@ -133,7 +133,7 @@ def test_05a_crossed_copies_are_still_one_question_until_they_agree(sources: str
     world.update("A", MARKED, phone="2")
     assert only(say(world)).candidates == pairs(("A", "1"), ("B", "2"))
     world.update("A", phone="1")
-    assert not say(world).questions
+    assert not say(world).conflicts
     assert say(world).merged == {"phone": "1"}
 
 
@@ -145,7 +145,7 @@ def test_06_two_decrements_of_ten_are_eight_also_after_eight_is_copied_back() ->
     world.update("A", MARKED, points=8)
     world.update("B", MARKED, points=8)
     assert say(world).merged == {"points": 8}
-    assert not say(world).questions
+    assert not say(world).conflicts
 
 
 def test_07_a_broken_bound_is_a_question_and_invents_nothing() -> None:
@@ -212,7 +212,7 @@ def test_13_a_map_merges_key_by_key() -> None:
     world.update("A", profile=Json('{"city":"c1","zip":"z"}'))
     world.update("B", profile=Json('{"city":"c","zip":"z2"}'))
     assert say(world).merged == {"profile.city": "c1", "profile.zip": "z2"}
-    assert not say(world).questions
+    assert not say(world).conflicts
     world.update("B", profile=Json('{"city":"c3","zip":"z2"}'))
     assert asked(say(world)) == {("profile.city", "concurrent_update", pairs(("A", "c1"), ("B", "c3")))}
 
@@ -223,7 +223,7 @@ def test_14_the_later_stage_wins_and_stages_without_a_bound_ask() -> None:
     world.update("A", stage="shipped")
     world.update("B", stage="confirmed")
     assert say(world).merged == {"stage": "shipped"}
-    assert not say(world).questions
+    assert not say(world).conflicts
     graph = {"draft": ["confirmed", "cancelled"], "confirmed": ["shipped"]}
     world = held(entity(FieldPlan("stage", merge="lattice", options={"order": graph})), stage="draft")
     world.update("A", stage="cancelled")
@@ -249,7 +249,7 @@ def test_17_delete_against_update_asks_and_a_decided_delete_is_asked_again_by_a_
     assert say(world).merged == {"phone": "2"}
     world.decide_delete()
     assert say(world).deleted
-    assert not say(world).questions
+    assert not say(world).conflicts
     world.update("B", phone="3")
     assert asked(say(world)) == {(None, "update_delete", pairs(("cdc_merge", None), update("B", phone="3")))}
 
@@ -277,7 +277,7 @@ def test_19_after_a_reinsert_older_values_do_not_come_back() -> None:
     world.delete("A")
     world.insert("A", phone="9", name=None)
     assert say(world).merged == {"phone": "9", "name": None}
-    assert not say(world).questions
+    assert not say(world).conflicts
 
 
 def test_23_concurrent_rekeys_of_one_record_ask_under_the_old_key() -> None:
@@ -302,7 +302,7 @@ def test_28_a_difference_at_the_first_snapshot_is_labelled_and_closed_by_a_copie
     assert (question.kind, question.labels, question.provisional) == ("divergence", frozenset({"baseline"}), "1")
     world.update("A", phone="3")
     world.update("B", MARKED, phone="3")
-    assert not say(world).questions
+    assert not say(world).conflicts
     assert say(world).merged == {"phone": "3"}
 
 
@@ -311,7 +311,7 @@ def test_29b_people_are_not_overruled_in_silence() -> None:
     world.update("A", phone="1")
     world.update("B", phone="2")
     world.decide(phone="3")
-    assert not say(world).questions
+    assert not say(world).conflicts
     world.update("B", phone="4")
     world.update("A", phone="2")
     world.update("B", phone="2")
@@ -323,7 +323,7 @@ def test_29c_a_local_delete_leaves_the_record_to_the_others() -> None:
     world.delete("A")
     world.update("B", phone="2")
     assert not say(world).deleted
-    assert not say(world).questions
+    assert not say(world).conflicts
     assert say(world).merged == {"phone": "2"}
 
 
@@ -349,7 +349,7 @@ def test_32b_a_nightly_reload_with_unchanged_rows_changes_nothing() -> None:
     world.insert("A", phone="1")
     assert only(say(world)) == question
     world.update("B", phone="1")
-    assert not say(world).questions
+    assert not say(world).conflicts
 
 
 def test_32c_a_sync_job_that_undoes_a_lone_edit_leaves_a_trace() -> None:
@@ -358,8 +358,8 @@ def test_32c_a_sync_job_that_undoes_a_lone_edit_leaves_a_trace() -> None:
     assert say(world).merged == {"phone": "5"}
     world.update("B", MARKED, phone="0")
     assert say(world).merged == {"phone": "0"}
-    assert say(world).traces == {("phone", "B", "5")}
-    assert not say(world).questions
+    assert say(world).lost_updates == {("phone", "B", "5")}
+    assert not say(world).conflicts
 
 
 def test_33_an_edit_that_had_not_seen_the_decision_asks_again() -> None:
@@ -367,7 +367,7 @@ def test_33_an_edit_that_had_not_seen_the_decision_asks_again() -> None:
     world.update("A", phone="1")
     world.update("B", phone="2")
     world.decide(phone="1")
-    assert not say(world).questions
+    assert not say(world).conflicts
     world.update("B", phone="4")
     question = only(say(world))
     assert (question.kind, question.candidates) == ("concurrent_update", pairs(("cdc_merge", "1"), ("B", "4")))
@@ -379,7 +379,7 @@ def test_33_the_source_that_holds_the_decided_value_has_seen_it() -> None:
     world.update("B", phone="2")
     world.decide(phone="1")
     world.update("A", phone="4")
-    assert not say(world).questions
+    assert not say(world).conflicts
     assert say(world).merged == {"phone": "4"}
 
 
@@ -406,4 +406,4 @@ def test_36_the_order_of_a_source_is_kept_whatever_its_commit_times_say() -> Non
     world.now_us = START_US
     world.update("B", MARKED, phone="2")
     world.update("B", phone="3")
-    assert not say(world).questions
+    assert not say(world).conflicts

@@ -10,24 +10,24 @@ from dataclasses import replace
 import pytest
 
 from cdc_merge.cel import compile_expression
-from cdc_merge.decision.asking import Answers, all_questions
-from cdc_merge.decision.rules.matching import ruled
-from cdc_merge.decision.rules.rulebook import Rulebook, rulebooks
+from cdc_merge.conflicts.detect import Detection, detect
+from cdc_merge.conflicts.rules.rulebook import Rulebook, rulebooks
+from cdc_merge.conflicts.rules.selection import ruled
 from cdc_merge.history.order import ordered
-from cdc_merge.merge import record
+from cdc_merge.merge import record_state
 from cdc_merge.merge.fold import MAX_AHEAD_US, advance, fold
-from cdc_merge.merge.record import Record
+from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.units import Units
 from cdc_merge.model import Change
-from cdc_merge.plan import Check, EntityPlan, Plan, Rule
+from cdc_merge.model.plan import Check, EntityPlan, Plan, Rule
 from tests.laws.test_base import through_a_base
 from tests.laws.test_fold_equals_oracle import story
 from tests.laws.worlds import ENTITY, KEY, SECOND, START_US, small_worlds
 
 KINDS = ("edit", "insert", "marked", "unmarked", "late_copy", "delete")
 WATERMARKS = (START_US + 4 * SECOND, START_US + 3600 * SECOND)
-ONE_VALUE = "string(record.f) != '2' && string(record.f) != '7'"
-CHECKED = {"set": "!('b' in record.f)"} | dict.fromkeys(("mv", "lww", "counter", "immutable"), ONE_VALUE)
+ONE_VALUE = "string(record_state.f) != '2' && string(record_state.f) != '7'"
+CHECKED = {"set": "!('b' in record_state.f)"} | dict.fromkeys(("mv", "lww", "counter", "immutable"), ONE_VALUE)
 RULES = (
     Rule("drift", "customer.f", tolerance_us=2 * SECOND),
     Rule("auto", "*.f", severity="low", auto=(("B",), "earliest")),
@@ -43,8 +43,8 @@ def with_rules(shape: EntityPlan) -> tuple[EntityPlan, Rulebook]:
     return plan.entities[ENTITY], rulebooks(plan, compile_expression)[ENTITY]
 
 
-def said(folded: Record, rulebook: Rulebook) -> list[Answers]:
-    return [all_questions(folded, rulebook, watermark_us) for watermark_us in WATERMARKS]
+def said(folded: Record, rulebook: Rulebook) -> list[Detection]:
+    return [detect(folded, rulebook, watermark_us) for watermark_us in WATERMARKS]
 
 
 def incrementally(shape: EntityPlan, changes: Sequence[Change]) -> Record:
@@ -61,7 +61,7 @@ def incrementally(shape: EntityPlan, changes: Sequence[Change]) -> Record:
 def test_what_rules_ask_depends_on_nothing_but_history_rules_and_watermark(
     merge_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record, "COMPACT_AT", 1)
+    monkeypatch.setattr(record_state, "COMPACT_AT", 1)
     dice = random.Random(1)
     kinds: set[str] = set()
     for plain, changes in small_worlds(merge_type, depth=2, kinds=KINDS, skews=(0,)):
@@ -71,5 +71,5 @@ def test_what_rules_ask_depends_on_nothing_but_history_rules_and_watermark(
         dice.shuffle(arrived)
         assert said(fold(shape, arrived), rulebook) == expected, story(changes)
         assert said(incrementally(shape, changes), rulebook) == expected, story(changes)
-        kinds |= {question.kind for answers in expected for question in answers.questions}
+        kinds |= {question.kind for answers in expected for question in answers.conflicts}
     assert {"unauthorized", "divergence", "invariant"} <= kinds

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cdc_merge.merge.conflict_detection import merge_conflicts
 from cdc_merge.merge.fold import fold
-from cdc_merge.merge.questions import questions
-from cdc_merge.merge.reading import merged
-from cdc_merge.model import UNKNOWN, Copy, Json, Question
-from cdc_merge.plan import FieldPlan
+from cdc_merge.merge.views import merged
+from cdc_merge.model import UNKNOWN, Copy, DetectedConflict, Json
+from cdc_merge.model.plan import FieldPlan
 from tests.laws.test_fold_equals_oracle import check
 from tests.laws.worlds import MARKED, SECOND, World, entity
 
@@ -26,10 +26,10 @@ def said(world: World) -> tuple[Mapping[str, Any], Asked]:
     """The merged values and the questions; the oracle agrees."""
     check(world.plan, world.changes)
     record = fold(world.plan, world.changes)
-    return merged(record).values, {_short(question) for question in questions(record)}
+    return merged(record).values, {_short(question) for question in merge_conflicts(record)}
 
 
-def _short(question: Question) -> tuple[str | None, str, frozenset[tuple[str, Any]]]:
+def _short(question: DetectedConflict) -> tuple[str | None, str, frozenset[tuple[str, Any]]]:
     candidates = frozenset((each.source, _plain(each.value)) for each in question.candidates)
     return question.field or question.group, question.kind, candidates
 
@@ -244,7 +244,7 @@ def test_a_question_that_copies_cross_leaves_no_trace() -> None:
     world.update("B", MARKED, phone="1")
     world.update("A", MARKED, phone="2")
     record = fold(world.plan, world.changes)
-    assert [write.value for write in record.cells["phone"].traces] == []
+    assert [write.value for write in record.cells["phone"].lost_updates] == []
     assert said(world)[1] == {("phone", "concurrent_update", frozenset({("A", "1"), ("B", "2")}))}
 
 

@@ -26,21 +26,21 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from cdc_merge import records
-from cdc_merge.lookup import Lookup
-from cdc_merge.merge import base, compaction, record
+from cdc_merge.merge import checkpoint, compaction, record_state
 from cdc_merge.merge.fold import fold
-from cdc_merge.merge.reading import merged
 from cdc_merge.merge.types import TYPES
+from cdc_merge.merge.views import merged
 from cdc_merge.model import DELETE, SNAPSHOT, TRUNCATE, Place, RecordKey, Transaction
-from cdc_merge.stores.memory import MemoryStore
-from cdc_merge.stores.sqlite import SqliteStore
-from tests.crash.mortal import Death, Fate
+from cdc_merge.queries.store_queries import StoreQueries
+from cdc_merge.stores.memory.store import MemoryStore
+from cdc_merge.stores.sqlite.store import SqliteStore
+from cdc_merge.worker import record_cache
 from tests.laws.holdings import ENTITY, FIELDS, KEYS, NAMES, POOLS, SECOND, SHEETS, START_US, plan_of
 from tests.laws.oracle import answer
 from tests.laws.sidecar import Firm, Picture, Sidecar
 from tests.laws.systems import PLAIN, UNDER_ORIGIN, Mark, Statements, System, Values, applied, marked
 from tests.laws.test_fold_equals_oracle import of_merge, of_oracle, story
+from tests.system.crash.mortal import Death, Fate
 
 # ---------------------------------------------------------------- what may happen
 
@@ -152,7 +152,7 @@ class Day(RuleBasedStateMachine):
         name=systems,
         load=carried,
         how=st.sampled_from(("plain", "copy", "copy", "from", "origin", "apply")),
-        part=st.none() | some,
+        delta=st.none() | some,
     )
     def job(self, name: str, load: Carried, how: str, part: set[str] | None) -> None:
         """A job repeats at one system what it has read at another, perhaps long ago; whole rows or some columns."""
@@ -265,7 +265,7 @@ class Day(RuleBasedStateMachine):
     def _check_past(self) -> None:
         """What the store says of any earlier time is what was known then; an explanation ends with the value."""
         entity, ahead_us = self.firm.plan.entities[ENTITY], self.firm.plan.max_ahead_us
-        reading = Lookup(self.sidecar.store, self.firm.plan)
+        reading = StoreQueries(self.sidecar.store, self.firm.plan)
         for key, history in self.sidecar.histories().items():
             for end in range(1, len(history), 3):
                 found = reading.record(RecordKey(ENTITY, key), history[end - 1].stamp)
@@ -282,8 +282,8 @@ class Day(RuleBasedStateMachine):
         entity = self.firm.plan.entities[ENTITY]
         plain = replace(entity, fields={field.name: field for field in FIELDS}, checks=())
         for history in self.sidecar.histories().values():
-            stayed = all(self.copied.values()) and not any(change.row in (DELETE, TRUNCATE) for change in history)
-            written = any(change.row != SNAPSHOT for change in history)  # a first snapshot breaks no bound (§4)
+            stayed = all(self.copied.values()) and not any(change.operation in (DELETE, TRUNCATE) for change in history)
+            written = any(change.operation != SNAPSHOT for change in history)  # a first snapshot breaks no bound (§4)
             if stayed and written:
                 assert of_merge(plain, history) == of_oracle(plain, answer(plain, history)), story(history)
 
@@ -368,10 +368,10 @@ ALWAYS_THE_SAME: Final = settings(
 @pytest.fixture
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bases, compaction and evictions as often as can be."""
-    monkeypatch.setattr(records, "RENEW_AFTER", 3)
-    monkeypatch.setattr(records, "RENEW_WHEN_READ", 1)
-    monkeypatch.setattr(record, "COMPACT_AT", 1)
-    monkeypatch.setattr(base, "SMALL", 0)
+    monkeypatch.setattr(record_cache, "RENEW_AFTER", 3)
+    monkeypatch.setattr(record_cache, "RENEW_WHEN_READ", 1)
+    monkeypatch.setattr(record_state, "COMPACT_AT", 1)
+    monkeypatch.setattr(checkpoint, "SMALL", 0)
     monkeypatch.setattr(compaction, "MANY_INSERTS", 0)
 
 

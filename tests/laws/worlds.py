@@ -15,7 +15,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cdc_merge.clock import received, tick
 from cdc_merge.model import (
     DECISION,
     DECISION_SOURCE,
@@ -31,7 +30,8 @@ from cdc_merge.model import (
     Place,
     Stamp,
 )
-from cdc_merge.plan import EntityPlan, FieldPlan
+from cdc_merge.model.clock import received, tick
+from cdc_merge.model.plan import EntityPlan, FieldPlan
 from tests.laws.oracle import answer
 
 ENTITY, KEY = "customer", "C001"
@@ -215,7 +215,7 @@ def _late_copy(world: World, source: str, values: Any) -> bool:
 def _named_copy(world: World, source: str, origin: str) -> bool:
     """Our own write-back of the last change of `origin`, which the apply message names."""
     own = [change for change in world.changes if change.stamp.source == origin and change.copy is None]
-    written = [change for change in own if change.row in (INSERT, UPDATE, DECISION)]
+    written = [change for change in own if change.operation in (INSERT, UPDATE, DECISION)]
     if not written or source not in world.rows:
         return False
     mapped = world.plan.mapped[source]
@@ -253,9 +253,9 @@ def _snapshot(world: World, source: str, values: Any) -> bool:
 
 def _decide(world: World, _: str, values: Any) -> bool:
     """People answer a question that is open, or revise what they decided."""
-    asked = {question.field or question.group for question in answer(world.plan, world.changes).questions}
+    asked = {question.field or question.group for question in answer(world.plan, world.changes).conflicts}
     units = {unit.name for unit in world.plan.groups.values() if set(unit.members) <= set(values)} or set(values)
-    decided = any(change.row == DECISION and set(change.fields) == set(values) for change in world.changes)
+    decided = any(change.operation == DECISION and set(change.fields) == set(values) for change in world.changes)
     if not decided and not units & asked:
         return False
     world.decide(**values)
@@ -263,7 +263,7 @@ def _decide(world: World, _: str, values: Any) -> bool:
 
 
 def _decide_delete(world: World, _: str, __: Any) -> bool:
-    if all(question.kind != "update_delete" for question in answer(world.plan, world.changes).questions):
+    if all(question.kind != "update_delete" for question in answer(world.plan, world.changes).conflicts):
         return False
     world.decide_delete()
     return True

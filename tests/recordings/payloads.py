@@ -6,8 +6,8 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from cdc_merge.model import UNCHANGED, Cell
-from cdc_merge.sources.frames import XLOG_DATA, XLOG_DATA_HEADER_BYTES
+from cdc_merge.model import UNCHANGED, RawValue
+from cdc_merge.sources.postgres.protocol.copy_data import XLOG_DATA, XLOG_DATA_HEADER_BYTES
 from tests.recordings.recording import read_recording
 
 FOLDER = Path(__file__).parent
@@ -23,7 +23,7 @@ def text(value: str) -> bytes:
     return value.encode() + b"\0"
 
 
-def cell(value: Cell) -> bytes:
+def cell(value: RawValue) -> bytes:
     if value is None:
         return b"n"
     if value is UNCHANGED:
@@ -31,7 +31,7 @@ def cell(value: Cell) -> bytes:
     return b"t" + struct.pack("!I", len(value)) + value
 
 
-def row(cells: Sequence[Cell]) -> bytes:
+def row(cells: Sequence[RawValue]) -> bytes:
     return struct.pack("!H", len(cells)) + b"".join(cell(value) for value in cells)
 
 
@@ -59,16 +59,16 @@ def type_name(oid: int, namespace: str, name: str) -> bytes:
     return b"Y" + struct.pack("!I", oid) + text(namespace) + text(name)
 
 
-def insert(oid: int, new: Sequence[Cell]) -> bytes:
+def insert(oid: int, new: Sequence[RawValue]) -> bytes:
     return b"I" + struct.pack("!I", oid) + b"N" + row(new)
 
 
-def update(oid: int, new: Sequence[Cell], old: Sequence[Cell] | None = None, kind: bytes = b"O") -> bytes:
+def update(oid: int, new: Sequence[RawValue], old: Sequence[RawValue] | None = None, kind: bytes = b"O") -> bytes:
     before = b"" if old is None else kind + row(old)
     return b"U" + struct.pack("!I", oid) + before + b"N" + row(new)
 
 
-def delete(oid: int, old: Sequence[Cell], kind: bytes = b"K") -> bytes:
+def delete(oid: int, old: Sequence[RawValue], kind: bytes = b"K") -> bytes:
     return b"D" + struct.pack("!I", oid) + kind + row(old)
 
 

@@ -1,7 +1,7 @@
-"""Records the golden transcripts of this folder from real servers: `python -m tests.recordings.record`.
+"""RecordCache the golden transcripts of this folder from real servers: `python -m tests.recordings.record`.
 
 One file per story and server version; what a story does is its SQL below. Run it when a story is added or a new major
-version comes out, and read the diff of the decoded messages (tests/core/test_recording.py prints them on failure).
+version comes out, and read the diff of the decoded messages (tests/sources/test_recordings.py prints them on failure).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import psycopg
 
 from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import Server, new_directory, start_server
-from cdc_merge.sources.frames import XLOG_DATA, XLOG_DATA_HEADER_BYTES
-from cdc_merge.sources.pgoutput import LogicalMessage, decode
-from cdc_merge.sources.walsender import WalSender
+from cdc_merge.sources.postgres.protocol.copy_data import XLOG_DATA, XLOG_DATA_HEADER_BYTES
+from cdc_merge.sources.postgres.protocol.pgoutput import LogicalMessage, decode
+from cdc_merge.sources.postgres.replication_connection import WalSender
 from tests.recordings.recording import Header, Recorder
 
 VERSIONS = ("18", "17", "15")

@@ -14,9 +14,9 @@ from typing import BinaryIO, Final, NamedTuple
 
 from cdc_merge.errors import ProtocolError
 from cdc_merge.model import Delivery, Idle, Parked, Position, SourceStatus, Transaction
-from cdc_merge.sources.frames import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, read_keepalive
-from cdc_merge.sources.rows import Assembler
-from cdc_merge.sources.timelines import Timelines
+from cdc_merge.sources.postgres.protocol.copy_data import KEEPALIVE, XLOG_DATA, XLOG_DATA_HEADER_BYTES, read_keepalive
+from cdc_merge.sources.postgres.protocol.timelines import Timelines
+from cdc_merge.sources.postgres.protocol.transactions import Assembler
 
 _FRAME: Final = struct.Struct("!qI")
 MAX_HEADER_BYTES: Final = 10_000

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from cdc_merge.doctor.proposal.likeness import of_columns, of_names, of_types, words
-from cdc_merge.doctor.proposal.seen import ColumnSeen, EntityProposed, FieldProposed, TableSeen
+from cdc_merge.doctor.proposal.catalog_sample import ColumnSeen, EntityProposed, FieldProposed, TableSeen
+from cdc_merge.doctor.proposal.similarity import of_columns, of_names, of_types, words
 
 ALIKE: Final = 0.45  # from here on two columns or tables are proposed as the same
 FEWEST_FIELDS: Final = 1

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from cdc_merge.merge.merge_type import MergeType
-from cdc_merge.merge.types import append, counter, extremum, flag, immutable, lattice, lww, mv, priority, set_
+from cdc_merge.merge.types import append, counter, flag, immutable, lattice, lww, max_min, mv, orset, priority
 
 TYPES: Final[Mapping[str, MergeType]] = {
     "mv": mv.TYPE,
     "lww": lww.TYPE,
     "priority": priority.TYPE,
     "counter": counter.TYPE,
-    "max": extremum.MAX,
-    "min": extremum.MIN,
-    "set": set_.TYPE,
+    "max": max_min.MAX,
+    "min": max_min.MIN,
+    "set": orset.TYPE,
     "append": append.TYPE,
     "flag": flag.TYPE,
     "lattice": lattice.TYPE,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cdc_merge.merge import parts, steps
-from cdc_merge.merge.cell import Cell
+from cdc_merge.merge import delta_ops, register_ops
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import Traits, Write
 from cdc_merge.model import UNKNOWN, MaybeValue
-from cdc_merge.plan import FieldPlan
+from cdc_merge.model.plan import FieldPlan
 
 
 class Run(NamedTuple):
@@ -26,17 +26,17 @@ class Run(NamedTuple):
     text: str
 
 
-def zero(cell: Cell, plan: FieldPlan) -> None:
+def zero(cell: UnitState, plan: FieldPlan) -> None:
     cell.extra = 0
 
 
-def _part(cell: Cell, write: Write) -> bool:
+def _part(cell: UnitState, write: Write) -> bool:
     """Note what an update appended; parts are numbered as they come."""
     before, after = _text(write.before), _text(write.value)
     if not isinstance(before, str) or not isinstance(after, str) or not after.startswith(before):
         return False
     cell.extra += 1
-    write.part = (Run(cell.extra, cell.extra, after[len(before) :]),)
+    write.delta = (Run(cell.extra, cell.extra, after[len(before) :]),)
     return True
 
 
@@ -56,37 +56,37 @@ def together(one: tuple[Run, ...], other: tuple[Run, ...]) -> tuple[Run, ...]:
     return tuple(joined)
 
 
-def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
-    standing = parts.standing(cell, front)
+def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    standing = delta_ops.standing(cell, front)
     if standing:
         latest = max(standing, key=lambda w: w.stamp)
         log, seen = latest.value, latest.seen | latest.bit
     else:
-        log, seen = next(parts.bases(cell), None), 0
-    unseen = [write.part for write in parts.unseen(cell, seen)]
+        log, seen = next(delta_ops.bases(cell), None), 0
+    unseen = [write.delta for write in delta_ops.unseen(cell, seen)]
     added = "".join(run.text for run in sorted(run for runs in unseen for run in runs))
     return (_text(log) or "") + added if unseen else log
 
 
-def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
-    value = next(parts.bases(cell), None)
-    return steps.first_in_order(cell, plan, views) if value is None else value
+def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+    value = next(delta_ops.bases(cell), None)
+    return register_ops.first_in_order(cell, plan, views) if value is None else value
 
 
-def restored(cell: Cell, plan: FieldPlan) -> None:
+def load_state(cell: UnitState, plan: FieldPlan) -> None:
     for write in cell.writes.values():
-        write.part = write.part and tuple([Run(*run) for run in write.part])
+        write.delta = write.delta and tuple([Run(*run) for run in write.delta])
 
 
 TYPE = mv.TYPE._replace(
     name="append",
     traits=Traits(agrees=False, settles=False, overwrites=False, together=together),
     zero=zero,
-    apply=parts.applying(_part),
-    decide=parts.decide,
-    end=parts.end,
+    apply=delta_ops.applying(_part),
+    decide=delta_ops.decide,
+    end=delta_ops.end,
     read=read,
     start=start,
-    asks=parts.asks,
-    restored=restored,
+    conflicting_writes=delta_ops.conflicting_writes,
+    load_state=load_state,
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell
+from cdc_merge.merge import register_ops
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import Traits, Write
 from cdc_merge.model import UNKNOWN, MaybeValue
-from cdc_merge.plan import FieldPlan
+from cdc_merge.model.plan import FieldPlan
 
 
 def _join(plan: FieldPlan, values: Iterable[MaybeValue]) -> MaybeValue:
@@ -22,11 +22,11 @@ def _join(plan: FieldPlan, values: Iterable[MaybeValue]) -> MaybeValue:
     return winner if winner in written else not winner
 
 
-def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     return _join(plan, [w.value for w in front])
 
 
-def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
+def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
     return _join(plan, [value for _, value in views])
 
 
@@ -35,5 +35,5 @@ TYPE = mv.TYPE._replace(
     traits=Traits(agrees=True, settles=False, overwrites=False),
     read=read,
     start=start,
-    asks=steps.no_questions,
+    conflicting_writes=register_ops.no_conflicts,
 )

@@ -9,53 +9,53 @@ from __future__ import annotations
 
 from typing import Any
 
-from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell
+from cdc_merge.merge import register_ops
 from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import MISSING, Write
 from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
-from cdc_merge.plan import FieldPlan
+from cdc_merge.model.plan import FieldPlan
 
 # Bound by a write or decision: no snapshot may take its place.
 WRITTEN = -1
 
 
-def _bind(cell: Cell, value: MaybeValue, rank: int) -> None:
+def _bind(cell: UnitState, value: MaybeValue, rank: int) -> None:
     if value is not None and value is not UNKNOWN:
         cell.extra = (cell.keyed(value), value, rank)
 
 
-def zero(cell: Cell, plan: FieldPlan) -> None:
+def zero(cell: UnitState, plan: FieldPlan) -> None:
     cell.watched = True
 
 
-def apply(cell: Cell, plan: FieldPlan, event: Event) -> str:
+def apply(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     unbound, before = cell.extra is None, cell.next
     if unbound:
         _bind(cell, event.after, WRITTEN)
-    outcome = steps.edit(cell, plan, event)
+    outcome = register_ops.apply_write(cell, plan, event)
     if unbound and cell.extra is not None and cell.next != before:
         cell.sets = before
     return outcome
 
 
-def snapshot(cell: Cell, plan: FieldPlan, event: Event) -> str:
+def snapshot(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     rank = cell.order.index(event.source) if event.source in cell.order else len(cell.order)
     if cell.side(event.source).first_key is MISSING and (cell.extra is None or rank < cell.extra[2]):
         _bind(cell, event.after, rank)
-    return steps.observe(cell, plan, event)
+    return register_ops.apply_snapshot_read(cell, plan, event)
 
 
-def decide(cell: Cell, plan: FieldPlan, event: Event) -> str:
+def decide(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     cell.extra = (cell.keyed(event.after), event.after, WRITTEN)
     cell.sets = cell.next
-    return steps.settle_question(cell, plan, event)
+    return register_ops.apply_decision(cell, plan, event)
 
 
-def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+def end(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
     """A new life unbinds, unless the delete had not seen the write that bound: then the earliest left binds."""
-    steps.end(cell, delete, source, everything)
+    register_ops.start_incarnation(cell, delete, source, everything)
     if cell.sets:
         return
     cell.extra = None
@@ -65,25 +65,25 @@ def end(cell: Cell, delete: Stamp, source: str, everything: bool) -> None:  # no
         cell.sets = left[0].bit
 
 
-def saved(cell: Cell) -> list[Any]:
+def dump_state(cell: UnitState) -> list[Any]:
     return list(cell.extra[1:])
 
 
-def restored(cell: Cell, plan: FieldPlan) -> None:
+def load_state(cell: UnitState, plan: FieldPlan) -> None:
     if cell.extra is not None:
         value, rank = cell.extra
         cell.extra = (cell.keyed(value), value, rank)
 
 
-def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
-    return steps.latest(front).value if cell.extra is None else cell.extra[1]
+def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    return register_ops.latest(front).value if cell.extra is None else cell.extra[1]
 
 
-def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
-    return steps.first_in_order(cell, plan, views) if cell.extra is None else cell.extra[1]
+def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+    return register_ops.first_in_order(cell, plan, views) if cell.extra is None else cell.extra[1]
 
 
-def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
+def conflicting_writes(cell: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
     bound = None if cell.extra is None else cell.extra[0]
     return front if any(w.key != bound for w in front) else []
 
@@ -97,5 +97,5 @@ TYPE = mv.TYPE._replace(
     end=end,
     read=read,
     start=start,
-    asks=asks,
-)._replace(saved=saved, restored=restored)
+    conflicting_writes=conflicting_writes,
+)._replace(dump_state=dump_state, load_state=load_state)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell
+from cdc_merge.merge import register_ops
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import MISSING, Traits, Write
 from cdc_merge.model import UNKNOWN, MaybeValue
-from cdc_merge.plan import FieldPlan
+from cdc_merge.model.plan import FieldPlan
 
 
 def _above(order: Any, value: object) -> frozenset[object]:
@@ -53,25 +53,25 @@ def join(plan: FieldPlan, values: Iterable[object]) -> object:
 
 
 def _joined(plan: FieldPlan, front: list[Write]) -> object:
-    if not steps.differing(front):
-        return steps.latest(front).value
+    if not register_ops.differing(front):
+        return register_ops.latest(front).value
     if any(w.value is not None and not _above(plan.options.get("order", ()), w.value) for w in front):
         return MISSING
     return join(plan, [w.value for w in front])
 
 
-def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     joined: Any = _joined(plan, front)
-    return steps.latest(front).value if joined is MISSING else joined
+    return register_ops.latest(front).value if joined is MISSING else joined
 
 
-def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
+def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
     known = [value for _, value in views if value is not UNKNOWN]
     joined: Any = join(plan, known) if known else MISSING
-    return steps.first_in_order(cell, plan, views) if joined is MISSING else joined
+    return register_ops.first_in_order(cell, plan, views) if joined is MISSING else joined
 
 
-def asks(cell: Cell, plan: FieldPlan, front: list[Write]) -> list[Write]:
+def conflicting_writes(cell: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
     return front if _joined(plan, front) is MISSING else []
 
 
@@ -80,5 +80,5 @@ TYPE = mv.TYPE._replace(
     traits=Traits(agrees=True, settles=False, overwrites=False),
     read=read,
     start=start,
-    asks=asks,
+    conflicting_writes=conflicting_writes,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdc_merge.merge import steps
+from cdc_merge.merge import register_ops
 from cdc_merge.merge.types import mv
 
-TYPE = mv.TYPE._replace(name="lww", asks=steps.no_questions)
+TYPE = mv.TYPE._replace(name="lww", conflicting_writes=register_ops.no_conflicts)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cdc_merge.merge import steps
-from cdc_merge.merge.cell import Cell
+from cdc_merge.merge import register_ops
 from cdc_merge.merge.merge_type import Views
 from cdc_merge.merge.types import mv
+from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import Write
 from cdc_merge.model import DECISION_SOURCE, MaybeValue
-from cdc_merge.plan import FieldPlan
+from cdc_merge.model.plan import FieldPlan
 
 
 def _rank(plan: FieldPlan, source: str) -> int:
@@ -18,14 +18,14 @@ def _rank(plan: FieldPlan, source: str) -> int:
     return order.index(source) if source in order else len(order)
 
 
-def read(cell: Cell, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     best = min(_rank(plan, w.source) for w in front)
-    return steps.latest([w for w in front if _rank(plan, w.source) == best]).value
+    return register_ops.latest([w for w in front if _rank(plan, w.source) == best]).value
 
 
-def start(cell: Cell, plan: FieldPlan, views: Views) -> MaybeValue:
+def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
     ranked = sorted(views, key=lambda view: _rank(plan, view[0]))
-    return steps.first_in_order(cell, plan, ranked)
+    return register_ops.first_in_order(cell, plan, ranked)
 
 
-TYPE = mv.TYPE._replace(name="priority", read=read, start=start, asks=steps.no_questions)
+TYPE = mv.TYPE._replace(name="priority", read=read, start=start, conflicting_writes=register_ops.no_conflicts)

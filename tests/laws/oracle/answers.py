@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cdc_merge.model import UNKNOWN, Change, Place, Stamp
-from cdc_merge.plan import EntityPlan
+from cdc_merge.model.plan import EntityPlan
 from tests.laws.oracle import counters, reading
 from tests.laws.oracle.frontiers import frontier, has_ended, live_deletes, opposers
 from tests.laws.oracle.maps import ABSENT, NO_MAP
@@ -37,8 +37,8 @@ class Answer:
     deleted: bool
     merged: Mapping[str, Any]
     views: Mapping[str, tuple[str, Mapping[str, Any]]]
-    questions: frozenset[Asked]
-    traces: frozenset[tuple[str, str, Any]] = frozenset()
+    conflicts: frozenset[Asked]
+    lost_updates: frozenset[tuple[str, str, Any]] = frozenset()
     frontiers: Mapping[str, frozenset[Stamp]] = field(default_factory=dict)
 
 
@@ -51,8 +51,8 @@ def answer(entity: EntityPlan, changes: Iterable[Change], max_ahead_us: int = 5_
         deleted=has_ended(record),
         merged=_merged(record),
         views={source: _view(record, source) for source in entity.sources},
-        questions=frozenset(_questions(record)),
-        traces=frozenset(record.traces),
+        conflicts=frozenset(_questions(record)),
+        lost_updates=frozenset(record.lost_updates),
         frontiers={unit.name: frozenset(write.id for write in frontier(unit)) for unit in record.units},
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from cdc_merge.model import DECISION_SOURCE, INSERT, UNKNOWN, Change, Copy
 from tests.laws.oracle import counters, elements, immutables
 from tests.laws.oracle.frontiers import frontier, unseen
-from tests.laws.oracle.words import AGREES, OVERWRITES, Record, Unit, Waiting, Write
+from tests.laws.oracle.words import AGREES, OVERWRITES, Record, Unit, WaitingCopy, Write
 
 
 def taken_for_late_copy(record: Record, unit: Unit, change: Change, value: Any) -> bool:
@@ -131,7 +131,7 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
         _learn(unit, source, write, replaced)
     missing = tuple(place for place in copy.of if place not in {w.place for w in unit.writes.values()})
     if (missing or not matches) and not unchanged:
-        unit.waiting.append(Waiting(source, value, change.stamp, replaced, missing))
+        unit.waiting.append(WaitingCopy(source, value, change.stamp, replaced, missing))
     unit.view[source] = value
     unit.rest(source, value, is_first=False)
     if not unchanged:
@@ -139,7 +139,7 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
         unit.snapshot_only.pop(source, None)
         unit.untouched.discard(source)
     note_equal_views(record, unit, source)
-    if not unchanged or change.row == INSERT:
+    if not unchanged or change.operation == INSERT:
         everybody(record, unit)
 
 

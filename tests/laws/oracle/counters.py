@@ -26,7 +26,7 @@ def measure(unit: Unit, write: Write) -> None:
         return
     is_set = write.kind in ("insert", "decision") or unit.is_null(write.value)
     if is_set or (write.before is not UNKNOWN and unit.is_null(write.before)):
-        write.is_set = True
+        write.is_reset = True
         _equal_sets_agree(unit, write)
     elif write.before is UNKNOWN:
         write.base_unknown = True
@@ -37,7 +37,7 @@ def measure(unit: Unit, write: Write) -> None:
 def _measure_log(unit: Unit, write: Write) -> None:
     before, after = ("" if log is None else log for log in (write.before, write.value))
     if write.kind in ("insert", "decision") or before is UNKNOWN or not after.startswith(before):
-        write.is_set = True
+        write.is_reset = True
         _equal_sets_agree(unit, write)
     else:
         write.delta = after[len(before) :]
@@ -46,7 +46,7 @@ def _measure_log(unit: Unit, write: Write) -> None:
 def _equal_sets_agree(unit: Unit, write: Write) -> None:
     """§3: "equal concurrent sets agree": sources that hold what they set have each seen both."""
     for twin in unit.writes.values():
-        if twin is write or not twin.is_set or not unit.same(unit.view.get(twin.source, UNKNOWN), write.value):
+        if twin is write or not twin.is_reset or not unit.same(unit.view.get(twin.source, UNKNOWN), write.value):
             continue
         if _concurrent(twin, write) and unit.same(twin.value, write.value):
             unit.seen[write.source].add(twin.id)
@@ -63,7 +63,7 @@ def _active(unit: Unit) -> list[Write]:
 
 def _sets(unit: Unit) -> list[Write]:
     """Sets that no other set has seen."""
-    sets = [write for write in _active(unit) if write.is_set]
+    sets = [write for write in _active(unit) if write.is_reset]
     return [write for write in sets if not any(write.id in other.seen for other in sets)]
 
 
@@ -119,7 +119,7 @@ def _asks(unit: Unit, one: Write, delta: Write) -> bool:
 
 def _absorbed(unit: Unit, delta: Write) -> bool:
     """A set has seen it; whether that set is in question is between the sets."""
-    return any(delta.id in other.seen for other in _active(unit) if other.is_set)
+    return any(delta.id in other.seen for other in _active(unit) if other.is_reset)
 
 
 def _answered(unit: Unit, one: Write, other: Write) -> bool:
@@ -143,7 +143,7 @@ def out_of_bounds(record: Record, unit: Unit) -> bool:
 
 def base_unknown(unit: Unit) -> list[Write]:
     """Open until a later set or decision has seen the write."""
-    sets = [write for write in _active(unit) if write.is_set]
+    sets = [write for write in _active(unit) if write.is_reset]
     return [w for w in _active(unit) if w.base_unknown and not any(w.id in other.seen for other in sets)]
 
 

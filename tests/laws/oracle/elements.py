@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cdc_merge.model import UNKNOWN, Change
-from tests.laws.oracle.words import Record, Unit, Waiting, Write
+from tests.laws.oracle.words import Record, Unit, WaitingCopy, Write
 
 BASELINE = "first snapshot"
 
@@ -66,7 +66,7 @@ def copied(unit: Unit, change: Change, value: Any) -> None:
         unit.seen_dots[source] |= dots
         unit.seen[source] |= {dot[0] for dot in dots if dot[0] in unit.writes}
         if not dots and not copy.of:
-            unit.waiting_elements.append(Waiting(source, element, change.stamp, None, ()))
+            unit.waiting_elements.append(WaitingCopy(source, element, change.stamp, None, ()))
 
 
 def _late(record: Record, unit: Unit, write: Write) -> None:

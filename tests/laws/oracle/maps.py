@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from cdc_merge.model import UNKNOWN, Change
-from cdc_merge.plan import FieldPlan
+from cdc_merge.model.plan import FieldPlan
 
 Path = tuple[str, ...]
 

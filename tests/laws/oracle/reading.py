@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cdc_merge.mapping.values import order_key
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
+from cdc_merge.values.postgres_text import order_key
 from tests.laws.oracle import counters, elements, immutables
 from tests.laws.oracle.frontiers import contested, differing, readable, standing
 from tests.laws.oracle.words import ADDS, Record, Unit, Write

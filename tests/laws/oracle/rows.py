@@ -18,7 +18,7 @@ from tests.laws.oracle.causality import (
     taken_for_late_copy,
 )
 from tests.laws.oracle.frontiers import contested, frontier, live_deletes, maps
-from tests.laws.oracle.words import DELETED, OVERWRITES, PRESENT, Delete, Record, Unit, Waiting, Write, said
+from tests.laws.oracle.words import DELETED, OVERWRITES, PRESENT, Delete, Record, Unit, WaitingCopy, Write, said
 
 
 def apply(record: Record, change: Change) -> None:
@@ -34,15 +34,15 @@ def apply(record: Record, change: Change) -> None:
         for id_ in unit.overwritten - before[unit.name]:
             write = unit.writes[id_]
             if write.kind in ("edit", "insert"):
-                record.traces.add((unit.name, write.source, write.value))
+                record.lost_updates.add((unit.name, write.source, write.value))
 
 
 def _step(record: Record, change: Change) -> None:
     if change.stamp.source == DECISION_SOURCE:
         _decided(record, change)
-    elif change.row == SNAPSHOT:
+    elif change.operation == SNAPSHOT:
         _snapshot(record, change)
-    elif change.row in (DELETE, TRUNCATE):
+    elif change.operation in (DELETE, TRUNCATE):
         _gone(record, change)
     elif change.copy is not None:
         _copied(record, change)
@@ -51,12 +51,12 @@ def _step(record: Record, change: Change) -> None:
 
 
 def _decided(record: Record, change: Change) -> None:
-    if change.row == DELETE:
+    if change.operation == DELETE:
         everything = {unit.name: set(unit.writes) | set(unit.baselines) | set(record.deletes) for unit in record.units}
         dots = {unit.name: set(unit.dots) for unit in record.units}
         record.deletes[change.stamp] = Delete(change.stamp, DECISION_SOURCE, change.place, everything, None, dots)
         return
-    assert change.row == DECISION
+    assert change.operation == DECISION
     for unit in record.units:
         pair = said(unit, change)
         if pair is not None:
@@ -68,7 +68,7 @@ def _decided(record: Record, change: Change) -> None:
 
 def _edited(record: Record, change: Change) -> None:
     source = change.stamp.source
-    is_insert = change.row == INSERT and not record.holds(source)
+    is_insert = change.operation == INSERT and not record.holds(source)
     is_first = is_insert and record.presence[source] != DELETED
     if is_insert or source in record.reborn_by_copy:
         _new_life(record, change, is_first=is_first, is_row=is_insert)
@@ -159,7 +159,7 @@ def _wake_baselines(record: Record, unit: Unit, source: str) -> None:
 def _copied(record: Record, change: Change) -> None:
     """Rule 2: "A marked insert where the source had deleted the row overwrites that delete, seen or not"."""
     source = change.stamp.source
-    if change.row == INSERT and record.presence[source] == DELETED and source not in record.kept:
+    if change.operation == INSERT and record.presence[source] == DELETED and source not in record.kept:
         for delete in record.deletes.values():
             delete.overwritten |= delete.source == source
         record.reborn_by_copy.add(source)
@@ -189,7 +189,7 @@ def _take_back(record: Record, source: str) -> None:
 
 def _gone(record: Record, change: Change) -> None:
     source = change.stamp.source
-    if change.row == TRUNCATE or record.entity.deletes == "local":
+    if change.operation == TRUNCATE or record.entity.deletes == "local":
         if record.presence[source] != DELETED:
             record.presence[source] = DELETED
             record.kept.add(source)  # "the row's last values are then kept and count as held"
@@ -229,7 +229,7 @@ def _delete(record: Record, change: Change) -> None:
             _late_delete(record, delete, wait)
 
 
-def _late_delete(record: Record, delete: Delete, wait: Waiting) -> None:
+def _late_delete(record: Record, delete: Delete, wait: WaitingCopy) -> None:
     for unit in record.units:
         learnt = {delete.id} | delete.seen[unit.name]
         unit.seen[wait.source] |= learnt
@@ -249,7 +249,7 @@ def _copied_delete(record: Record, change: Change) -> None:
             unit.seen[source] |= {delete.id} | delete.seen[unit.name]
             _overwrite(unit, own.get(unit.name), delete)
     if not matches:
-        record.waiting_deletes.append(Waiting(source, own, change.stamp, None, copy.of))
+        record.waiting_deletes.append(WaitingCopy(source, own, change.stamp, None, copy.of))
 
 
 def _overwrite(unit: Unit, id_: Any, delete: Delete) -> None:
@@ -302,7 +302,7 @@ def _first_snapshot(record: Record, unit: Unit, change: Change, value: Any) -> N
             unit.differed.add(frozenset((source, other)))
     if unit.is_null(value):
         return
-    base = Write(change.stamp, source, value, "baseline", change.place, set(), is_set=True)
+    base = Write(change.stamp, source, value, "baseline", change.place, set(), is_reset=True)
     unit.baselines[base.id] = base
     unit.snapshot_only[source] = base.id
     unit.seen[source].add(base.id)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cdc_merge.mapping.normal import normalizer
 from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Place, Stamp
-from cdc_merge.plan import EntityPlan, FieldPlan
+from cdc_merge.model.plan import EntityPlan, FieldPlan
+from cdc_merge.values.normalizers import normalizer
 from tests.laws.oracle import maps
 
 OVERWRITES = frozenset({"mv", "lww", "priority", "immutable"})  # §2 rules 2 and 4
@@ -34,7 +34,7 @@ class Write:
     before: Any = UNKNOWN
     taught: frozenset[Stamp] = frozenset()
     delta: Any = None
-    is_set: bool = False
+    is_reset: bool = False
     base_unknown: bool = False
 
 
@@ -53,7 +53,7 @@ class Delete:
 
 
 @dataclass(eq=False)
-class Waiting:
+class WaitingCopy:
     """A copy that matched nothing yet. `replaced` is the source's own write that it replaced."""
 
     source: str
@@ -85,8 +85,8 @@ class Unit:
     resting: dict[str, Any] = field(default_factory=dict)
     first_snapshot: dict[str, Any] = field(default_factory=dict)
     differed: set[frozenset[str]] = field(default_factory=set)
-    waiting: list[Waiting] = field(default_factory=list)
-    waiting_elements: list[Waiting] = field(default_factory=list)
+    waiting: list[WaitingCopy] = field(default_factory=list)
+    waiting_elements: list[WaitingCopy] = field(default_factory=list)
     past: dict[str, list[tuple[int, Any]]] = field(default_factory=lambda: defaultdict(list))
     agreed_at: dict[frozenset[str], int] = field(default_factory=dict)
     dots: set[tuple[Any, Any]] = field(default_factory=set)
@@ -130,8 +130,8 @@ class Record:
     kept: set[str] = field(default_factory=set)
     reborn_by_copy: set[str] = field(default_factory=set)
     deletes: dict[Stamp, Delete] = field(default_factory=dict)
-    waiting_deletes: list[Waiting] = field(default_factory=list)
-    traces: set[tuple[str, str, Any]] = field(default_factory=set)
+    waiting_deletes: list[WaitingCopy] = field(default_factory=list)
+    lost_updates: set[tuple[str, str, Any]] = field(default_factory=set)
 
     def holds(self, source: str) -> bool:
         """§4: present, or gone locally with its last values kept, which count as held."""
@@ -193,7 +193,7 @@ def said(unit: Unit, change: Change) -> tuple[Any, Any] | None:
 
 
 def _said_of_key(unit: Unit, change: Change) -> tuple[Any, Any] | None:
-    empties = change.row not in (SNAPSHOT, INSERT)
+    empties = change.operation not in (SNAPSHOT, INSERT)
     pair = change.fields.get(unit.path[0], (UNKNOWN, UNKNOWN))
     before, after = (maps.leaf(value, unit.path, null_is_empty=empties) for value in pair)
     held = unit.view.get(change.stamp.source, UNKNOWN)

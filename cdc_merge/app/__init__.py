@@ -1,0 +1,1 @@
+"""Composition: the whole sidecar, its configuration reload, its end. The only room that sees every setting."""

@@ -1,0 +1,61 @@
+"""Where commands that read get their answers: the store, and for what only a running sidecar knows, its API."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from typing import Final
+
+from cdc_merge.cli.context import Invocation
+from cdc_merge.config import Settings, load
+from cdc_merge.queries.documents import Fields
+from cdc_merge.queries.port import QueryPort
+
+# A sidecar on the same machine answers at once or is not there.
+ANSWER_LIMIT_S: Final = 2.0
+LARGEST_BYTES: Final = 16 * 1024 * 1024
+# "Every interface" is an address to listen on, none to ask.
+REACHABLE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def settings_of(invocation: Invocation) -> Settings:
+    return load(invocation.config, os.environ)
+
+
+def reading_of(invocation: Invocation) -> QueryPort:
+    """The read side of the store that the configuration names. ConfigError, NotFound or StoreUnavailable."""
+    # Imported when it is asked: the sources' and stores' packages would slow down `--help`.
+    from cdc_merge.app import sidecar  # noqa: PLC0415
+
+    return sidecar.open_reading(settings_of(invocation))
+
+
+def running_sources(settings: Settings) -> Fields | None:
+    """What a sidecar that runs here with these sources says of them; None if there is none."""
+    address = api_address(settings)
+    document = _document(f"http://{address}/api/v1/sources") if address else None
+    items = document.get("items") if document is not None else None
+    if not isinstance(items, list):
+        return None
+    named = {item.get("name") for item in items if isinstance(item, dict)}
+    return document if named == set(settings.sources) else None
+
+
+def api_address(settings: Settings) -> str | None:
+    """host:port where a sidecar with this configuration is asked; None where it takes any port."""
+    host = REACHABLE.get(settings.listen.host, settings.listen.host)
+    netloc = f"[{host}]" if ":" in host else host
+    return f"{netloc}:{settings.listen.port}" if settings.listen.port else None
+
+
+def _document(url: str) -> Fields | None:
+    # No proxy: the sidecar is on this machine, whatever the environment says of the way to the internet.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=ANSWER_LIMIT_S) as answer:
+            document = json.loads(answer.read(LARGEST_BYTES))
+    except (OSError, ValueError, urllib.error.URLError):
+        return None
+    return document if isinstance(document, dict) else None

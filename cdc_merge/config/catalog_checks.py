@@ -1,0 +1,129 @@
+"""The configuration against the sources' catalogs: do the mapped columns exist, can their types merge as asked. Pure.
+
+A field has one value type, taken from its mapped columns. Integers and decimals are both exact numbers; every other
+mixture cannot be compared, except in a set, whose elements may be written as an array, a JSON array or separated text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeAlias
+
+from cdc_merge.config.check_context import entity_path
+from cdc_merge.config.checks.expression_checks import business_rule_problems, expression_problems
+from cdc_merge.config.merge_type_options import COLLECTIONS, NUMBERS, OPTIONS
+from cdc_merge.config.problems import Path, Problem, did_you_mean
+from cdc_merge.config.settings import Settings
+from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
+from cdc_merge.values.postgres_text import value_type
+
+Columns: TypeAlias = Mapping[str, tuple[int, str]]
+"""Column → (type OID, type name), as the source's catalog says; a domain under its base type."""
+
+Facts: TypeAlias = Mapping[tuple[str, str], Columns]
+"""(source, schema.table) → its columns. A table that does not exist has no entry."""
+
+BOOLEAN: Final = "boolean"
+
+
+def catalog_problems(settings: Settings, facts: Facts, sources: frozenset[str]) -> list[Problem]:
+    """Everything in the file that the catalogs of these sources contradict; other sources are not judged."""
+    problems: list[Problem] = []
+    for table in settings.plan.tables:
+        if table.source in sources:
+            problems += _missing(table, facts.get((table.source, table.table)))
+    for entity in settings.plan.entities.values():
+        for field in _every_field(entity):
+            problems += _type_problems(settings, entity, field, _types(settings.plan, facts, entity.name, field.name))
+    typed = with_value_types(settings.plan, facts)
+    for entity in typed.entities.values():
+        problems += expression_problems(entity)
+    return [*problems, *business_rule_problems(typed)]
+
+
+def with_value_types(plan: Plan, facts: Facts) -> Plan:
+    """The plan with every field's value type, where the catalogs tell it. The policy stays: types are no policy."""
+    entities = {
+        name: dataclasses.replace(
+            entity, fields={f: _typed(plan, facts, name, field) for f, field in entity.fields.items()}
+        )
+        for name, entity in plan.entities.items()
+    }
+    return dataclasses.replace(plan, entities=entities)
+
+
+def one_type(found: frozenset[str], merge: str) -> str:
+    """The value type of a field whose columns have these types; "" when they cannot be compared or nothing is known."""
+    if len(found) == 1:
+        return next(iter(found))
+    if found and found <= NUMBERS:
+        return "decimal"
+    if found and merge == "set" and found <= COLLECTIONS:
+        return "array" if "array" in found else "json"
+    return ""
+
+
+def _typed(plan: Plan, facts: Facts, entity: str, field: FieldPlan) -> FieldPlan:
+    found = frozenset(_types(plan, facts, entity, field.name).values())
+    return dataclasses.replace(field, value_type=one_type(found, field.merge))
+
+
+def _types(plan: Plan, facts: Facts, entity: str, field: str) -> dict[str, str]:
+    """Source → value type of the column that it maps to the field, where that is known."""
+    columns = {
+        table.source: facts.get((table.source, table.table), {}).get(table.fields[field])
+        for table in plan.tables
+        if table.entity == entity and field in table.fields
+    }
+    return {source: value_type(*column) for source, column in columns.items() if column is not None}
+
+
+def _every_field(entity: EntityPlan) -> Iterator[FieldPlan]:
+    """The entity's fields, and those of its groups, which have to be comparable and nothing else."""
+    yield from entity.fields.values()
+    for group in entity.groups.values():
+        yield from (FieldPlan(name=member) for member in group.members)
+
+
+def _missing(table: TableMap, columns: Columns | None) -> Iterator[Problem]:
+    path = entity_path(table.entity, "from", table.source)
+    if columns is None:
+        hint = "check the name, and write it as schema.table"
+        yield Problem((*path, "table"), f"{table.source} has no table {table.table}", hint)
+        return
+    wanted: list[tuple[Path, str]] = [((*path, "key"), column) for column in table.key]
+    wanted += [((*path, "fields", field), column) for field, column in table.fields.items()]
+    if table.actor_column is not None:
+        wanted.append((("sources", table.source, "actor", "column"), table.actor_column))
+    for place, column in wanted:
+        if column not in columns:
+            yield Problem(place, f"{table.table} has no column {column!r}", did_you_mean(column, columns))
+
+
+def _type_problems(
+    settings: Settings, entity: EntityPlan, field: FieldPlan, types: Mapping[str, str]
+) -> Iterator[Problem]:
+    found = frozenset(types.values())
+    place = entity_path(entity.name, "fields", field.name, "merge")
+    wanted = OPTIONS[field.merge].value_types
+    unfit = {source: kind for source, kind in types.items() if wanted is not None and kind not in wanted}
+    if wanted is not None and unfit:
+        listed = ", ".join(f"{source} ({kind})" for source, kind in unfit.items())
+        sentence = f"merge: {field.merge} cannot read the column of {listed}"
+        yield Problem(place, sentence, f"it reads {', '.join(sorted(wanted))}")
+    elif found and not one_type(found, field.merge):
+        listed = ", ".join(f"{source} has {kind}" for source, kind in types.items())
+        yield Problem(_mapping(settings, entity, field.name), f"these columns cannot be compared: {listed}")
+    if field.agreement == "past" and BOOLEAN in found:
+        path = entity_path(entity.name, "fields", field.name, "agreement")
+        yield Problem(path, "past values prove nothing for a boolean", "use agreement: true or false")
+
+
+def _mapping(settings: Settings, entity: EntityPlan, field: str) -> Path:
+    """Where the file speaks of a field: under `fields:`, or else where its last source maps it."""
+    listed = entity_path(entity.name, "fields", field)
+    if listed in settings.lines:
+        return listed
+    source = next(source for source in reversed(entity.sources) if field in entity.mapped[source])
+    return entity_path(entity.name, "from", source, "fields", field)

@@ -1,0 +1,1 @@
+"""What the configuration must mean: each check reports every problem with its path and a suggestion."""

@@ -1,0 +1,127 @@
+"""What of a configuration may change while the sidecar runs, and what needs a restart.
+
+Rules, severities, writers, checks, `settle`, how long history is kept and how much is logged may change between two
+batches: they say what is asked about a record, not what it is. Where changes come from, how rows become records and how
+fields merge may not: readers, mappings and everything folded so far rest on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, TypeVar
+
+from cdc_merge.config.check_context import entity_path
+from cdc_merge.config.load import refused
+from cdc_merge.config.problems import Path, Problem
+from cdc_merge.config.settings import Settings, SourceSettings
+from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
+
+SENTENCE: Final = "this cannot change while the sidecar runs"
+SUGGESTION: Final = "restart the sidecar to use it, or put the old setting back"
+
+FIXED: Final[tuple[tuple[Path, Callable[[Settings], object]], ...]] = (
+    (("store",), lambda settings: settings.store),
+    (("http", "listen"), lambda settings: settings.listen),
+    (("clock", "max_ahead"), lambda settings: settings.plan.max_ahead_us),
+    (("access",), lambda settings: settings.access),
+    (("notify",), lambda settings: settings.notify),
+    (("telemetry",), lambda settings: settings.telemetry),
+)
+ENTITY_FIXED: Final = ("deletes", "on_missing", "unique")
+FIELD_FIXED: Final = ("merge", "normalize", "agreement")
+
+Named = TypeVar("Named")
+
+
+def refuse_restarts(old: Settings, new: Settings) -> None:
+    """ConfigError that names, with its line, every setting of the new file that cannot replace the old one now."""
+    paths = dict.fromkeys(_differing(old, new))
+    if paths:
+        raise refused(new.file, new.lines, [Problem(path, SENTENCE, SUGGESTION) for path in paths])
+
+
+def typed_as(plan: Plan, known: Plan) -> Plan:
+    """The plan with the value types that another one of the same mappings has: the sources need not be asked again."""
+    entities = {name: _typed(entity, known.entities[name]) for name, entity in plan.entities.items()}
+    return dataclasses.replace(plan, entities=entities)
+
+
+def _typed(entity: EntityPlan, known: EntityPlan) -> EntityPlan:
+    fields = {
+        name: dataclasses.replace(field, value_type=known.fields[name].value_type)
+        for name, field in entity.fields.items()
+    }
+    return dataclasses.replace(entity, fields=fields)
+
+
+def _differing(old: Settings, new: Settings) -> Iterator[Path]:
+    yield from (path for path, figure in FIXED if figure(old) != figure(new))
+    yield from _each(("sources",), old.sources, new.sources, _source)
+    yield from _mappings(_by_place(old.plan), _by_place(new.plan))
+    yield from _each(("entities",), old.plan.entities, new.plan.entities, _entity)
+
+
+def _each(
+    place: Path,
+    old: Mapping[str, Named],
+    new: Mapping[str, Named],
+    differing: Callable[[Path, Named, Named], Iterator[Path]],
+) -> Iterator[Path]:
+    """What came, what went, and what differs in those that both have."""
+    yield from ((*place, name) for name in (*new, *old) if name not in old or name not in new)
+    for name in new:
+        if name in old:
+            yield from differing((*place, name), old[name], new[name])
+
+
+def _source(place: Path, old: SourceSettings, new: SourceSettings) -> Iterator[Path]:
+    if type(old) is not type(new):
+        yield (*place, "type")
+        return
+    # Its tables follow from the entities, which are compared by themselves.
+    names = [field.name for field in dataclasses.fields(old) if field.name != "tables"]
+    yield from ((*place, name) for name in names if getattr(old, name) != getattr(new, name))
+
+
+def _by_place(plan: Plan) -> dict[tuple[str, str], TableMap]:
+    return {(table.entity, table.source): table for table in plan.tables}
+
+
+def _mappings(old: Mapping[tuple[str, str], TableMap], new: Mapping[tuple[str, str], TableMap]) -> Iterator[Path]:
+    for (entity, source), table in new.items():
+        before = old.get((entity, source))
+        if before is None or before == table:
+            continue
+        if (before.table, before.key, before.fields) != (table.table, table.key, table.fields):
+            yield entity_path(entity, "from", source)
+        if (before.actor_column, before.actor_always_written) != (table.actor_column, table.actor_always_written):
+            yield ("sources", source, "actor")
+        if (before.copy_origins, before.copy_actors) != (table.copy_origins, table.copy_actors):
+            yield ("sources", source, "copies")
+
+
+def _entity(place: Path, old: EntityPlan, new: EntityPlan) -> Iterator[Path]:
+    if old.sources != new.sources:
+        yield (*place, "from")
+    yield from ((*place, name) for name in ENTITY_FIXED if getattr(old, name) != getattr(new, name))
+    yield from _each((*place, "fields"), old.fields, new.fields, _field)
+    yield from _each((*place, "groups"), old.groups, new.groups, _field)
+
+
+def _field(place: Path, old: FieldPlan, new: FieldPlan) -> Iterator[Path]:
+    yield from ((*place, name) for name in FIELD_FIXED if getattr(old, name) != getattr(new, name))
+    if old.members != new.members:
+        yield (*place, "fields")
+    before, after = _ungraded(old.options), _ungraded(new.options)
+    yield from ((*place, name) for name in {**before, **after} if before.get(name) != after.get(name))
+
+
+def _ungraded(options: Mapping[str, object]) -> dict[str, object]:
+    """A merge type's options without how conflicts of a map's keys are judged, which may change."""
+    told = {
+        name: _ungraded(option) if isinstance(option, Mapping) else option
+        for name, option in options.items()
+        if name not in ("severity", "auto")
+    }
+    return {name: option for name, option in told.items() if option != {}}

@@ -1,0 +1,92 @@
+"""The checked shape → settings: defaults filled in, lists made tuples, files placed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from cdc_merge.config.plan_builder import plan_of
+from cdc_merge.config.schema.file_schema import AnySource, ConfigShape, DebeziumShape, PostgresShape, WriteBackShape
+from cdc_merge.config.settings import (
+    Access,
+    Channel,
+    DebeziumSource,
+    HttpSource,
+    PostgresSource,
+    Secret,
+    Settings,
+    SourceSettings,
+    SqliteStore,
+    Telemetry,
+    WriteBack,
+    default_slot,
+)
+from cdc_merge.model.plan import Plan
+
+Origin: TypeAlias = "tuple[Path, Mapping[tuple[str | int, ...], int], tuple[str, ...]]"
+"""The file that the shape was read from, its lines, and the warnings about it."""
+
+
+def settings_of(
+    shape: ConfigShape, secrets: Mapping[str, Secret], environment: Mapping[str, str], origin: Origin
+) -> Settings:
+    """The settings of a shape without problems. `secrets` are the sources' connection strings."""
+    file, lines, warnings = origin
+    plan = plan_of(shape)
+    tokens_file = shape.access.tokens_file
+    return Settings(
+        file=file,
+        store=shape.store or default_store(environment),
+        listen=shape.http.listen,
+        keep_folded_us=shape.history.keep_folded,
+        retention_us=shape.history.retention,
+        sources={name: _source(name, source, secrets[name], plan) for name, source in shape.sources.items()},
+        plan=plan,
+        access=Access(
+            tokens_file=file.parent / tokens_file if tokens_file else None,
+            roles={role: tuple(who) for role, who in shape.access.roles.items()},
+        ),
+        notify=tuple(Channel(channel.type, dict(channel.model_extra or {})) for channel in shape.notify),
+        log_level=shape.log.level,
+        telemetry=Telemetry(shape.telemetry.otlp, float(shape.telemetry.share)),
+        warnings=warnings,
+        lines=lines,
+    )
+
+
+def default_store(environment: Mapping[str, str]) -> SqliteStore:
+    """state.db in the state directory: systemd's, else that of the XDG rules, else ./.cdc-merge."""
+    if directory := environment.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return SqliteStore(Path(directory) / "state.db")
+    if directory := environment.get("XDG_STATE_HOME", ""):
+        return SqliteStore(Path(directory) / "cdc-merge" / "state.db")
+    if directory := environment.get("HOME", ""):
+        return SqliteStore(Path(directory) / ".local" / "state" / "cdc-merge" / "state.db")
+    return SqliteStore(Path(".cdc-merge") / "state.db")
+
+
+def _source(name: str, shape: AnySource, dsn: Secret, plan: Plan) -> SourceSettings:
+    tables = tuple(dict.fromkeys(table.table for table in plan.tables if table.source == name))
+    write_back = _write_back(shape.write_back)
+    if isinstance(shape, PostgresShape):
+        slot = shape.slot or default_slot(name)
+        source = PostgresSource(
+            name, dsn, slot, shape.publication, shape.snapshot, tables, write_back, shape.heartbeat, shape.failover
+        )
+        return replace(source, snapshot_workers=shape.snapshot_workers, on_lost_position=shape.on_lost_position)
+    if isinstance(shape, DebeziumShape):
+        servers, topics = tuple(shape.bootstrap_servers), tuple(shape.topics)
+        return DebeziumSource(name, servers, topics, shape.grace, tables, write_back)
+    return HttpSource(name, tables, write_back)
+
+
+def _write_back(shape: WriteBackShape) -> WriteBack:
+    return WriteBack(
+        enabled=shape.enabled,
+        dry_run=shape.dry_run,
+        entities={entity: tuple(fields) for entity, fields in shape.entities.items()},
+        max_changes_per_minute=shape.max_changes_per_minute,
+        max_share=None if shape.max_share is None else float(shape.max_share),
+    )

@@ -1,0 +1,1 @@
+"""Step 5: conflict detection and the life cycle of conflicts (id, revision, settle, close). Pure."""

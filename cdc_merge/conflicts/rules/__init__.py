@@ -1,0 +1,18 @@
+"""One module per rule kind; `RULES` is the table of what is asked of a record beyond what the merge asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cdc_merge.conflicts.rules import business, divergence, invariant, unauthorized
+from cdc_merge.conflicts.rules.rulebook import Rulebook, RuleContext
+from cdc_merge.merge.record_state import Record
+from cdc_merge.model import DetectedConflict
+
+RULES: Final[tuple[Callable[[Record, Rulebook, RuleContext], Iterator[DetectedConflict]], ...]] = (
+    unauthorized.detect,
+    business.detect,
+    divergence.detect,
+    invariant.detect,
+)

@@ -1,0 +1,143 @@
+"""Who may ask: bearer tokens with a role.
+
+Reading is free from the loopback interface, as long as the request names this machine (a page of another site that
+resolves its own name to 127.0.0.1 does not). Everybody else needs a token, and every change needs one whose role may
+change something. Health is open to all: probes carry no tokens, and it tells nothing.
+
+Tokens are kept as digests, so neither a dump of the process nor a comparison's timing gives them away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cdc_merge.console.problem_documents import ProblemRaised
+from cdc_merge.errors import ConfigError
+
+READ_ONLY: Final = "viewer"
+OPEN_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="cdc-merge"'}
+
+
+class Caller(NamedTuple):
+    """Who a token stands for, and the roles that the configuration gives them."""
+
+    name: str
+    roles: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """`callers` maps a token's SHA-256, in hex, to its owner."""
+
+    callers: Mapping[str, Caller] = field(default_factory=dict)
+
+    def caller(self, authorization: str | None) -> Caller | None:
+        """The owner of an Authorization header's token; None without one. ProblemRaised (401) if it is not known."""
+        if not authorization:
+            return None
+        scheme, _, token = authorization.partition(" ")
+        caller = self.callers.get(digest(token.strip())) if scheme.lower() == "bearer" else None
+        if caller is None:
+            hint = "Send Authorization: Bearer TOKEN."
+            raise ProblemRaised(401, "The token is not known here.", hint=hint, headers=CHALLENGE)
+        return caller
+
+    def permit_change(self, authorization: str | None) -> Caller:
+        """Who makes the change; ProblemRaised (403) if that is nobody or somebody who may only read."""
+        caller = self.caller(authorization)
+        if caller is None:
+            raise ProblemRaised(403, "A change needs a token with a role.", hint=self._how_to_get_one())
+        if not caller.roles - {READ_ONLY}:
+            hint = "Name its owner under a role in access.roles."
+            raise ProblemRaised(403, "The owner of this token has no role that changes anything.", hint=hint)
+        return caller
+
+    def permit_read(self, client: str | None, headers: Headers) -> None:
+        """ProblemRaised (401) unless the request comes from this machine or brings a known token."""
+        is_known = self.caller(headers.get("authorization")) is not None
+        if not is_known and not (is_loopback(client) and names_this_machine(headers)):
+            sentence = "QueryPort from another machine needs a token."
+            raise ProblemRaised(401, sentence, hint=self._how_to_get_one(), headers=CHALLENGE)
+
+    def _how_to_get_one(self) -> str:
+        if self.callers:
+            return "Send Authorization: Bearer TOKEN, with a token of access.tokens_file."
+        return "Name a file of tokens in access.tokens_file; each line reads: TOKEN NAME."
+
+
+def digest(token: str) -> str:
+    return sha256(token.encode()).hexdigest()
+
+
+def access_from_text(text: str, roles: Mapping[str, Collection[str]]) -> Access:
+    """Read a tokens file: one `TOKEN NAME` a line, `#` begins a comment. ConfigError counts the bad lines, unread.
+
+    `roles` maps a role to the names that have it. While no roles are configured, each name is its owner's role.
+    """
+    callers: dict[str, Caller] = {}
+    problems: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        match line.partition("#")[0].split():
+            case []:
+                continue
+            case [token, name]:
+                callers[digest(token)] = Caller(name, _roles_of(name, roles))
+            case words:
+                problems.append(f"line {number}: {len(words)} words where TOKEN NAME is expected")
+    if problems:
+        hint = "Write one token and its owner's name on each line, separated by a space."
+        raise ConfigError("The tokens file cannot be used.", hint=hint, problems=tuple(problems))
+    return Access(callers)
+
+
+def _roles_of(name: str, roles: Mapping[str, Collection[str]]) -> frozenset[str]:
+    return frozenset(role for role, names in roles.items() if name in names) if roles else frozenset({name})
+
+
+def is_loopback(client: str | None) -> bool:
+    try:
+        address = ip_address(client or "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def names_this_machine(headers: Headers) -> bool:
+    """Whether the Host header is an address or localhost: names that another site cannot point here."""
+    host = headers.get("host", "").lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Guard:
+    """Stands before everything that reads, also before what does not exist. Changes are judged at their route."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] in SAFE_METHODS and scope["path"] not in OPEN_PATHS:
+            client = scope.get("client")
+            try:
+                self._access.permit_read(client[0] if client else None, Headers(scope=scope))
+            except ProblemRaised as problem:
+                await problem.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,1 @@
+"""The script-free pages for people."""

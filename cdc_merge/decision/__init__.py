@@ -1,1 +1,0 @@
-"""5: questions → conflicts with an id and a life, decisions, effects. Pure."""

@@ -1,0 +1,58 @@
+"""What a source's catalog and a small sample show of its tables. Pure vocabulary of the proposal."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cdc_merge.values.postgres_text import value_type
+
+
+class ColumnSeen(NamedTuple):
+    """`is_made`: the database fills it in itself (sequence, identity, generated, uuid). `sample`: some values."""
+
+    name: str
+    type_oid: int
+    type_name: str
+    is_made: bool
+    sample: frozenset[str] = frozenset()
+
+    @property
+    def value_type(self) -> str:
+        return value_type(self.type_oid, self.type_name)
+
+
+class TableSeen(NamedTuple):
+    source: str
+    name: str
+    columns: tuple[ColumnSeen, ...]
+    primary_key: tuple[str, ...]
+    unique_keys: tuple[tuple[str, ...], ...]
+    rows: int
+
+    def column(self, name: str) -> ColumnSeen:
+        return next(column for column in self.columns if column.name == name)
+
+
+class FieldProposed(NamedTuple):
+    """`columns`: source → column. `confidence`: 0 to 1, of the weakest match."""
+
+    name: str
+    columns: dict[str, str]
+    confidence: float
+    value_type: str
+
+
+class EntityProposed(NamedTuple):
+    """`keys`: source → columns. `doubts` are sentences for the person who reads the proposal."""
+
+    name: str
+    tables: dict[str, TableSeen]
+    keys: dict[str, tuple[str, ...]]
+    fields: tuple[FieldProposed, ...]
+    confidence: float
+    doubts: tuple[str, ...]
+
+    def unmapped(self, source: str) -> list[str]:
+        """Columns of a source that found no counterpart."""
+        taken = {*self.keys[source], *(field.columns[source] for field in self.fields if source in field.columns)}
+        return [column.name for column in self.tables[source].columns if column.name not in taken]

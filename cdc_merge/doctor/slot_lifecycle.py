@@ -1,0 +1,142 @@
+"""Making and dropping our own slot, on a person's word; and what is left of us at a source.
+
+Rules: only the slot that the configuration names, only if it is pgoutput's and of this database, and never one that
+somebody reads; a slot that cannot be made within the time is not made at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from psycopg.rows import dict_row
+
+from cdc_merge.doctor.facts import Blocker, SlotFacts, Subject
+from cdc_merge.doctor.naming import literal
+from cdc_merge.errors import CdcMergeError, SourceUnavailable
+from cdc_merge.sources.postgres.connection import Connection, connect
+from cdc_merge.sources.postgres.sqlstates import server_errors
+from cdc_merge.sql_files import query
+
+PLUGIN: Final = "pgoutput"
+CREATION_LIMIT_MS: Final = 60_000
+CANCELLED: Final = "57014"
+
+
+class SlotRefused(CdcMergeError):
+    """The slot is not ours to touch, or not in a state to be touched; nothing was done."""
+
+
+class Left(NamedTuple):
+    """Something of ours at a source: `what` it is, and the SQL that a person may remove it with."""
+
+    what: str
+    sql: str
+
+
+@contextmanager
+def asking(subject: Subject, dsn: str) -> Iterator[Connection]:
+    connection = connect(subject.source, dsn)
+    try:
+        with server_errors(subject.source):
+            yield connection
+    finally:
+        connection.close()
+
+
+def slot_at(subject: Subject, connection: Connection) -> SlotFacts | None:
+    """The slot that the configuration names, if it exists."""
+    return next((slot for slot in _slots(connection) if slot.name == subject.slot), None)
+
+
+def _slots(connection: Connection) -> list[SlotFacts]:
+    return [SlotFacts(**row) for row in _rows(connection, "slots")]
+
+
+def _rows(connection: Connection, name: str, *parameters: object) -> list[dict[str, Any]]:  # columns as in the query
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query(__package__, name).encode(), list(parameters) or None).fetchall()
+
+
+def creation(subject: Subject) -> str:
+    """The SQL that `create` runs."""
+    options = ", false, false, true" if subject.failover else ""  # temporary, two_phase, failover (17 and later)
+    return f"SELECT lsn::text FROM pg_create_logical_replication_slot({literal(subject.slot)}, '{PLUGIN}'{options});"
+
+
+def removal(subject: Subject) -> str:
+    """The SQL that `drop` runs."""
+    return f"SELECT pg_drop_replication_slot({literal(subject.slot)});"
+
+
+def create(subject: Subject, dsn: str, limit_ms: int = CREATION_LIMIT_MS) -> str:
+    """Make the slot; the LSN from where it sends. SourceUnavailable names what it had to wait for too long."""
+    with asking(subject, dsn) as connection:
+        if slot_at(subject, connection) is not None:
+            raise SlotRefused(
+                f"Source {subject.source}: slot {subject.slot} exists already.",
+                hint="cdc-merge doctor tells its state.",
+            )
+    try:
+        with asking(subject, dsn) as connection:
+            connection.execute("SELECT set_config('statement_timeout', $1, false)", [str(limit_ms)])
+            row = connection.execute(creation(subject).removesuffix(";").encode()).fetchone()
+    except CdcMergeError as error:
+        if getattr(error, "sqlstate", None) != CANCELLED:
+            raise
+        raise _waited(subject, dsn, limit_ms) from None
+    assert row is not None
+    return str(row[0])
+
+
+def _waited(subject: Subject, dsn: str, limit_ms: int) -> SourceUnavailable:
+    with asking(subject, dsn) as connection:
+        found = [Blocker(**row) for row in _rows(connection, "blockers")]
+    who = "; ".join(blocker.who for blocker in found) or "none that this role may see"
+    return SourceUnavailable(
+        f"Source {subject.source}: slot {subject.slot} was not created: it waited for open transactions for more than "
+        f"{limit_ms / 1000:g} s.",
+        hint=f"End what blocks it: {who}.",
+    )
+
+
+def check_droppable(subject: Subject, slot: SlotFacts | None) -> SlotFacts:
+    """The slot, if it is ours and nobody reads it; else SlotRefused."""
+    if slot is None:
+        raise SlotRefused(f"Source {subject.source}: there is no slot {subject.slot}.", hint="Nothing is left to drop.")
+    if slot.is_physical or slot.plugin != PLUGIN or not slot.is_here:
+        raise SlotRefused(
+            f"Source {subject.source}: {slot.name} is another database's or plugin's ({slot.plugin or 'physical'}).",
+            hint="It is not the sidecar's; mend `slot:` in the configuration.",
+        )
+    if slot.active:
+        raise SlotRefused(
+            f"Source {subject.source}: slot {slot.name} is being read by {slot.holder or 'another role'}.",
+            hint="Stop the sidecar first.",
+        )
+    return slot
+
+
+def drop(subject: Subject, dsn: str) -> None:
+    """Drop our slot. SlotRefused when it is not there, not ours, or in use."""
+    with asking(subject, dsn) as connection:
+        check_droppable(subject, slot_at(subject, connection))
+        connection.execute(removal(subject).removesuffix(";").encode())
+
+
+def left_at(subject: Subject, dsn: str) -> list[Left]:
+    """What of ours is at the source: slots, sessions. Publication and role are the DBA's, and told apart."""
+    with asking(subject, dsn) as connection:
+        slots = [
+            Left(
+                f"slot {slot.name}" + (" (being read)" if slot.active else ""),
+                f"SELECT pg_drop_replication_slot({slot.sql});",
+            )
+            for slot in _slots(connection)
+            if slot.name == subject.slot or slot.name.startswith("cdc_merge_probe_")
+        ]
+        sessions = [
+            Left(row["who"], row["sql"]) for row in _rows(connection, "sessions", f"cdc_merge/{subject.source}")
+        ]
+    return [*slots, *sessions]

@@ -1,0 +1,130 @@
+"""What counters and logs share: a rewrite (`is_set`) says the whole value, a part adds to whatever it stands on.
+
+The value is the latest rewrite that no other rewrite has seen, plus the parts which that one had not seen. A rewrite
+concurrent with a part or with a different rewrite is asked about; equal concurrent rewrites agree. A decision is a
+rewrite to which parts that it had not seen add without a question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from cdc_merge.merge import register_ops
+from cdc_merge.merge.merge_type import Event
+from cdc_merge.merge.unit_state import UnitState
+from cdc_merge.merge.writes import ABSENT, DECIDED, MISSING, Write
+from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
+from cdc_merge.model.plan import FieldPlan
+
+Measure: TypeAlias = Callable[[UnitState, Write], bool]
+"""A type's own word on an update: note what it adds to `write.before`. False: it is a rewrite."""
+
+
+def applying(measure: Measure) -> Callable[[UnitState, FieldPlan, Event], str]:
+    """The step of a genuine edit. What begins a row is a rewrite; a first insert of NULL and SET a = a write nothing."""
+
+    def apply(cell: UnitState, plan: FieldPlan, event: Event) -> str:
+        key, born = cell.keyed(event.after), event.inserted
+        before = event.before if event.before is not UNKNOWN else cell.view(event.source)
+        inserted = born is not None and event.change.operation == INSERT
+        same = not inserted and before is not UNKNOWN and cell.keyed(before) == key
+        if same or (born is not None and born.first and (event.after is None or event.after is ABSENT)):
+            cell.hold(event.source, event.change, event.after, key)
+            return register_ops.REPEATED
+        if inserted and cell.baselines:
+            _wake(cell, event)
+        write = cell.write(event.source, event.change, event.after, key)
+        write.before = before
+        register_ops.describe(cell, write, event)
+        if born is not None or not measure(cell, write):
+            _rewrite(cell, write, event)
+        write.after = cell.sides[event.source].seen
+        register_ops.apply_consensus(cell, plan, event)
+        return register_ops.APPLIED if cell.frontier == write.bit else register_ops.MERGED
+
+    return apply
+
+
+def _wake(cell: UnitState, event: Event) -> None:
+    """First-snapshot values that stand against a first insert are rewrites."""
+    if event.inserted is None or not event.inserted.first:
+        return
+    woken = cell.wake(event.source, event.holders)
+    for first in cell.of(woken):
+        first.is_reset = True
+    cell.sets |= woken
+
+
+def _rewrite(cell: UnitState, write: Write, event: Event) -> None:
+    write.is_reset = True
+    cell.sets &= ~write.seen
+    if not any(other.seen & write.bit for other in cell.of(cell.sets)):
+        cell.sets |= write.bit
+    for other in cell.of(cell.sets & cell.frontier):
+        equal = other is not write and other.key == write.key
+        if equal and cell.held(other.source) == write.key and other.source in event.holders:
+            mine, theirs = cell.sides[write.source], cell.sides[other.source]
+            mine.seen = theirs.seen = mine.seen | theirs.seen
+
+
+def decide(cell: UnitState, plan: FieldPlan, event: Event) -> str:
+    write = cell.decide(event.change, event.after, cell.keyed(event.after))
+    write.deletes = event.deletes
+    write.is_reset = True
+    cell.sets = write.bit
+    return register_ops.APPLIED
+
+
+def end(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    """Parts that the delete had seen are over with the other old values."""
+    ended = cell.everything if everything else cell.deletes.get(delete, 0)
+    for write in cell.of(ended & sum(cell.writes)):
+        write.delta, write.delta_unknown = None, False
+    for side in cell.sides.values():
+        side.base = UNKNOWN
+    register_ops.start_incarnation(cell, delete, source, everything)
+
+
+def bases(cell: UnitState) -> Iterator[MaybeValue]:
+    """What the parts may add to, in the order of `from:`: of sources that hold the record, NULL counting as absent."""
+    for source in cell.order:
+        side = cell.sides.get(source)
+        if side is not None and side.key is not MISSING and not _is_nothing(side.base):
+            yield side.base
+
+
+def _is_nothing(base: MaybeValue) -> bool:
+    return base is UNKNOWN or base is None or base is ABSENT
+
+
+def null_held(cell: UnitState) -> bool:
+    """Somebody who holds the record is known to have begun with NULL."""
+    return any(side.key is not MISSING and side.base is None for side in cell.sides.values())
+
+
+def standing(cell: UnitState, front: list[Write]) -> list[Write]:
+    """The rewrites that the writes of `front` are or rest on."""
+    reach = 0
+    for write in front:
+        reach |= write.bit | write.seen
+    return [*cell.of(cell.sets & reach)]
+
+
+def unseen(cell: UnitState, seen: int) -> list[Write]:
+    """The writes that bring a part and are not in `seen`; parts that were put together may add up to 0."""
+    return [w for w in cell.writes.values() if w.delta is not None and not w.bit & seen]
+
+
+def conflicting_writes(cell: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
+    for chosen in standing(cell, front):
+        if any(_disputes(chosen, write) for write in front):
+            return front
+    return []
+
+
+def _disputes(chosen: Write, write: Write) -> bool:
+    """`write` is concurrent with the rewrite `chosen` and says something else; parts add to a decision unasked."""
+    if write is chosen or write.bit & chosen.seen or chosen.bit & write.seen:
+        return False
+    return write.key != chosen.key if write.is_reset else chosen.kind != DECIDED and not write.delta_unknown

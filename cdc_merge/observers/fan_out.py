@@ -1,0 +1,28 @@
+"""All observers as one: who only looks on ends nothing, however it fails, and the others are told all the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from cdc_merge.errors import error_location
+from cdc_merge.model import Fact
+from cdc_merge.model.ports import Observer
+
+LOG: Final = logging.getLogger("cdc_merge")
+
+
+class FanOut:
+    """An observer of observers. What one of them raises is logged by type and place, as its message may hold anything."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def __call__(self, fact: Fact) -> None:
+        for observer in self._observers:
+            try:
+                observer(fact)
+            except Exception as error:  # noqa: BLE001 - the edge of an observer
+                event = {"event": "observer_failed"}
+                LOG.warning("An observer of %s met %s.", type(fact).__name__, error_location(error), extra=event)

@@ -1,0 +1,1 @@
+"""The read side: what console and command line answer from the store, as documents."""

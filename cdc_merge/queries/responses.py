@@ -1,0 +1,151 @@
+"""The documents that answer a question: what the API sends and what `--output json` prints is made here, once.
+
+What does not exist is NotFound, never an empty document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from cdc_merge.errors import NotFound
+from cdc_merge.model import Conflict, MergedRecord, RecordKey, Stamp, stamp_from_text
+from cdc_merge.queries.documents import (
+    EPOCH,
+    Fields,
+    conflict_json,
+    explain_json,
+    history_json,
+    missing_json,
+    page_json,
+    record_json,
+    restore_json,
+    rule_json,
+    source_json,
+    time_json,
+)
+from cdc_merge.queries.port import QueryPort
+
+# Conflicts of one record that its document names: more is a fault elsewhere, and they have their own list.
+MAX_OF_RECORD: Final = 1000
+
+
+class AsOf(NamedTuple):
+    """A point of the past: everything up to and with `stamp`. `text` is how the answer names it."""
+
+    stamp: Stamp
+    text: str
+
+
+def conflicts_document(reading: QueryPort, where: Mapping[str, str], cursor: str | None, limit: int) -> Fields:
+    page = reading.conflicts(where, cursor, limit)
+    return page_json([conflict_json(conflict) for conflict in page.items], page.next_cursor)
+
+
+def records_document(reading: QueryPort, entity: str, cursor: str | None, limit: int) -> Fields:
+    page = reading.records(entity, cursor, limit)
+    return page_json([_with_conflicts(reading, record) for record in page.items], page.next_cursor)
+
+
+def missing_document(reading: QueryPort, entity: str, source: str | None, cursor: str | None, limit: int) -> Fields:
+    page = reading.missing(entity, source, cursor, limit)
+    return page_json([missing_json(each) for each in page.items], page.next_cursor)
+
+
+def restore_document(reading: QueryPort, key: RecordKey, to: AsOf | None, fields: Sequence[str]) -> Fields:
+    """The plan of a restore; `to` None is the record's last state without a question."""
+    plan = reading.restore(key, to.stamp if to else None, fields)
+    if plan is None:
+        raise no_such_record(key)
+    return restore_json(plan, to.text if to else str(plan.to))
+
+
+def rules_document(reading: QueryPort) -> Fields:
+    return page_json([rule_json(rule) for rule in reading.rules()])
+
+
+def conflict_document(reading: QueryPort, conflict_id: str) -> Fields:
+    conflict = reading.conflict(conflict_id)
+    if conflict is None:
+        raise NotFound(f"There is no conflict {conflict_id}.", hint="List them: cdc-merge conflicts list.")
+    return conflict_json(conflict)
+
+
+def record_document(reading: QueryPort, key: RecordKey, as_of: AsOf | None) -> Fields:
+    record = reading.record(key, as_of.stamp if as_of else None)
+    if record is None:
+        raise no_such_record(key, as_of)
+    return _with_conflicts(reading, record, as_of)
+
+
+def history_document(reading: QueryPort, key: RecordKey, cursor: str | None, limit: int) -> Fields:
+    page = reading.history(key, cursor, limit)
+    if not page.items and cursor is None:
+        raise no_such_record(key)
+    return history_json(page.items, page.next_cursor)
+
+
+def explain_document(reading: QueryPort, key: RecordKey, field: str) -> Fields:
+    explanation = reading.explain(key, field)
+    if explanation is None:
+        raise no_such_record(key)
+    return explain_json(explanation)
+
+
+def sources_document(reading: QueryPort, now_us: int) -> Fields:
+    return page_json([source_json(source, now_us) for source in reading.sources()])
+
+
+def no_such_record(key: RecordKey, as_of: AsOf | None = None) -> NotFound:
+    """The key is the caller's own word, but it is a value too: the sentence goes without it."""
+    when = f" as of {as_of.text}" if as_of else ""
+    hint = "A composite key is its parts, percent-encoded, joined by commas; in a URL it is encoded once more."
+    return NotFound(f"There is no such record of {key.entity}{when}.", hint=hint)
+
+
+def _with_conflicts(reading: QueryPort, record: MergedRecord, as_of: AsOf | None = None) -> Fields:
+    where = {"entity": record.entity, "key": record.key}
+    if as_of is None:
+        return record_json(record, _in_order([*_all(reading, where, "settling"), *_all(reading, where, "open")]))
+    conflicts = [*_all(reading, where, "settling"), *_all(reading, where, "open"), *_all(reading, where, "closed")]
+    wall_us = as_of.stamp.wall_us
+    return record_json(record, _in_order([each for each in conflicts if _stood_at(each, wall_us)]), as_of.text)
+
+
+def _all(reading: QueryPort, where: dict[str, str], status: str) -> Iterator[Conflict]:
+    yield from reading.conflicts({**where, "status": status}, None, MAX_OF_RECORD).items
+
+
+def _stood_at(conflict: Conflict, at_us: int) -> bool:
+    return conflict.raised_us <= at_us and (conflict.closed_us is None or conflict.closed_us > at_us)
+
+
+def _in_order(conflicts: list[Conflict]) -> list[Conflict]:
+    return sorted(conflicts, key=lambda conflict: (conflict.raised_us, conflict.id))
+
+
+# ---------------------------------------------------------------- as of
+
+# In a query string a bare plus is a space: `…T08:00:00+08:00` arrives as `…T08:00:00 08:00`.
+_LOST_PLUS: Final = re.compile(r"(T[\d:.]+) (\d\d:?\d\d)$")
+LAST_COUNTER: Final = 2**63 - 1
+
+
+def as_of_from_text(text: str) -> AsOf | None:
+    """A stamp or a time in ISO 8601 (UTC unless it says otherwise); None for "". ValueError for anything else."""
+    if not text:
+        return None
+    if "@" in text:
+        stamp = stamp_from_text(text)
+        return AsOf(stamp, str(stamp))
+    return _at_time(datetime.fromisoformat(_LOST_PLUS.sub(r"\1+\2", text)))
+
+
+def _at_time(moment: datetime) -> AsOf:
+    """The end of that microsecond: every change stamped in it belongs to it."""
+    instant = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    span = instant - EPOCH
+    wall_us = (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+    return AsOf(Stamp(wall_us, LAST_COUNTER, ""), time_json(wall_us))

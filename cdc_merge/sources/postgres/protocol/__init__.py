@@ -1,0 +1,1 @@
+"""The wire format, pure: pgoutput, CopyData frames, transactions, timelines. No I/O, no clock, no driver."""

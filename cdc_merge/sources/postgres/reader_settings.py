@@ -1,0 +1,33 @@
+"""What a reader is told about its source: one value, from whoever composes to the session that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cdc_merge.sources.postgres.resume_checks import STOP
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """One source. Travels to its reader's process over a pipe, never on a command line.
+
+    `tables` maps `schema.table` → the columns needed of it; `snapshot` is initial or never. `max_queued_bytes` bounds what
+    waits for the pipeline, as the server sent it (in memory rows take about five times as much); a single transaction may
+    be larger, and its rows then wait in `directory` (None: where the system keeps temporary files). `heartbeat_s`: a
+    message is written into the source so often; None: never. `failover`: standbys keep the slot that is created, too.
+    """
+
+    name: str
+    dsn: str = field(repr=False)
+    slot: str
+    publication: str
+    snapshot: str
+    tables: Mapping[str, tuple[str, ...]]
+    max_queued_bytes: int
+    directory: str | None = None
+    on_lost_position: str = STOP
+    snapshot_workers: int = 1
+    heartbeat_s: float | None = None
+    failover: bool = False
+    slot_creation_limit_s: float = 60.0

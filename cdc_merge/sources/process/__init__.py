@@ -1,0 +1,1 @@
+"""A reader as a child process, and the whole protocol of the pipe between the two."""

@@ -1,0 +1,24 @@
+"""Orders of sources and lists of tables as the stores' JSON text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cdc_merge.model import Stamp
+from cdc_merge.model.source_commands import Resync, SourceOrders
+
+
+def encode_orders(orders: SourceOrders) -> str:
+    return json.dumps(orders._asdict() | {"resyncs": [[*resync] for resync in orders.resyncs]})
+
+
+def decode_orders(text: str) -> SourceOrders:
+    """What `encode_orders` wrote, of this version or an earlier one: fields are only ever added at the end."""
+    document = json.loads(text)
+    return SourceOrders(**document | {"resyncs": tuple(_resync(*items) for items in document["resyncs"])})
+
+
+def _resync(table: str, since: list[Any], *items: Any) -> Resync:
+    found = Resync(table, Stamp(*since), *items)
+    return found._replace(after=None if found.after is None else tuple(found.after), keys=tuple(found.keys))

@@ -1,0 +1,1 @@
+"""Canonical values: PostgreSQL text to value, normalisation, comparison order, key text. Pure."""

@@ -1,0 +1,112 @@
+"""A reload is taken between two batches or not at all, and whoever asked for it knows which."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cdc_merge.app import config_reload
+from cdc_merge.app.config_reload import ConfigReload
+from cdc_merge.config import Settings, load
+from cdc_merge.conflicts.expression_port import ExpressionError
+from cdc_merge.errors import CdcMergeError, ConfigError
+from cdc_merge.model import ConfigReloaded, Fact
+from tests.config.test_reloadable import ENVIRONMENT, FILE
+
+STRICTER = FILE.replace("severity: high", "severity: critical")
+
+
+class MergeThread:
+    """Stands where the merging thread is: what was taken, and what everybody was told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "cdc-merge.yaml"
+        self.file.write_text(FILE)
+        self.taken: list[Settings] = []
+        self.told: list[Fact] = []
+        self.error: Exception | None = None
+        self.asked = threading.Event()
+        self.reloading = ConfigReload(load(self.file, ENVIRONMENT), ENVIRONMENT, self.take, self.asked.set, self.tell)
+
+    def tell(self, fact: Fact) -> None:
+        self.told.append(fact)
+
+    def take(self, settings: Settings) -> None:
+        if self.error is not None:
+            raise self.error
+        self.taken.append(settings)
+
+    @contextmanager
+    def between_batches(self) -> Iterator[None]:
+        """The next batch ends once somebody asks."""
+
+        def next_batch() -> None:
+            self.asked.wait(20)
+            self.reloading.between_batches()
+
+        thread = threading.Thread(target=next_batch)
+        thread.start()
+        yield
+        self.asked.set()
+        thread.join()
+
+
+@pytest.fixture
+def merging(tmp_path: Path) -> MergeThread:
+    return MergeThread(tmp_path)
+
+
+def test_nothing_is_taken_before_the_batch_is_over(merging: MergeThread) -> None:
+    merging.file.write_text(STRICTER)
+    asking = threading.Thread(target=merging.reloading.reload)
+    asking.start()
+    merging.asked.wait(20)
+    assert merging.taken == []
+    merging.reloading.between_batches()
+    asking.join(20)
+    assert [settings.plan.policy for settings in merging.taken] == [load(merging.file, ENVIRONMENT).plan.policy]
+    assert merging.told == [ConfigReloaded(merging.taken[0].plan.policy)]
+
+
+def test_what_the_merging_thread_cannot_take_leaves_the_old_configuration_in_force(merging: MergeThread) -> None:
+    old = load(merging.file, ENVIRONMENT).plan.policy
+    merging.file.write_text(STRICTER)
+    merging.error = ExpressionError("no such overload")
+    with merging.between_batches(), pytest.raises(ExpressionError):
+        merging.reloading.reload()
+    assert merging.told == [ConfigReloaded(old, "no such overload")]
+
+
+def test_a_fault_of_ours_is_told_as_well(merging: MergeThread) -> None:
+    merging.file.write_text(STRICTER)
+    merging.error = ZeroDivisionError("1/0")
+    with merging.between_batches(), pytest.raises(ZeroDivisionError):
+        merging.reloading.reload()
+    (fact,) = merging.told
+    assert isinstance(fact, ConfigReloaded)
+    assert fact.problem == "ZeroDivisionError"
+
+
+def test_a_reload_that_was_given_up_is_never_taken(merging: MergeThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_reload, "TAKE_LIMIT_S", 0.01)
+    merging.file.write_text(STRICTER)
+    with pytest.raises(CdcMergeError, match="the old configuration is in force"):
+        merging.reloading.reload()
+    merging.reloading.between_batches()
+    assert merging.taken == []
+
+
+def test_after_a_reload_the_next_one_is_compared_with_what_is_in_force(merging: MergeThread) -> None:
+    merging.file.write_text(STRICTER)
+    with merging.between_batches():
+        merging.reloading.reload()
+    merging.file.write_text(STRICTER.replace("8787", "8788"))
+    with pytest.raises(ConfigError):
+        merging.reloading.reload()
+    assert [isinstance(fact, ConfigReloaded) and fact.problem is None for fact in merging.told] == [True, False]
+    assert isinstance(merging.told[1], ConfigReloaded)
+    assert merging.told[1].policy == merging.taken[0].plan.policy

@@ -1,0 +1,98 @@
+"""What the stream says between the marks is laid over what was read, whichever of the two came first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from cdc_merge.model import UNCHANGED, Column, Message, RawValue, Relation, RowChange, Transaction
+from cdc_merge.sources.postgres.snapshot.watermark_window import HIGH, LOW, MARK_PREFIX, Chunk, Window
+
+COLUMNS = (Column("id", 23, "int4", is_identity=True), Column("a", 25, "text"), Column("b", 25, "text"))
+TABLE = Relation(1, "public", "t", "d", COLUMNS)
+OTHER = TABLE._replace(name="other")
+Cells = tuple[RawValue, ...]
+
+
+def change(
+    operation: str, old: Cells | None, new: Cells | None, relation: Relation = TABLE, *, full: bool = False
+) -> RowChange:
+    return RowChange(operation, relation, old, full, new, 0)
+
+
+def transaction(*changes: RowChange, says: str | None = None) -> Transaction:
+    messages = (Message(MARK_PREFIX, says.encode(), transactional=True),) if says else ()
+    return Transaction("crm", "7", 1, 1, 1, None, messages, changes)
+
+
+def chunk(*rows: Cells, hidden: frozenset[int] = frozenset()) -> Chunk:
+    return Chunk(TABLE, rows, hidden, None, 0)
+
+
+def seen(*transactions: Transaction, earlier: frozenset[int] = frozenset()) -> Window:
+    window = Window("token", "public.t", ("id",))
+    window.open(earlier)
+    for each in transactions:
+        window.see(each)
+    return window
+
+
+def told(window: Window, *rows: Cells) -> list[Cells | None]:
+    return [row.new for row in window.rows(chunk(*rows))]
+
+
+READ: Cells = (b"1", b"read", b"too")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([], [READ]),
+        ([change("update", None, (b"1", b"x", UNCHANGED))], [(b"1", b"x", b"too")]),
+        (
+            [change("update", None, (b"1", b"x", UNCHANGED)), change("update", None, (b"1", UNCHANGED, b"y"))],
+            [(b"1", b"x", b"y")],
+        ),
+        ([change("update", None, (b"1", None, None))], [(b"1", None, None)]),
+        ([change("delete", (b"1", None, None), None)], []),
+        (
+            [change("delete", (b"1", None, None), None), change("insert", None, (b"1", b"n", None))],
+            [(b"1", b"n", None)],
+        ),
+        ([change("update", (b"1", None, None), (b"2", b"x", b"y"))], []),
+        ([change("update", None, (b"2", b"x", b"y")), change("delete", (b"3", None, None), None)], [READ]),
+        ([change("delete", (b"1", None, None), None, OTHER)], [READ]),
+    ],
+)
+def test_a_row_is_what_was_read_of_it_with_what_was_said_laid_over_it(
+    changes: Sequence[RowChange], expected: list[Cells]
+) -> None:
+    assert told(seen(transaction(*changes)), READ) == expected
+    assert told(seen(*[transaction(each) for each in changes]), READ) == expected
+
+
+def test_a_row_that_was_read_under_its_new_name_keeps_what_was_said_under_the_old_one() -> None:
+    said = change("update", None, (b"1", b"x", b"before"))
+    renamed = change("update", (b"1", None, None), (b"2", UNCHANGED, b"after"))
+    assert told(seen(transaction(said), transaction(renamed)), (b"2", b"stale", b"stale")) == [(b"2", b"x", b"after")]
+
+
+def test_an_emptied_table_or_a_row_that_is_not_named_makes_the_piece_be_read_again() -> None:
+    assert not seen(transaction(change("update", None, READ))).must_read_again(chunk())
+    assert seen(transaction(change("truncate", None, None))).must_read_again(chunk())
+    assert seen(transaction(change("update", None, (UNCHANGED, b"x", b"y")))).must_read_again(chunk())
+
+
+def test_a_transaction_that_was_told_before_the_marks_and_not_seen_by_the_reading_makes_it_be_done_again() -> None:
+    window = seen(earlier=frozenset({5, 6}))
+    assert window.must_read_again(chunk(hidden=frozenset({6, 9})))
+    assert not window.must_read_again(chunk(hidden=frozenset({9})))
+
+
+def test_only_its_own_marks_are_its_marks() -> None:
+    window = Window("token", "public.t", ("id",))
+    assert window.is_mark(transaction(says=window.mark(LOW)), LOW)
+    assert not window.is_mark(transaction(says=window.mark(LOW)), HIGH)
+    assert not window.is_mark(transaction(says=Window("other", "public.t", ("id",)).mark(LOW)), LOW)
+    assert not window.is_mark(transaction(), LOW)

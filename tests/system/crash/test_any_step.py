@@ -1,0 +1,97 @@
+"""The world stops between any two steps of any batch; the worker that comes after says what an undisturbed one says.
+
+The deliveries are those of a real day on three real servers. For every step `k` that a batch can have, a worker lives
+through the day whose every batch dies at step `k` at its first attempt: before the take, between any two calls of the
+store, on either side of the commit, before a confirmation. Its successor knows only what is in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cdc_merge.model.ports import Store
+from cdc_merge.stores.memory.store import Disk, MemoryStore
+from cdc_merge.stores.sqlite.store import SqliteStore
+from tests.system.crash.mortal import Day, Death, Fate, Worker, with_evening
+from tests.system.scenarios.incident import Incident
+from tests.system.scenarios.picture import Picture
+from tests.system.scenarios.replay import picture_of
+from tests.system.scenarios.work import ENTITY, FIELDS, Work
+
+SEED = 7
+ACTS = 40
+Open = Callable[[], Store]
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every transaction counts as a large one, which is merged record by record."""
+    monkeypatch.setattr("cdc_merge.worker.ingest.LARGE_ROWS", 0)
+    monkeypatch.setattr("cdc_merge.worker.ingest.PIECE_ROWS", 1)
+    monkeypatch.setattr("cdc_merge.mapping.large_transactions.BUCKET_ROWS", 1)
+
+
+@pytest.mark.usefixtures("pieces")
+def test_40_a_worker_that_dies_in_any_piece_of_a_large_transaction_says_the_same(
+    incident: Callable[..., Incident], tmp_path: Path
+) -> None:
+    _die_everywhere(incident, tmp_path, at_a_time=3)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 6])
+def test_40_a_worker_that_dies_at_any_step_of_every_batch_says_the_same(
+    incident: Callable[..., Incident], tmp_path: Path, at_a_time: int
+) -> None:
+    _die_everywhere(incident, tmp_path, at_a_time)
+
+
+def _die_everywhere(incident: Callable[..., Incident], tmp_path: Path, at_a_time: int) -> None:
+    held = {f"C{n}": {"phone": "a", "points": 5, "tags": ["a"], "stage": "draft"} for n in range(1, 7)}
+    it = incident(fields=FIELDS, held=held, systems=("crm", "erp", "finance"), entity=ENTITY)
+    work = Work(it, SEED)
+    for _ in range(ACTS):
+        work.act()
+    expected = it.both_say()[0].picture
+    day = Day(it.plain.settings, with_evening(it.tapes()), at_a_time)
+
+    died: list[int] = []
+    while not died or died[-1]:
+        found, deaths = _lived(day, partial(MemoryStore, Disk()), k=len(died))
+        it.compare(f"dying {deaths} times, at step {len(died)}", found, expected)
+        died.append(deaths)
+    assert len(died) > 20, "a batch has more steps than that"
+    for k in range(at_a_time, 20, 5):
+        found, deaths = _lived(day, partial(SqliteStore, tmp_path / f"{k}.db"), k)
+        it.compare(f"dying {deaths} times, at step {k}, on disk", found, expected)
+        assert deaths == died[k], "a store on disk is used in the same steps"
+
+
+def _lived(day: Day, open_store: Open, k: int) -> tuple[Picture, int]:
+    """What is said at the end of a day, and how often a worker died in it."""
+    fate = Fate()
+    deaths = 0
+    worker = Worker(day, open_store(), fate)
+    is_evening = False
+    while not is_evening:
+        is_evening = worker.is_over
+        fate.arm(k)
+        try:
+            worker.step(is_evening=is_evening)
+        except Death:
+            deaths += 1
+            worker.store.close()
+            fate.arm(None)
+            worker = Worker(day, open_store(), fate)
+            # A first copy begins again after each death: it ends only if its worker lives a little longer each time.
+            for _ in range(deaths if worker.is_copying else 1):
+                worker.step(is_evening=is_evening)
+    fate.arm(None)
+    while worker.step(is_evening=True):
+        pass
+    said = picture_of(worker.store, day.settings)
+    worker.store.close()
+    return said, deaths

@@ -1,0 +1,349 @@
+"""A reader in a process of its own delivers as a thread does, whoever of the two processes dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc_merge.model import UNCHANGED, Fact, SnapshotBegan, SourceChanged
+from cdc_merge.sources.process.parent import ProcessSource
+from cdc_merge.sources.process.wire import PARCEL_ROWS
+from cdc_merge.sources.spill import SpilledRows
+from tests.system.postgres.reading import Reading, confirmed_lsn, reader_settings, run, wait_for, wal_lsn
+from tests.system.postgres.test_reader_stream import SETUP, TABLES, in_the_database, writers
+
+FILL = "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series({0}, {0} + 99) g"
+
+
+class Isolated(Reading):
+    """A Reading whose source is an IsolatedSource."""
+
+    def __init__(
+        self,
+        dsn: str,
+        tables: Mapping[str, Sequence[str]] = TABLES,
+        *,
+        confirming: bool = True,
+        window_bytes: int = 16 << 20,
+        max_queued_bytes: int = 16 << 20,
+        publication: str = "cdc_merge",
+    ) -> None:
+        super().__init__(dsn, tables, confirming=confirming)
+        asked = reader_settings(dsn, tables, publication=publication, max_queued_bytes=max_queued_bytes)
+        self.source = ProcessSource(asked, self.woken.set, self._note, window_bytes)
+
+    def kill_reader(self) -> None:
+        """SIGKILL the reader's process and wait until the server has noticed and another one streams."""
+        (reader,) = readers()
+        before = self.source.status().reconnects
+        os.kill(reader.pid or 0, signal.SIGKILL)
+        wait_for(lambda: self.source.status().reconnects > before, "another reader was started")
+
+
+def has_transactions(reading: Reading, wanted: int) -> bool:
+    return len(reading.transactions) >= wanted
+
+
+def readers() -> list[Any]:
+    return [child for child in multiprocessing.active_children() if child.name == "reader-crm"]
+
+
+@pytest.fixture
+def dsn(database: str) -> str:
+    run(database, *SETUP)
+    return database
+
+
+def test_copy_and_stream_make_the_table_as_it_is(dsn: str) -> None:
+    run(dsn, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 3000) g")
+    with Isolated(dsn) as reading:
+        with writers(dsn) as begun:
+            assert begun.wait(10)
+            reading.start()
+            reading.until(lambda: len(reading.transactions) > 20, "twenty transactions followed the copy")
+        reading.until_passed(wal_lsn(dsn))
+        assert reading.table() == in_the_database(dsn)
+
+
+def test_the_pipeline_is_woken_when_something_arrives(dsn: str) -> None:
+    with Isolated(dsn).start() as reading:
+        reading.until_copied()
+        reading.until_streaming()
+        reading.woken.clear()
+        run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
+        while not reading.streamed:
+            assert reading.woken.wait(5)
+            reading.woken.clear()
+            reading.take()
+
+
+def test_what_the_pipeline_confirms_the_server_may_forget(dsn: str) -> None:
+    with Isolated(dsn).start() as reading:
+        reading.until_copied()
+        run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
+        reading.until(lambda: reading.streamed, "the row came")
+        lsn = reading.transactions[-1].end_lsn
+        reading.until(lambda: confirmed_lsn(dsn, reading.slot) >= lsn, "the row was confirmed")
+
+
+def test_a_killed_reader_is_replaced_without_loss_or_double(dsn: str) -> None:
+    run(dsn, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 500) g")
+    with Isolated(dsn, window_bytes=400_000).start() as reading:
+        reading.until_copied()
+        with writers(dsn) as begun:
+            assert begun.wait(10)
+            for wanted in (20, 60):
+                reading.until(partial(has_transactions, reading, wanted), "edits flowed")
+                reading.kill_reader()
+        reading.until_passed(wal_lsn(dsn), limit_s=60)
+        assert reading.table() == in_the_database(dsn)
+        assert [f.state for f in reading.facts if isinstance(f, SourceChanged)].count("retrying") >= 2
+
+
+def test_a_reader_killed_in_its_first_copy_begins_the_copy_again(dsn: str) -> None:
+    run(dsn, "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series(1, 20000) g")
+    with Isolated(dsn, window_bytes=1, max_queued_bytes=1).start() as reading:
+        reading.until(lambda: reading.copied, "the first rows of the copy came")
+        assert len(reading.copied) < 20_000
+        reading.kill_reader()
+        reading.until_copied()
+        assert sum(isinstance(each, SnapshotBegan) for each in reading.deliveries) == 2
+        assert len(reading.copied) == 20_000
+
+
+def test_a_successor_confirms_nothing_that_only_arrived(dsn: str) -> None:
+    with Isolated(dsn, confirming=False).start() as reading:
+        reading.until_copied()
+        created = confirmed_lsn(dsn, reading.slot)
+        run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
+        reading.until(lambda: reading.streamed, "the row came")
+        reading.kill_reader()
+        run(dsn, "INSERT INTO customer VALUES (2, 'b', 0)")
+        reading.until(lambda: len(reading.streamed) > 1, "the next row came")
+        assert len(reading.table()) == 2
+        lsn = reading.transactions[-1].end_lsn
+        told = f"SELECT 1 FROM pg_stat_replication WHERE (write_lsn - '0/0')::bigint >= {lsn}"
+        wait_for(lambda: run(dsn, told), "the server knew that we had received both rows")
+        assert confirmed_lsn(dsn, reading.slot) == created
+
+
+def test_an_unchanged_long_value_stays_a_gap(dsn: str) -> None:
+    run(
+        dsn,
+        "CREATE TABLE letter (id int PRIMARY KEY, text text, n int)",
+        "ALTER TABLE letter ALTER text SET STORAGE EXTERNAL",
+        "ALTER PUBLICATION cdc_merge ADD TABLE letter",
+        "INSERT INTO letter VALUES (1, repeat('long ', 2000), 0)",
+    )
+    with Isolated(dsn, {"public.letter": ("id", "text", "n")}).start() as reading:
+        reading.until_copied()
+        run(dsn, "UPDATE letter SET n = 1")
+        reading.until(lambda: reading.streamed, "the update came")
+        assert reading.streamed[0].new == (b"1", UNCHANGED, b"1")
+
+
+def test_a_transaction_of_many_parcels_comes_whole(dsn: str) -> None:
+    with Isolated(dsn, window_bytes=1000).start() as reading:
+        reading.until_copied()
+        run(dsn, f"INSERT INTO customer SELECT g, 'n', g FROM generate_series(1, {5 * PARCEL_ROWS + 1}) g")
+        reading.until(lambda: reading.streamed, "the transaction came")
+        (transaction,) = [each for each in reading.transactions if each.changes]
+        assert [change.ordinal for change in transaction.changes] == list(range(5 * PARCEL_ROWS + 1))
+
+
+def test_no_more_is_on_its_way_than_queue_and_window_hold(dsn: str) -> None:
+    with Isolated(dsn, window_bytes=20_000, max_queued_bytes=20_000).start() as reading:
+        reading.until_copied()
+        reading.until_streaming()
+        run(dsn, *(FILL.format(1 + 100 * number) for number in range(100)))
+        wait_for(lambda: reading.source.status().slot_active, "the slot was in use")
+        seen: list[int] = []
+
+        def rests() -> bool:
+            seen.append(reading.source.status().received_lsn)
+            time.sleep(0.05)
+            return len(seen) > 20 and len(set(seen[-20:])) == 1
+
+        wait_for(rests, "the reader rested")
+        reading.take(10**9)
+        assert 100 <= len(reading.streamed) <= 400
+        reading.until_passed(wal_lsn(dsn))
+        assert len(reading.table()) == 10_000
+
+
+def test_a_stop_is_quick_although_nobody_takes_what_is_on_its_way(dsn: str) -> None:
+    with Isolated(dsn, window_bytes=20_000, max_queued_bytes=20_000).start() as reading:
+        reading.until_copied()
+        run(dsn, *(FILL.format(1 + 100 * number) for number in range(20)))
+        wait_for(lambda: reading.source.status().received_lsn, "something was received")
+        begun_s = time.monotonic()
+        reading.source.stop()
+        assert time.monotonic() - begun_s < 5
+        assert readers() == []
+        assert reading.source.status().state == "stopped"
+        assert reading.source.take(1) == []
+
+
+def test_a_source_that_was_stopped_goes_on_behind_its_position(dsn: str) -> None:
+    with Isolated(dsn).start() as reading:
+        reading.until_copied()
+        run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
+        reading.until(lambda: reading.streamed, "the row came")
+        reading.source.stop()
+        run(dsn, "INSERT INTO customer VALUES (2, 'a', 0)")
+        reading.start(reading.position)
+        reading.until_passed(wal_lsn(dsn))
+        assert sorted(reading.table()) == [b"1", b"2"]
+
+
+def test_facts_of_the_reader_are_told_here(dsn: str) -> None:
+    with Isolated(dsn).start() as reading:
+        reading.until_copied()
+        reading.until_streaming()
+        states = [fact.state for fact in reading.facts if isinstance(fact, SourceChanged)]
+        assert states == ["snapshot", "streaming"]
+
+
+def test_a_source_that_refuses_says_why_and_is_left_alone(dsn: str) -> None:
+    with Isolated(dsn, publication="another").start() as reading:
+        assert reading.refusal().problem == "publication_missing"
+        (reader,) = readers()
+        reading.source.stop()
+        assert "Publication another" in (reading.source.status().problem or "")
+        assert not reader.is_alive()
+
+
+READ_FOR_EVER = """
+import multiprocessing, sys, time
+from cdc_merge.sources.process.parent import IsolatedSource
+from cdc_merge.sources.postgres.reader_settings import ReaderSettings
+
+if __name__ == "__main__":
+    tables = {"public.customer": ("id", "name", "points")}
+    asked = ReaderSettings("crm", sys.argv[1], "cdc_orphan", "cdc_merge", "initial", tables, 16 << 20)
+    source = IsolatedSource(asked, lambda: None, lambda fact: None)
+    source.start(None)
+    while source.status().state != "streaming":
+        time.sleep(0.01)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_a_parent_that_is_killed_leaves_no_process_and_no_slot_in_use(
+    dsn: str, tmp_path: Path, ending: signal.Signals
+) -> None:
+    script = tmp_path / "read_for_ever.py"
+    script.write_text(READ_FOR_EVER)
+    with subprocess.Popen(
+        [sys.executable, script, dsn],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ) as parent:
+        assert parent.stdout is not None
+        reader = int(parent.stdout.readline())
+        wait_for(lambda: run(dsn, "SELECT 1 FROM pg_replication_slots WHERE active"), "the slot was in use")
+        parent.send_signal(ending)
+        parent.wait(10)
+        wait_for(lambda: not Path(f"/proc/{reader}").exists(), "the reader's process ended")
+    wait_for(lambda: not run(dsn, "SELECT 1 FROM pg_replication_slots WHERE active"), "the slot was free")
+
+
+def test_a_large_transaction_comes_as_a_file_that_its_reader_may_die_behind(dsn: str) -> None:
+    with Isolated(dsn).start() as reading:
+        reading.until_copied()
+        run(dsn, "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series(1, 60000) g")
+        reading.until(lambda: reading.transactions, "it came", limit_s=60)
+        changes = reading.transactions[-1].changes
+        assert isinstance(changes, SpilledRows)
+        assert os.fstat(changes.descriptor).st_nlink == 0
+        reading.kill_reader()
+        assert len(changes) == 60_000
+        assert [change.ordinal for change in changes] == list(range(60_000))
+        assert reading.table() == in_the_database(dsn)
+        run(dsn, "UPDATE customer SET points = 1 WHERE id = 1")
+        reading.until(lambda: len(reading.streamed) > 60_000, "the stream went on, and brought nothing twice")
+        assert len(reading.streamed) == 60_001
+
+
+SURPRISED = """
+import sys, time
+from cdc_merge.sources.process.parent import IsolatedSource
+from cdc_merge.sources.postgres.reader_settings import ReaderSettings
+
+
+class Window(int):
+    def __le__(self, sent):
+        '''The reader looks whether it may send on.'''
+        if sent:
+            raise KeyError("kim_at_example")
+        return super().__le__(sent)
+
+
+if __name__ == "__main__":
+    tables = {"public.customer": ("id", "name", "points")}
+    asked = ReaderSettings("crm", sys.argv[1], "cdc_surprised", "cdc_merge", "initial", tables, 16 << 20)
+    told, times = [], []
+
+    def tell(fact):
+        if getattr(fact, "problem", None) == "reader_failed":
+            times.append(time.monotonic())
+            told.append(f"{fact.state} {fact.failure} {fact.sentence} {fact.hint}")
+
+    source = IsolatedSource(asked, lambda: None, tell, Window(16 << 20))
+    source.start(None)
+    while len(told) < 3:
+        source.take(100)
+        time.sleep(0.01)
+    while "unexpected" not in (source.status().problem or ""):
+        time.sleep(0.01)
+    print(*told, source.status().problem, times[1] - times[0] < times[2] - times[1], sep="\\n")
+    source.stop()
+"""
+
+
+def test_what_a_reader_does_not_expect_is_told_by_type_and_place_without_values(dsn: str, tmp_path: Path) -> None:
+    script = tmp_path / "surprised.py"
+    script.write_text(SURPRISED)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    ended = subprocess.run(
+        [sys.executable, script, dsn], capture_output=True, text=True, env=environment, timeout=60, check=True
+    )
+    *told, problem, grows = ended.stdout.splitlines()
+    assert len(told) == 3
+    assert all(each.startswith("retrying internal Source crm: its reader ended by an unexpected ") for each in told)
+    assert all("KeyError in " in each for each in [*told, problem])
+    assert grows == "True"
+    assert "kim_at_example" not in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+class Startled(Isolated):
+    """Its first fact meets a mistake in who is told of it."""
+
+    def _note(self, fact: Fact) -> None:
+        super()._note(fact)
+        if len(self.facts) == 1:
+            raise RuntimeError("kim_at_example")
+
+
+def test_a_reader_that_meets_a_mistake_of_the_parent_is_replaced(dsn: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with Startled(dsn).start() as reading:
+        reading.until(lambda: reading.source.status().reconnects, "another reader was started")
+        reading.until_streaming()
+        problems = [fact for fact in reading.facts if isinstance(fact, SourceChanged) and fact.problem]
+    assert [fact.problem for fact in problems] == ["reader_failed"]
+    assert "RuntimeError in " in problems[0].sentence
+    assert "kim_at_example" not in problems[0].sentence + capfd.readouterr().err

@@ -1,0 +1,150 @@
+"""A publication that is not what it was is never a silent gap: while we read, while we are away, whatever was altered."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cdc_merge.errors import SourceRefused
+from cdc_merge.model import Idle, Position
+from cdc_merge.sources.postgres.publication_members import changes, check_publication_members, told
+from cdc_merge.sources.postgres.slot_monitor import SlotMonitor, Watched
+from tests.system.postgres.reading import Reading, run, wal_lsn
+from tests.system.postgres.test_reader_stream import SETUP, TABLES
+
+NAME = "cdc_merge"
+AWAY = {
+    f"DROP PUBLICATION {NAME}; CREATE PUBLICATION {NAME} FOR TABLE customer": "was dropped and created again",
+    f"ALTER PUBLICATION {NAME} DROP TABLE customer; ALTER PUBLICATION {NAME} ADD TABLE customer": (
+        "public.customer left it and came back"
+    ),
+    f"ALTER PUBLICATION {NAME} SET TABLE customer WHERE (id > 10)": "public.customer has another row filter",
+    f"ALTER PUBLICATION {NAME} SET TABLE customer (id, name, points)": "public.customer has another column list",
+    f"ALTER PUBLICATION {NAME} SET (publish = 'insert'); ALTER PUBLICATION {NAME} SET"
+    " (publish = 'insert, update, delete, truncate')": "was altered, and then altered back",
+    f"ALTER PUBLICATION {NAME} SET (publish = 'insert, update, delete')": "does not publish truncate any more",
+}
+HARMLESS = (
+    "CREATE TABLE other (id int PRIMARY KEY)",
+    f"ALTER PUBLICATION {NAME} ADD TABLE other",
+    "ALTER TABLE customer ADD COLUMN later text",
+    f"ALTER PUBLICATION {NAME} SET (publish = 'insert, update, delete, truncate')",
+)
+
+
+@pytest.fixture
+def dsn(database: str) -> str:
+    run(database, *SETUP)
+    return database
+
+
+def followed(dsn: str) -> Position:
+    """A position of a reader that was stopped, with what it knew of the publication."""
+    with Reading(dsn, TABLES).start() as reading:
+        reading.until_copied()
+        reading.until(
+            lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries), "it was told"
+        )
+        told = next(each.membership for each in reading.deliveries if isinstance(each, Idle) and each.membership)
+        position = reading.position
+    assert position is not None
+    assert json.loads(told)["tables"].keys() == set(TABLES)
+    return position._replace(membership=told)
+
+
+@pytest.mark.parametrize(("altered", "said"), AWAY.items(), ids=[*AWAY.values()])
+def test_what_was_altered_while_we_were_away_is_named_and_nothing_is_read(dsn: str, altered: str, said: str) -> None:
+    position = followed(dsn)
+    run(dsn, *altered.split("; "), "INSERT INTO customer VALUES (1, 'a', 0)")
+    with Reading(dsn, TABLES).start(position) as reading:
+        refusal = reading.refusal()
+        assert refusal.problem == "publication_changed"
+        assert refusal.sentence == f"Source crm: publication {NAME} is not what it was: {said}."
+        assert "source resync crm" in refusal.hint
+        assert reading.take() == []
+
+
+@pytest.mark.parametrize(("altered", "said"), AWAY.items(), ids=[*AWAY.values()])
+def test_what_is_altered_while_we_read_stops_the_stream_by_name(
+    dsn: str, altered: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_merge.sources.postgres.stream.HEALTH_EVERY_S", 0.1)
+    with Reading(dsn, TABLES).start() as reading:
+        reading.until_copied()
+        reading.until(
+            lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries), "it was told"
+        )
+        run(dsn, "; ".join(["BEGIN", *altered.split("; "), "COMMIT"]))
+        refusal = reading.refusal()
+        assert (refusal.problem, refusal.sentence) == (
+            "publication_changed",
+            f"Source crm: publication {NAME} is not what it was: {said}.",
+        )
+
+
+def test_what_only_adds_changes_nothing_and_is_remembered(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdc_merge.sources.postgres.stream.HEALTH_EVERY_S", 0.1)
+    position = followed(dsn)
+    run(dsn, f"ALTER PUBLICATION {NAME} OWNER TO postgres", *HARMLESS[:3])
+    with Reading(dsn, TABLES).start(position) as reading:
+        reading.until_streaming()
+        run(dsn, "INSERT INTO customer (id, name, points) VALUES (1, 'a', 0)")
+        reading.until_passed(wal_lsn(dsn))
+        assert reading.source.status().problem is None
+
+
+def test_a_position_without_knowledge_of_the_publication_is_continued_and_learns_it(dsn: str) -> None:
+    position = followed(dsn)._replace(membership="")
+    run(dsn, f"ALTER PUBLICATION {NAME} DROP TABLE customer", f"ALTER PUBLICATION {NAME} ADD TABLE customer")
+    with Reading(dsn, TABLES).start(position) as reading:
+        reading.until(
+            lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries), "it was told"
+        )
+
+
+def test_who_reads_everything_again_takes_what_was_missed_as_lost(dsn: str) -> None:
+    position = followed(dsn)
+    run(dsn, f"DROP PUBLICATION {NAME}", f"CREATE PUBLICATION {NAME} FOR TABLE customer")
+    with Reading(dsn, TABLES) as reading:
+        reading.source.accept_loss(accepts=True)  # type: ignore[attr-defined] # ports.ReadsAgain
+        reading.start(position)
+        reading.until_streaming()
+        now = reading.until(
+            lambda: [each.membership for each in reading.deliveries if isinstance(each, Idle) and each.membership],
+            "it was told",
+        )
+        assert told(changes(position.membership, now[-1])) == "was dropped and created again"
+
+
+def test_a_table_that_was_dropped_and_made_again_is_another_one(dsn: str) -> None:
+    position = followed(dsn)
+    run(dsn, "DROP TABLE customer", *SETUP[:1], f"ALTER PUBLICATION {NAME} ADD TABLE customer")
+    with Reading(dsn, TABLES).start(position) as reading:
+        assert "public.customer was dropped and created again" in reading.refusal().sentence
+
+
+def test_older_servers_tell_the_same(old_server: object) -> None:
+    dsn = old_server.dsn()  # type: ignore[attr-defined] # the fixture's server
+    run(dsn, "DROP TABLE IF EXISTS t", "CREATE TABLE t (id int PRIMARY KEY)", "DROP PUBLICATION IF EXISTS p")
+    run(dsn, "CREATE PUBLICATION p FOR TABLES IN SCHEMA public")
+    watch = SlotMonitor("crm", dsn, Watched("s", "p", ("public.t",)))
+    try:
+        before = watch.health().membership
+        assert changes(before, watch.health().membership) == []
+        run(dsn, "ALTER PUBLICATION p DROP TABLES IN SCHEMA public", "ALTER PUBLICATION p ADD TABLES IN SCHEMA public")
+        assert told(changes(before, watch.health().membership)) == "public.t left it and came back"
+        run(dsn, "DROP PUBLICATION p")
+        assert told(changes(before, watch.health().membership)) == "was dropped"
+    finally:
+        watch.close()
+        run(dsn, "DROP TABLE t")
+
+
+def test_nothing_is_compared_with_what_is_not_known() -> None:
+    check_publication_members("crm", NAME, "", "")
+    known = json.dumps({"oid": "1", "generation": "1", "owner": "1", "published": [], "via_root": True, "tables": {}})
+    check_publication_members("crm", NAME, "", known)
+    check_publication_members("crm", NAME, known, known)
+    with pytest.raises(SourceRefused, match="was dropped"):
+        check_publication_members("crm", NAME, known, "")

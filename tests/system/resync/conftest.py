@@ -1,0 +1,28 @@
+"""Fixtures of the resync tests: two databases on one server, and a sidecar's desk over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc_merge.demo.servers import Server
+from tests.conftest import fresh_database
+from tests.support.process_pool import Nursery
+from tests.system.resync.desk import Desk, begin
+
+
+@pytest.fixture
+def desk(postgres_server: Server, nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
+    """`desk("INSERT …", snapshot_workers=1)`: the statements are executed in both databases, the rest is configuration."""
+    with ExitStack() as stack:
+        dsns = {name: stack.enter_context(fresh_database(postgres_server)) for name in ("crm", "erp")}
+
+        def make(*statements: str, **settings: Any) -> Desk:
+            begin([*dsns.values()], *statements)
+            return stack.enter_context(Desk(nursery, tmp_path, dsns, **settings))
+
+        yield make

@@ -1,0 +1,96 @@
+"""A first copy of several tables: in parallel, of one moment, and not begun again for the tables that it has finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.system.postgres.reading import run
+from tests.system.resync.desk import Desk
+from tests.system.resync.test_pause import C1, copied
+from tests.system.resync.test_resync import held_by, in_the_database
+
+Make = Callable[..., Desk]
+PLACES = (
+    "CREATE TABLE place (no text PRIMARY KEY, city text, stock int)",
+    "ALTER PUBLICATION cdc_merge ADD TABLE place",
+)
+MANY = "INSERT INTO customer SELECT 'C' || g, 'n' || g, '1', 10 FROM generate_series(1, {}) g"
+
+
+def with_places(desk: Desk) -> Desk:
+    """A second entity of a second table, with a counter of its own."""
+    desk.entities["place"] = {
+        "from": {
+            name: {"table": "public.place", "key": "no", "fields": {"city": "city", "stock": "stock"}}
+            for name in desk.dsns
+        },
+        "fields": {"city": {"merge": "mv"}, "stock": {"merge": "counter"}},
+    }
+    return desk
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_all_tables_are_copied_whatever_the_number_of_workers(desk: Make, workers: int) -> None:
+    it = with_places(
+        desk(
+            C1, *PLACES, "INSERT INTO place SELECT g, 'b', g FROM generate_series(1, 3000) g", snapshot_workers=workers
+        )
+    )
+    copied(it)
+    assert len(it.ask("/api/v1/records/place?limit=1000")["items"]) == 1000
+    assert it.ask("/api/v1/records/place/3000")["merged"] == {"city": "b", "stock": 3000}
+    assert it.merged("C1")["phone"] == "1"
+    assert it.source("crm")["snapshot"] == {
+        "state": "done",
+        "rows": 3001,
+        "expected": it.source("crm")["snapshot"]["expected"],
+    }
+
+
+def test_a_copy_that_is_killed_keeps_the_finished_tables_and_reads_the_others_beside_the_stream(desk: Make) -> None:
+    places = ("INSERT INTO place VALUES ('P1', 'b', 5)", "ANALYZE place")
+    it = with_places(desk(*PLACES, *places, snapshot_workers=2))
+    dsn = it.dsns["crm"]
+    run(dsn, MANY.format(36_000), "ANALYZE customer")
+    run(it.dsns["erp"], MANY.format(100), "ANALYZE customer")
+    it.start()
+    it.until(lambda: "crm" in it.ask("/api/v1/records/place/P1")["sources"], "the small table was copied")
+    it.until(lambda: "crm" in it.record("C500")["sources"], "the large one was begun")
+    assert it.source("crm")["snapshot"]["state"] == "running", "the copy was too quick"
+    it.kill()
+    run(
+        dsn,
+        "UPDATE customer SET points = points - 1 WHERE no IN ('C1', 'C19999')",
+        "DELETE FROM customer WHERE no = 'C19998'",
+        "INSERT INTO customer VALUES ('NEW', 'n', '1', 1)",
+        "UPDATE place SET stock = stock + 1 WHERE no = 'P1'",
+    )
+    it.start()
+    it.until(lambda: it.source("crm")["resyncs"], "what was not finished is read beside the stream")
+    assert {each["table"] for each in it.source("crm")["resyncs"]} == {"public.customer"}
+    it.until_state("crm", "streaming")
+    it.until_resynced("crm")
+    it.until(
+        lambda: not it.source("erp")["resyncs"] and it.source("erp")["snapshot"]["state"] == "done", "erp was copied"
+    )
+    it.until_level()
+    assert held_by(it, "crm") == in_the_database(dsn)
+    history = it.ask("/api/v1/records/place/P1/history")["items"]
+    assert [each["kind"] for each in history if each["source"] == "crm"] == ["snapshot", "write"]
+    assert it.ask("/api/v1/records/place/P1")["merged"]["stock"] == 6
+    assert [each["kind"] for each in it.questions() if each["kind"] != "divergence"] == []
+
+
+def test_a_copy_that_is_killed_before_any_table_was_finished_begins_again(desk: Make) -> None:
+    it = desk(MANY.format(20_000), "ANALYZE customer")
+    it.start()
+    it.until(lambda: it.source("crm")["snapshot"]["rows"] > 5000, "the copy was begun")
+    it.kill()
+    run(it.dsns["crm"], "UPDATE customer SET points = 3 WHERE no = 'C19999'")
+    it.start()
+    it.until(lambda: it.source("crm")["snapshot"]["state"] == "done", "the copy was done")
+    it.until_level("crm")
+    assert held_by(it, "crm") == in_the_database(it.dsns["crm"])
+    assert {(each["kind"], *each["labels"]) for each in it.questions()} <= {("divergence", "baseline")}

@@ -1,0 +1,149 @@
+"""A paused source is not read, says so, keeps its slot, and goes on with nothing lost and nothing doubled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from tests.system.postgres.reading import run
+from tests.system.resync.desk import Desk, mark
+
+Make = Callable[..., Desk]
+C1 = "INSERT INTO customer VALUES ('C1', 'n', '1', 10)"
+
+
+def copied(desk: Desk) -> Desk:
+    desk.start()
+    for source in desk.dsns:
+        desk.until_state(source, "streaming")
+    desk.until_level()
+    return desk
+
+
+def retained(desk: Desk) -> int:
+    return int(desk.source("crm")["slot"]["retained_bytes"] or 0)
+
+
+def test_a_paused_source_is_not_read_and_loses_and_doubles_nothing_when_it_goes_on(desk: Make) -> None:
+    it = copied(desk(C1))
+    assert it.told("/api/v1/sources/crm/pause")["paused"] is True
+    it.until_state("crm", "paused")
+    for _ in range(5):
+        run(it.dsns["crm"], "UPDATE customer SET points = points - 1, phone = phone || '7' WHERE no = 'C1'")
+    run(it.dsns["erp"], "UPDATE customer SET points = points + 100 WHERE no = 'C1'")
+    it.until_level("erp")
+    assert it.merged("C1")["points"] == 110
+    assert it.source("crm")["paused"] is True
+    assert it.source("crm")["up"] is False
+    assert it.told("/api/v1/sources/crm/resume")["paused"] is False
+    it.until_level()
+    assert it.merged("C1") == {"name": "n", "phone": "177777", "points": 105}
+    assert it.source("crm")["paused"] is False
+    assert it.questions() == []
+
+
+def test_a_pause_outlives_a_restart_and_holds_the_watermark_where_it_was(desk: Make) -> None:
+    it = copied(desk(C1))
+    it.told("/api/v1/sources/crm/pause")
+    held = it.source("crm")["watermark"]
+    it.kill()
+    run(it.dsns["crm"], "UPDATE customer SET name = 'later' WHERE no = 'C1'")
+    it.start()
+    it.until_state("crm", "paused")
+    it.until_state("erp", "streaming")
+    it.until_level("erp")
+    assert it.merged("C1")["name"] == "n"
+    assert it.source("crm")["watermark"] <= held
+    assert it.source("erp")["watermark"] > held
+    it.told("/api/v1/sources/crm/resume")
+    it.until_level()
+    assert it.merged("C1")["name"] == "later"
+
+
+def test_what_the_slot_of_a_paused_source_keeps_is_still_told(desk: Make) -> None:
+    it = copied(desk(C1))
+    it.told("/api/v1/sources/crm/pause")
+    before = it.until(lambda: retained(it), "the slot was looked at")
+    run(it.dsns["crm"], "SELECT pg_logical_emit_message(false, 'fill', repeat('x', 3000000))")
+    it.until(lambda: retained(it) > before + 2_000_000, "the slot was seen to keep more")
+    source = it.source("crm")
+    assert source["slot"]["active"] is False
+    assert source["slot"]["wal_status"] == "reserved"
+    assert source["lag_bytes"] > 2_000_000
+    told = [
+        line for line in it.metrics().splitlines() if line.startswith('cdc_merge_slot_retained_bytes{source="crm"}')
+    ]
+    assert float(told[0].split()[-1]) > before + 2_000_000
+    assert 'cdc_merge_source_state{source="crm",state="paused"} 1.0' in it.metrics()
+
+
+def test_nobody_reads_the_slot_of_a_paused_source(desk: Make) -> None:
+    it = copied(desk(C1))
+    it.told("/api/v1/sources/crm/pause")
+    found = run(it.dsns["crm"], f"SELECT active FROM pg_replication_slots WHERE slot_name = '{it.slot('crm')}'")
+    assert found == [(False,)]
+
+
+def test_pausing_twice_and_resuming_twice_changes_nothing_more(desk: Make) -> None:
+    it = copied(desk(C1))
+    for _ in range(2):
+        assert it.told("/api/v1/sources/crm/pause")["paused"] is True
+    for _ in range(2):
+        assert it.told("/api/v1/sources/crm/resume")["paused"] is False
+    run(it.dsns["crm"], "UPDATE customer SET points = points - 1 WHERE no = 'C1'")
+    it.until_level()
+    assert it.merged("C1")["points"] == 9
+
+
+def test_only_who_has_a_token_with_a_role_may_pause(desk: Make) -> None:
+    it = copied(desk(C1))
+    assert it.tell("/api/v1/sources/crm/pause", token=None)[0] == 403
+    assert it.tell("/api/v1/sources/crm/pause", token="v1ewer")[0] == 403
+    assert it.tell("/api/v1/sources/crm/pause", token="made up")[0] == 401
+    assert it.source("crm")["paused"] is False
+    status, problem = it.tell("/api/v1/sources/nobody/pause")
+    assert (status, problem["hint"]) == (404, "The configuration has: crm, erp.")
+
+
+def test_the_command_line_pauses_a_running_sidecar_and_lists_it(desk: Make) -> None:
+    it = copied(desk(C1))
+    assert it.cli("source", "pause", "crm", "--dry-run").returncode == 0
+    assert it.source("crm")["paused"] is False
+    refused = it.cli("source", "pause", "crm", token=None)
+    assert refused.returncode == 77
+    assert "CDC_MERGE_TOKEN" in refused.stderr
+    done = it.cli("source", "pause", "crm")
+    assert (done.returncode, done.stdout) == (0, "")
+    it.until_state("crm", "paused")
+    listed = it.cli("source", "list").stdout
+    assert [line.split()[1] for line in listed.splitlines() if line.startswith("crm")] == ["paused"]
+    assert it.cli("source", "pause", "nobody").returncode == 1
+    told = it.cli("--output", "json", "source", "resume", "crm")
+    assert json.loads(told.stdout) == {"source": "crm", "paused": False, "resyncs": []}
+    it.until_state("crm", "streaming")
+
+
+def test_without_a_sidecar_the_store_notes_the_pause_for_the_next_start(desk: Make) -> None:
+    it = copied(desk(C1))
+    it.end()
+    done = it.cli("source", "pause", "crm", token=None)
+    assert done.returncode == 0, done.stderr
+    assert "when the sidecar runs again" in done.stderr
+    listed = it.cli("--output", "json", "source", "list").stdout
+    assert {each["name"]: each["paused"] for each in json.loads(listed)["items"]} == {"crm": True, "erp": False}
+    it.start()
+    it.until_state("crm", "paused")
+
+
+def test_a_source_that_was_never_copied_can_be_paused_before_its_first_start(desk: Make) -> None:
+    it = desk(C1)
+    it.write_config()
+    assert it.cli("source", "pause", "crm").returncode == 0
+    it.start()
+    it.until_state("crm", "paused")
+    assert run(it.dsns["crm"], f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{it.slot('crm')}'") == []
+    it.told("/api/v1/sources/crm/resume")
+    it.until_state("crm", "streaming")
+    mark(it.dsns["crm"])
+    it.until_level()
+    assert it.held("C1", "crm") == {"name": "n", "phone": "1", "points": 10}

@@ -1,0 +1,185 @@
+"""What people decide enters the history as a write that has seen all candidates; who had not seen it asks again.
+
+Edits happen in real databases. The decision is made in the words of decisions/decision_write.py, for the question that a
+replay of what the sidecar was given asks; it arrives in its place, or after everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import pytest
+
+from cdc_merge.decisions.decision_write import DecisionContext, choose, override
+from cdc_merge.model import Candidate, Change, Conflict, Stamp
+from tests.system.scenarios.incident import Incident
+from tests.system.scenarios.picture import Asked, Picture
+from tests.system.scenarios.replay import Rerun, split
+from tests.system.scenarios.witness import Played
+
+Begin = Callable[..., Incident]
+Tape = list[tuple[str, Played]]
+
+PHONE = {"phone": "mv"}
+HELD = {"C1": {"phone": "0"}}
+
+
+class Desk(NamedTuple):
+    """An incident, what its sidecar was given before the decision, and the one question then."""
+
+    it: Incident
+    before: Tape
+    asked: Conflict
+
+    def after(self) -> Tape:
+        return [each for each in played(self.it) if each not in self.before]
+
+    def said(self, decision: tuple[Change, ...], *, late: bool) -> Picture:
+        """What is said in the end; with `late` the decision arrives last."""
+        rerun = Rerun(self.it.plain.settings)
+        deliver(rerun, self.before)
+        if not late:
+            rerun.decide(decision)
+        deliver(rerun, self.after())
+        if late:
+            rerun.decide(decision)
+        return rerun.picture()
+
+    def moment(self) -> DecisionContext:
+        latest = max(candidate.stamp for candidate in self.asked.detected.candidates)
+        return DecisionContext(latest.wall_us + 1, Stamp(latest.wall_us, 0, ""), 1, "li")
+
+    def candidate(self, source: str) -> Candidate:
+        (found,) = [each for each in self.asked.detected.candidates if each.source == source]
+        return found
+
+
+def played(it: Incident) -> Tape:
+    """The first copies, then all that followed in the order of arrival."""
+    first, rest = split(it.tapes())
+    copies = [(name, each) for name, tape in first.items() for each in tape]
+    return copies + sorted(((n, p) for n, tape in rest.items() for p in tape), key=lambda each: each[1].arrived_us)
+
+
+def deliver(rerun: Rerun, tape: Tape) -> None:
+    for source, each in tape:
+        rerun.deliver(source, each)
+
+
+def at_the_desk(it: Incident) -> Desk:
+    it.says()
+    before = played(it)
+    rerun = Rerun(it.plain.settings)
+    deliver(rerun, before)
+    rerun.picture()
+    (asked,) = rerun.conflicts(status="open")
+    return Desk(it, before, asked)
+
+
+def only(picture: Picture) -> Asked:
+    assert len(picture.questions) == 1, picture.questions
+    return picture.questions[0]
+
+
+def merged(picture: Picture, key: str = "C1") -> Mapping[str, object]:
+    found: Mapping[str, object] = picture.records[key]["merged"]
+    return found
+
+
+LATE = pytest.mark.parametrize("late", [False, True], ids=["in its place", "heard last"])
+
+
+@LATE
+def test_33_who_edits_without_having_seen_the_decision_asks_again(incident: Begin, late: bool) -> None:
+    it = incident(fields=PHONE, held=HELD)
+    it.crm.update("C1", phone="1")
+    it.erp.update("C1", phone="2")
+    desk = at_the_desk(it)
+    decision = choose(desk.asked.detected, desk.candidate("crm"), desk.moment())
+    decided = desk.said(decision, late=late)
+    assert decided.questions == ()
+    assert merged(decided) == {"phone": "1"}
+    it.erp.update("C1", phone="5")
+    it.says()
+    said = only(desk.said(decision, late=late))
+    assert said.kind == "concurrent_update"
+    assert said.by_source == {"cdc_merge": "1", "erp": "5"}
+    it.crm.update("C1", phone="6")
+    it.says()
+    assert only(desk.said(decision, late=late)).by_source == {"crm": "6", "erp": "5"}
+
+
+@LATE
+def test_29b_what_people_decided_is_never_overruled_in_silence(incident: Begin, late: bool) -> None:
+    it = incident(fields=PHONE, held=HELD)
+    it.crm.update("C1", phone="1")
+    it.erp.update("C1", phone="2")
+    desk = at_the_desk(it)
+    decision = override(desk.asked.detected, "3", desk.moment())
+    assert merged(desk.said(decision, late=late)) == {"phone": "3"}
+    it.crm.update("C1", phone="2")
+    it.says()
+    said = only(desk.said(decision, late=late))
+    assert "cdc_merge" in said.by_source
+    assert said.by_source["cdc_merge"] == "3"
+
+
+@LATE
+def test_17_after_a_decided_delete_a_later_edit_is_a_new_question(incident: Begin, late: bool) -> None:
+    it = incident(fields=PHONE, held=HELD)
+    it.crm.delete("C1")
+    it.erp.update("C1", phone="2")
+    desk = at_the_desk(it)
+    decision = choose(desk.asked.detected, desk.candidate("crm"), desk.moment())
+    decided = desk.said(decision, late=late)
+    assert decided.questions == ()
+    assert decided.records["C1"]["deleted"]
+    it.erp.update("C1", phone="5")
+    it.says()
+    said = only(desk.said(decision, late=late))
+    assert (said.kind, said.by_source) == ("update_delete", {"cdc_merge": None, "erp": {"phone": "5"}})
+
+
+@LATE
+def test_17_a_decided_update_keeps_the_record(incident: Begin, late: bool) -> None:
+    it = incident(fields=PHONE, held=HELD)
+    it.crm.delete("C1")
+    it.erp.update("C1", phone="2")
+    desk = at_the_desk(it)
+    decision = choose(desk.asked.detected, desk.candidate("erp"), desk.moment())
+    said = desk.said(decision, late=late)
+    assert said.questions == ()
+    assert not said.records["C1"]["deleted"]
+    assert merged(said) == {"phone": "2"}
+
+
+@LATE
+def test_choosing_the_update_of_a_record_that_moved_carries_the_edit_to_its_new_key(
+    incident: Begin, late: bool
+) -> None:
+    fields = {"phone": "mv", "name": "mv"}
+    it = incident(fields=fields, held={"C1": {"phone": "0", "name": "n"}})
+    it.crm.rekey("C1", "C9")
+    it.erp.update("C1", phone="2")
+    desk = at_the_desk(it)
+    assert desk.asked.detected.kind == "update_delete"
+    decision = choose(desk.asked.detected, desk.candidate("erp"), desk.moment())
+    said = desk.said(decision, late=late)
+    assert said.questions == ()
+    assert said.records["C1"]["deleted"]
+    assert merged(said, "C9") == {"phone": "2", "name": "n"}
+    it.crm.update("C9", phone="7")
+    it.says()
+    assert only(desk.said(decision, late=late)).by_source == {"cdc_merge": "2", "crm": "7"}
+
+
+def test_choosing_the_move_leaves_the_edit_behind(incident: Begin) -> None:
+    it = incident(fields=PHONE, held=HELD)
+    it.crm.rekey("C1", "C9")
+    it.erp.update("C1", phone="2")
+    desk = at_the_desk(it)
+    said = desk.said(choose(desk.asked.detected, desk.candidate("crm"), desk.moment()), late=False)
+    assert said.questions == ()
+    assert said.records["C1"]["deleted"]
+    assert merged(said, "C9") == {"phone": "0"}

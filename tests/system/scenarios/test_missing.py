@@ -1,0 +1,62 @@
+"""`on_missing: report`: which systems lack which customers is told and listed, and asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tests.system.scenarios.incident import Incident
+from tests.system.scenarios.people import COPY
+from tests.system.scenarios.witness import Witness, document, wait_for
+
+Begin = Callable[..., Incident]
+
+PHONE = {"phone": "mv"}
+
+
+def missing(witness: Witness, query: str = "") -> list[tuple[str, str]]:
+    items: list[dict[str, Any]] = document(witness, f"/api/v1/missing/customer{query}")["items"]
+    return [(each["key"], each["source"]) for each in items]
+
+
+def wait_until(it: Incident, wanted: list[tuple[str, str]]) -> None:
+    for witness in (it.plain, it.killed):
+        wait_for(witness, partial(_is_missing, witness, wanted), f"{wanted} is missing")
+
+
+def _is_missing(witness: Witness, wanted: list[tuple[str, str]]) -> bool:
+    return missing(witness) == wanted
+
+
+def test_what_a_system_lacks_is_listed_until_it_has_it_and_is_no_question(incident: Begin) -> None:
+    it = incident(
+        fields=PHONE,
+        held={"C1": {"phone": "0"}},
+        differing={"crm": {"C2": {"phone": "2"}}},
+        entity={"on_missing": "report", "deletes": "local"},
+    )
+    wait_until(it, [("C2", "erp")])
+    it.erp.insert("C3", phone="3")
+    it.erp.delete("C1")
+    said = it.says()
+    assert said.questions == ()
+    assert missing(it.plain) == missing(it.killed) == [("C1", "erp"), ("C2", "erp"), ("C3", "crm")]
+    assert missing(it.plain, "?source=crm") == [("C3", "crm")]
+    assert said.records["C1"]["missing"] == ["erp"]
+    assert it.metric('cdc_merge_records_missing{entity="customer",source="erp"}') == 2
+    it.crm.insert("C3", COPY, phone="3")
+    it.erp.insert("C1", phone="0")
+    it.crm.delete("C2")
+    said = it.says()
+    assert missing(it.plain) == missing(it.killed) == []
+    assert said.is_deleted("C2")
+    assert said.records["C1"]["missing"] == []
+
+
+def test_a_system_that_lacks_a_customer_is_not_told_where_nobody_asked_for_it(incident: Begin) -> None:
+    it = incident(fields=PHONE, differing={"crm": {"C2": {"phone": "2"}}})
+    said = it.says()
+    assert said.questions == ()
+    assert said.records["C2"]["missing"] == []
+    assert missing(it.plain) == []

@@ -1,0 +1,329 @@
+"""RecordCache between batches: whatever leaves the cache, restarts or comes late, the answer is that of the full fold."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cdc_merge.errors import StoreUnavailable
+from cdc_merge.merge.checkpoint import dump_state
+from cdc_merge.merge.conflict_detection import merge_conflicts
+from cdc_merge.merge.fold import advance, fold
+from cdc_merge.merge.record_state import Record
+from cdc_merge.merge.replay import policy_of
+from cdc_merge.merge.units import Units
+from cdc_merge.merge.views import merged
+from cdc_merge.model import DELETE, INSERT, UNKNOWN, UPDATE, Change, Place, RecordKey, Stamp
+from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan
+from cdc_merge.model.ports import Store, StoreTransaction
+from cdc_merge.stores.memory.store import MemoryStore
+from cdc_merge.stores.sqlite.store import SqliteStore
+from cdc_merge.worker import record_cache
+from cdc_merge.worker.record_cache import RecordCache
+from tests.laws.worlds import ENTITY, KEY, scripts
+
+FIELDS = (FieldPlan("name"), FieldPlan("stock", merge="counter"), FieldPlan("city", merge="lww"))
+SOURCES = ("crm", "erp")
+SHOP = EntityPlan(
+    name=ENTITY,
+    sources=SOURCES,
+    mapped={source: frozenset(plan.name for plan in FIELDS) for source in SOURCES},
+    fields={plan.name: plan for plan in FIELDS},
+)
+A_RECORD = RecordKey(ENTITY, KEY)
+
+
+def plan_of(entity: EntityPlan, policy: str = "one") -> Plan:
+    return Plan({entity.name: entity}, (), policy=policy)
+
+
+def edits(first: int, count: int, key: str = KEY, source: str = "crm") -> list[Change]:
+    """Sales of one piece each, numbered: every edit follows the one before it."""
+    return [_edit(number, key, source) for number in range(first, first + count)]
+
+
+def _edit(number: int, key: str, source: str) -> Change:
+    stamp, place = Stamp(number * 1000, 0, source), Place(f"of {source}", 1, number, "public.item", 0)
+    told: dict[str, Any] = {"name": (f"n{number - 1}", f"n{number}"), "stock": (-number + 1, -number)}
+    if number == 0:
+        told = {name: (UNKNOWN, after) for name, (_, after) in told.items()} | {"city": (UNKNOWN, "Wuhan")}
+    return Change(ENTITY, key, stamp, place, UPDATE if number else INSERT, told, committed_us=number * 1000)
+
+
+def said(record: Record) -> Any:
+    return merged(record), merge_conflicts(record)
+
+
+def expected(entity: EntityPlan, changes: Iterable[Change]) -> Any:
+    return said(fold(entity, changes))
+
+
+def merge(cache: RecordCache, store: Store, changes: Iterable[Change]) -> None:
+    """One batch, as the pipeline makes it."""
+    cache.begin()
+    with store.transaction() as batch:
+        cache.apply(list(changes), batch)
+        cache.refold(batch)
+    cache.shrink()
+
+
+@contextmanager
+def loaded(cache: RecordCache, store: Store) -> Iterator[Record]:
+    with store.transaction() as batch:
+        cache.load([A_RECORD], batch)
+        yield cache.get(A_RECORD).record
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    opened: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "state.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def _bases_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_cache, "RENEW_AFTER", 8)
+    monkeypatch.setattr(record_cache, "RENEW_WHEN_READ", 4)
+
+
+class Counting:
+    """A transaction that notes which changes it hands out."""
+
+    def __init__(self, batch: StoreTransaction) -> None:
+        self._batch = batch
+        self.read = 0
+
+    def histories(self, *wanted: Any) -> Any:
+        found = self._batch.histories(*wanted)
+        self.read += sum(map(len, found.values()))
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+
+# ---------------------------------------------------------------- coming back
+
+
+def test_a_record_that_left_the_cache_comes_back_from_its_base_and_a_short_tail(store: Store) -> None:
+    cache = RecordCache(plan_of(SHOP), capacity=1)
+    history = edits(0, 1000)
+    for start in range(0, 1000, 50):
+        merge(cache, store, history[start : start + 50])
+    merge(cache, store, edits(0, 1, "other"))
+    assert cache.cached(A_RECORD) is None
+    with store.transaction() as batch:
+        counting = Counting(batch)
+        cache.load([A_RECORD], counting)
+        assert counting.read < record_cache.RENEW_AFTER + 50
+        assert said(cache.get(A_RECORD).record) == expected(SHOP, history)
+
+
+def test_a_record_read_with_a_long_tail_gets_a_base_and_is_short_the_next_time(store: Store) -> None:
+    merge(RecordCache(plan_of(SHOP)), store, edits(0, 100))
+    reads = []
+    for _ in range(2):
+        with store.transaction() as batch:
+            counting = Counting(batch)
+            RecordCache(plan_of(SHOP)).load([A_RECORD], counting)
+            reads.append(counting.read)
+    assert reads == [100, 0]
+
+
+@pytest.mark.usefixtures("_bases_soon")
+def test_an_eviction_in_the_middle_of_a_history_changes_nothing(store: Store) -> None:
+    cache, history = RecordCache(plan_of(SHOP), capacity=1), edits(0, 60)
+    for each in history:
+        merge(cache, store, [each])
+        merge(cache, store, [each._replace(key="other")])
+    with loaded(cache, store) as record:
+        assert said(record) == expected(SHOP, history)
+
+
+@pytest.mark.usefixtures("_bases_soon")
+def test_another_policy_does_not_use_the_bases_of_the_one_before(store: Store) -> None:
+    history = edits(0, 50)
+    merge(RecordCache(plan_of(SHOP)), store, history)
+    assert store.folded(A_RECORD)[0] is not None
+    other = EntityPlan(SHOP.name, SOURCES, SHOP.mapped, {**SHOP.fields, "stock": FieldPlan("stock")})
+    with loaded(RecordCache(plan_of(other, "two")), store) as record:
+        assert said(record) == expected(other, history)
+    found, _ = store.folded(A_RECORD)
+    assert found is not None
+    assert found.policy == policy_of(plan_of(other, "two"))
+
+
+@pytest.mark.usefixtures("_bases_soon")
+def test_a_batch_that_fails_leaves_no_base_behind(store: Store) -> None:
+    cache, history = RecordCache(plan_of(SHOP)), edits(0, 40)
+    merge(cache, store, history[:10])
+    before = store.folded(A_RECORD)
+    cache.begin()
+    with pytest.raises(StoreUnavailable):
+        _failing(cache, store, history[10:])
+    cache.clear()
+    assert store.folded(A_RECORD) == before
+    merge(cache, store, history[10:])
+    assert said(cache.get(A_RECORD).record) == expected(SHOP, history)
+
+
+def _failing(cache: RecordCache, store: Store, changes: list[Change]) -> None:
+    with store.transaction() as batch:
+        cache.apply(changes, batch)
+        cache.refold(batch)
+        raise StoreUnavailable("no space")
+
+
+# ---------------------------------------------------------------- late changes
+
+
+@pytest.mark.usefixtures("_bases_soon")
+@pytest.mark.parametrize("late_by", [1, 7, 9, 30, 199])
+def test_a_change_below_the_base_is_folded_where_it_belongs(store: Store, late_by: int) -> None:
+    cache, history = RecordCache(plan_of(SHOP)), edits(0, 200)
+    for start in range(0, 200, 5):
+        merge(cache, store, history[start : start + 5])
+    late = _edit(0, KEY, "erp")._replace(stamp=Stamp((199 - late_by) * 1000 + 500, 0, "erp"))
+    merge(cache, store, [late])
+    assert said(cache.get(A_RECORD).record) == expected(SHOP, [*history, late])
+    with loaded(RecordCache(plan_of(SHOP)), store) as record:
+        assert said(record) == expected(SHOP, [*history, late])
+
+
+@pytest.mark.usefixtures("_bases_soon")
+def test_a_change_that_is_a_little_late_reads_a_little(store: Store) -> None:
+    cache, history = RecordCache(plan_of(SHOP)), edits(0, 2000)
+    for start in range(0, 2000, 5):
+        merge(cache, store, history[start : start + 5])
+    read = []
+    for number in range(64):
+        late = _edit(0, KEY, "erp")._replace(
+            stamp=Stamp(1_998_500, number, "erp"), place=Place("of erp", 1, number, "public.item", 0)
+        )
+        cache.begin()
+        with store.transaction() as batch:
+            counting = Counting(batch)
+            cache.apply([late, *edits(2000 + number, 1)], counting)
+            cache.refold(counting)
+            read.append(counting.read)
+    assert max(read) < 400
+
+
+def test_a_place_that_comes_again_with_a_smaller_stamp_is_folded_there(store: Store) -> None:
+    cache, history = RecordCache(plan_of(SHOP)), edits(0, 300)
+    for start in range(0, 300, 50):
+        merge(cache, store, history[start : start + 50])
+    again = history[200]._replace(stamp=Stamp(100_500, 0, "crm"))
+    merge(cache, store, [again])
+    changes = [*history[:200], again, *history[201:]]
+    assert said(cache.get(A_RECORD).record) == expected(SHOP, changes)
+    with loaded(RecordCache(plan_of(SHOP)), store) as record:
+        assert said(record) == expected(SHOP, changes)
+
+
+@pytest.mark.parametrize("merge_type", ["mv", "counter", "set", "map", "immutable"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_arrival_in_any_batches_with_evictions_and_restarts_is_the_full_fold(
+    merge_type: str, data: st.DataObject
+) -> None:
+    entity, changes = data.draw(scripts(merge_type, 30).filter(lambda script: bool(script[1])))
+    arrived = data.draw(st.permutations(changes)) if data.draw(st.booleans()) else changes
+    sizes = data.draw(st.lists(st.integers(1, 6), min_size=len(arrived), max_size=len(arrived)))
+    fates = data.draw(st.lists(st.sampled_from("kkre"), min_size=len(arrived), max_size=len(arrived)))
+    after, when_read = record_cache.RENEW_AFTER, record_cache.RENEW_WHEN_READ
+    record_cache.RENEW_AFTER, record_cache.RENEW_WHEN_READ = 2, 1
+    try:
+        record = _lived(entity, arrived, sizes, fates)
+    finally:
+        record_cache.RENEW_AFTER, record_cache.RENEW_WHEN_READ = after, when_read
+    assert said(record) == expected(entity, changes)
+
+
+def _lived(entity: EntityPlan, arrived: list[Change], sizes: list[int], fates: list[str]) -> Record:
+    """A record whose batches are kept, evicted (e) or followed by a restart (r)."""
+    store, cache, begin = MemoryStore(), RecordCache(plan_of(entity)), 0
+    for size, fate in zip(sizes, fates, strict=True):
+        merge(cache, store, arrived[begin : begin + size])
+        begin += size
+        cache = RecordCache(plan_of(entity)) if fate == "r" else cache
+        if fate == "e":
+            cache.clear()
+    with loaded(cache, store) as record:
+        return record
+
+
+# ---------------------------------------------------------------- cost
+
+MANY, FEW = 100_000, 10
+# A change of the long record may cost this much more than one of the short; the machine may be busy with other things.
+FACTOR = 1.5
+
+
+def test_a_change_costs_the_same_after_a_hundred_thousand_others_also_after_a_restart(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    cache = RecordCache(plan_of(SHOP))
+    for start in range(0, MANY, 4000):
+        merge(cache, store, edits(start, 4000, "long"))
+    merge(cache, store, edits(0, FEW, "short"))
+    following = {"long": MANY, "short": FEW}
+
+    def cost(cache: Callable[[], RecordCache], key: str) -> float:
+        used = cache()
+        changes = edits(following[key], 10, key)
+        following[key] += 10
+        started = process_time()
+        merge(used, store, changes)
+        return process_time() - started
+
+    for kept in (lambda: cache, lambda: RecordCache(plan_of(SHOP))):
+        rounds = [(cost(kept, "long"), cost(kept, "short")) for _ in range(60)]
+        long, short = (median(times) for times in zip(*rounds, strict=True))
+        assert long < FACTOR * short, (long, short)
+    store.close()
+
+
+def test_three_thousand_edits_that_come_shuffled_in_every_batch_are_the_full_fold() -> None:
+    dice = random.Random(1)
+    store, cache = MemoryStore(), RecordCache(plan_of(SHOP))
+    history = edits(0, 3000)
+    for start in range(0, 3000, 20):
+        batch = history[start : start + 20]
+        dice.shuffle(batch)
+        merge(cache, store, batch)
+    assert said(cache.get(A_RECORD).record) == expected(SHOP, history)
+
+
+CYCLES: dict[str, tuple[FieldPlan, Callable[[int], list[tuple[str, Any, Any]]]]] = {
+    "rows that come and go": (FieldPlan("name"), lambda number: [(INSERT, None, number), (DELETE, None, None)]),
+    "elements that come and go": (
+        FieldPlan("name", merge="set", options={"wins": "remove"}, value_type="array"),
+        lambda number: [(UPDATE, ("x",), ()), (UPDATE, (), ("x",))],
+    ),
+}
+
+
+@pytest.mark.parametrize("cycle", CYCLES)
+def test_the_state_of_a_record_does_not_grow_with_its_changes(cycle: str) -> None:
+    shape, steps = CYCLES[cycle]
+    entity = EntityPlan(ENTITY, SOURCES, dict.fromkeys(SOURCES, frozenset({"name"})), {"name": shape})
+    going, sizes = Record(Units(entity), KEY, max_ahead_us=5_000_000, compacts=True), []
+    places = iter(range(10**6))
+    for number in range(400):
+        for row, before, after in steps(number):
+            at = next(places)
+            told = {} if row == DELETE else {"name": (UNKNOWN if before is None else before, after)}
+            place = Place("of crm", 1, at, "public.item", 0)
+            advance(going, Change(ENTITY, KEY, Stamp(at * 1000, 0, "crm"), place, row, told))
+        sizes.append(len(repr(dump_state(going))))
+    assert max(sizes[200:]) < 1.3 * max(sizes[50:100])
