@@ -13,16 +13,37 @@ from cdc_merge.model import (
     Delivery,
     Idle,
     Message,
+    Parked,
+    Position,
     RawValue,
     Relation,
     RowChange,
     SnapshotBegan,
     SnapshotDone,
     SnapshotRows,
+    SourceChanged,
+    SourceStatus,
     Transaction,
 )
+from cdc_merge.model.source_commands import ChunkRequest
 from cdc_merge.sources.process import wire
-from cdc_merge.sources.process.wire import PARCEL_ROWS, Packer, Unpacker
+from cdc_merge.sources.process.wire import (
+    PARCEL_ROWS,
+    Frame,
+    FromChild,
+    News,
+    Packer,
+    ToChild,
+    Unpacker,
+    WireFrame,
+    command,
+    large_frame,
+    news_frame,
+    parcel_frame,
+    read_command,
+    read_frame,
+    surprise_frame,
+)
 
 ITEM = Relation(7, "public", "item", "f", (Column("id", 23, "int4", is_identity=True), Column("name", 25, "text")))
 SHELF = Relation(8, "public", "shelf", "d", (Column("id", 23, "int4", is_identity=True),))
@@ -114,3 +135,58 @@ def test_tables_announced_again_and_again_are_not_kept_for_ever(monkeypatch: pyt
         assert arrived[-1] == sent
         assert len(packer._relations) <= 4 + 2
         assert len(unpacker._relations) <= 4 + 2
+
+
+# ---------------------------------------------------------------- frames and commands
+
+REACHED = Position("7001", 2, 1 << 63, "running", "cdc_merge_crm", 5, ("public.item",), "m")
+
+
+@pytest.mark.parametrize("reached", [None, REACHED])
+def test_a_parcel_comes_with_the_place_behind_its_delivery_when_it_is_the_last(reached: Position | None) -> None:
+    told = read_frame(parcel_frame(WireFrame(b"\0rows", is_last=True), reached))
+    assert told == Frame(FromChild.LAST_PARCEL, b"\0rows", reached)
+    assert isinstance(told.reached, Position | None)
+    assert read_frame(parcel_frame(WireFrame(b"\0rows", is_last=False), reached)) == Frame(FromChild.PARCEL, b"\0rows")
+
+
+def test_a_transaction_whose_rows_lie_in_a_file_comes_without_them() -> None:
+    large = transaction(inserted(0))
+    told = read_frame(large_frame(large, (1, 40), REACHED))
+    assert told == Frame(FromChild.LAID_ASIDE, reached=REACHED, large=transaction(), rows=(1, 40))
+    assert told.large is not None
+    assert isinstance(told.large.messages[0], Message)
+
+
+@pytest.mark.parametrize(
+    ("news", "kind"),
+    [
+        (SourceStatus("crm", "postgres", up=True, counts={("events", "insert"): 3}, copy_s=0.5), FromChild.STATUS),
+        (SourceStatus("crm", "postgres", slot="s", problem="it \ud800 says", safe_bytes=1 << 62), FromChild.STATUS),
+        (SourceChanged("crm", "stopped", "It stopped.", "slot_lost", "Resync.", "position"), FromChild.FACT),
+        (Parked("crm", "public.item", "It has no key.", is_kept=True), FromChild.FACT),
+    ],
+)
+def test_news_come_as_they_were_told(news: News, kind: FromChild) -> None:
+    assert read_frame(news_frame(news)) == Frame(kind, told=news)
+
+
+def test_what_ended_a_reader_comes_in_words() -> None:
+    assert read_frame(surprise_frame("KeyError in rows.py")) == Frame(FromChild.SURPRISE, told="KeyError in rows.py")
+
+
+@pytest.mark.parametrize(
+    ("word", "of"),
+    [
+        (ToChild.STOP, 0),
+        (ToChild.CONFIRM, 1 << 63),
+        (ToChild.TAKEN, 5),
+        (ToChild.READ_AGAIN, ChunkRequest(3, "public.item", ("5",))),
+        (ToChild.READ_AGAIN, ChunkRequest(3, "public.item", None, ("id",), (("1",), ("2",)))),
+        (ToChild.LEAVE_WHOLE, frozenset({"public.item"})),
+    ],
+)
+def test_a_command_comes_as_it_was_given(word: ToChild, of: int | ChunkRequest | frozenset[str]) -> None:
+    read = read_command(command(word, of))
+    assert read == (word, of)
+    assert type(read[1]) is type(of)

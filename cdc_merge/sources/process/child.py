@@ -8,16 +8,13 @@ Rules
 
 from __future__ import annotations
 
-import marshal
 import os
-import pickle
 import signal
 import sys
 import threading
 import time
 from collections import deque
 from contextlib import suppress
-from enum import IntEnum
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Final, NamedTuple
@@ -37,29 +34,20 @@ from cdc_merge.model import (
 from cdc_merge.model.source_commands import ChunkRequest
 from cdc_merge.sources.postgres.reader import PostgresSource
 from cdc_merge.sources.postgres.reader_settings import ReaderSettings
-from cdc_merge.sources.process.wire import Packer
+from cdc_merge.sources.process.wire import (
+    News,
+    Packer,
+    ToChild,
+    large_frame,
+    news_frame,
+    parcel_frame,
+    read_command,
+    surprise_frame,
+)
 from cdc_merge.sources.spill import SpilledRows
 
 STATUS_EVERY_S: Final = 0.25
 UNEXPECTED: Final = 70  # the exit code of a reader that met what it does not know (EX_SOFTWARE)
-
-
-class FromChild(IntEnum):
-    """The first byte of a frame. Behind LAID_ASIDE comes the descriptor of the file that holds the transaction's rows."""
-
-    PARCEL = 1
-    LAST_PARCEL = 2
-    STATUS = 3
-    FACT = 4
-    LAID_ASIDE = 5
-    SURPRISE = 6
-
-
-class ToChild(IntEnum):
-    STOP = 1
-    CONFIRM = 2
-    TAKEN = 3
-    READ_AGAIN = 4
 
 
 class StartFrom(NamedTuple):
@@ -73,37 +61,6 @@ class StartFrom(NamedTuple):
     wanted: ChunkRequest | None = None
 
 
-class Frame(NamedTuple):
-    """What the parent reads from the pipe: a parcel, with `reached` when it is a delivery's last, or news (of what ended the
-    reader, in words).
-
-    `large` is a transaction without its rows: their number and their file's size in bytes are `rows`."""
-
-    kind: FromChild
-    parcel: bytes = b""
-    reached: Position | None = None
-    told: SourceStatus | Fact | str | None = None
-    large: Transaction | None = None
-    rows: tuple[int, int] = (0, 0)
-
-
-def last_frame(reached: Position | None, parcel: bytes) -> bytes:
-    return marshal.dumps((None if reached is None else (*reached,), parcel))
-
-
-def read_frame(frame: bytes) -> Frame:
-    kind, body = FromChild(frame[0]), frame[1:]
-    if kind is FromChild.PARCEL:
-        return Frame(kind, body)
-    if kind is FromChild.LAST_PARCEL:
-        reached, parcel = marshal.loads(body)
-        return Frame(kind, parcel, Position(*reached) if reached else None)
-    if kind is FromChild.LAID_ASIDE:
-        reached, large, rows = pickle.loads(body)
-        return Frame(kind, reached=reached, large=large, rows=rows)
-    return Frame(kind, told=pickle.loads(body))
-
-
 def forward(pipe: Connection, settings: ReaderSettings, beginning: StartFrom, window_bytes: int) -> None:
     """The process's main."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -111,7 +68,7 @@ def forward(pipe: Connection, settings: ReaderSettings, beginning: StartFrom, wi
         Forwarder(pipe, settings, beginning, window_bytes).run()
     except Exception as error:  # noqa: BLE001 - the edge of the process: the parent is told what and where, without values
         with suppress(OSError):
-            pipe.send_bytes(b"%c%b" % (FromChild.SURPRISE, pickle.dumps(error_location(error))))
+            pipe.send_bytes(surprise_frame(error_location(error)))
         sys.exit(UNEXPECTED)
 
 
@@ -137,7 +94,7 @@ class Forwarder:
         self._window_bytes = window_bytes
         self._sent_bytes = self._taken_bytes = 0  # each is written by one thread
         self._something = threading.Event()
-        self._facts: deque[Fact] = deque()
+        self._facts: deque[News] = deque()
         self._packer = Packer()
         self._reached = beginning.position
         self._slot = settings.slot
@@ -163,7 +120,7 @@ class Forwarder:
             while listener.is_alive():
                 has_sent = self._send_on()
                 while self._facts:
-                    self._send(FromChild.FACT, pickle.dumps(self._facts.popleft()))
+                    self._pipe.send_bytes(news_frame(self._facts.popleft()))
                 if time.monotonic() >= status_s:
                     status_s = time.monotonic() + STATUS_EVERY_S
                     self._send_status()
@@ -183,11 +140,9 @@ class Forwarder:
         self._something.set()
 
     def _note(self, fact: Fact) -> None:
+        assert isinstance(fact, News), "a reader tells nothing else"
         self._facts.append(fact)
         self._something.set()
-
-    def _send(self, kind: FromChild, body: bytes) -> None:
-        self._pipe.send_bytes(b"%c%b" % (kind, body))
 
     def _send_on(self) -> bool:
         """Whether there was anything, and space for it."""
@@ -199,20 +154,16 @@ class Forwarder:
             if isinstance(delivery, Transaction) and isinstance(delivery.changes, SpilledRows):
                 self._send_large(delivery, delivery.changes)
                 continue
-            for body, is_last in self._packer.pack(delivery):
-                self._sent_bytes += len(body)
-                if is_last:
-                    self._send(FromChild.LAST_PARCEL, last_frame(self._reached, body))
-                else:
-                    self._send(FromChild.PARCEL, body)
+            for parcel in self._packer.pack(delivery):
+                self._sent_bytes += len(parcel.body)
+                self._pipe.send_bytes(parcel_frame(parcel, self._reached))
         return bool(deliveries)
 
     def _send_large(self, delivery: Transaction, rows: SpilledRows) -> None:
         """The parent reads the rows' file itself: they never travel."""
         size_bytes = rows.size_bytes
         self._sent_bytes += size_bytes
-        told = (self._reached, delivery._replace(changes=()), (len(rows), size_bytes))
-        self._send(FromChild.LAID_ASIDE, pickle.dumps(told))
+        self._pipe.send_bytes(large_frame(delivery, (len(rows), size_bytes), self._reached))
         reduction.send_handle(self._pipe, rows.descriptor, os.getppid())
 
     def _behind(self, delivery: Delivery) -> Position | None:
@@ -229,13 +180,13 @@ class Forwarder:
         status = self._source.status()
         if status != self._last_status:
             self._last_status = status
-            self._send(FromChild.STATUS, pickle.dumps(status))
+            self._pipe.send_bytes(news_frame(status))
 
     def _handle_command(self) -> None:
         """What the parent says; ends when it says stop or is gone."""
         try:
             while True:
-                word, number = self._pipe.recv()
+                word, number = read_command(self._pipe.recv_bytes())
                 if word is ToChild.STOP:
                     break
                 if word is ToChild.CONFIRM:

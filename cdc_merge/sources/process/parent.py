@@ -26,7 +26,6 @@ from cdc_merge.errors import error_location
 from cdc_merge.model import (
     ChunkRead,
     Delivery,
-    Fact,
     Position,
     SnapshotBegan,
     SnapshotRows,
@@ -39,8 +38,8 @@ from cdc_merge.model.ports import Observer
 from cdc_merge.model.source_commands import ChunkRequest
 from cdc_merge.sources.postgres.failure_classes import INTERNAL, PROCESS
 from cdc_merge.sources.postgres.reader_settings import ReaderSettings
-from cdc_merge.sources.process.child import Frame, FromChild, StartFrom, ToChild, forward, read_frame
-from cdc_merge.sources.process.wire import Unpacker
+from cdc_merge.sources.process.child import StartFrom, forward
+from cdc_merge.sources.process.wire import Frame, FromChild, News, ToChild, Unpacker, command, read_frame
 from cdc_merge.sources.spill import SpilledRows
 
 WINDOW_BYTES: Final = 16 << 20  # as parcels; less than what the child's own queue holds
@@ -135,7 +134,7 @@ class ProcessSource:
 
     # ---------------------------------------------------------------- told by a child's listener
 
-    def on_message(self, child: _Child, kind: FromChild, told: SourceStatus | Fact | None) -> None:
+    def on_message(self, child: _Child, kind: FromChild, told: News | None) -> None:
         """`told` is the child's news of its kind; nothing comes with a delivery."""
         if child is not self._child:
             return
@@ -256,7 +255,7 @@ class _Child:
     def send(self, word: ToChild, number: int | ChunkRequest = 0) -> None:
         try:
             with self._sending:
-                self._pipe.send((word, number))
+                self._pipe.send_bytes(command(word, number))
         except OSError:
             return  # the child has ended; the listener notices
 

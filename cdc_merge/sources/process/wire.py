@@ -1,14 +1,17 @@
-"""Deliveries between two processes of ours, as `marshal` parcels: the cheapest exact form that was measured. Pure.
+"""All that travels between a reader's process and its parent: deliveries in parcels, frames, commands. Pure.
 
-Both ends are the same installation and the same Python; nothing of this is ever stored. A large transaction travels in
-several parcels, so that neither end holds it twice.
+One codec, `marshal`: the cheapest exact form that was measured for rows, and what is rarer has no need of another. It knows
+plain values only, so both ends name what they make of them. Both ends are the same installation and the same Python;
+nothing of this is ever stored. A large transaction travels in several parcels, so that neither end holds it twice.
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from enum import IntEnum
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from cdc_merge.model import (
     UNCHANGED,
@@ -17,6 +20,8 @@ from cdc_merge.model import (
     Delivery,
     Idle,
     Message,
+    Parked,
+    Position,
     RawValue,
     Relation,
     RowChange,
@@ -24,8 +29,11 @@ from cdc_merge.model import (
     SnapshotDone,
     SnapshotRows,
     SnapshotTable,
+    SourceChanged,
+    SourceStatus,
     Transaction,
 )
+from cdc_merge.model.source_commands import ChunkRequest
 
 PARCEL_ROWS: Final = 1_000  # about 200 kB of short rows
 
@@ -169,3 +177,102 @@ class Unpacker:
         "C": lambda _, *items: SnapshotTable(*items),
         "D": lambda _, *items: SnapshotDone(*items),
     }
+
+
+# ---------------------------------------------------------------- frames: child to parent
+
+
+class FromChild(IntEnum):
+    """The first byte of a frame. Behind LAID_ASIDE comes the descriptor of the file that holds the transaction's rows."""
+
+    PARCEL = 1
+    LAST_PARCEL = 2
+    STATUS = 3
+    FACT = 4
+    LAID_ASIDE = 5
+    SURPRISE = 6
+
+
+News: TypeAlias = SourceStatus | SourceChanged | Parked
+"""What a reader tells of itself and of its source."""
+
+_NEWS: Final[Mapping[str, type[News]]] = {each.__name__: each for each in (SourceStatus, SourceChanged, Parked)}
+
+
+class Frame(NamedTuple):
+    """What the parent reads from the pipe: a parcel, with `reached` when it is a delivery's last, or news (of what ended the
+    reader, in words).
+
+    `large` is a transaction without its rows: their number and their file's size in bytes are `rows`."""
+
+    kind: FromChild
+    parcel: bytes = b""
+    reached: Position | None = None
+    told: News | str | None = None
+    large: Transaction | None = None
+    rows: tuple[int, int] = (0, 0)
+
+
+def parcel_frame(parcel: WireFrame, reached: Position | None) -> bytes:
+    """`reached`: where a new reader would go on behind the delivery that the parcel is of."""
+    body, is_last = parcel
+    return _frame(FromChild.LAST_PARCEL, (_place(reached), body)) if is_last else b"%c%b" % (FromChild.PARCEL, body)
+
+
+def large_frame(large: Transaction, rows: tuple[int, int], reached: Position | None) -> bytes:
+    messages = tuple(tuple(message) for message in large.messages)
+    return _frame(FromChild.LAID_ASIDE, (_place(reached), tuple(large[:6]), messages, rows))
+
+
+def news_frame(news: News) -> bytes:
+    kind = FromChild.STATUS if isinstance(news, SourceStatus) else FromChild.FACT
+    return _frame(kind, (type(news).__name__, *(getattr(news, told.name) for told in fields(news))))
+
+
+def surprise_frame(what: str) -> bytes:
+    return _frame(FromChild.SURPRISE, what)
+
+
+def _frame(kind: FromChild, told: Any) -> bytes:
+    return b"%c%b" % (kind, marshal.dumps(told))
+
+
+def _place(reached: Position | None) -> tuple[Any, ...] | None:
+    return None if reached is None else tuple(reached)
+
+
+def read_frame(frame: bytes) -> Frame:
+    kind, body = FromChild(frame[0]), frame[1:]
+    if kind is FromChild.PARCEL:
+        return Frame(kind, body)
+    told = marshal.loads(body)  # written by our own child a moment ago
+    if kind is FromChild.LAST_PARCEL:
+        reached, parcel = told
+        return Frame(kind, parcel, Position(*reached) if reached else None)
+    if kind is FromChild.LAID_ASIDE:
+        reached, head, messages, rows = told
+        large = Transaction(*(*head, tuple(Message(*message) for message in messages), ()))
+        return Frame(kind, reached=Position(*reached) if reached else None, large=large, rows=rows)
+    return Frame(kind, told=told if kind is FromChild.SURPRISE else _NEWS[told[0]](*told[1:]))
+
+
+# ---------------------------------------------------------------- commands: parent to child
+
+
+class ToChild(IntEnum):
+    STOP = 1
+    CONFIRM = 2
+    TAKEN = 3
+    READ_AGAIN = 4
+    LEAVE_WHOLE = 5
+
+
+def command(word: ToChild, of: int | ChunkRequest | frozenset[str]) -> bytes:
+    return marshal.dumps((int(word), tuple(of) if isinstance(of, ChunkRequest) else of))
+
+
+def read_command(sent: bytes) -> tuple[ToChild, Any]:
+    """The word, and what comes with it."""
+    number, of = marshal.loads(sent)  # written by our own parent a moment ago
+    word = ToChild(number)
+    return word, ChunkRequest(*of) if word is ToChild.READ_AGAIN else of
