@@ -1,15 +1,24 @@
-"""The documentation's pictures are what the merge says today, and every merge type has its section."""
+"""The documentation's pictures are what the merge says today, every merge type has its section, and every file that a page names exists."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from cdc_merge.merge.types import TYPES
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "bench" / "LOG.md"])
+FILE = re.compile(r"`([a-z_./]+/)?([A-Za-z0-9_]+\.(?:py|sql))(?::\d+)?`")
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+# These pages tell what was: they may name what is deleted.
+PAST = {"CHANGELOG.md", "LOG.md"}
 
 
 def _drawing() -> ModuleType:
@@ -39,3 +48,31 @@ def test_the_wrong_choice_and_the_right_one_never_say_the_same() -> None:
     drawing = _drawing()
     for story in drawing.STORIES:
         assert drawing.told(story, story.wrong) != drawing.told(story, story.right), story.name
+
+
+def _exists(directory: str, name: str) -> bool:
+    places = (ROOT / "cdc_merge", ROOT / "tests", ROOT / "bench", ROOT / "deploy", ROOT / "docs", ROOT / "grafana")
+    return (ROOT / directory / name).exists() or any(
+        path.as_posix().endswith("/" + directory + name) for place in places for path in place.rglob(name)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    names = set() if page.name in PAST else set(FILE.findall(text))
+    assert [directory + name for directory, name in sorted(names) if not _exists(directory, name)] == []
+    assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
+
+
+def test_every_room_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("Reserved")[0]
+    rooms = set(re.findall(r"`((?:[a-z_]+/)+)`", text)) - {"types/"}
+    homes = (ROOT / "cdc_merge", ROOT / "cdc_merge" / "sources", ROOT)
+    assert [room for room in sorted(rooms) if not any((home / room).is_dir() for home in homes)] == []
+
+
+def test_the_architecture_is_one_page() -> None:
+    lines = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 145
