@@ -62,6 +62,12 @@ def _by_oid() -> dict[int, tuple[str, bool]]:
 BY_OID: Final = _by_oid()
 
 
+def catalog_name(type_oid: int) -> str:
+    """The name in pg_type of a built-in type, which the stream does not send; "" for any other."""
+    name, is_array = BY_OID.get(type_oid, ("", False))
+    return f"_{name}" if is_array else name
+
+
 def named(type_oid: int, type_name: str) -> tuple[str, bool]:
     """The short name of a type, or of an array's elements, and whether it is an array. ("", False): unknown."""
     if type_oid in BY_OID:

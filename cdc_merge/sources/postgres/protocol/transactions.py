@@ -34,7 +34,7 @@ from cdc_merge.model.capture_counters import TOAST_ABSENT, TRUNCATES, UNKNOWN_ME
 from cdc_merge.sources.postgres.protocol import pgoutput
 from cdc_merge.sources.postgres.protocol.copy_data import MAX_LSN
 from cdc_merge.sources.postgres.protocol.timelines import Timelines
-from cdc_merge.values.builtin_types import BUILTIN_TYPES
+from cdc_merge.values.type_names import catalog_name
 
 MAX_TRANSACTION_ROWS: Final = 100_000_000
 """A transaction waits for its commit, its rows in memory or laid aside: some 20 GB of a disk at 200 bytes a row."""
@@ -185,7 +185,7 @@ class Assembler:
         self._relations[message.oid] = (relation, relation.table)
 
     def _type_name(self, oid: int) -> str:
-        return self._type_names.get(oid) or BUILTIN_TYPES.get(oid, "")
+        return self._type_names.get(oid) or catalog_name(oid)
 
     # ---------------------------------------------------------------- rows
 
