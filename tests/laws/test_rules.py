@@ -26,8 +26,8 @@ from tests.laws.worlds import ENTITY, KEY, SECOND, START_US, small_worlds
 
 KINDS = ("edit", "insert", "marked", "unmarked", "late_copy", "delete")
 WATERMARKS = (START_US + 4 * SECOND, START_US + 3600 * SECOND)
-ONE_VALUE = "string(record_state.f) != '2' && string(record_state.f) != '7'"
-CHECKED = {"set": "!('b' in record_state.f)"} | dict.fromkeys(("mv", "lww", "counter", "immutable"), ONE_VALUE)
+ONE_VALUE = "string(record.f) != '2' && string(record.f) != '7'"
+CHECKED = {"set": "!('b' in record.f)"} | dict.fromkeys(("mv", "lww", "counter", "immutable"), ONE_VALUE)
 RULES = (
     Rule("drift", "customer.f", tolerance_us=2 * SECOND),
     Rule("auto", "*.f", severity="low", auto=(("B",), "earliest")),

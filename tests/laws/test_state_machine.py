@@ -151,10 +151,10 @@ class Day(RuleBasedStateMachine):
     @rule(
         name=systems,
         load=carried,
-        how=st.sampled_from(("plain", "copy", "copy", "from", "origin", "apply")),
-        delta=st.none() | some,
+        mark_by=st.sampled_from(("plain", "copy", "copy", "from", "origin", "apply")),
+        columns=st.none() | some,
     )
-    def job(self, name: str, load: Carried, how: str, part: set[str] | None) -> None:
+    def job(self, name: str, load: Carried, mark_by: str, columns: set[str] | None) -> None:
         """A job repeats at one system what it has read at another, perhaps long ago; whole rows or some columns."""
         system, (origin, key, held, place) = self.systems[name], load
         if name == origin:
@@ -165,7 +165,7 @@ class Day(RuleBasedStateMachine):
             "from": marked(source=origin),
             "origin": UNDER_ORIGIN,
             "apply": applied([place] if place else []),
-        }[how]
+        }[mark_by]
         if held is None:
             if key in system.rows:
                 self._commit(system, lambda at: at.delete(key), mark)
@@ -174,7 +174,7 @@ class Day(RuleBasedStateMachine):
         if key not in system.rows:
             self._commit(system, lambda at: at.insert(key, values), mark)
             return
-        wanted = {column: value for column, value in values.items() if part is None or column in part}
+        wanted = {column: value for column, value in values.items() if columns is None or column in columns}
         self._commit(system, lambda at: at.update(key, wanted), mark)
 
     # ------------------------------------------------------------ what time, networks and machines do
