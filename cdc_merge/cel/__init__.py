@@ -1,7 +1,7 @@
 """Expressions in CEL (cel.dev), behind the port conflicts/expression_port.py.
 
 The library reads the text: grammar, macros and their errors are Google's (cel-expr-python, CEL C++). Types and values
-are ours (docs/adr/expressions.md): one exact kind of number, so that integers and decimals mix and money does not
+are ours (docs/adr/0001-expressions.md): one exact kind of number, so that integers and decimals mix and money does not
 round, and the rules of NULL and unknown. `matches` is the library's RE2 again: a pattern never takes longer than
 linear time.
 """
