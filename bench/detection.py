@@ -16,9 +16,9 @@ from typing import Final
 
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
-from cdc_merge.demo.observing import Tally
+from cdc_merge.demo.observing import ConflictTally
 from cdc_merge.demo.play import configured, database
-from cdc_merge.demo.servers import Server, new_directory, start_servers
+from cdc_merge.demo.servers import DemoServer, new_directory, start_servers
 from cdc_merge.demo.source_tables import ends
 from cdc_merge.demo.stock import COUNTS, fill, prepare
 from cdc_merge.demo.systems import SOURCES
@@ -38,7 +38,7 @@ EDITS: Final[Mapping[str, str]] = {
 def measure(seconds: int, rate: int) -> dict[str, object]:
     """Percentiles of detection in seconds at `rate` changes a second over three sources."""
     home = new_directory("cdc-merge-bench-")
-    servers: dict[str, Server] = {}
+    servers: dict[str, DemoServer] = {}
     try:
         servers = start_servers({source: home / source for source in SOURCES})
         return _measured(home, servers, seconds, rate)
@@ -48,9 +48,9 @@ def measure(seconds: int, rate: int) -> dict[str, object]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _measured(home: Path, servers: Mapping[str, Server], seconds: int, rate: int) -> dict[str, object]:
+def _measured(home: Path, servers: Mapping[str, DemoServer], seconds: int, rate: int) -> dict[str, object]:
     dsns = {source: database(server, source) for source, server in servers.items()}
-    world, tally = World(), Tally()
+    world, tally = World(), ConflictTally()
     fill(world, random.Random(1))
     prepare(dsns, world)
     sidecar = Sidecar(load(configured(home, dsns), os.environ), observers=[tally])
@@ -68,7 +68,7 @@ def _measured(home: Path, servers: Mapping[str, Server], seconds: int, rate: int
     return {"changes": changes, "changes_per_s": round(changes / seconds, 1), **times, "settled": settled}
 
 
-def _load(home: Path, server: Server, source: str, pace: tuple[int, int]) -> subprocess.Popen[bytes]:
+def _load(home: Path, server: DemoServer, source: str, pace: tuple[int, int]) -> subprocess.Popen[bytes]:
     seconds, rate = pace
     script = home / f"{source}.pgbench"
     key = "'C' || lpad(:n::text, 4, '0')"

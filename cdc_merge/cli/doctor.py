@@ -14,14 +14,14 @@ from typing import Final
 import click
 
 from cdc_merge.cli.context import Invocation, print_json
-from cdc_merge.cli.read_client import settings_of
+from cdc_merge.cli.read_client import load_settings
 from cdc_merge.cli.table_output import output_option, printable
 from cdc_merge.config import Settings
 from cdc_merge.config.problems import did_you_mean
-from cdc_merge.config.settings import SqliteStore
-from cdc_merge.doctor.facts import Subject
-from cdc_merge.doctor.findings import FAIL, OK, UNKNOWN, WARN, Check
+from cdc_merge.config.settings import SqliteStoreSettings
+from cdc_merge.doctor.findings import FAIL, OK, UNKNOWN, WARN, CheckResult
 from cdc_merge.doctor.preflight import Doctor, Examination
+from cdc_merge.doctor.source_facts import Subject
 from cdc_merge.doctor.targets import Positions, subjects
 from cdc_merge.errors import CdcMergeError, NotFound
 from cdc_merge.queries.documents import Document
@@ -49,7 +49,7 @@ def command(invocation: Invocation, /, names: tuple[str, ...], **flags: bool) ->
     Exit code 0 when nothing failed, 4 when a check found problems, 69 when a source is unreachable, 77 when one
     does not let us in. It asks as the sidecar's own role: what that role may not see is unknown, never ok.
     """
-    settings = settings_of(invocation)
+    settings = load_settings(invocation)
     patients = chosen(settings, names)
     found = Doctor(lambda: positions_of(settings), _now_us, probing=flags["probe"]).examine(patients)
     shown = [check for check in found.checks if check.severity != OK or not flags["only_problems"]]
@@ -84,7 +84,7 @@ def positions_of(settings: Settings) -> Positions:
     # Imported when it is asked: the stores' packages would slow down every other command.
     from cdc_merge.app import sidecar  # noqa: PLC0415
 
-    if isinstance(settings.store, SqliteStore) and not settings.store.path.exists():
+    if isinstance(settings.store, SqliteStoreSettings) and not settings.store.path.exists():
         return {}
     try:
         store = sidecar.open_store(settings)
@@ -100,7 +100,7 @@ def positions_of(settings: Settings) -> Positions:
 # ---------------------------------------------------------------- for people
 
 
-def _print(checks: Sequence[Check]) -> None:
+def _print(checks: Sequence[CheckResult]) -> None:
     for source in dict.fromkeys(check.source for check in checks):
         click.secho(source, bold=True)
         for check in checks:
@@ -110,7 +110,7 @@ def _print(checks: Sequence[Check]) -> None:
         click.echo()
 
 
-def lines(check: Check) -> Iterator[str]:
+def lines(check: CheckResult) -> Iterator[str]:
     """One check for a terminal; colours vanish where there is none."""
     severity = click.style(check.severity.ljust(WIDEST), fg=COLOURS[check.severity], bold=check.severity != OK)
     about = f"{check.about}: " if check.about else ""
@@ -125,7 +125,7 @@ def lines(check: Check) -> Iterator[str]:
     yield margin + click.style("; ".join([*costs, check.docs]), dim=True)
 
 
-def summary(checks: Iterable[Check]) -> str:
+def summary(checks: Iterable[CheckResult]) -> str:
     counts = Counter(check.severity for check in checks)
     words = {OK: "ok", WARN: "warnings", FAIL: "failed", UNKNOWN: "unknown"}
     return ", ".join(f"{counts[severity]} {word}" for severity, word in words.items())
@@ -134,7 +134,7 @@ def summary(checks: Iterable[Check]) -> str:
 # ---------------------------------------------------------------- for programs
 
 
-def mending(checks: Iterable[Check]) -> Iterator[str]:
+def mending(checks: Iterable[CheckResult]) -> Iterator[str]:
     """A script: each fix once, under a comment that says what for. What needs a person's decision stays a comment."""
     told: set[tuple[str, tuple[str, ...]]] = set()
     for check in checks:
@@ -158,7 +158,7 @@ def document(found: Examination) -> Document:
     }
 
 
-def check_document(check: Check) -> Document:
+def check_document(check: CheckResult) -> Document:
     return {
         "source": check.source,
         "code": check.code,

@@ -10,7 +10,7 @@ from cdc_merge.cli.context import Invocation
 from cdc_merge.doctor.proposal.catalog_sample import TableSeen
 from cdc_merge.doctor.proposal.matching import proposed
 from cdc_merge.doctor.proposal.sampling import survey
-from cdc_merge.doctor.proposal.yaml_writer import variable, written
+from cdc_merge.doctor.proposal.yaml_writer import config_text, variable
 from cdc_merge.errors import CdcMergeError
 
 
@@ -37,7 +37,7 @@ def command(invocation: Invocation, given: tuple[str, ...], *, dry_run: bool, fo
             f"No tables of {', '.join(sources)} look as if they were about the same things ({len(tables)} were seen).",
             hint="Check that the role may see them; a key is needed in each. Otherwise write the entities by hand.",
         )
-    text = written(sources, entities)
+    text = config_text(sources, entities)
     if dry_run:
         click.echo(text, nl=False)
         return

@@ -20,19 +20,19 @@ LARGEST_BYTES: Final = 16 * 1024 * 1024
 REACHABLE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def settings_of(invocation: Invocation) -> Settings:
+def load_settings(invocation: Invocation) -> Settings:
     return load(invocation.config, os.environ)
 
 
-def reading_of(invocation: Invocation) -> QueryPort:
+def open_queries(invocation: Invocation) -> QueryPort:
     """The read side of the store that the configuration names. ConfigError, NotFound or StoreUnavailable."""
     # Imported when it is asked: the sources' and stores' packages would slow down `--help`.
     from cdc_merge.app import sidecar  # noqa: PLC0415
 
-    return sidecar.open_reading(settings_of(invocation))
+    return sidecar.open_reading(load_settings(invocation))
 
 
-def running_sources(settings: Settings) -> Fields | None:
+def fetch_sources(settings: Settings) -> Fields | None:
     """What a sidecar that runs here with these sources says of them; None if there is none."""
     address = api_address(settings)
     document = _document(f"http://{address}/api/v1/sources") if address else None

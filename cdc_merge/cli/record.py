@@ -8,7 +8,7 @@ import click
 
 from cdc_merge.cli import restore
 from cdc_merge.cli.context import Invocation, print_json
-from cdc_merge.cli.read_client import reading_of
+from cdc_merge.cli.read_client import open_queries
 from cdc_merge.cli.table_output import output_option, print_table, say
 from cdc_merge.model import RecordKey
 from cdc_merge.queries.cell_text import ABSENT, cell_of, items, objects, shown, word_of
@@ -50,7 +50,7 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> AsOf | N
 @click.pass_obj
 def show_record(invocation: Invocation, entity: str, key: str, as_of: AsOf | None) -> None:
     """The merged value, every source's view, and the conflicts that stand."""
-    document = record_document(reading_of(invocation), RecordKey(entity, key), as_of)
+    document = record_document(open_queries(invocation), RecordKey(entity, key), as_of)
     if invocation.as_json:
         print_json(document)
         return
@@ -98,7 +98,7 @@ def show_history(  # noqa: PLR0913, PLR0917 (an option each)
     invocation: Invocation, entity: str, key: str, field: str | None, cursor: str | None, limit: int | None
 ) -> None:
     """Every change of the record, in stamp order, printed as it is read."""
-    pages = _history(reading_of(invocation), RecordKey(entity, key), cursor, limit)
+    pages = _history(open_queries(invocation), RecordKey(entity, key), cursor, limit)
     told = ((_about(document, field), document["next_cursor"]) for document in pages)
     show = _print_history_json if invocation.as_json else _print_history_table
     next_cursor = show(told)
@@ -168,7 +168,7 @@ def list_missing(  # noqa: PLR0913, PLR0917 (an option each)
     invocation: Invocation, entity: str, source: str | None, cursor: str | None, limit: int
 ) -> None:
     """Which sources lack which records of an entity whose `on_missing` is report."""
-    document = missing_document(reading_of(invocation), entity, source, cursor, limit)
+    document = missing_document(open_queries(invocation), entity, source, cursor, limit)
     if invocation.as_json:
         print_json(document)
         return
@@ -188,7 +188,7 @@ def list_missing(  # noqa: PLR0913, PLR0917 (an option each)
 @click.pass_obj
 def explain_field(invocation: Invocation, entity: str, key: str, field: str) -> None:
     """Why a field has its value: every write, what its writer had seen, and what became of it."""
-    document = explain_document(reading_of(invocation), RecordKey(entity, key), field)
+    document = explain_document(open_queries(invocation), RecordKey(entity, key), field)
     if invocation.as_json:
         print_json(document)
         return

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from cdc_merge.cli.context import Invocation, print_json
-from cdc_merge.cli.read_client import reading_of
+from cdc_merge.cli.read_client import open_queries
 from cdc_merge.cli.table_output import output_option, print_table, say
 from cdc_merge.errors import NotWritten
 from cdc_merge.model import RecordKey
@@ -52,7 +52,7 @@ def command(  # noqa: PLR0913, PLR0917 (an option each)
     """
     if (moment is None) is not to_clean:
         raise click.UsageError("Name either a time (--to) or --to-clean.")
-    document = restore_document(reading_of(invocation), RecordKey(entity, key), moment, fields)
+    document = restore_document(open_queries(invocation), RecordKey(entity, key), moment, fields)
     if invocation.as_json:
         print_json(document)
     else:

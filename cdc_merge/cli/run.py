@@ -11,10 +11,10 @@ from typing import Final
 import click
 
 from cdc_merge import __version__
-from cdc_merge.cli.check_config import looked_at
+from cdc_merge.cli.check_config import apply_catalogs
 from cdc_merge.cli.context import Invocation
 from cdc_merge.config import load
-from cdc_merge.config.settings import Settings, SqliteStore
+from cdc_merge.config.settings import Settings, SqliteStoreSettings
 from cdc_merge.errors import CdcMergeError, ConfigError
 from cdc_merge.observers.log_format import FORMS, capture_uncaught, configure, logger
 
@@ -61,7 +61,7 @@ def command(invocation: Invocation, role: str, log_format: str | None, log_level
 
 def _run(settings: Settings, on_reload: Callable[[Settings], None]) -> int:
     store = settings.store
-    settings = looked_at(settings, has_run=isinstance(store, SqliteStore) and store.path.exists())
+    settings = apply_catalogs(settings, has_run=isinstance(store, SqliteStoreSettings) and store.path.exists())
     # Imported when it runs: the sources' and stores' packages would slow down every other command.
     from cdc_merge.app import sidecar  # noqa: PLC0415
 

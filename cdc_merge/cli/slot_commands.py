@@ -10,12 +10,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 from cdc_merge.cli.context import Invocation
 from cdc_merge.cli.doctor import chosen
-from cdc_merge.cli.read_client import settings_of
+from cdc_merge.cli.read_client import load_settings
 from cdc_merge.cli.table_output import printable
 from cdc_merge.doctor import slot_lifecycle
-from cdc_merge.doctor.facts import Subject
 from cdc_merge.doctor.grants import PLATFORMS
 from cdc_merge.doctor.grants import grants as grants_of
+from cdc_merge.doctor.source_facts import Subject
 
 
 @click.command("grants")
@@ -25,7 +25,7 @@ from cdc_merge.doctor.grants import grants as grants_of
 @click.pass_obj
 def grants(invocation: Invocation, names: tuple[str, ...], platform: str, role: str | None) -> None:
     """Print the least that each source must grant, as SQL for its DBA. Nothing is executed, no source is asked."""
-    for subject, dsn in chosen(settings_of(invocation), names):
+    for subject, dsn in chosen(load_settings(invocation), names):
         user, database = of_dsn(subject, dsn)
         for line in grants_of(subject, role or user, database, platform):
             click.echo(printable(line))
@@ -81,4 +81,4 @@ def drop_slot(invocation: Invocation, name: str, *, yes: bool, dry_run: bool) ->
 
 
 def one(invocation: Invocation, name: str) -> tuple[Subject, str]:
-    return chosen(settings_of(invocation), [name])[0]
+    return chosen(load_settings(invocation), [name])[0]

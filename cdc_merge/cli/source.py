@@ -7,7 +7,7 @@ import time
 import click
 
 from cdc_merge.cli.context import Invocation, print_json
-from cdc_merge.cli.read_client import reading_of, running_sources, settings_of
+from cdc_merge.cli.read_client import fetch_sources, load_settings, open_queries
 from cdc_merge.cli.slot_commands import create_slot, drop_slot, grants
 from cdc_merge.cli.source_actions import pause, resume, resync
 from cdc_merge.cli.table_output import output_option, print_table
@@ -35,9 +35,9 @@ def list_sources(invocation: Invocation) -> None:
 
     A running sidecar is asked first; without one this is what the store remembers.
     """
-    document = running_sources(settings_of(invocation))
+    document = fetch_sources(load_settings(invocation))
     if document is None:
-        document = sources_document(reading_of(invocation), time.time_ns() // 1000)
+        document = sources_document(open_queries(invocation), time.time_ns() // 1000)
     if invocation.as_json:
         print_json(document)
     else:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cdc_merge.cli.context import Invocation, print_json
-from cdc_merge.cli.read_client import running_sources, settings_of
-from cdc_merge.cli.write_client import tell
+from cdc_merge.cli.read_client import fetch_sources, load_settings
+from cdc_merge.cli.write_client import post_command
 from cdc_merge.config import Settings
 from cdc_merge.errors import CdcMergeError, NotFound
 from cdc_merge.queries.documents import Fields, orders_json
@@ -67,11 +67,11 @@ def resync(invocation: Invocation, name: str, table: str | None, key: str | None
     body = {"table": table, "key": key}
     _tell(invocation, name, "resync", body, lambda ingest: wanted_again(ingest, table, key, time.time_ns() // 1000))
     if wait:
-        _wait(settings_of(invocation), name)
+        _wait(load_settings(invocation), name)
 
 
 def _said(invocation: Invocation, name: str, words: str, *, dry_run: bool) -> None:
-    settings = settings_of(invocation)
+    settings = load_settings(invocation)
     if name not in settings.sources:
         known = ", ".join(sorted(settings.sources))
         raise NotFound(f"There is no source {name}.", hint=f"The configuration has: {known}.")
@@ -80,8 +80,8 @@ def _said(invocation: Invocation, name: str, words: str, *, dry_run: bool) -> No
 
 
 def _tell(invocation: Invocation, name: str, what: str, body: Mapping[str, object], change: Change) -> None:
-    settings = settings_of(invocation)
-    answer = tell(settings, f"/api/v1/sources/{quote(name, safe='')}/{what}", body)
+    settings = load_settings(invocation)
+    answer = post_command(settings, f"/api/v1/sources/{quote(name, safe='')}/{what}", body)
     is_noted = answer is None
     if answer is None:
         answer = _noted(settings, name, change)
@@ -144,7 +144,7 @@ def _wait(settings: Settings, name: str) -> None:
 
 
 def _source(settings: Settings, name: str) -> Fields:
-    document = running_sources(settings)
+    document = fetch_sources(settings)
     items = document.get("items") if document is not None else None
     found = (
         [each for each in items if isinstance(each, dict) and each.get("name") == name]

@@ -11,13 +11,13 @@ import click
 
 from cdc_merge.cli.context import Invocation, print_json
 from cdc_merge.cli.doctor import EDGE_CODES, PROBLEMS, chosen
-from cdc_merge.cli.read_client import settings_of
+from cdc_merge.cli.read_client import load_settings
 from cdc_merge.cli.slot_commands import of_dsn
 from cdc_merge.cli.table_output import output_option, printable
 from cdc_merge.doctor import slot_lifecycle
-from cdc_merge.doctor.facts import Subject
 from cdc_merge.doctor.grants import removal
 from cdc_merge.doctor.slot_lifecycle import Left
+from cdc_merge.doctor.source_facts import Subject
 from cdc_merge.errors import CdcMergeError
 from cdc_merge.queries.documents import Document
 
@@ -34,7 +34,7 @@ def command(invocation: Invocation, /, names: tuple[str, ...], **flags: bool) ->
 
     Exit code 0 when nothing is left, 4 when something is, 69 or 77 when a source could not be asked.
     """
-    patients = chosen(settings_of(invocation), names)
+    patients = chosen(load_settings(invocation), names)
     if not flags["verify"]:
         for subject, dsn in patients:
             _drop(subject, dsn, dry_run=flags["dry_run"], yes=flags["yes"])

@@ -16,12 +16,12 @@ from cdc_merge.queries.documents import Fields
 
 TOKEN_VARIABLE: Final = "CDC_MERGE_TOKEN"  # noqa: S105 - a name
 # A sidecar in the middle of a large batch answers when it is over.
-TELL_LIMIT_S: Final = 90.0
+COMMAND_LIMIT_S: Final = 90.0
 
 _EXIT_CODES: Final = {401: 77, 403: 77, 404: 1, 409: 1, 422: 2, 503: 69}
 
 
-class Refused(CdcMergeError):
+class CommandRefused(CdcMergeError):
     """The sidecar refused, and nothing was changed; or, without an answer in time, it is not known."""
 
     def __init__(self, sentence: str, *, hint: str = "", exit_code: int = 1) -> None:
@@ -29,7 +29,7 @@ class Refused(CdcMergeError):
         self.exit_code = exit_code
 
 
-def tell(settings: Settings, path: str, body: Mapping[str, object]) -> Fields | None:
+def post_command(settings: Settings, path: str, body: Mapping[str, object]) -> Fields | None:
     """The answer of the sidecar that listens where the configuration says; None when nobody does. Refused."""
     address = api_address(settings)
     if address is None:
@@ -44,16 +44,18 @@ def tell(settings: Settings, path: str, body: Mapping[str, object]) -> Fields | 
     # No proxy: the sidecar is on this machine, whatever the environment says of the way to the internet.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=TELL_LIMIT_S) as answer:
+        with opener.open(request, timeout=COMMAND_LIMIT_S) as answer:
             document = json.loads(answer.read(LARGEST_BYTES))
     except urllib.error.HTTPError as error:
         raise _refused(error) from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, ConnectionRefusedError):
             return None
-        raise Refused("The sidecar cannot be asked.", hint="Look with `cdc-merge source list`.", exit_code=69) from None
+        raise CommandRefused(
+            "The sidecar cannot be asked.", hint="Look with `cdc-merge source list`.", exit_code=69
+        ) from None
     except (OSError, ValueError):
-        raise Refused(
+        raise CommandRefused(
             "The sidecar did not answer: it is not known whether it was done.",
             hint="Look with `cdc-merge source list`; asking again does no harm.",
             exit_code=75,
@@ -61,7 +63,7 @@ def tell(settings: Settings, path: str, body: Mapping[str, object]) -> Fields | 
     return document if isinstance(document, dict) else {}
 
 
-def _refused(error: urllib.error.HTTPError) -> Refused:
+def _refused(error: urllib.error.HTTPError) -> CommandRefused:
     try:
         problem = json.loads(error.read(LARGEST_BYTES))
     except (OSError, ValueError):
@@ -71,4 +73,4 @@ def _refused(error: urllib.error.HTTPError) -> Refused:
     hint = str(said.get("hint") or "")
     if error.code in (401, 403):
         hint = f"{hint} Put your token into {TOKEN_VARIABLE}.".strip()
-    return Refused(sentence, hint=hint, exit_code=_EXIT_CODES.get(error.code, 1))
+    return CommandRefused(sentence, hint=hint, exit_code=_EXIT_CODES.get(error.code, 1))

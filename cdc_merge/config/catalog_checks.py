@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from cdc_merge.config.check_context import entity_path
 from cdc_merge.config.checks.expression_checks import business_rule_problems, expression_problems
 from cdc_merge.config.merge_type_options import COLLECTIONS, NUMBERS, OPTIONS
-from cdc_merge.config.problems import Path, Problem, did_you_mean
+from cdc_merge.config.problems import ConfigProblem, Path, did_you_mean
 from cdc_merge.config.settings import Settings
 from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
 from cdc_merge.values.postgres_text import value_type
@@ -21,15 +21,15 @@ from cdc_merge.values.postgres_text import value_type
 Columns: TypeAlias = Mapping[str, tuple[int, str]]
 """Column → (type OID, type name), as the source's catalog says; a domain under its base type."""
 
-Facts: TypeAlias = Mapping[tuple[str, str], Columns]
+CatalogColumns: TypeAlias = Mapping[tuple[str, str], Columns]
 """(source, schema.table) → its columns. A table that does not exist has no entry."""
 
 BOOLEAN: Final = "boolean"
 
 
-def catalog_problems(settings: Settings, facts: Facts, sources: frozenset[str]) -> list[Problem]:
+def catalog_problems(settings: Settings, facts: CatalogColumns, sources: frozenset[str]) -> list[ConfigProblem]:
     """Everything in the file that the catalogs of these sources contradict; other sources are not judged."""
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     for table in settings.plan.tables:
         if table.source in sources:
             problems += _missing(table, facts.get((table.source, table.table)))
@@ -42,7 +42,7 @@ def catalog_problems(settings: Settings, facts: Facts, sources: frozenset[str]) 
     return [*problems, *business_rule_problems(typed)]
 
 
-def with_value_types(plan: Plan, facts: Facts) -> Plan:
+def with_value_types(plan: Plan, facts: CatalogColumns) -> Plan:
     """The plan with every field's value type, where the catalogs tell it. The policy stays: types are no policy."""
     entities = {
         name: dataclasses.replace(
@@ -64,12 +64,12 @@ def one_type(found: frozenset[str], merge: str) -> str:
     return ""
 
 
-def _typed(plan: Plan, facts: Facts, entity: str, field: FieldPlan) -> FieldPlan:
+def _typed(plan: Plan, facts: CatalogColumns, entity: str, field: FieldPlan) -> FieldPlan:
     found = frozenset(_types(plan, facts, entity, field.name).values())
     return dataclasses.replace(field, value_type=one_type(found, field.merge))
 
 
-def _types(plan: Plan, facts: Facts, entity: str, field: str) -> dict[str, str]:
+def _types(plan: Plan, facts: CatalogColumns, entity: str, field: str) -> dict[str, str]:
     """Source → value type of the column that it maps to the field, where that is known."""
     columns = {
         table.source: facts.get((table.source, table.table), {}).get(table.fields[field])
@@ -86,11 +86,11 @@ def _every_field(entity: EntityPlan) -> Iterator[FieldPlan]:
         yield from (FieldPlan(name=member) for member in group.members)
 
 
-def _missing(table: TableMap, columns: Columns | None) -> Iterator[Problem]:
+def _missing(table: TableMap, columns: Columns | None) -> Iterator[ConfigProblem]:
     path = entity_path(table.entity, "from", table.source)
     if columns is None:
         hint = "check the name, and write it as schema.table"
-        yield Problem((*path, "table"), f"{table.source} has no table {table.table}", hint)
+        yield ConfigProblem((*path, "table"), f"{table.source} has no table {table.table}", hint)
         return
     wanted: list[tuple[Path, str]] = [((*path, "key"), column) for column in table.key]
     wanted += [((*path, "fields", field), column) for field, column in table.fields.items()]
@@ -98,12 +98,12 @@ def _missing(table: TableMap, columns: Columns | None) -> Iterator[Problem]:
         wanted.append((("sources", table.source, "actor", "column"), table.actor_column))
     for place, column in wanted:
         if column not in columns:
-            yield Problem(place, f"{table.table} has no column {column!r}", did_you_mean(column, columns))
+            yield ConfigProblem(place, f"{table.table} has no column {column!r}", did_you_mean(column, columns))
 
 
 def _type_problems(
     settings: Settings, entity: EntityPlan, field: FieldPlan, types: Mapping[str, str]
-) -> Iterator[Problem]:
+) -> Iterator[ConfigProblem]:
     found = frozenset(types.values())
     place = entity_path(entity.name, "fields", field.name, "merge")
     wanted = OPTIONS[field.merge].value_types
@@ -111,13 +111,13 @@ def _type_problems(
     if wanted is not None and unfit:
         listed = ", ".join(f"{source} ({kind})" for source, kind in unfit.items())
         sentence = f"merge: {field.merge} cannot read the column of {listed}"
-        yield Problem(place, sentence, f"it reads {', '.join(sorted(wanted))}")
+        yield ConfigProblem(place, sentence, f"it reads {', '.join(sorted(wanted))}")
     elif found and not one_type(found, field.merge):
         listed = ", ".join(f"{source} has {kind}" for source, kind in types.items())
-        yield Problem(_mapping(settings, entity, field.name), f"these columns cannot be compared: {listed}")
+        yield ConfigProblem(_mapping(settings, entity, field.name), f"these columns cannot be compared: {listed}")
     if field.agreement == "past" and BOOLEAN in found:
         path = entity_path(entity.name, "fields", field.name, "agreement")
-        yield Problem(path, "past values prove nothing for a boolean", "use agreement: true or false")
+        yield ConfigProblem(path, "past values prove nothing for a boolean", "use agreement: true or false")
 
 
 def _mapping(settings: Settings, entity: EntityPlan, field: str) -> Path:

@@ -15,7 +15,7 @@ from cdc_merge.config.schema.file_schema import ConfigShape
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class CheckContext:
     """A configuration under examination."""
 
     shape: ConfigShape

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from cdc_merge.config.check_context import Subject
+from cdc_merge.config.check_context import CheckContext
 from cdc_merge.config.checks.file_checks import CHECKS
+from cdc_merge.config.problems import ConfigProblem, path_text
 from cdc_merge.config.problems import Path as Place
-from cdc_merge.config.problems import Problem, path_text
 from cdc_merge.config.schema.file_schema import ConfigShape, PostgresShape
 from cdc_merge.config.schema.schema_problems import shaped
 from cdc_merge.config.settings import Secret, Settings
@@ -32,27 +32,27 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
     shape, misshapen = shaped(document.values) if document.values else (None, [])
     problems = [*document.problems, *misshapen]
     if shape is None:
-        raise refused(path, document.lines, problems)
-    subject = Subject(shape, document.values)
+        raise config_error(path, document.lines, problems)
+    subject = CheckContext(shape, document.values)
     secrets, unreadable = _connection_strings(shape, path.parent)
     found = [problem for check in CHECKS for problem in check(subject)]
     problems += _unreported(problems, [*found, *unreadable])
     if problems:
-        raise refused(path, document.lines, problems)
+        raise config_error(path, document.lines, problems)
     warnings = [problem for warning in WARNINGS for problem in warning(subject)]
     return settings_of(
-        shape, secrets, environment, (path, document.lines, tuple(written(path, document.lines, warnings)))
+        shape, secrets, environment, (path, document.lines, tuple(problem_lines(path, document.lines, warnings)))
     )
 
 
-def refused(path: Path, lines: Mapping[Place, int], problems: Iterable[Problem]) -> ConfigError:
+def config_error(path: Path, lines: Mapping[Place, int], problems: Iterable[ConfigProblem]) -> ConfigError:
     """The error that reports all of these problems, in the order of the file."""
-    sentences = tuple(written(path, lines, problems))
+    sentences = tuple(problem_lines(path, lines, problems))
     number = f"{len(sentences)} problems" if len(sentences) > 1 else "a problem"
     return ConfigError(f"{path} has {number}", hint=HINT, problems=sentences)
 
 
-def written(path: Path, lines: Mapping[Place, int], problems: Iterable[Problem]) -> Iterator[str]:
+def problem_lines(path: Path, lines: Mapping[Place, int], problems: Iterable[ConfigProblem]) -> Iterator[str]:
     """`file:line: path: sentence (suggestion)` of each problem, in the order of the file, each once."""
     placed = dict.fromkeys((_line(lines, problem.path), problem) for problem in problems)
     for line, problem in sorted(placed, key=lambda pair: pair[0]):
@@ -66,7 +66,7 @@ def _line(lines: Mapping[Place, int], path: Place) -> int:
     return lines.get(path, 1)
 
 
-def _unreported(problems: list[Problem], found: Iterable[Problem]) -> list[Problem]:
+def _unreported(problems: list[ConfigProblem], found: Iterable[ConfigProblem]) -> list[ConfigProblem]:
     """Without those at or below a place that has a problem already: they would say the same in other words."""
     reported = {problem.path for problem in problems}
     return [p for p in found if not any(p.path[:length] in reported for length in range(1, len(p.path) + 1))]
@@ -84,9 +84,9 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})", hint="Save the file as UTF-8.") from None
 
 
-def _connection_strings(shape: ConfigShape, directory: Path) -> tuple[dict[str, Secret], list[Problem]]:
+def _connection_strings(shape: ConfigShape, directory: Path) -> tuple[dict[str, Secret], list[ConfigProblem]]:
     secrets: dict[str, Secret] = {}
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     for name, source in shape.sources.items():
         if not isinstance(source, PostgresShape) or source.dsn is not None or source.dsn_file is None:
             secrets[name] = Secret((source.dsn or "") if isinstance(source, PostgresShape) else "")
@@ -95,7 +95,7 @@ def _connection_strings(shape: ConfigShape, directory: Path) -> tuple[dict[str, 
             secrets[name] = Secret((directory / source.dsn_file).read_text(encoding="utf-8").strip())
         except OSError as error:
             sentence = f"{directory / source.dsn_file} cannot be read: {error.strerror}"
-            problems.append(Problem(("sources", name, "dsn_file"), sentence))
+            problems.append(ConfigProblem(("sources", name, "dsn_file"), sentence))
         except UnicodeDecodeError:
-            problems.append(Problem(("sources", name, "dsn_file"), "the file does not hold UTF-8 text"))
+            problems.append(ConfigProblem(("sources", name, "dsn_file"), "the file does not hold UTF-8 text"))
     return secrets, problems

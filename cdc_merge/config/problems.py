@@ -15,7 +15,7 @@ Path: TypeAlias = "tuple[str | int, ...]"
 LISTED: Final = 12  # so many alternatives are named in full; more would hide the sentence
 
 
-class Problem(NamedTuple):
+class ConfigProblem(NamedTuple):
     """One thing that is wrong, or, as a warning, worth knowing. `suggestion` is the next step, or ""."""
 
     path: Path

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from cdc_merge.config.check_context import entity_path
-from cdc_merge.config.load import refused
-from cdc_merge.config.problems import Path, Problem
+from cdc_merge.config.load import config_error
+from cdc_merge.config.problems import ConfigProblem, Path
 from cdc_merge.config.settings import Settings, SourceSettings
 from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
 
@@ -38,7 +38,7 @@ def refuse_restarts(old: Settings, new: Settings) -> None:
     """ConfigError that names, with its line, every setting of the new file that cannot replace the old one now."""
     paths = dict.fromkeys(_differing(old, new))
     if paths:
-        raise refused(new.file, new.lines, [Problem(path, SENTENCE, SUGGESTION) for path in paths])
+        raise config_error(new.file, new.lines, [ConfigProblem(path, SENTENCE, SUGGESTION) for path in paths])
 
 
 def typed_as(plan: Plan, known: Plan) -> Plan:

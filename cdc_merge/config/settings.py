@@ -36,7 +36,7 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class SqliteStore:
+class SqliteStoreSettings:
     """A store in one file; its directory may not exist yet."""
 
     path: Path
@@ -49,7 +49,7 @@ class PostgresStore:
     url: Secret
 
 
-StoreSettings: TypeAlias = "SqliteStore | PostgresStore"
+StoreSettings: TypeAlias = "SqliteStoreSettings | PostgresStore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class WriteBack:
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresSource:
+class PostgresSourceSettings:
     """A PostgreSQL database. `snapshot` is initial or never; `tables` are those that some entity maps.
 
     `heartbeat_us`: how often a message is written into it; None: never. `failover`: its slot is kept on standbys, too.
@@ -107,11 +107,11 @@ class HttpSource:
     type: str = "http"
 
 
-SourceSettings: TypeAlias = "PostgresSource | DebeziumSource | HttpSource"
+SourceSettings: TypeAlias = "PostgresSourceSettings | DebeziumSource | HttpSource"
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class AccessSettings:
     """Who may do what over HTTP."""
 
     tokens_file: Path | None = None
@@ -148,7 +148,7 @@ class Settings:
     retention_us: int
     sources: Mapping[str, SourceSettings]
     plan: Plan
-    access: Access = Access()
+    access: AccessSettings = AccessSettings()
     notify: tuple[Channel, ...] = ()
     log_level: str | None = None
     telemetry: Telemetry = Telemetry()
@@ -168,4 +168,4 @@ def store_of(text: object) -> StoreSettings:
     path = text.removeprefix("sqlite://") if isinstance(text, str) and text.startswith("sqlite://") else ""
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError("a store is sqlite:///ABSOLUTE/PATH or postgresql://…")
-    return SqliteStore(Path(path))
+    return SqliteStoreSettings(Path(path))

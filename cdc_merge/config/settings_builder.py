@@ -10,15 +10,15 @@ from typing import TypeAlias
 from cdc_merge.config.plan_builder import plan_of
 from cdc_merge.config.schema.file_schema import AnySource, ConfigShape, DebeziumShape, PostgresShape, WriteBackShape
 from cdc_merge.config.settings import (
-    Access,
+    AccessSettings,
     Channel,
     DebeziumSource,
     HttpSource,
-    PostgresSource,
+    PostgresSourceSettings,
     Secret,
     Settings,
     SourceSettings,
-    SqliteStore,
+    SqliteStoreSettings,
     Telemetry,
     WriteBack,
     default_slot,
@@ -44,7 +44,7 @@ def settings_of(
         retention_us=shape.history.retention,
         sources={name: _source(name, source, secrets[name], plan) for name, source in shape.sources.items()},
         plan=plan,
-        access=Access(
+        access=AccessSettings(
             tokens_file=file.parent / tokens_file if tokens_file else None,
             roles={role: tuple(who) for role, who in shape.access.roles.items()},
         ),
@@ -56,15 +56,15 @@ def settings_of(
     )
 
 
-def default_store(environment: Mapping[str, str]) -> SqliteStore:
+def default_store(environment: Mapping[str, str]) -> SqliteStoreSettings:
     """state.db in the state directory: systemd's, else that of the XDG rules, else ./.cdc-merge."""
     if directory := environment.get("STATE_DIRECTORY", "").partition(":")[0]:
-        return SqliteStore(Path(directory) / "state.db")
+        return SqliteStoreSettings(Path(directory) / "state.db")
     if directory := environment.get("XDG_STATE_HOME", ""):
-        return SqliteStore(Path(directory) / "cdc-merge" / "state.db")
+        return SqliteStoreSettings(Path(directory) / "cdc-merge" / "state.db")
     if directory := environment.get("HOME", ""):
-        return SqliteStore(Path(directory) / ".local" / "state" / "cdc-merge" / "state.db")
-    return SqliteStore(Path(".cdc-merge") / "state.db")
+        return SqliteStoreSettings(Path(directory) / ".local" / "state" / "cdc-merge" / "state.db")
+    return SqliteStoreSettings(Path(".cdc-merge") / "state.db")
 
 
 def _source(name: str, shape: AnySource, dsn: Secret, plan: Plan) -> SourceSettings:
@@ -72,7 +72,7 @@ def _source(name: str, shape: AnySource, dsn: Secret, plan: Plan) -> SourceSetti
     write_back = _write_back(shape.write_back)
     if isinstance(shape, PostgresShape):
         slot = shape.slot or default_slot(name)
-        source = PostgresSource(
+        source = PostgresSourceSettings(
             name, dsn, slot, shape.publication, shape.snapshot, tables, write_back, shape.heartbeat, shape.failover
         )
         return replace(source, snapshot_workers=shape.snapshot_workers, on_lost_position=shape.on_lost_position)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from cdc_merge.config.check_context import Subject, entity_path
+from cdc_merge.config.check_context import CheckContext, entity_path
 from cdc_merge.config.merge_type_options import OPTIONS
-from cdc_merge.config.problems import Path, Problem
+from cdc_merge.config.problems import ConfigProblem, Path
 
 ANY: Final = "*"
 NOT_YET: Final = (
@@ -22,19 +22,19 @@ SILENT: Final[tuple[object, ...]] = (None, False, "ignore", [], {})
 """What asks for nothing, where such a setting has it as its value."""
 
 
-def warn_unmapped_sources(subject: Subject) -> Iterator[Problem]:
+def warn_unmapped_sources(subject: CheckContext) -> Iterator[ConfigProblem]:
     """A slot that is read for nothing still keeps WAL on its server."""
     mapped = {source for entity in subject.shape.entities.values() for source in entity.from_}
     for source in subject.shape.sources:
         if source not in mapped:
-            yield Problem(
+            yield ConfigProblem(
                 ("sources", source),
                 "no entity maps this source: its slot would be read for nothing",
                 "map or remove it",
             )
 
 
-def warn_unmarked_copies(subject: Subject) -> Iterator[Problem]:
+def warn_unmarked_copies(subject: CheckContext) -> Iterator[ConfigProblem]:
     """Equality proves nothing for counters, sets and logs: an unmarked copy would count twice (semantics §2)."""
     sources = subject.shape.sources
     for name, entity in subject.shape.entities.items():
@@ -43,7 +43,7 @@ def warn_unmarked_copies(subject: Subject) -> Iterator[Problem]:
         for field, shape in entity.fields.items():
             shared = [source for source, origin in entity.from_.items() if field in origin.fields]
             if OPTIONS[shape.merge].needs_marked_copies and len(shared) > 1:
-                yield Problem(
+                yield ConfigProblem(
                     entity_path(name, "fields", field, "merge"),
                     f"if a job copies this {shape.merge} between {', '.join(shared)}, its copies must be marked, or"
                     " they count as edits",
@@ -51,12 +51,12 @@ def warn_unmarked_copies(subject: Subject) -> Iterator[Problem]:
                 )
 
 
-def warn_not_yet(subject: Subject) -> Iterator[Problem]:
+def warn_not_yet(subject: CheckContext) -> Iterator[ConfigProblem]:
     """Nobody shall rely unawares on a setting that is read and does nothing."""
     for pattern in NOT_YET:
         for path, given in _places(subject.values, pattern):
             if given not in SILENT:
-                yield Problem(path, "this version reads this and does not act on it")
+                yield ConfigProblem(path, "this version reads this and does not act on it")
 
 
 def _places(values: object, pattern: tuple[str, ...]) -> Iterator[tuple[Path, object]]:
@@ -74,7 +74,7 @@ def _places(values: object, pattern: tuple[str, ...]) -> Iterator[tuple[Path, ob
             yield (name, *path), given
 
 
-WARNINGS: Final[tuple[Callable[[Subject], Iterator[Problem]], ...]] = (
+WARNINGS: Final[tuple[Callable[[CheckContext], Iterator[ConfigProblem]], ...]] = (
     warn_unmapped_sources,
     warn_unmarked_copies,
     warn_not_yet,

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from cdc_merge.config.problems import Path, Problem, did_you_mean
+from cdc_merge.config.problems import ConfigProblem, Path, did_you_mean
 
 Tree: TypeAlias = "dict[str, Tree] | list[Tree] | str | int | Decimal | bool | None"
 
@@ -34,7 +34,7 @@ class Document:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.values: dict[str, Tree] = {}
         self.lines: dict[Path, int] = {(): 1}
-        self.problems: list[Problem] = []
+        self.problems: list[ConfigProblem] = []
         self._environment = environment
 
     def line(self, path: Path) -> int:
@@ -50,13 +50,15 @@ class Document:
             root = YAML(typ="rt", pure=True).compose(carried)
         except MarkedYAMLError as error:
             self.lines[("",)] = error.problem_mark.line + 1 if error.problem_mark else 1
-            self.problems.append(Problem(("",), f"this is not YAML: {_plain(error.problem or 'unreadable')}"))
+            self.problems.append(ConfigProblem(("",), f"this is not YAML: {_plain(error.problem or 'unreadable')}"))
             return
         except YAMLError:
-            self.problems.append(Problem((), "this is not YAML: it holds characters that YAML forbids"))
+            self.problems.append(ConfigProblem((), "this is not YAML: it holds characters that YAML forbids"))
             return
         if not isinstance(root, MappingNode):
-            self.problems.append(Problem((), "the file is empty or not a mapping", "start with sources: and entities:"))
+            self.problems.append(
+                ConfigProblem((), "the file is empty or not a mapping", "start with sources: and entities:")
+            )
             return
         values = self._value(root, ())
         assert isinstance(values, dict)  # noqa: S101 a MappingNode gives a dict
@@ -65,7 +67,7 @@ class Document:
     def _value(self, node: Node, path: Path) -> Tree:
         self.lines.setdefault(path, node.start_mark.line + 1)
         if len(path) > DEEPEST:
-            self.problems.append(Problem(path, "this is nested too deeply"))
+            self.problems.append(ConfigProblem(path, "this is nested too deeply"))
             return None
         if isinstance(node, MappingNode):
             return dict(self._members(node, path))
@@ -78,7 +80,7 @@ class Document:
         seen: set[str] = set()
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode):
-                self.problems.append(Problem(path, "a key must be plain text"))
+                self.problems.append(ConfigProblem(path, "a key must be plain text"))
                 continue
             key = _plain(key_node.value)
             here = (*path, key)
@@ -86,7 +88,7 @@ class Document:
                 first = self.lines[here]
                 again = f"{key} is written twice, here and in line {first}"
                 self.lines[(*here, "")] = key_node.start_mark.line + 1
-                self.problems.append(Problem((*here, ""), again, "keep one of them"))
+                self.problems.append(ConfigProblem((*here, ""), again, "keep one of them"))
                 continue
             seen.add(key)
             self.lines[here] = key_node.start_mark.line + 1
@@ -98,7 +100,9 @@ class Document:
         try:
             scalar: Tree = SCALARS.get(node.tag or "", str)(_plain(node.value))
         except (ValueError, ArithmeticError):
-            self.problems.append(Problem(path, f"this is not a value of type {(node.tag or '').rpartition(':')[2]}"))
+            self.problems.append(
+                ConfigProblem(path, f"this is not a value of type {(node.tag or '').rpartition(':')[2]}")
+            )
             return None
         return scalar
 
@@ -108,7 +112,7 @@ class Document:
             if not found:
                 hint = did_you_mean(match[1], self._environment) if len(self._environment) > 0 else ""
                 suggestion = hint if hint.startswith("did") else f"set the environment variable {match[1]}"
-                self.problems.append(Problem(path, f"${{{match[1]}}} has no value", suggestion))
+                self.problems.append(ConfigProblem(path, f"${{{match[1]}}} has no value", suggestion))
             return found
 
         return _CARRIED.sub(value, text)

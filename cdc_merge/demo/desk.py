@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from cdc_merge.demo.systems import SOURCES, FactValue, Table, column_value
-from cdc_merge.demo.truth import Record
+from cdc_merge.demo.truth import TrueRecord
 
 SYNC_JOB: Final = "etl"
 BRIEF: Final = 24  # characters of a value that fit into a line on a screen
@@ -76,7 +76,7 @@ class Hand:
         self.sentences: list[str] = []
         self.applied: list[Callable[[], None]] = []
 
-    def update(self, record: Record, fields: Fields) -> None:
+    def update(self, record: TrueRecord, fields: Fields) -> None:
         """Set fields of the record's row."""
         table = record.entity.tables[self._source]
         values = {name: value for name, value in fields.items() if name in table.columns}
@@ -87,7 +87,7 @@ class Hand:
         self._run("update {} set {} where {} = {}", _name(table), self._signed(parts), *_where(table, record.key))
         self._tell(record, values, lambda held: held.update(values))
 
-    def add(self, record: Record, name: str, delta: FactValue) -> None:
+    def add(self, record: TrueRecord, name: str, delta: FactValue) -> None:
         """Add to a counter, as an application does: column = column + delta."""
         table = record.entity.tables[self._source]
         column = sql.Identifier(table.columns[name])
@@ -99,7 +99,7 @@ class Hand:
 
         self._tell(record, {name: f"{delta:+}"}, book)
 
-    def insert(self, record: Record, fields: Fields) -> None:
+    def insert(self, record: TrueRecord, fields: Fields) -> None:
         table = record.entity.tables[self._source]
         values = {name: fields.get(name) for name in table.columns}
         columns = [table.key, *(table.columns[name] for name in values)]
@@ -112,7 +112,7 @@ class Hand:
         self.sentences.append(f"{record.key} new")
         self.applied.append(lambda: record.held.__setitem__(self._source, values))
 
-    def delete(self, record: Record) -> None:
+    def delete(self, record: TrueRecord) -> None:
         table = record.entity.tables[self._source]
         self._run("delete from {} where {} = {}", _name(table), *_where(table, record.key))
         self.sentences.append(f"{record.key} deleted")
@@ -131,7 +131,7 @@ class Hand:
     def _run(self, text: LiteralString, *parts: sql.Composable) -> None:
         self._connection.execute(sql.SQL(text).format(*parts))
 
-    def _tell(self, record: Record, shown: Fields, apply: Callable[[dict[str, FactValue]], None]) -> None:
+    def _tell(self, record: TrueRecord, shown: Fields, apply: Callable[[dict[str, FactValue]], None]) -> None:
         told = ", ".join(f"{name} {brief(value)}" for name, value in shown.items())
         self.sentences.append(f"{record.key} {told}")
         self.applied.append(lambda: apply(record.held[self._source]))

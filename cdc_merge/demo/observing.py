@@ -23,7 +23,7 @@ class Line(NamedTuple):
     text: str
 
 
-class Tally:
+class ConflictTally:
     """The demo's observer. Read from other threads through its methods."""
 
     def __init__(self) -> None:

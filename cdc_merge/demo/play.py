@@ -26,9 +26,9 @@ from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.desk import Journal
 from cdc_merge.demo.inquiry import Inquiry, NotQuiet, Parsed
-from cdc_merge.demo.observing import Tally
+from cdc_merge.demo.observing import ConflictTally
 from cdc_merge.demo.people import People
-from cdc_merge.demo.servers import Server, ServerFailed, new_directory, start_servers
+from cdc_merge.demo.servers import DemoServer, ServerFailed, new_directory, start_servers
 from cdc_merge.demo.source_tables import ends, rows
 from cdc_merge.demo.stock import fill, prepare
 from cdc_merge.demo.summary import Summary
@@ -68,7 +68,7 @@ class Scene:
     config: Path
     dsns: Mapping[str, str]
     journal: Journal
-    tally: Tally
+    tally: ConflictTally
     world: World
     sources: dict[str, Parsed]
     started_s: float
@@ -102,7 +102,7 @@ def play(wish: Wish, screen: Screen) -> Summary:
         world = World()
         fill(world, random.Random(wish.seed))
         prepare(dsns, world)
-        config, tally = configured(home, dsns), Tally()
+        config, tally = configured(home, dsns), ConflictTally()
         screen.say("starting the sidecar over their replication slots")
         sidecar = Sidecar(load(config, os.environ), observers=[tally])
         stack.callback(sidecar.stop)
@@ -132,7 +132,7 @@ def _home(keep: Path | None) -> Iterator[Path]:
     yield keep.absolute()
 
 
-def database(server: Server, name: str) -> str:
+def database(server: DemoServer, name: str) -> str:
     """Make a database; its connection string."""
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))

@@ -48,7 +48,7 @@ STOP_SIGNALS: Final = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediat
 PR_SET_PDEATHSIG: Final = 1
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_running: set[Server] = set()
+_running: set[DemoServer] = set()
 
 
 class ServerFailed(CdcMergeError):
@@ -98,7 +98,7 @@ def _environment() -> dict[str, str]:
     return kept | {"LC_ALL": "C", "HOME": "/"}
 
 
-class Server:
+class DemoServer:
     """One PostgreSQL server over one data directory. Made by `start_server`; a context manager that stops it."""
 
     def __init__(self, directory: Path, bin_directory: Path, port: int) -> None:
@@ -109,7 +109,7 @@ class Server:
         self._socket_directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> DemoServer:
         return self
 
     def __exit__(
@@ -253,7 +253,7 @@ def new_directory(prefix: str = "cdc-merge-") -> Path:
     return directory
 
 
-def start_server(directory: Path, *, settings: Mapping[str, str] | None = None, version: str = "18") -> Server:
+def start_server(directory: Path, *, settings: Mapping[str, str] | None = None, version: str = "18") -> DemoServer:
     """A running server in `directory` (made when missing; data of an earlier run there is used again).
 
     `settings` are added to postgresql.conf over SETTINGS; with `listen_addresses` and no `port` a free port is chosen.
@@ -269,7 +269,7 @@ def start_server(directory: Path, *, settings: Mapping[str, str] | None = None, 
         )
     directory.mkdir(parents=True, exist_ok=True)
     wanted = {**SETTINGS, **_with_port(settings or {})}
-    server = Server(directory, bin_directory, int(wanted["port"]))
+    server = DemoServer(directory, bin_directory, int(wanted["port"]))
     _give(directory)
     if not (server.data / "PG_VERSION").exists():
         _initdb(server)
@@ -279,7 +279,9 @@ def start_server(directory: Path, *, settings: Mapping[str, str] | None = None, 
     return server
 
 
-def start_servers(directories: Mapping[str, Path], *, settings: Mapping[str, str] | None = None) -> dict[str, Server]:
+def start_servers(
+    directories: Mapping[str, Path], *, settings: Mapping[str, str] | None = None
+) -> dict[str, DemoServer]:
     """Several servers at once, each with its own system identifier; all or none."""
     with ThreadPoolExecutor(len(directories)) as pool:
         started = {name: pool.submit(start_server, at, settings=settings) for name, at in directories.items()}
@@ -306,7 +308,7 @@ def _give(directory: Path) -> None:
         os.chown(directory, who.uid, who.gid)
 
 
-def _initdb(server: Server) -> None:
+def _initdb(server: DemoServer) -> None:
     initdb = str(server.bin / "initdb")
     options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
     with server.log.open("ab") as log:

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from cdc_merge.demo.systems import FactValue, Table, column_value, entities, schema
-from cdc_merge.demo.truth import Record, World
+from cdc_merge.demo.truth import TrueRecord, World
 
 COUNTS: Final[Mapping[str, int]] = {"customer": 240, "order": 160, "contract": 80}
 PREFIXES: Final[Mapping[str, str]] = {"customer": "C", "order": "O", "contract": "K"}
@@ -104,14 +104,14 @@ def _contract(dice: random.Random) -> dict[str, FactValue]:
 MAKERS: Final = {"customer": _customer, "order": _order, "contract": _contract}
 
 
-def new_record(entity: str, number: int, values: Mapping[str, FactValue], sources: tuple[str, ...]) -> Record:
+def new_record(entity: str, number: int, values: Mapping[str, FactValue], sources: tuple[str, ...]) -> TrueRecord:
     """A record that these sources hold with these values, all having seen everything."""
     described = entities()[entity]
     held = {
         source: {name: values.get(name) for name in described.tables[source].columns if name in values}
         for source in sources
     }
-    return Record(described, key_of(entity, number), held, dict(values))
+    return TrueRecord(described, key_of(entity, number), held, dict(values))
 
 
 def fill(world: World, dice: random.Random) -> None:
@@ -132,7 +132,7 @@ def fill(world: World, dice: random.Random) -> None:
         differ(world, record, "balance", {"finance": money(dice)})
 
 
-def differ(world: World, record: Record, name: str, values: Mapping[str, FactValue]) -> None:
+def differ(world: World, record: TrueRecord, name: str, values: Mapping[str, FactValue]) -> None:
     """Let some systems hold another value from the start; the first source configured gives the merged one."""
     for source, value in values.items():
         record.held[source][name] = value
@@ -141,7 +141,7 @@ def differ(world: World, record: Record, name: str, values: Mapping[str, FactVal
     world.plan(record, name, "divergence")
 
 
-def _set(record: Record, source: str) -> frozenset[str]:
+def _set(record: TrueRecord, source: str) -> frozenset[str]:
     value = record.held[source]["tags"]
     assert isinstance(value, frozenset)
     return value

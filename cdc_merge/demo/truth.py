@@ -33,7 +33,7 @@ class Planned(NamedTuple):
 
 
 @dataclass(slots=True)
-class Record:
+class TrueRecord:
     """One record as it should be. `held` is what each system's row holds (systems without a row are absent)."""
 
     entity: Entity
@@ -87,13 +87,13 @@ class World:
     """All records and planned conflicts; shared by the workload's threads."""
 
     def __init__(self) -> None:
-        self.records: dict[str, dict[str, Record]] = {name: {} for name in entities()}
+        self.records: dict[str, dict[str, TrueRecord]] = {name: {} for name in entities()}
         self.planned: dict[Planned, str] = {}
         self._keys: dict[str, list[str]] = {name: [] for name in entities()}
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
 
-    def add(self, record: Record) -> None:
+    def add(self, record: TrueRecord) -> None:
         with self._lock:
             self.records[record.entity.name][record.key] = record
             self._keys[record.entity.name].append(record.key)
@@ -105,7 +105,7 @@ class World:
             return self._numbers[name]
 
     @contextmanager
-    def pick(self, entity: str, fits: Callable[[Record], bool], dice: random.Random) -> Iterator[Record | None]:
+    def pick(self, entity: str, fits: Callable[[TrueRecord], bool], dice: random.Random) -> Iterator[TrueRecord | None]:
         """A random record for which `fits` holds, for the length of the block; None when none was found soon."""
         record = self._taken(entity, fits, dice)
         try:
@@ -114,7 +114,7 @@ class World:
             if record is not None:
                 record.lock.release()
 
-    def _taken(self, entity: str, fits: Callable[[Record], bool], dice: random.Random) -> Record | None:
+    def _taken(self, entity: str, fits: Callable[[TrueRecord], bool], dice: random.Random) -> TrueRecord | None:
         keys = self._keys[entity]
         for _ in range(PICK_TRIES):
             record = self.records[entity][dice.choice(keys)]
@@ -126,7 +126,7 @@ class World:
         return None
 
     @contextmanager
-    def pick_open(self, kind: str, dice: random.Random) -> Iterator[tuple[Record, str] | None]:
+    def pick_open(self, kind: str, dice: random.Random) -> Iterator[tuple[TrueRecord, str] | None]:
         """A random record and field with an open planned question of this kind, for the length of the block."""
         waiting = [planned for planned in self.open_questions(kind) if planned.field is not None]
         found = dice.choice(waiting) if waiting else None
@@ -141,7 +141,7 @@ class World:
             record.lock.release()
 
     @contextmanager
-    def pick_asked(self, kind: str, dice: random.Random) -> Iterator[Record | None]:
+    def pick_asked(self, kind: str, dice: random.Random) -> Iterator[TrueRecord | None]:
         """A random record that has an open planned question of this kind about all of it, for the length of the block."""
         waiting = [planned for planned in self.open_questions(kind) if planned.field is None]
         found = dice.choice(waiting) if waiting else None
@@ -154,17 +154,17 @@ class World:
         finally:
             record.lock.release()
 
-    def plan(self, record: Record, name: str | None, kind: str) -> None:
+    def plan(self, record: TrueRecord, name: str | None, kind: str) -> None:
         """A question of this kind must be open from here on."""
         self._note(record, name, kind, OPEN)
         record.frozen.update([name] if name else record.entity.merges)
 
-    def settled(self, record: Record, name: str | None, kind: str) -> None:
+    def settled(self, record: TrueRecord, name: str | None, kind: str) -> None:
         """The question has been answered: it must be among the closed ones at the end."""
         self._note(record, name, kind, CLOSED)
         record.frozen.difference_update([name] if name else record.entity.merges)
 
-    def _note(self, record: Record, name: str | None, kind: str, state: str) -> None:
+    def _note(self, record: TrueRecord, name: str | None, kind: str, state: str) -> None:
         with self._lock:
             self.planned[Planned(record.entity.name, record.key, name, kind)] = state
 

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
 from cdc_merge.demo.systems import SEPARATOR, FactValue
-from cdc_merge.demo.truth import CLOSED, OPEN, Planned, Record, World
+from cdc_merge.demo.truth import CLOSED, OPEN, Planned, TrueRecord, World
 
 Rows = Mapping[tuple[str, str, str], Mapping[str, object]]
 """(source, entity, key) → field → value: what the tables hold."""
@@ -71,7 +71,7 @@ def verdict(
 # ---------------------------------------------------------------- records
 
 
-def _record_deviations(expected: Record, found: Mapping[str, Any] | None, rows: Rows) -> Iterator[Deviation]:
+def _record_deviations(expected: TrueRecord, found: Mapping[str, Any] | None, rows: Rows) -> Iterator[Deviation]:
     entity, key = expected.entity.name, expected.key
     if found is None:
         yield Deviation("mismatch", entity, key, None, "a record", "no such record")
@@ -91,7 +91,7 @@ def _ended(deleted: bool) -> str:  # noqa: FBT001 the argument is the whole ques
     return "an ended record" if deleted else "a living record"
 
 
-def _view_deviations(expected: Record, views: Mapping[str, Any], rows: Rows) -> Iterator[Deviation]:
+def _view_deviations(expected: TrueRecord, views: Mapping[str, Any], rows: Rows) -> Iterator[Deviation]:
     entity, key = expected.entity.name, expected.key
     for source, table in expected.entity.tables.items():
         row = rows.get((source, entity, key))
@@ -109,7 +109,7 @@ def _held(row: object) -> str:
     return "no row" if row is None else "a row"
 
 
-def readable(record: Record, name: str, value: object) -> object:
+def readable(record: TrueRecord, name: str, value: object) -> object:
     """A value in the one form in which truth, table and API can be compared."""
     if record.entity.merges[name] == "set":
         return as_set(value)

@@ -15,9 +15,9 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cdc_merge.doctor.facts import Subject
-from cdc_merge.doctor.findings import FAIL, SEVERITIES, Check, worst
+from cdc_merge.doctor.findings import FAIL, SEVERITIES, CheckResult, worst
 from cdc_merge.doctor.preflight import Doctor
+from cdc_merge.doctor.source_facts import Subject
 
 LOG: Final = logging.getLogger("cdc_merge.doctor")
 PERIOD_S: Final = 60.0
@@ -35,7 +35,7 @@ class Rounds:
         self.period_s = period_s
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self.checks: tuple[Check, ...] = ()
+        self.checks: tuple[CheckResult, ...] = ()
         self.ended_at_s: float | None = None
 
     def start(self) -> None:
@@ -65,7 +65,7 @@ class Rounds:
         self.checks = checks
         self.ended_at_s = time.time()
 
-    def _tell(self, checks: Sequence[Check]) -> None:
+    def _tell(self, checks: Sequence[CheckResult]) -> None:
         """Log what fails and did not fail in the last round."""
         known = {(check.source, check.code, check.about) for check in self.checks if check.severity == FAIL}
         for check in checks:
@@ -87,7 +87,7 @@ class DoctorCollector(Collector):
             "What a check of the doctor says: 0 ok, 1 warn, 2 bad, 3 unknown.",
             labels=("source", "check"),
         )
-        told: dict[tuple[str, str], list[Check]] = {}
+        told: dict[tuple[str, str], list[CheckResult]] = {}
         for check in self._rounds.checks:
             told.setdefault((check.source, check.code), []).append(check)
         for labels, checks in told.items():

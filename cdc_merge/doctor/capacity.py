@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from cdc_merge.doctor.facts import CapacityFacts, Facts, NotAnswered, RoleFacts, ServerFacts, Setting, WalDirectory
-from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.readable_units import gib, size, span
+from cdc_merge.doctor.source_facts import (
+    CapacityFacts,
+    Facts,
+    NotAnswered,
+    RoleFacts,
+    ServerFacts,
+    Setting,
+    WalDirectory,
+)
 
 CONNECTIONS: Final = 4  # the stream, the questions beside it, a first copy, and this doctor
 SHORTEST_SENDER_TIMEOUT_MS: Final = 6_000  # we answer twice a second; less leaves no room for a stalled network
@@ -188,55 +196,55 @@ def commit_timestamps(facts: Facts) -> Findings:
 
 
 CHECKS: Final = (
-    Kind("CAP01", "Free replication slots", "Without one the sidecar cannot begin.", slots),
-    Kind(
+    Check("CAP01", "Free replication slots", "Without one the sidecar cannot begin.", slots),
+    Check(
         "CAP02", "Free WAL senders", "Standbys and backups need them too; without one the stream cannot start.", senders
     ),
-    Kind(
+    Check(
         "CAP03", "Free connections", "The stream, the questions beside it and a first copy each need one.", connections
     ),
-    Kind(
+    Check(
         "CAP04",
         "WAL kept for slots",
         "Without a limit an absent reader fills the disk; with a tight one it loses its slot.",
         keep_size,
     ),
-    Kind(
+    Check(
         "CAP05",
         "Idle slots",
         "The server drops a slot that nobody reads for so long; what it had not sent is gone.",
         idle_timeout,
     ),
-    Kind(
+    Check(
         "CAP06",
         "wal_sender_timeout",
         "It ends sessions whose reader is gone, so that the slot is free again.",
         sender_timeout,
     ),
-    Kind(
+    Check(
         "CAP07",
         "Time to invalidation",
         "When it is over, the slot is lost and a new first copy is needed.",
         invalidation,
     ),
-    Kind("CAP08", "WAL on disk", "A full disk stops the database.", disk),
-    Kind(
+    Check("CAP08", "WAL on disk", "A full disk stops the database.", disk),
+    Check(
         "CAP09",
         "Decoding through the disk",
         "Large transactions that do not fit into memory are written and read once more.",
         spill,
     ),
-    Kind(
+    Check(
         "CAP10",
         "Waiting at shutdown",
         "A reader that never confirms can hold up the server's shutdown.",
         shutdown_timeout,
     ),
-    Kind(
+    Check(
         "CAP11",
         "Synchronous standbys",
         "A reader taken for a synchronous standby slows down every commit.",
         synchronous,
     ),
-    Kind("CAP12", "track_commit_timestamp", "For audits only.", commit_timestamps),
+    Check("CAP12", "track_commit_timestamp", "For audits only.", commit_timestamps),
 )

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
-from cdc_merge.doctor.facts import (
+from cdc_merge.doctor.source_facts import (
     Blocker,
     CapacityFacts,
     ClockFacts,
@@ -34,7 +34,7 @@ from cdc_merge.doctor.facts import (
     SlotFacts,
     StandbyFacts,
     Subject,
-    Table,
+    TableFacts,
     WalDirectory,
     WritePower,
 )
@@ -48,7 +48,7 @@ from cdc_merge.sql_files import query
 CLOCK_SAMPLES: Final = 5
 
 
-class DetectedConflict(NamedTuple):
+class CatalogQuery(NamedTuple):
     """The answer's kind, the query's name, and its parameters."""
 
     kind: type[Any]
@@ -72,20 +72,20 @@ class _Standby(NamedTuple):
 
 
 QUESTIONS: Final = (
-    DetectedConflict(ServerFacts, "server", lambda subject: [subject.publication, subject.slot]),
-    DetectedConflict(IdentityFacts, "identity", _none),
-    DetectedConflict(Setting, "settings", _none),
-    DetectedConflict(RoleFacts, "role", _none),
-    DetectedConflict(RoleSetting, "role_settings", _none),
-    DetectedConflict(CapacityFacts, "capacity", lambda subject: [subject.slot]),
-    DetectedConflict(WalDirectory, "wal_directory", _none),
-    DetectedConflict(PublicationFacts, "publication", lambda subject: [subject.publication]),
-    DetectedConflict(Table, "tables", lambda subject: [subject.publication, list(subject.tables)]),
-    DetectedConflict(ColumnFacts, "columns", lambda subject: [list(subject.tables)]),
-    DetectedConflict(SlotFacts, "slots", _none),
-    DetectedConflict(Blocker, "blockers", _none),
-    DetectedConflict(EventTrigger, "event_triggers", _none),
-    DetectedConflict(WritePower, "write_power", lambda subject: [list(subject.written)]),
+    CatalogQuery(ServerFacts, "server", lambda subject: [subject.publication, subject.slot]),
+    CatalogQuery(IdentityFacts, "identity", _none),
+    CatalogQuery(Setting, "settings", _none),
+    CatalogQuery(RoleFacts, "role", _none),
+    CatalogQuery(RoleSetting, "role_settings", _none),
+    CatalogQuery(CapacityFacts, "capacity", lambda subject: [subject.slot]),
+    CatalogQuery(WalDirectory, "wal_directory", _none),
+    CatalogQuery(PublicationFacts, "publication", lambda subject: [subject.publication]),
+    CatalogQuery(TableFacts, "tables", lambda subject: [subject.publication, list(subject.tables)]),
+    CatalogQuery(ColumnFacts, "columns", lambda subject: [list(subject.tables)]),
+    CatalogQuery(SlotFacts, "slots", _none),
+    CatalogQuery(Blocker, "blockers", _none),
+    CatalogQuery(EventTrigger, "event_triggers", _none),
+    CatalogQuery(WritePower, "write_power", lambda subject: [list(subject.written)]),
 )
 
 
@@ -106,7 +106,7 @@ def ask(subject: Subject, dsn: str, now_us: Callable[[], int]) -> Facts:
     return Facts(subject, answers)
 
 
-def _answer(subject: Subject, connection: Connection, question: DetectedConflict) -> object:
+def _answer(subject: Subject, connection: Connection, question: CatalogQuery) -> object:
     parameters = question.parameters(subject)
     try:
         with connection.cursor(row_factory=dict_row) as cursor:
@@ -128,7 +128,7 @@ def _standbys(subject: Subject, dsn: str) -> object:
         except CdcMergeError:
             continue  # a primary, or nobody: whether the source answers at all is another check
         try:
-            answer = _answer(subject, connection, DetectedConflict(_Standby, "standby", lambda subject: [subject.slot]))
+            answer = _answer(subject, connection, CatalogQuery(_Standby, "standby", lambda subject: [subject.slot]))
         finally:
             connection.close()
         if isinstance(answer, tuple):

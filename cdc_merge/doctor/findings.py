@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from cdc_merge.doctor.facts import Facts, NotAnswered
+from cdc_merge.doctor.source_facts import Facts, NotAnswered
 
 OK: Final = "ok"
 WARN: Final = "warn"
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 Findings: TypeAlias = Iterator[Finding]
 
 
-class Kind(NamedTuple):
+class Check(NamedTuple):
     """One check: a stable code, what it asks as a title, why it matters, and how facts answer it."""
 
     code: str
@@ -60,7 +60,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CheckResult:
     """The answer of one check about one source."""
 
     source: str
@@ -93,7 +93,7 @@ def unknown(seen: str, fix: Fix = NO_FIX, about: str = "") -> Finding:
     return Finding(UNKNOWN, seen, fix, about)
 
 
-def examined(kind: Kind, facts: Facts) -> list[Check]:
+def examined(kind: Check, facts: Facts) -> list[CheckResult]:
     """What a check says about a source. A fact that the server did not tell makes it unknown."""
     try:
         found = list(kind.judge(facts))
@@ -102,11 +102,13 @@ def examined(kind: Kind, facts: Facts) -> list[Check]:
     return [answer(kind, facts.subject.source, finding) for finding in found]
 
 
-def answer(kind: Kind, source: str, finding: Finding) -> Check:
-    return Check(source, kind.code, finding.severity, kind.title, finding.seen, kind.why, finding.fix, finding.about)
+def answer(kind: Check, source: str, finding: Finding) -> CheckResult:
+    return CheckResult(
+        source, kind.code, finding.severity, kind.title, finding.seen, kind.why, finding.fix, finding.about
+    )
 
 
-def worst(checks: list[Check]) -> str:
+def worst(checks: list[CheckResult]) -> str:
     """The severity that counts: fail before unknown before warn before ok."""
     order = (FAIL, UNKNOWN, WARN, OK)
     return min((check.severity for check in checks), key=order.index, default=OK)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from cdc_merge.doctor.facts import Subject
 from cdc_merge.doctor.naming import identifier, literal, qualified
+from cdc_merge.doctor.source_facts import Subject
 
 CONNECTIONS: Final = 8
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from cdc_merge.doctor.check_list import FAMILIES
-from cdc_merge.doctor.facts import Subject
 from cdc_merge.doctor.grants import PLATFORMS, grants
+from cdc_merge.doctor.source_facts import Subject
 
 BEGIN: Final = "<!-- checks: made by python -m cdc_merge.doctor.guide -->"
 END: Final = "<!-- end of checks -->"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from cdc_merge.doctor.facts import Facts, Identified, NotAnswered, SlotFacts, Stored
-from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
+from cdc_merge.doctor.source_facts import Facts, Identified, NotAnswered, SlotFacts, Stored
 from cdc_merge.model import Position, lsn_from_text, lsn_text
 
 RESYNC: Final = "-- If this is as it should be: cdc-merge source resync {source}"
@@ -140,28 +140,28 @@ def _resync(facts: Facts) -> Fix:
 
 
 CHECKS: Final = (
-    Kind("POS01", "The same server", "Positions of one server mean nothing on another.", system),
-    Kind(
+    Check("POS01", "The same server", "Positions of one server mean nothing on another.", system),
+    Check(
         "POS02",
         "The same past",
         "After a failover or a restore, part of what we read may never have happened.",
         timeline,
     ),
-    Kind("POS03", "No gap", "Postgres skips to the slot's position without a word.", ahead),
-    Kind("POS04", "Repeats", "After a crash some changes come again.", behind),
-    Kind(
+    Check("POS03", "No gap", "Postgres skips to the slot's position without a word.", ahead),
+    Check("POS04", "Repeats", "After a crash some changes come again.", behind),
+    Check(
         "POS05",
         "Nothing from the future",
         "A server that lost WAL will write other changes under the same positions.",
         beyond,
     ),
-    Kind(
+    Check(
         "POS06",
         "The same slot",
         "A slot that was dropped and created again under the same name looks healthy.",
         generation,
     ),
-    Kind(
+    Check(
         "POS07",
         "Confirmed and on disk",
         "What was confirmed the server forgets; the reader itself compares again after it has started.",

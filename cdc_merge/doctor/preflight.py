@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from cdc_merge.doctor.check_list import judged, judged_across, unreachable
 from cdc_merge.doctor.collect import ask
-from cdc_merge.doctor.facts import Canary, CapacityFacts, Facts, NotAnswered, Probed, Stored, Subject
-from cdc_merge.doctor.findings import Check
+from cdc_merge.doctor.findings import CheckResult
 from cdc_merge.doctor.probe import canary, probed
+from cdc_merge.doctor.source_facts import Canary, CapacityFacts, Facts, NotAnswered, Probed, Stored, Subject
 from cdc_merge.doctor.targets import Positions
 from cdc_merge.errors import CdcMergeError
 
@@ -19,7 +19,7 @@ SHORTEST_RATE_S: Final = 10.0  # over less time, a single checkpoint would look 
 class Examination(NamedTuple):
     """Every check's answer, and why sources could not be asked."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     silent: tuple[CdcMergeError, ...]
 
 
@@ -38,7 +38,7 @@ class Doctor:
     def examine(self, patients: Sequence[tuple[Subject, str]]) -> Examination:
         """Every check of these sources, given with their DSNs. A source that cannot be asked stops nothing."""
         heard: list[Facts] = []
-        checks: list[Check] = []
+        checks: list[CheckResult] = []
         silent: list[CdcMergeError] = []
         for subject, dsn in patients:
             try:

@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from cdc_merge.doctor.facts import Canary, CapacityFacts, Facts, NotAnswered, Probed, Subject
+from cdc_merge.doctor.source_facts import Canary, CapacityFacts, Facts, NotAnswered, Probed, Subject
 from cdc_merge.errors import CdcMergeError, ProtocolError
 from cdc_merge.sources.postgres.connection import connect
 from cdc_merge.sources.postgres.protocol.copy_data import XLOG_DATA, XLOG_DATA_HEADER_BYTES

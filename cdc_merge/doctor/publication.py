@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cdc_merge.doctor.facts import Facts, PublicationFacts, Published, RoleFacts, ServerFacts, Table
-from cdc_merge.doctor.findings import Finding, Findings, Fix, Kind, fail, ok, warn
+from cdc_merge.doctor.findings import Check, Finding, Findings, Fix, fail, ok, warn
+from cdc_merge.doctor.source_facts import Facts, PublicationFacts, Published, RoleFacts, ServerFacts, TableFacts
 from cdc_merge.sources.postgres.publication_members import changes, told
 
 FULL: Final = "f"
@@ -53,7 +53,7 @@ def operations(facts: Facts) -> Findings:
 
 def partitions(facts: Facts) -> Findings:
     publication = facts.one(PublicationFacts)
-    roots = [table for table in facts.rows(Table) if table.kind == PARTITIONED]
+    roots = [table for table in facts.rows(TableFacts) if table.kind == PARTITIONED]
     fix = Fix((f"ALTER PUBLICATION {facts.one(ServerFacts).publication_sql} SET (publish_via_partition_root = true);",))
     if publication.via_root or not roots:
         leaves = "; TRUNCATE of a single partition is then not sent" if roots else ""
@@ -71,7 +71,7 @@ def partitions(facts: Facts) -> Findings:
 
 def membership(facts: Facts) -> Findings:
     publication, server = facts.one(PublicationFacts), facts.one(ServerFacts)
-    tables = facts.rows(Table)
+    tables = facts.rows(TableFacts)
     roots = {table.table for table in tables if table.kind == PARTITIONED}
     found = False
     for name in facts.subject.tables:
@@ -94,7 +94,7 @@ def membership(facts: Facts) -> Findings:
         yield ok("Exactly the mapped tables are published.")
 
 
-def _unmapped(table: Table, publication: PublicationFacts, server: ServerFacts) -> Finding:
+def _unmapped(table: TableFacts, publication: PublicationFacts, server: ServerFacts) -> Finding:
     seen = "Published, and not mapped: its changes are decoded and sent for nothing, and readable by our role."
     if not table.is_listed:
         how = "FOR ALL TABLES" if publication.all_tables else "for a whole schema or a partitioned table"
@@ -104,7 +104,7 @@ def _unmapped(table: Table, publication: PublicationFacts, server: ServerFacts) 
 
 def own_tables(facts: Facts) -> Findings:
     server = facts.one(ServerFacts)
-    ours = [table for table in facts.rows(Table) if table.published_as and table.table.startswith("cdc_merge.")]
+    ours = [table for table in facts.rows(TableFacts) if table.published_as and table.table.startswith("cdc_merge.")]
     for table in ours:
         yield fail(
             "One of the sidecar's own tables is published: it would read what it writes.",
@@ -117,7 +117,7 @@ def own_tables(facts: Facts) -> Findings:
 
 def column_lists(facts: Facts) -> Findings:
     broken = False
-    for table in written(facts):
+    for table in written_tables(facts):
         if table.listed is None:
             continue
         missing = [column for column in table.identity_columns if column not in table.listed]
@@ -138,7 +138,7 @@ def column_lists(facts: Facts) -> Findings:
 
 def row_filters(facts: Facts) -> Findings:
     filtered = False
-    for table in written(facts):
+    for table in written_tables(facts):
         if table.row_filter is None:
             continue
         filtered = True
@@ -153,7 +153,7 @@ def row_filters(facts: Facts) -> Findings:
         yield ok("No row filter.")
 
 
-def _without(facts: Facts, table: Table) -> Fix:
+def _without(facts: Facts, table: TableFacts) -> Fix:
     """The table published whole: without column list and row filter."""
     publication = facts.one(ServerFacts).publication_sql
     member = facts.table(table.published_as or "") or table
@@ -167,7 +167,7 @@ def _without(facts: Facts, table: Table) -> Fix:
 def generated(facts: Facts) -> Findings:
     publication, server = facts.one(PublicationFacts), facts.one(ServerFacts)
     found = False
-    for table in written(facts):
+    for table in written_tables(facts):
         unsent = {*table.generated_virtual} | (set() if publication.sends_generated else {*table.generated_stored})
         checked = unsent if table.identity == FULL else unsent & {*table.identity_columns}
         wanted = unsent & {*facts.subject.tables.get(table.table, ())} - {*(table.listed or ())}
@@ -190,7 +190,7 @@ def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _sending(facts: Facts, table: Table, columns: set[str]) -> Fix:
+def _sending(facts: Facts, table: TableFacts, columns: set[str]) -> Fix:
     server = facts.one(ServerFacts)
     if server.version >= GENERATED_CHECKED_SINCE and not columns & {*table.generated_virtual}:
         return Fix((f"ALTER PUBLICATION {server.publication_sql} SET (publish_generated_columns = stored);",))
@@ -216,7 +216,7 @@ def unchanged(facts: Facts) -> Findings:
 def owner(facts: Facts) -> Findings:
     publication, server = facts.one(PublicationFacts), facts.one(ServerFacts)
     if publication.is_ours and not facts.one(RoleFacts).is_super:
-        owners = [table.owner_sql for table in facts.rows(Table) if not table.owns]
+        owners = [table.owner_sql for table in facts.rows(TableFacts) if not table.owns]
         give = (f"ALTER PUBLICATION {server.publication_sql} OWNER TO {owners[0]};",) if owners else ()
         fix = Fix(give, superuser=True)
         yield warn("The publication belongs to our role, which could change it: the tables' owner should have it.", fix)
@@ -224,44 +224,44 @@ def owner(facts: Facts) -> Findings:
         yield ok(f"{publication.owner} may change the publication; we never do.")
 
 
-def written(facts: Facts) -> Iterator[Table]:
+def written_tables(facts: Facts) -> Iterator[TableFacts]:
     """The published tables that rows are written to, while updates or deletes are published at all."""
     publication = facts.maybe(PublicationFacts)
     if publication is None or not (publication.publishes_update or publication.publishes_delete):
         return
-    yield from (table for table in facts.rows(Table) if table.published_as and table.kind != PARTITIONED)
+    yield from (table for table in facts.rows(TableFacts) if table.published_as and table.kind != PARTITIONED)
 
 
 CHECKS: Final = (
-    Kind("PUB01", "Publication", "It says which changes are sent. The sidecar never creates or alters one.", exists),
-    Kind("PUB02", "Published operations", "What is not published is never seen, and nobody says so.", operations),
-    Kind("PUB03", "Partitioned tables", "MappingResult is the table, not its partitions.", partitions),
-    Kind(
+    Check("PUB01", "Publication", "It says which changes are sent. The sidecar never creates or alters one.", exists),
+    Check("PUB02", "Published operations", "What is not published is never seen, and nobody says so.", operations),
+    Check("PUB03", "Partitioned tables", "MappingResult is the table, not its partitions.", partitions),
+    Check(
         "PUB04",
         "Published and mapped tables",
         "A table that is mapped and not published is silently out of date.",
         membership,
     ),
-    Kind("PUB05", "Our own tables", "A sidecar that reads its own writes never comes to rest.", own_tables),
-    Kind(
+    Check("PUB05", "Our own tables", "A sidecar that reads its own writes never comes to rest.", own_tables),
+    Check(
         "PUB06",
         "Column lists",
         "A list that leaves out identity columns makes the application's own writes fail.",
         column_lists,
     ),
-    Kind(
+    Check(
         "PUB07",
         "Row filters",
         "A filter on other columns than the identity's makes the application's own writes fail.",
         row_filters,
     ),
-    Kind(
+    Check(
         "PUB09",
         "Generated columns",
         "They are sent only where the publication says so; in an identity they make writes fail.",
         generated,
     ),
-    Kind(
+    Check(
         "PUB10",
         "Publication as it was",
         "Whoever may alter it decides what the sidecar sees, and Postgres says nothing about it.",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from cdc_merge.doctor.facts import Facts, Identified, RoleFacts, RoleSetting, ServerFacts, Table, WritePower
-from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.readable_units import span
+from cdc_merge.doctor.source_facts import Facts, Identified, RoleFacts, RoleSetting, ServerFacts, TableFacts, WritePower
 
 FIDELITY: Final = ("datestyle", "intervalstyle", "extra_float_digits", "bytea_output", "timezone", "client_encoding")
 TIMEOUTS: Final = (
@@ -31,7 +31,7 @@ def attribute(facts: Facts) -> Findings:
 
 def power(facts: Facts) -> Findings:
     role, server = facts.one(RoleFacts), facts.one(ServerFacts)
-    needs_bypass = any(table.has_row_security for table in facts.rows(Table))
+    needs_bypass = any(table.has_row_security for table in facts.rows(TableFacts))
     extra = {
         "NOSUPERUSER": role.is_super,
         "NOCREATEROLE": role.creates_roles and not role.is_super,
@@ -121,12 +121,12 @@ def row_security(facts: Facts) -> Findings:
         )
 
 
-def _mapped(facts: Facts) -> Iterable[Table]:
+def _mapped(facts: Facts) -> Iterable[TableFacts]:
     return [table for name in facts.subject.tables if (table := facts.table(name)) is not None]
 
 
 def reach(facts: Facts) -> Findings:
-    count = len({table.published_as for table in facts.rows(Table) if table.published_as})
+    count = len({table.published_as for table in facts.rows(TableFacts) if table.published_as})
     yield ok(f"Through the stream this role can read every row of {count} published tables, whatever policies say.")
 
 
@@ -189,32 +189,32 @@ def writing(facts: Facts) -> Findings:
 
 
 CHECKS: Final = (
-    Kind("ROL01", "REPLICATION attribute", "Only such a role may read changes.", attribute),
-    Kind(
+    Check("ROL01", "REPLICATION attribute", "Only such a role may read changes.", attribute),
+    Check(
         "ROL02", "Power that is not needed", "Whoever gets hold of the sidecar's password gets the role's power.", power
     ),
-    Kind("ROL03", "Expiry of the password", "On that day the sidecar stops.", expiry),
-    Kind(
+    Check("ROL03", "Expiry of the password", "On that day the sidecar stops.", expiry),
+    Check(
         "ROL04",
         "Replication login",
         "pg_hba.conf decides about replication connections too; for logical ones by the database's name.",
         replication_login,
     ),
-    Kind("ROL05", "SELECT on mapped tables", "The first copy reads the tables themselves.", privileges),
-    Kind("ROL06", "Row-level security", "Policies apply to the first copy and not to the stream.", row_security),
-    Kind("ROL07", "What the role can read", "REPLICATION is more than it seems; the DBA should know.", reach),
-    Kind(
+    Check("ROL05", "SELECT on mapped tables", "The first copy reads the tables themselves.", privileges),
+    Check("ROL06", "Row-level security", "Policies apply to the first copy and not to the stream.", row_security),
+    Check("ROL07", "What the role can read", "REPLICATION is more than it seems; the DBA should know.", reach),
+    Check(
         "ROL08",
         "Settings of role and database",
         "They reach into our sessions: values would look different, long reads would end.",
         settings,
     ),
-    Kind(
+    Check(
         "ROL09",
         "Logical messages",
         "They mark transactions and prove that the stream is alive, without a table.",
         messages,
     ),
-    Kind("ROL10", "pg_read_all_stats", "Without it some answers here stay unknown.", statistics),
-    Kind("ROL11", "Power to write back", "What is decided must arrive as it was decided.", writing),
+    Check("ROL10", "pg_read_all_stats", "Without it some answers here stay unknown.", statistics),
+    Check("ROL11", "Power to write back", "What is decided must arrive as it was decided.", writing),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from cdc_merge.doctor.facts import ClockFacts, Connected, Facts, IdentityFacts, NotAnswered, ServerFacts, Setting
-from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
+from cdc_merge.doctor.source_facts import ClockFacts, Connected, Facts, IdentityFacts, NotAnswered, ServerFacts, Setting
 
 END_OF_LIFE: Final = {14: "2026-11-12", 15: "2027-11-11", 16: "2028-11-09", 17: "2029-11-08", 18: "2030-11-14"}
 """Major version → the day of its last release (postgresql.org/support/versioning)."""
@@ -145,28 +145,30 @@ def foreign_time(facts: Facts) -> Findings:
 
 
 CHECKS: Final = (
-    Kind("SRV01", "Server version", "Older versions cannot send what we read, or get no security releases.", version),
-    Kind("SRV02", "wal_level", "Without logical WAL there is nothing to decode.", wal_level),
-    Kind("SRV03", "Settings that wait for a restart", "A mended setting that is not in effect mends nothing.", pending),
-    Kind(
+    Check("SRV01", "Server version", "Older versions cannot send what we read, or get no security releases.", version),
+    Check("SRV02", "wal_level", "Without logical WAL there is nothing to decode.", wal_level),
+    Check(
+        "SRV03", "Settings that wait for a restart", "A mended setting that is not in effect mends nothing.", pending
+    ),
+    Check(
         "SRV04",
         "Primary or standby",
         "A standby can be read from version 16 on, and only if its primary keeps what the slot needs.",
         standby,
     ),
-    Kind("SRV05", "Encoding", "Text in an unknown encoding cannot be compared between systems.", encoding),
-    Kind(
+    Check("SRV05", "Encoding", "Text in an unknown encoding cannot be compared between systems.", encoding),
+    Check(
         "SRV06",
         "System identifier and timeline",
         "They tell a restored or replaced server from the one we have read.",
         identity,
     ),
-    Kind("SRV07", "Clock", "Which of two edits is the later one is decided by commit times.", clock),
-    Kind(
+    Check("SRV07", "Clock", "Which of two edits is the later one is decided by commit times.", clock),
+    Check(
         "SRV08", "Pooler in the path", "A pooler breaks exported snapshots, session settings and replication.", pooler
     ),
-    Kind("SRV09", "Platform", "Where the server runs decides how its settings are changed.", platform),
-    Kind(
+    Check("SRV09", "Platform", "Where the server runs decides how its settings are changed.", platform),
+    Check(
         "SRV10",
         "Foreign commit times",
         "A commit time of another server's clock puts edits into the wrong order.",

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from psycopg.rows import dict_row
 
-from cdc_merge.doctor.facts import Blocker, SlotFacts, Subject
 from cdc_merge.doctor.naming import literal
+from cdc_merge.doctor.source_facts import Blocker, SlotFacts, Subject
 from cdc_merge.errors import CdcMergeError, SourceUnavailable
 from cdc_merge.sources.postgres.connection import Connection, connect
 from cdc_merge.sources.postgres.sqlstates import server_errors

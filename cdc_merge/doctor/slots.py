@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from cdc_merge.doctor.facts import Blocker, Canary, Facts, Probed, RoleFacts, ServerFacts, SlotFacts, StandbyFacts
-from cdc_merge.doctor.findings import Findings, Fix, Kind, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.readable_units import size, span
+from cdc_merge.doctor.source_facts import (
+    Blocker,
+    Canary,
+    Facts,
+    Probed,
+    RoleFacts,
+    ServerFacts,
+    SlotFacts,
+    StandbyFacts,
+)
 
 PLUGIN: Final = "pgoutput"
 INACTIVE_SINCE: Final = 170000
@@ -322,42 +331,42 @@ _STANDBY: Final[tuple[tuple[Callable[[StandbyFacts], bool], str, str], ...]] = (
 
 
 CHECKS: Final = (
-    Kind("SLT01", "Our slot", "The slot is what makes the server keep changes for us.", exists),
-    Kind(
+    Check("SLT01", "Our slot", "The slot is what makes the server keep changes for us.", exists),
+    Check(
         "SLT02", "Who reads our slot", "A slot has one reader: what somebody else reads from it is lost to us.", holder
     ),
-    Kind("SLT03", "wal_status", "It says whether the WAL that the slot needs is still there.", wal_status),
-    Kind("SLT04", "Invalidation", "A slot that the server has given up never works again.", invalidated),
-    Kind("SLT05", "Time without a reader", "While nobody reads it, WAL grows.", inactive),
-    Kind("SLT06", "WAL kept for us", "It takes disk space on the server.", retained),
-    Kind(
+    Check("SLT03", "wal_status", "It says whether the WAL that the slot needs is still there.", wal_status),
+    Check("SLT04", "Invalidation", "A slot that the server has given up never works again.", invalidated),
+    Check("SLT05", "Time without a reader", "While nobody reads it, WAL grows.", inactive),
+    Check("SLT06", "WAL kept for us", "It takes disk space on the server.", retained),
+    Check(
         "SLT07",
         "Vacuum held back",
         "A slot keeps old catalog rows, and in the end stops the database (wraparound).",
         horizon,
     ),
-    Kind("SLT08", "Failover slot", "Only a synchronised slot survives a failover.", failover),
-    Kind("SLT09", "Slots of others", "An abandoned slot fills the disk, whoever it belonged to.", abandoned),
-    Kind(
+    Check("SLT08", "Failover slot", "Only a synchronised slot survives a failover.", failover),
+    Check("SLT09", "Slots of others", "An abandoned slot fills the disk, whoever it belonged to.", abandoned),
+    Check(
         "SLT10",
         "Long transactions",
         "A new slot waits for every transaction that is open, and old ones hold WAL.",
         blockers,
     ),
-    Kind(
+    Check(
         "SLT11",
         "The whole path",
         "A temporary slot, a stream with our options, a message sent and received: what no setting can prove.",
         probe,
     ),
-    Kind("SLT12", "The running sidecar", "A message through the real slot, merged, on disk and confirmed.", canary),
-    Kind(
+    Check("SLT12", "The running sidecar", "A message through the real slot, merged, on disk and confirmed.", canary),
+    Check(
         "FOV01",
         "Standbys before us",
         "A standby that is behind us at its promotion lacks changes that we have merged.",
         standbys,
     ),
-    Kind(
+    Check(
         "FOV02",
         "Standbys with our slot",
         "After a failover the stream goes on only where the promoted standby has it.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from cdc_merge.doctor.facts import ColumnFacts, EventTrigger, Facts, Table
-from cdc_merge.doctor.findings import Finding, Findings, Fix, Kind, fail, ok, warn
-from cdc_merge.doctor.publication import FULL, written
+from cdc_merge.doctor.findings import Check, Finding, Findings, Fix, fail, ok, warn
+from cdc_merge.doctor.publication import FULL, written_tables
 from cdc_merge.doctor.readable_units import size, span
+from cdc_merge.doctor.source_facts import ColumnFacts, EventTrigger, Facts, TableFacts
 from cdc_merge.values.postgres_text import value_type
 
 READ_KINDS: Final = ("r", "p")
@@ -26,10 +26,10 @@ COPY_BYTES_PER_S: Final = 50 << 20  # measured on small machines; only the order
 
 
 def identity(facts: Facts) -> Findings:
-    published = {table.table for table in written(facts)}
+    published = {table.table for table in written_tables(facts)}
     broken = [
         table
-        for table in facts.rows(Table)
+        for table in facts.rows(TableFacts)
         if (table.table in published or _is_to_be_published(facts, table))
         and table.identity != FULL
         and not table.identity_columns
@@ -45,11 +45,11 @@ def identity(facts: Facts) -> Findings:
         yield ok("Every published table has a usable replica identity.")
 
 
-def _is_to_be_published(facts: Facts, table: Table) -> bool:
+def _is_to_be_published(facts: Facts, table: TableFacts) -> bool:
     return table.published_as is None and table.table in facts.subject.tables and table.kind == "r"
 
 
-def _why_unusable(table: Table) -> str:
+def _why_unusable(table: TableFacts) -> str:
     if table.identity == "n":
         return "Its replica identity is NOTHING"
     if table.identity == "i":
@@ -59,7 +59,7 @@ def _why_unusable(table: Table) -> str:
     return "It has no primary key"
 
 
-def _identity_fix(table: Table) -> Fix:
+def _identity_fix(table: TableFacts) -> Fix:
     alter = f"ALTER TABLE {table.sql} REPLICA IDENTITY"
     if table.has_primary_key and not table.primary_key_is_deferrable:
         return Fix((f"{alter} DEFAULT;",), lock=True)
@@ -70,7 +70,7 @@ def _identity_fix(table: Table) -> Fix:
 
 def full(facts: Facts) -> Findings:
     found = False
-    for table in written(facts):
+    for table in written_tables(facts):
         if table.identity == FULL and table.best_index is None:
             found = True
             yield warn(
@@ -90,7 +90,7 @@ def full(facts: Facts) -> Findings:
         yield ok("No table pays for replica identity FULL without need.")
 
 
-def _key_fix(facts: Facts, table: Table) -> Fix:
+def _key_fix(facts: Facts, table: TableFacts) -> Fix:
     keys = [columns for name, columns in facts.subject.keys.values() if name == table.table]
     quoted = {column.column: column.sql for column in facts.rows(ColumnFacts) if column.table == table.table}
     if not keys or not all(column in quoted for column in keys[0]):
@@ -100,7 +100,7 @@ def _key_fix(facts: Facts, table: Table) -> Fix:
 
 
 def toast(facts: Facts) -> Findings:
-    full_tables = {table.table for table in facts.rows(Table) if table.identity == FULL}
+    full_tables = {table.table for table in facts.rows(TableFacts) if table.identity == FULL}
     names = [f"{c.table}.{c.column}" for c in facts.needed_columns() if c.toastable and c.table not in full_tables]
     yield ok(_some(names, "mapped columns may be left out of updates that do not write them; we keep what we know"))
 
@@ -126,7 +126,7 @@ def logged(facts: Facts) -> Findings:
         yield ok("Every mapped table is one whose changes are logged.")
 
 
-def _unlogged(table: Table) -> Finding | None:
+def _unlogged(table: TableFacts) -> Finding | None:
     if table.kind not in READ_KINDS:
         return fail("It is no table: views and foreign tables have no changes of their own.", about=table.table)
     if table.persistence != "p":
@@ -220,7 +220,7 @@ def defaults(facts: Facts) -> Findings:
 def sizes(facts: Facts) -> Findings:
     leaves = [
         table
-        for table in facts.rows(Table)
+        for table in facts.rows(TableFacts)
         if table.table in facts.subject.tables or table.published_as in facts.subject.tables
     ]
     stored = sum(table.bytes for table in leaves)
@@ -243,18 +243,20 @@ def event_triggers(facts: Facts) -> Findings:
 
 ACROSS: Final = "TAB07"
 CHECKS: Final = (
-    Kind(
+    Check(
         "TAB01",
         "Replica identity",
         "Once a table is published, Postgres refuses updates and deletes on it that it cannot identify.",
         identity,
     ),
-    Kind("TAB02", "Replica identity FULL", "It writes every old row whole into WAL.", full),
-    Kind("TAB03", "Large values", "Postgres does not send large values that a change did not write.", toast),
-    Kind("TAB04", "Logged tables", "What is not in WAL cannot be read from it.", logged),
-    Kind("TAB05", "Types of keys", "Two systems must agree on when two keys are the same.", key_types),
-    Kind("TAB06", "Types that need care", "Their text may mean something else in another system.", careful_types),
-    Kind("TAB08", "Values that each system makes itself", "They differ everywhere, and look like conflicts.", defaults),
-    Kind("TAB09", "Size", "The first copy reads all of it once.", sizes),
-    Kind("TAB10", "Event triggers", "Informational.", event_triggers),
+    Check("TAB02", "Replica identity FULL", "It writes every old row whole into WAL.", full),
+    Check("TAB03", "Large values", "Postgres does not send large values that a change did not write.", toast),
+    Check("TAB04", "Logged tables", "What is not in WAL cannot be read from it.", logged),
+    Check("TAB05", "Types of keys", "Two systems must agree on when two keys are the same.", key_types),
+    Check("TAB06", "Types that need care", "Their text may mean something else in another system.", careful_types),
+    Check(
+        "TAB08", "Values that each system makes itself", "They differ everywhere, and look like conflicts.", defaults
+    ),
+    Check("TAB09", "Size", "The first copy reads all of it once.", sizes),
+    Check("TAB10", "Event triggers", "Informational.", event_triggers),
 )

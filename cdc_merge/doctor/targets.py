@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from cdc_merge.config.settings import PostgresSource
-from cdc_merge.doctor.facts import Limits, Subject
+from cdc_merge.config.settings import PostgresSourceSettings
+from cdc_merge.doctor.source_facts import Limits, Subject
 from cdc_merge.model import Position
 from cdc_merge.model.plan import Plan
 
@@ -14,7 +14,7 @@ Positions: TypeAlias = "Mapping[str, Position] | None"
 """What the store has by source; None when it could not be asked."""
 
 
-def subject_of(source: PostgresSource, plan: Plan, positions: Positions) -> Subject:
+def subject_of(source: PostgresSourceSettings, plan: Plan, positions: Positions) -> Subject:
     columns: dict[str, tuple[str, ...]] = {}
     keys: dict[str, tuple[str, tuple[str, ...]]] = {}
     for table in plan.tables:
@@ -39,7 +39,7 @@ def subject_of(source: PostgresSource, plan: Plan, positions: Positions) -> Subj
     )
 
 
-def _written(source: PostgresSource, plan: Plan) -> tuple[str, ...]:
+def _written(source: PostgresSourceSettings, plan: Plan) -> tuple[str, ...]:
     """The tables that write-back may change."""
     if not source.write_back.enabled:
         return ()
@@ -53,5 +53,5 @@ def subjects(sources: Mapping[str, object], plan: Plan, positions: Positions) ->
     return [
         (subject_of(source, plan, positions), source.dsn.reveal())
         for source in sources.values()
-        if isinstance(source, PostgresSource)
+        if isinstance(source, PostgresSourceSettings)
     ]

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from cdc_merge.config import Settings, load
-from cdc_merge.config.settings import DebeziumSource, PostgresSource, PostgresStore, Secret, SqliteStore, store_of
+from cdc_merge.config.settings import (
+    DebeziumSource,
+    PostgresSourceSettings,
+    PostgresStore,
+    Secret,
+    SqliteStoreSettings,
+    store_of,
+)
 from cdc_merge.model.plan import Check, Rule, TableMap, Unique
 
 SECRET = "geheim-9431"
@@ -90,7 +97,7 @@ def loaded(tmp_path: Path, text: str, environment: dict[str, str] | None = None)
 def test_a_small_file_gets_every_default_of_the_contract(tmp_path: Path) -> None:
     settings = loaded(tmp_path, SMALL)
     crm = settings.sources["crm"]
-    assert isinstance(crm, PostgresSource)
+    assert isinstance(crm, PostgresSourceSettings)
     assert (crm.slot, crm.publication, crm.snapshot) == ("cdc_merge_crm", "cdc_merge", "initial")
     assert settings.listen == ("127.0.0.1", 8787)
     assert (settings.keep_folded_us, settings.retention_us) == (600_000_000, 7_776_000_000_000)
@@ -113,17 +120,17 @@ def test_a_small_file_gets_every_default_of_the_contract(tmp_path: Path) -> None
 )
 def test_without_a_store_the_state_directory_has_one(tmp_path: Path, environment: dict[str, str], path: str) -> None:
     settings = loaded(tmp_path, SMALL, {"CRM_DSN": "a", "ERP_DSN": "b"} | environment)
-    assert settings.store == SqliteStore(Path(path))
+    assert settings.store == SqliteStoreSettings(Path(path))
 
 
 def test_a_large_file_keeps_everything_that_it_says(tmp_path: Path) -> None:
     settings = loaded(tmp_path, LARGE)
-    assert settings.store == SqliteStore(Path("/var/lib/cdc-merge/state.db"))
+    assert settings.store == SqliteStoreSettings(Path("/var/lib/cdc-merge/state.db"))
     assert settings.listen == ("::1", 9000)
     assert (settings.plan.settle_us, settings.plan.max_ahead_us) == (5_400_000_000, 250_000)
     assert (settings.keep_folded_us, settings.retention_us) == (300_000_000, 604_800_000_000)
     crm = settings.sources["crm"]
-    assert isinstance(crm, PostgresSource)
+    assert isinstance(crm, PostgresSourceSettings)
     assert (crm.slot, crm.publication, crm.snapshot) == ("my_slot", "my_publication", "never")
     assert crm.dsn == Secret(f"host=z password={SECRET}")
     assert crm.tables == ("public.customer",)

@@ -24,11 +24,11 @@ import pytest
 from cdc_merge.app.sidecar import ingest_of, open_reading, open_store
 from cdc_merge.cel import compile_expression
 from cdc_merge.config.load import load
-from cdc_merge.config.settings import PostgresSource, Settings, SqliteStore
+from cdc_merge.config.settings import PostgresSourceSettings, Settings, SqliteStoreSettings
 from cdc_merge.errors import HistoryRemoved, NotFound
 from cdc_merge.mapping.mapper import Mapper
 from cdc_merge.merge.fold import fold
-from cdc_merge.merge.replay import folded, policy_of
+from cdc_merge.merge.replay import fold_from_checkpoint, policy_of
 from cdc_merge.merge.units import Units
 from cdc_merge.merge.views import merged
 from cdc_merge.model import (
@@ -330,11 +330,11 @@ class Worker:
     def _intake(self, settings: Settings, name: str) -> SourceIngest:
         """As commands have it; a source that is never copied is told whole rows."""
         source = settings.sources[name]
-        if isinstance(source, PostgresSource) and source.snapshot != "never":
+        if isinstance(source, PostgresSourceSettings) and source.snapshot != "never":
             return ingest_of(settings, name, self.store)
         tables = [table for table in settings.plan.tables if table.source == name]
         mapper = Mapper(name, tables, settings.plan, whole_rows=True)
-        return SourceIngest(name, mapper, source.slot if isinstance(source, PostgresSource) else "", SpillFile)
+        return SourceIngest(name, mapper, source.slot if isinstance(source, PostgresSourceSettings) else "", SpillFile)
 
     def take(self, *deliveries: Delivery) -> None:
         for delivery in deliveries:
@@ -438,7 +438,7 @@ def test_the_stores_hold_what_they_are_kept_for() -> None:
 def test_the_ladder_of_bases_is_there(earlier: Earlier) -> None:
     """Bases of other slots than the first, and a root."""
     store = earlier.settings.store
-    assert isinstance(store, SqliteStore)
+    assert isinstance(store, SqliteStoreSettings)
     with closing(sqlite3.connect(store.path)) as file:
         slots = {number for (number,) in file.execute("SELECT DISTINCT id % 16 FROM base")}
     assert not earlier.answers["read"]["durable"]["bases"] or {0, 1, 2, PRUNED_SLOT} <= slots
@@ -452,9 +452,9 @@ def _same_as_their_logs(settings: Settings, store: Store) -> list[RecordKey]:
         for key in map(RecordKey, itertools.repeat(name), store.records(name, None, ALL)):
             base, _ = known = store.folded(key)
             root, changes = whole = store.folded(key, whole=True)
-            by_base = merged(folded(units, key.key, known, max_ahead_us=plan.max_ahead_us))
+            by_base = merged(fold_from_checkpoint(units, key.key, known, max_ahead_us=plan.max_ahead_us))
             by_log = fold(units, changes, max_ahead_us=plan.max_ahead_us) if root is None else None
-            assert by_base == merged(by_log or folded(units, key.key, whole, max_ahead_us=plan.max_ahead_us)), key
+            assert by_base == merged(by_log or fold_from_checkpoint(units, key.key, whole, max_ahead_us=plan.max_ahead_us)), key
             if base is not None:
                 found.append(key)
                 assert base.policy == policy_of(plan), key

@@ -13,10 +13,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from cdc_merge.demo.acts.questions import POINTS_LIMIT
-from cdc_merge.demo.observing import Tally, percentile
+from cdc_merge.demo.observing import ConflictTally, percentile
 from cdc_merge.demo.stock import COUNTS, fill, key_of
 from cdc_merge.demo.systems import FactValue, column_value, entities, template
-from cdc_merge.demo.truth import CLOSED, OPEN, Planned, Record, World
+from cdc_merge.demo.truth import CLOSED, OPEN, Planned, TrueRecord, World
 from cdc_merge.demo.verify import Rows, Verdict, conflict_deviations, readable, verdict
 from cdc_merge.demo.words import sentence
 from cdc_merge.model import BatchMerged, Candidate, Conflict, ConflictMoved, DetectedConflict, Place, Stamp
@@ -31,7 +31,7 @@ def world() -> World:
     return world
 
 
-def records(world: World) -> Iterator[Record]:
+def records(world: World) -> Iterator[TrueRecord]:
     return (record for of_entity in world.records.values() for record in of_entity.values())
 
 
@@ -229,7 +229,7 @@ def test_a_conflict_is_told_in_words() -> None:
 
 
 def test_a_conflict_is_told_once_however_many_facts_name_it() -> None:
-    tally = Tally()
+    tally = ConflictTally()
     tally(
         BatchMerged(
             {}, {("crm", "customer", "update"): 2, ("crm", "customer", "snapshot"): 9}, {}, {}, 0, (question(),)

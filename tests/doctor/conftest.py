@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from cdc_merge.demo.binaries import installed
-from cdc_merge.demo.servers import Server, start_server
+from cdc_merge.demo.servers import DemoServer, start_server
 from tests.conftest import FAST, fresh_database
 from tests.doctor.patient import WELL, Patient, admitted, bed
 
 
 @pytest.fixture(scope="session")
-def clinic(server_directory: Path) -> Iterator[Server]:
+def clinic(server_directory: Path) -> Iterator[DemoServer]:
     with start_server(server_directory / "clinic", settings={**FAST, **WELL}) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def old_clinic(server_directory: Path) -> Iterator[Server]:
+def old_clinic(server_directory: Path) -> Iterator[DemoServer]:
     if installed("15") is None:
         pytest.skip("PostgreSQL 15 is not installed: apt-get install postgresql-15")
     with start_server(server_directory / "clinic15", settings={**FAST, **WELL}, version="15") as server:
@@ -29,26 +29,26 @@ def old_clinic(server_directory: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def ward(clinic: Server) -> Iterator[str]:
+def ward(clinic: DemoServer) -> Iterator[str]:
     """One database for many patients, one after the other: making a database takes longer than an examination."""
     with fresh_database(clinic) as dsn:
         yield dsn
 
 
 @pytest.fixture(scope="session")
-def old_ward(old_clinic: Server) -> Iterator[str]:
+def old_ward(old_clinic: DemoServer) -> Iterator[str]:
     with fresh_database(old_clinic) as dsn:
         yield dsn
 
 
 @pytest.fixture
-def patient(clinic: Server, ward: str) -> Iterator[Patient]:
+def patient(clinic: DemoServer, ward: str) -> Iterator[Patient]:
     with bed(clinic, ward) as someone:
         yield someone
 
 
 @pytest.fixture
-def old_patient(old_clinic: Server, old_ward: str) -> Iterator[Patient]:
+def old_patient(old_clinic: DemoServer, old_ward: str) -> Iterator[Patient]:
     with bed(old_clinic, old_ward) as someone:
         yield someone
 
@@ -63,7 +63,7 @@ def either(request: pytest.FixtureRequest) -> Iterator[Patient]:
 
 
 @pytest.fixture
-def another(clinic: Server) -> Iterator[Callable[[], Patient]]:
+def another(clinic: DemoServer) -> Iterator[Callable[[], Patient]]:
     """Further patients on the same server."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(admitted(clinic))

@@ -12,12 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.doctor.check_list import judged
 from cdc_merge.doctor.collect import ask
-from cdc_merge.doctor.facts import Facts, Limits, Subject
-from cdc_merge.doctor.findings import Check
+from cdc_merge.doctor.findings import CheckResult
 from cdc_merge.doctor.preflight import walked
+from cdc_merge.doctor.source_facts import Facts, Limits, Subject
 from cdc_merge.model import Position
 from tests.conftest import drop_slots, fresh_database
 
@@ -56,7 +56,7 @@ _numbers = itertools.count(1)
 class Patient:
     """One database with its own role, table and publication. `wanted` are changes to the Subject."""
 
-    def __init__(self, server: Server, dsn: str, role: str) -> None:
+    def __init__(self, server: DemoServer, dsn: str, role: str) -> None:
         self.server = server
         self.dsn = dsn
         self.role = role
@@ -115,7 +115,7 @@ class Patient:
         facts = ask(self.subject(), self.own_dsn, lambda: time.time_ns() // 1000 - ahead_us)
         return walked(facts, self.own_dsn) if probing else facts
 
-    def checks(self, code: str, *, probing: bool = False, ahead_us: int = 0) -> list[Check]:
+    def checks(self, code: str, *, probing: bool = False, ahead_us: int = 0) -> list[CheckResult]:
         facts = self.facts(probing=probing, ahead_us=ahead_us)
         return [check for check in judged(facts) if check.code == code]
 
@@ -123,7 +123,7 @@ class Patient:
         """about → severity of one check."""
         return {check.about: check.severity for check in self.checks(code, **how)}
 
-    def mend(self, check: Check, *, deciding: bool = False) -> None:
+    def mend(self, check: CheckResult, *, deciding: bool = False) -> None:
         """Run the printed fix as the DBA, in one session; `deciding` also what it leaves to a person."""
         statements = [s for s in check.fix.sql if not s.startswith("--")]
         if deciding:
@@ -142,7 +142,7 @@ class Patient:
 
 
 @contextmanager
-def bed(server: Server, dsn: str) -> Iterator[Patient]:
+def bed(server: DemoServer, dsn: str) -> Iterator[Patient]:
     """A patient in a database that others have used and will use: it is left as it was found."""
     patient = Patient(server, dsn, f"reader_{next(_numbers)}")
     patient.sql(*(s for s in SETUP.split(";\n") if s.strip()), *(s for s in GRANTS.split(";\n") if s.strip()))
@@ -154,7 +154,7 @@ def bed(server: Server, dsn: str) -> Iterator[Patient]:
 
 
 @contextmanager
-def admitted(server: Server) -> Iterator[Patient]:
+def admitted(server: DemoServer) -> Iterator[Patient]:
     """A patient in a database of its own."""
     with fresh_database(server) as dsn, bed(server, dsn) as patient:
         yield patient

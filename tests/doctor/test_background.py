@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from cdc_merge.doctor.background import DoctorCollector, Rounds
 from cdc_merge.doctor.check_list import KINDS, judged
-from cdc_merge.doctor.facts import CapacityFacts, Facts, SlotFacts
-from cdc_merge.doctor.findings import Check
+from cdc_merge.doctor.findings import CheckResult
 from cdc_merge.doctor.preflight import Doctor
+from cdc_merge.doctor.source_facts import CapacityFacts, Facts, SlotFacts
 from tests.doctor.patient import Patient
 from tests.system.postgres.reading import wait_for
 
@@ -115,5 +115,5 @@ def test_the_time_to_invalidation_is_told_before_it_is_over(patient: Patient) ->
         assert of("SLT03", with_slot(facts, wal_status=wal_status))[0].severity == severity
 
 
-def of(code: str, facts: Facts) -> list[Check]:
+def of(code: str, facts: Facts) -> list[CheckResult]:
     return [check for check in judged(facts) if check.code == code]

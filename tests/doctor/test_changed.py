@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from cdc_merge.doctor.facts import Facts, Published
+from cdc_merge.doctor.source_facts import Facts, Published
 from cdc_merge.model import Position
 from tests.doctor.patient import Patient
 from tests.doctor.test_slots import CREATE, read_by

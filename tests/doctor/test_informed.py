@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cdc_merge.doctor.check_list import judged
-from cdc_merge.doctor.facts import Identified, ServerFacts
+from cdc_merge.doctor.source_facts import Identified, ServerFacts
 from tests.doctor.patient import Patient
 
 TRIGGER = (

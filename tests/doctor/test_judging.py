@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.doctor.check_list import KINDS, judged
-from cdc_merge.doctor.facts import CapacityFacts, Connected, Facts, NotAnswered, ServerFacts, Setting, Table
 from cdc_merge.doctor.naming import identifier, literal, qualified
+from cdc_merge.doctor.source_facts import CapacityFacts, Connected, Facts, NotAnswered, ServerFacts, Setting, TableFacts
 from tests.conftest import fresh_database
 from tests.doctor.patient import Patient
 
@@ -83,7 +83,7 @@ def test_large_transactions_on_the_servers_disk_are_told_with_more_memory_as_the
 
 
 def test_what_the_server_does_not_tell_is_unknown_in_every_check_that_needs_it(facts: Facts) -> None:
-    hidden = facts.also({Table: NotAnswered("Nobody tells.")})
+    hidden = facts.also({TableFacts: NotAnswered("Nobody tells.")})
     unknown = {check.code for check in judged(hidden) if check.severity == "unknown"}
     assert {"TAB01", "PUB06", "PUB07", "PUB04", "ROL05", "ROL06"} <= unknown
     nothing = Facts(facts.subject, {})
@@ -97,7 +97,7 @@ def test_codes_are_told_once_and_every_check_says_why_it_matters() -> None:
     assert all(kind.title and kind.why.endswith(".") for kind in KINDS)
 
 
-def test_databases_in_other_encodings_are_told(clinic: Server, patient: Patient) -> None:
+def test_databases_in_other_encodings_are_told(clinic: DemoServer, patient: Patient) -> None:
     for encoding, severity in (("SQL_ASCII", "fail"), ("LATIN1", "warn")):
         with fresh_database(clinic) as dsn:
             name = dsn.partition("dbname=")[2].partition(" ")[0]

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from cdc_merge.cli.main import run
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.doctor.proposal.catalog_sample import ColumnSeen, EntityProposed, TableSeen
 from cdc_merge.doctor.proposal.matching import proposed
 from cdc_merge.doctor.proposal.sampling import survey
@@ -28,7 +28,7 @@ def table(source: str, name: str, columns: Mapping[str, tuple[int, str]], *keys:
 
 
 @pytest.fixture(scope="module")
-def systems(clinic: Server) -> Iterator[Mapping[str, str]]:
+def systems(clinic: DemoServer) -> Iterator[Mapping[str, str]]:
     """The demo's three systems; name → DSN."""
     with ExitStack() as stack:
         dsns = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server, start_server
+from cdc_merge.demo.servers import DemoServer, start_server
 from cdc_merge.doctor import probe
 from cdc_merge.doctor.check_list import judged_across
 from tests.conftest import FAST
@@ -271,7 +271,7 @@ def test_a_running_sidecar_is_proved_by_what_it_confirms(patient: Patient) -> No
 
 
 @pytest.fixture(scope="module")
-def poor(server_directory: Path) -> Iterator[Server]:
+def poor(server_directory: Path) -> Iterator[DemoServer]:
     """Small limits and no logical WAL."""
     small = {
         "wal_level": "replica",
@@ -283,7 +283,7 @@ def poor(server_directory: Path) -> Iterator[Server]:
         yield server
 
 
-def test_a_server_that_is_not_ready_is_made_ready_by_what_is_printed(poor: Server) -> None:
+def test_a_server_that_is_not_ready_is_made_ready_by_what_is_printed(poor: DemoServer) -> None:
     with admitted(poor) as patient:
         patient.sql(
             "SELECT pg_create_physical_replication_slot('standby1', true)",

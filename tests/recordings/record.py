@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 
 from cdc_merge.demo.binaries import installed
-from cdc_merge.demo.servers import Server, new_directory, start_server
+from cdc_merge.demo.servers import DemoServer, new_directory, start_server
 from cdc_merge.sources.postgres.protocol.copy_data import XLOG_DATA, XLOG_DATA_HEADER_BYTES
 from cdc_merge.sources.postgres.protocol.pgoutput import LogicalMessage, decode
 from cdc_merge.sources.postgres.replication_connection import WalSender
@@ -110,7 +110,7 @@ STORIES: dict[str, Sequence[str]] = {
 }
 
 
-def record(server: Server, version: str, story: str) -> Path:
+def record(server: DemoServer, version: str, story: str) -> Path:
     """Play one story on a fresh database and keep what its slot streams."""
     path = FOLDER / f"{story}-{version}.stream"
     name = f"story_{story}"

@@ -15,7 +15,7 @@ import psycopg
 
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.conftest import fresh_database
 from tests.support.alerting import Parsed, fetched, wait_until
 from tests.support.process_pool import Forked, Nursery
@@ -76,7 +76,7 @@ class Shop:
 
 
 @contextmanager
-def shop(server: Server, directory: Path, customers: int = 9) -> Iterator[Shop]:
+def shop(server: DemoServer, directory: Path, customers: int = 9) -> Iterator[Shop]:
     """The two systems, each in a database of its own."""
     with ExitStack() as stack:
         dsns = {name: stack.enter_context(fresh_database(server)) for name in ("crm", "erp")}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
-from cdc_merge.config.check_context import Subject, table_name
+from cdc_merge.config.check_context import CheckContext, table_name
 from cdc_merge.config.checks.merge_checks import check_merge
 from cdc_merge.config.problems import Path, did_you_mean
 from cdc_merge.config.schema.entity_schema import EntityShape, WritersShape
@@ -17,14 +17,14 @@ from cdc_merge.values.normalizers import NORMALIZERS
 Found: TypeAlias = "tuple[Path, str, str]"
 
 
-def check_sources(subject: Subject, name: str, entity: EntityShape) -> Iterator[Found]:
+def check_sources(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[Found]:
     known = subject.names("sources")
     for source in subject.names("entities", name, "from"):
         if source not in known:
             yield ("from", source), f"there is no source {source!r}", did_you_mean(source, known)
 
 
-def check_tables(subject: Subject, name: str, entity: EntityShape) -> Iterator[Found]:
+def check_tables(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[Found]:
     for source, origin in entity.from_.items():
         if origin.table.count(".") > 1:
             yield ("from", source, "table"), "a table is schema.table", "leave the database's name out"
@@ -34,7 +34,7 @@ def check_tables(subject: Subject, name: str, entity: EntityShape) -> Iterator[F
                 yield ("from", source, "table"), f"this table of {source} is mapped by the entity {other} already", ""
 
 
-def check_columns(subject: Subject, name: str, entity: EntityShape) -> Iterator[Found]:
+def check_columns(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[Found]:
     for source, origin in entity.from_.items():
         if len(set(origin.key)) < len(origin.key):
             yield ("from", source, "key"), "a column is named twice", ""
@@ -47,7 +47,7 @@ def check_columns(subject: Subject, name: str, entity: EntityShape) -> Iterator[
         )
 
 
-def check_fields(subject: Subject, name: str, entity: EntityShape) -> Iterator[Found]:
+def check_fields(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[Found]:
     mapped = subject.mapped(name)
     for field in entity.fields:
         if field not in mapped:
@@ -57,7 +57,7 @@ def check_fields(subject: Subject, name: str, entity: EntityShape) -> Iterator[F
         yield from _writers(subject, name, ("fields", field), shape.writers)
 
 
-def check_groups(subject: Subject, name: str, entity: EntityShape) -> Iterator[Found]:
+def check_groups(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[Found]:
     mapped, owner = subject.mapped(name), dict[str, str]()
     for group, shape in entity.groups.items():
         path: Path = ("groups", group)
@@ -82,7 +82,7 @@ def _mapped_together(path: Path, fields: list[str], entity: EntityShape) -> Iter
             yield (*path, "fields"), sentence, "a source maps all fields of a group or none"
 
 
-def _writers(subject: Subject, name: str, path: Path, writers: WritersShape | None) -> Iterator[Found]:
+def _writers(subject: CheckContext, name: str, path: Path, writers: WritersShape | None) -> Iterator[Found]:
     if writers is None:
         return
     origins = subject.names("entities", name, "from")
@@ -97,7 +97,7 @@ def _writers(subject: Subject, name: str, path: Path, writers: WritersShape | No
             yield (*path, "writers", "actors"), sentence, f"promise sources.{source}.actor.always_written: true"
 
 
-def check_normalize(subject: Subject, name: str, entity: EntityShape) -> Iterator[Found]:
+def check_normalize(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[Found]:
     for field, shape in entity.fields.items():
         yield from _normalizers(("fields", field, "normalize"), shape.normalize)
     for number, unique in enumerate(entity.unique):
@@ -110,7 +110,7 @@ def _normalizers(path: Path, names: Iterable[str]) -> Iterator[Found]:
             yield (*path, number), f"there is no normalisation {word!r}", did_you_mean(word, NORMALIZERS)
 
 
-def check_unique(subject: Subject, name: str, entity: EntityShape) -> Iterator[Found]:
+def check_unique(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[Found]:
     mapped = subject.mapped(name)
     for number, unique in enumerate(entity.unique):
         for field in unique.fields:
@@ -119,14 +119,14 @@ def check_unique(subject: Subject, name: str, entity: EntityShape) -> Iterator[F
                 yield path, f"no source maps the field {field!r}", did_you_mean(field, mapped)
 
 
-def check_checks(subject: Subject, name: str, entity: EntityShape) -> Iterator[Found]:
+def check_checks(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[Found]:
     first: dict[str, int] = {}
     for number, check in enumerate(entity.checks):
         if first.setdefault(check.name, number) != number:
             yield ("checks", number, "name"), f"the name {check.name!r} is taken by checks[{first[check.name]}]", ""
 
 
-ENTITY_CHECKS: Final[tuple[Callable[[Subject, str, EntityShape], Iterator[Found]], ...]] = (
+ENTITY_CHECKS: Final[tuple[Callable[[CheckContext, str, EntityShape], Iterator[Found]], ...]] = (
     check_sources,
     check_tables,
     check_columns,

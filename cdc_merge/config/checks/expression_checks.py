@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from cdc_merge.cel import compile_expression
-from cdc_merge.config.check_context import Subject, entity_path
-from cdc_merge.config.problems import Path, Problem
+from cdc_merge.config.check_context import CheckContext, entity_path
+from cdc_merge.config.problems import ConfigProblem, Path
 from cdc_merge.config.schema.entity_schema import EntityShape
 from cdc_merge.conflicts.expression_port import ExpressionError, Variables
 from cdc_merge.conflicts.rules.business import is_about, variables
@@ -15,7 +15,7 @@ from cdc_merge.conflicts.rules.rulebook import record_types
 from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan
 
 
-def check_expressions(subject: Subject) -> Iterator[Problem]:
+def check_expressions(subject: CheckContext) -> Iterator[ConfigProblem]:
     """Those of the file by itself: what types the fields have is not known yet."""
     for name, entity in subject.shape.entities.items():
         texts: dict[Path, str] = {("checks", n, "expr"): check.expr for n, check in enumerate(entity.checks)}
@@ -23,20 +23,20 @@ def check_expressions(subject: Subject) -> Iterator[Problem]:
         yield from _problems(name, texts, dict.fromkeys(subject.mapped(name), ""))
 
 
-def check_business_rules(subject: Subject) -> Iterator[Problem]:
+def check_business_rules(subject: CheckContext) -> Iterator[ConfigProblem]:
     """A rule's `when`, by the file itself; read once for every field that the rule is about."""
     units = [(name, unit) for name, entity in subject.shape.entities.items() for unit in _units(subject, name, entity)]
     yield from _when_problems({n: (r.on, r.when) for n, r in enumerate(subject.shape.rules) if r.when}, units)
 
 
-def business_rule_problems(plan: Plan) -> Iterator[Problem]:
+def business_rule_problems(plan: Plan) -> Iterator[ConfigProblem]:
     """Once more, with the value types that the sources' catalogs told."""
     entities = plan.entities.items()
     units = [(name, unit) for name, e in entities for unit in (*e.fields.values(), *e.groups.values())]
     yield from _when_problems({n: (r.on, r.when) for n, r in enumerate(plan.rules) if r.when}, units)
 
 
-def _units(subject: Subject, name: str, entity: EntityShape) -> Iterator[FieldPlan]:
+def _units(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[FieldPlan]:
     grouped = {field for group in entity.groups.values() for field in group.fields}
     for field in subject.mapped(name):
         if field not in grouped:
@@ -45,15 +45,17 @@ def _units(subject: Subject, name: str, entity: EntityShape) -> Iterator[FieldPl
         yield FieldPlan(group, members=tuple(shape.fields))
 
 
-def _when_problems(whens: Mapping[int, tuple[str, str]], units: Sequence[tuple[str, FieldPlan]]) -> Iterator[Problem]:
+def _when_problems(
+    whens: Mapping[int, tuple[str, str]], units: Sequence[tuple[str, FieldPlan]]
+) -> Iterator[ConfigProblem]:
     """By the rule's number: `on` and `when`. Each problem once, however many fields it is about."""
     for number, (on, text) in whens.items():
         if "." not in on:
-            yield Problem(("rules", number, "on"), "a rule with `when` is about fields", f"{on}.* or {on}.FIELD")
+            yield ConfigProblem(("rules", number, "on"), "a rule with `when` is about fields", f"{on}.* or {on}.FIELD")
             continue
         met = [variables(unit) for name, unit in units if is_about(on, name, unit)]
         found = dict.fromkeys(error for names in met for error in _errors(text, names))
-        yield from (Problem(("rules", number, "when"), sentence, hint) for sentence, hint in found)
+        yield from (ConfigProblem(("rules", number, "when"), sentence, hint) for sentence, hint in found)
 
 
 def _errors(text: str, names: Variables) -> Iterator[tuple[str, str]]:
@@ -63,14 +65,14 @@ def _errors(text: str, names: Variables) -> Iterator[tuple[str, str]]:
         yield f"line {error.line}, column {error.column}: {error}", error.hint
 
 
-def expression_problems(entity: EntityPlan) -> Iterator[Problem]:
+def expression_problems(entity: EntityPlan) -> Iterator[ConfigProblem]:
     """Once more, with the value types that the sources' catalogs told."""
     texts: dict[Path, str] = {("checks", n, "expr"): check.expr for n, check in enumerate(entity.checks)}
     texts |= {("unique", n, "when"): unique.when for n, unique in enumerate(entity.unique) if unique.when}
     yield from _problems(entity.name, texts, record_types(entity))
 
 
-def _problems(entity: str, texts: Mapping[Path, str], types: Mapping[str, str]) -> Iterator[Problem]:
+def _problems(entity: str, texts: Mapping[Path, str], types: Mapping[str, str]) -> Iterator[ConfigProblem]:
     for path, text in texts.items():
         for sentence, hint in _errors(text, {"record": types}):
-            yield Problem(entity_path(entity, *path), sentence, hint)
+            yield ConfigProblem(entity_path(entity, *path), sentence, hint)

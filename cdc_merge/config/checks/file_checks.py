@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from cdc_merge.config.check_context import Subject, entity_path
+from cdc_merge.config.check_context import CheckContext, entity_path
 from cdc_merge.config.checks.entity_checks import ENTITY_CHECKS
 from cdc_merge.config.checks.expression_checks import check_business_rules, check_expressions
 from cdc_merge.config.checks.rule_checks import check_rules
-from cdc_merge.config.problems import Problem, did_you_mean
+from cdc_merge.config.problems import ConfigProblem, did_you_mean
 from cdc_merge.config.schema.file_schema import PostgresShape
 from cdc_merge.config.settings import PostgresStore, default_slot
 from cdc_merge.model import DECISION_SOURCE
@@ -25,44 +25,46 @@ SOURCE_TYPES: Final = ("postgres",)
 NAME: Final = re.compile(r"[^\W\d][\w-]{0,62}")
 
 
-def check_names(subject: Subject) -> Iterator[Problem]:
+def check_names(subject: CheckContext) -> Iterator[ConfigProblem]:
     named: list[tuple[str, ...]] = [("sources",), ("entities",)]
     named += [("entities", entity, kind) for entity in subject.shape.entities for kind in ("fields", "groups")]
     for path in named:
         for name in subject.names(*path):
             if not NAME.fullmatch(name):
                 wanted = "letters, digits, _ and -, the first a letter or _, at most 63"
-                yield Problem((*path, name), "this cannot be a name", wanted)
+                yield ConfigProblem((*path, name), "this cannot be a name", wanted)
     if DECISION_SOURCE in subject.names("sources"):
-        yield Problem(
+        yield ConfigProblem(
             ("sources", DECISION_SOURCE), "the name cdc_merge stands for decisions", "name the source otherwise"
         )
 
 
-def check_available(subject: Subject) -> Iterator[Problem]:
+def check_available(subject: CheckContext) -> Iterator[ConfigProblem]:
     """What the file may say already and this version cannot do yet."""
     if isinstance(subject.shape.store, PostgresStore):
-        yield Problem(("store",), "a store in PostgreSQL is not part of this version", "use sqlite:///ABSOLUTE/PATH")
+        yield ConfigProblem(
+            ("store",), "a store in PostgreSQL is not part of this version", "use sqlite:///ABSOLUTE/PATH"
+        )
     for name, source in subject.shape.sources.items():
         if source.type not in SOURCE_TYPES:
             sentence = f"sources of type {source.type} are not part of this version"
-            yield Problem(("sources", name, "type"), sentence, f"one of: {', '.join(SOURCE_TYPES)}")
+            yield ConfigProblem(("sources", name, "type"), sentence, f"one of: {', '.join(SOURCE_TYPES)}")
 
 
-def check_connection(subject: Subject) -> Iterator[Problem]:
+def check_connection(subject: CheckContext) -> Iterator[ConfigProblem]:
     for name, source in subject.shape.sources.items():
         if not isinstance(source, PostgresShape):
             continue
         given = [key for key in ("dsn", "dsn_file") if key in subject.names("sources", name)]
         if not given:
-            yield Problem(
+            yield ConfigProblem(
                 ("sources", name, "dsn"), "this key is missing", "dsn: ${NAME}, or dsn_file: a file that holds it"
             )
         if len(given) > 1:
-            yield Problem(("sources", name, "dsn_file"), "dsn and dsn_file are both given", "keep one of them")
+            yield ConfigProblem(("sources", name, "dsn_file"), "dsn and dsn_file are both given", "keep one of them")
 
 
-def check_slots(subject: Subject) -> Iterator[Problem]:
+def check_slots(subject: CheckContext) -> Iterator[ConfigProblem]:
     used: dict[tuple[str | None, str], str] = {}
     for name, source in subject.shape.sources.items():
         if not isinstance(source, PostgresShape):
@@ -70,15 +72,15 @@ def check_slots(subject: Subject) -> Iterator[Problem]:
         slot = source.slot or default_slot(name)
         first = used.setdefault((source.dsn or source.dsn_file, slot), name)
         if first != name:
-            yield Problem(
+            yield ConfigProblem(
                 ("sources", name, "slot"), f"the slot {slot} of the same server belongs to the source {first}"
             )
 
 
-def check_copies(subject: Subject) -> Iterator[Problem]:
+def check_copies(subject: CheckContext) -> Iterator[ConfigProblem]:
     for name, source in subject.shape.sources.items():
         if source.copies.actors and source.actor is not None and not source.actor.always_written:
-            yield Problem(
+            yield ConfigProblem(
                 ("sources", name, "copies", "actors"),
                 f"these rest on the column {source.actor.column}, which keeps its old value when a change does not"
                 " write it: the next person's edit would pass for a copy",
@@ -86,27 +88,29 @@ def check_copies(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def check_write_back(subject: Subject) -> Iterator[Problem]:
+def check_write_back(subject: CheckContext) -> Iterator[ConfigProblem]:
     for name, source in subject.shape.sources.items():
         for entity, fields in source.write_back.entities.items():
             path = ("sources", name, "write_back", "entities", entity)
             if entity not in subject.names("entities"):
-                yield Problem(path, f"there is no entity {entity!r}", did_you_mean(entity, subject.names("entities")))
+                yield ConfigProblem(
+                    path, f"there is no entity {entity!r}", did_you_mean(entity, subject.names("entities"))
+                )
                 continue
             for field in fields:
                 mapped = subject.names("entities", entity, "from", name, "fields")
                 if field not in mapped:
-                    yield Problem(path, f"{name} does not map the field {field!r}", did_you_mean(field, mapped))
+                    yield ConfigProblem(path, f"{name} does not map the field {field!r}", did_you_mean(field, mapped))
 
 
-def check_entities(subject: Subject) -> Iterator[Problem]:
+def check_entities(subject: CheckContext) -> Iterator[ConfigProblem]:
     for name, entity in subject.shape.entities.items():
         for check in ENTITY_CHECKS:
             for path, sentence, suggestion in check(subject, name, entity):
-                yield Problem(entity_path(name, *path), sentence, suggestion)
+                yield ConfigProblem(entity_path(name, *path), sentence, suggestion)
 
 
-CHECKS: Final[tuple[Callable[[Subject], Iterator[Problem]], ...]] = (
+CHECKS: Final[tuple[Callable[[CheckContext], Iterator[ConfigProblem]], ...]] = (
     check_names,
     check_available,
     check_connection,

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cdc_merge.config.check_context import Subject
-from cdc_merge.config.problems import Problem, did_you_mean
+from cdc_merge.config.check_context import CheckContext
+from cdc_merge.config.problems import ConfigProblem, did_you_mean
 
 ANY = "*"
 
 
-def check_rules(subject: Subject) -> Iterator[Problem]:
+def check_rules(subject: CheckContext) -> Iterator[ConfigProblem]:
     first: dict[str, int] = {}
     for number, rule in enumerate(subject.shape.rules):
         if first.setdefault(rule.name, number) != number:
-            yield Problem(("rules", number, "name"), f"the name {rule.name!r} is taken by rules[{first[rule.name]}]")
+            yield ConfigProblem(
+                ("rules", number, "name"), f"the name {rule.name!r} is taken by rules[{first[rule.name]}]"
+            )
         yield from _selection(subject, number, rule.on)
         for step in rule.decide.auto if rule.decide is not None else ():
             for source in step if isinstance(step, tuple) else ():
                 if source not in subject.names("sources"):
                     path = ("rules", number, "decide", "auto")
-                    yield Problem(
+                    yield ConfigProblem(
                         path, f"there is no source {source!r}", did_you_mean(source, subject.names("sources"))
                     )
 
 
-def selected(subject: Subject, on: str) -> bool:
+def selected(subject: CheckContext, on: str) -> bool:
     """Whether `on` (entity.field, entity.*, *.field, entity) names anything. A field may go on into a map's keys."""
     entity, _, field = on.partition(".")
     entities = subject.names("entities") if entity == ANY else [entity]
@@ -35,14 +37,16 @@ def selected(subject: Subject, on: str) -> bool:
     return any(field.partition(".")[0] in subject.units(name) or field in subject.units(name) for name in known)
 
 
-def _selection(subject: Subject, number: int, on: str) -> Iterator[Problem]:
+def _selection(subject: CheckContext, number: int, on: str) -> Iterator[ConfigProblem]:
     if selected(subject, on):
         return
     path = ("rules", number, "on")
     entity, _, field = on.partition(".")
     names = subject.names("entities")
     if entity != ANY and entity not in names:
-        yield Problem(path, f"this selects nothing: there is no entity {entity!r}", did_you_mean(entity, names))
+        yield ConfigProblem(path, f"this selects nothing: there is no entity {entity!r}", did_you_mean(entity, names))
         return
     units = [unit for name in (names if entity == ANY else [entity]) for unit in subject.units(name)]
-    yield Problem(path, f"this selects nothing: there is no field {field!r}", did_you_mean(field, dict.fromkeys(units)))
+    yield ConfigProblem(
+        path, f"this selects nothing: there is no field {field!r}", did_you_mean(field, dict.fromkeys(units))
+    )

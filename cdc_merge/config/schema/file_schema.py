@@ -13,7 +13,7 @@ from cdc_merge.config.durations import Listen, listen_address
 from cdc_merge.config.schema.entity_schema import EntityShape
 from cdc_merge.config.schema.rule_schema import RuleShape
 from cdc_merge.config.schema.schema_types import Duration, Number, OneOrMany, Shape, lasting
-from cdc_merge.config.settings import PostgresStore, SqliteStore, store_of
+from cdc_merge.config.settings import PostgresStore, SqliteStoreSettings, store_of
 
 ListenAddress: TypeAlias = Annotated[
     Listen,
@@ -22,7 +22,7 @@ ListenAddress: TypeAlias = Annotated[
 ]
 
 Store: TypeAlias = Annotated[
-    SqliteStore | PostgresStore,
+    SqliteStoreSettings | PostgresStore,
     PlainValidator(store_of),
     WithJsonSchema({"type": "string", "examples": ["sqlite:///var/lib/cdc-merge/state.db"]}),
 ]

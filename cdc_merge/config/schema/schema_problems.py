@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cdc_merge.config.problems import Path, Problem, did_you_mean
+from cdc_merge.config.problems import ConfigProblem, Path, did_you_mean
 from cdc_merge.config.schema.file_schema import ConfigShape
 from cdc_merge.config.yaml_source import Tree
 
@@ -26,12 +26,12 @@ class Shaped(NamedTuple):
     """`shape` is what could be read of the file (None: nothing), `problems` what could not."""
 
     shape: ConfigShape | None
-    problems: list[Problem]
+    problems: list[ConfigProblem]
 
 
 def shaped(values: dict[str, Tree]) -> Shaped:
     """The shape of a file's values. Never raises; `values` stay as they are."""
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     rest = copy.deepcopy(values)
     for number in range(PASSES):
         try:
@@ -59,53 +59,53 @@ def _path(location: tuple[str | int, ...], values: Tree) -> Path:
     return tuple(path)
 
 
-def _problem(detail: ErrorDetails, values: Tree) -> Problem:
+def _problem(detail: ErrorDetails, values: Tree) -> ConfigProblem:
     path = _path(detail["loc"], values)
     return READINGS.get(detail["type"], _unnamed)(detail, path)
 
 
-def _unknown_key(detail: ErrorDetails, path: Path) -> Problem:
+def _unknown_key(detail: ErrorDetails, path: Path) -> ConfigProblem:
     key = str(detail["loc"][-1])
-    return Problem(path, f"there is no key {key!r} here", did_you_mean(key, _allowed(detail["loc"][:-1])))
+    return ConfigProblem(path, f"there is no key {key!r} here", did_you_mean(key, _allowed(detail["loc"][:-1])))
 
 
-def _missing(detail: ErrorDetails, path: Path) -> Problem:
-    return Problem((*path, str(detail["loc"][-1])), "this key is missing")
+def _missing(detail: ErrorDetails, path: Path) -> ConfigProblem:
+    return ConfigProblem((*path, str(detail["loc"][-1])), "this key is missing")
 
 
-def _missing_type(detail: ErrorDetails, path: Path) -> Problem:
-    return Problem((*path, "type"), "this key is missing", "one of: postgres, debezium, http")
+def _missing_type(detail: ErrorDetails, path: Path) -> ConfigProblem:
+    return ConfigProblem((*path, "type"), "this key is missing", "one of: postgres, debezium, http")
 
 
-def _unknown_type(detail: ErrorDetails, path: Path) -> Problem:
+def _unknown_type(detail: ErrorDetails, path: Path) -> ConfigProblem:
     context = detail.get("ctx", {})
     tags = re.findall(r"'([^']*)'", str(context.get("expected_tags", "")))
     tag = str(context.get("tag", ""))
-    return Problem((*path, "type"), f"there is no source type {tag!r}", did_you_mean(tag, tags))
+    return ConfigProblem((*path, "type"), f"there is no source type {tag!r}", did_you_mean(tag, tags))
 
 
-def _not_listed(detail: ErrorDetails, path: Path) -> Problem:
+def _not_listed(detail: ErrorDetails, path: Path) -> ConfigProblem:
     words = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
     given = detail["input"]
     if not isinstance(given, str):
-        return Problem(path, "one word is wanted here", did_you_mean("", words))
-    return Problem(path, f"{given!r} is not allowed here", did_you_mean(given, words))
+        return ConfigProblem(path, "one word is wanted here", did_you_mean("", words))
+    return ConfigProblem(path, f"{given!r} is not allowed here", did_you_mean(given, words))
 
 
-def _own_words(detail: ErrorDetails, path: Path) -> Problem:
-    return Problem(path, str(detail.get("ctx", {}).get("error", "this cannot be read")))
+def _own_words(detail: ErrorDetails, path: Path) -> ConfigProblem:
+    return ConfigProblem(path, str(detail.get("ctx", {}).get("error", "this cannot be read")))
 
 
-def _wanted(kind: str, suggestion: str = "") -> Callable[[ErrorDetails, Path], Problem]:
-    return lambda detail, path: Problem(path, f"{kind} is wanted here", suggestion)
+def _wanted(kind: str, suggestion: str = "") -> Callable[[ErrorDetails, Path], ConfigProblem]:
+    return lambda detail, path: ConfigProblem(path, f"{kind} is wanted here", suggestion)
 
 
-def _unnamed(detail: ErrorDetails, path: Path) -> Problem:
+def _unnamed(detail: ErrorDetails, path: Path) -> ConfigProblem:
     # pydantic's own sentence names limits and types ("Input should be greater than 0"), never the input.
-    return Problem(path, detail["msg"][:1].lower() + detail["msg"][1:])
+    return ConfigProblem(path, detail["msg"][:1].lower() + detail["msg"][1:])
 
 
-READINGS: Final[Mapping[str, Callable[[ErrorDetails, Path], Problem]]] = {
+READINGS: Final[Mapping[str, Callable[[ErrorDetails, Path], ConfigProblem]]] = {
     "extra_forbidden": _unknown_key,
     "missing": _missing,
     "union_tag_not_found": _missing_type,

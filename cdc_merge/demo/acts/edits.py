@@ -7,7 +7,7 @@ from typing import Final
 
 from cdc_merge.demo.acts.stage import JOINING, QUESTIONING, Stage, fields_of, united
 from cdc_merge.demo.systems import FactValue
-from cdc_merge.demo.truth import Record
+from cdc_merge.demo.truth import TrueRecord
 
 SINGLE: Final = {"mv", "lww", "max", "min"}
 TAGS: Final = ("vip", "export", "fair", "newsletter", "priority", "reseller", "blocked", "audit")
@@ -65,7 +65,7 @@ def two_book(stage: Stage) -> bool:
         return True
 
 
-def _bookable(record: Record, name: str) -> bool:
+def _bookable(record: TrueRecord, name: str) -> bool:
     return record.free(name) and len(record.holders(name)) > 1
 
 
@@ -109,17 +109,17 @@ def one_adds_one_removes(stage: Stage) -> bool:
         return True
 
 
-def _fresh_tag(stage: Stage, record: Record) -> str:
+def _fresh_tag(stage: Stage, record: TrueRecord) -> str:
     """A tag that this record never had."""
     return f"{stage.dice.choice(TAGS)}-{stage.world.number(f'tag {record.entity.name} {record.key}')}"
 
 
-def tags(record: Record, source: str, name: str) -> frozenset[str]:
+def tags(record: TrueRecord, source: str, name: str) -> frozenset[str]:
     value = record.held[source][name]
     return value if isinstance(value, frozenset) else frozenset()
 
 
-def merged_tags(record: Record, name: str) -> frozenset[str]:
+def merged_tags(record: TrueRecord, name: str) -> frozenset[str]:
     value = record.merged.get(name)
     return value if isinstance(value, frozenset) else frozenset()
 
@@ -155,7 +155,7 @@ def all_enter_the_bound(stage: Stage) -> bool:
         return True
 
 
-def _spread(record: Record) -> list[str]:
+def _spread(record: TrueRecord) -> list[str]:
     return [name for name in record.spread if record.free(name) and record.entity.merges[name] in JOINING]
 
 
@@ -195,5 +195,5 @@ def twice_in_one_transaction(stage: Stage) -> bool:
         return True
 
 
-def _twice(record: Record) -> bool:
+def _twice(record: TrueRecord) -> bool:
     return record.free("phone") and _bookable(record, "points") and united(record, "phone")

@@ -7,7 +7,7 @@ from typing import Final
 from cdc_merge.demo import stock
 from cdc_merge.demo.acts.edits import number
 from cdc_merge.demo.acts.stage import QUESTIONING, Stage, fields_of, united
-from cdc_merge.demo.truth import Record
+from cdc_merge.demo.truth import TrueRecord
 
 CONCURRENT: Final = "concurrent_update"
 # How many of a kind stand open at once: enough to look at, few enough that most records stay in play.
@@ -34,7 +34,7 @@ def neither_had_seen(stage: Stage) -> bool:
         return True
 
 
-def _questionable(record: Record) -> list[str]:
+def _questionable(record: TrueRecord) -> list[str]:
     return [name for name in fields_of(record, QUESTIONING) if united(record, name)]
 
 
@@ -73,7 +73,7 @@ def below_its_bound(stage: Stage) -> bool:
         return True
 
 
-def _spendable(record: Record) -> bool:
+def _spendable(record: TrueRecord) -> bool:
     if not record.free("points") or len(record.holders("points")) < 2:
         return False
     held = [number(record.held[source]["points"]) for source in record.holders("points")]
@@ -114,7 +114,7 @@ def above_the_limit(stage: Stage) -> bool:
         return True
 
 
-def _giftable(record: Record) -> bool:
+def _giftable(record: TrueRecord) -> bool:
     if record.deleted or record.frozen or len(record.holders("points")) < 2:
         return False
     missing = [POINTS_LIMIT - int(number(record.held[source]["points"])) for source in record.holders("points")]
@@ -189,7 +189,7 @@ def deleted_here_edited_there(stage: Stage) -> bool:
         return True
 
 
-def _delete(stage: Stage, record: Record, source: str) -> None:
+def _delete(stage: Stage, record: TrueRecord, source: str) -> None:
     with stage.desk.person(source, stage.someone(source)) as hand:
         hand.delete(record)
 

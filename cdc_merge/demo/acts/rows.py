@@ -7,7 +7,7 @@ from typing import Final
 from cdc_merge.demo import stock
 from cdc_merge.demo.acts.stage import Stage
 from cdc_merge.demo.systems import entities
-from cdc_merge.demo.truth import Record
+from cdc_merge.demo.truth import TrueRecord
 
 MOST_NEW: Final = 3_000  # a demo that runs over night should not fill the disk
 ADDING: Final = {"counter", "set"}
@@ -28,7 +28,7 @@ def a_new_record(stage: Stage) -> bool:
     return True
 
 
-def _enter(stage: Stage, record: Record) -> None:
+def _enter(stage: Stage, record: TrueRecord) -> None:
     with stage.desk.person("crm", stage.someone("crm")) as hand:
         hand.insert(record, record.merged)
     for source in record.entity.tables:

@@ -11,7 +11,7 @@ from typing import Final
 from cdc_merge.demo import stock
 from cdc_merge.demo.desk import Desk
 from cdc_merge.demo.systems import FactValue
-from cdc_merge.demo.truth import Record, World
+from cdc_merge.demo.truth import TrueRecord, World
 
 PEOPLE: Final[Mapping[str, Sequence[str]]] = {
     "crm": ("wang", "li", "chen"),
@@ -38,19 +38,19 @@ class Stage:
     def someone(self, source: str) -> str:
         return self.dice.choice(PEOPLE[source])
 
-    def types(self, record: Record, source: str, fields: Mapping[str, FactValue]) -> None:
+    def types(self, record: TrueRecord, source: str, fields: Mapping[str, FactValue]) -> None:
         """A person changes fields of a record at one system, in a transaction of its own."""
         with self.desk.person(source, self.someone(source)) as hand:
             hand.update(record, fields)
 
-    def copies(self, record: Record, name: str, value: FactValue) -> None:
+    def copies(self, record: TrueRecord, name: str, value: FactValue) -> None:
         """The sync job brings a value to every system that holds another one."""
         for source in record.holders(name):
             if record.held[source].get(name) != value:
                 with self.desk.copying(source) as hand:
                     hand.update(record, {name: value})
 
-    def imports(self, record: Record, name: str, value: FactValue) -> None:
+    def imports(self, record: TrueRecord, name: str, value: FactValue) -> None:
         """The same, by a job that leaves no mark, within 300 ms."""
         for source in record.holders(name):
             if record.held[source].get(name) != value:
@@ -58,7 +58,7 @@ class Stage:
                 with self.desk.person(source, IMPORTER) as hand:
                     hand.update(record, {name: value})
 
-    def fresh(self, record: Record, name: str) -> FactValue:
+    def fresh(self, record: TrueRecord, name: str) -> FactValue:
         """A value that no system holds in this field."""
         held = {record.held[source].get(name) for source in record.holders(name)}
         while True:
@@ -67,7 +67,7 @@ class Stage:
                 return value
 
 
-def fields_of(record: Record, merges: set[str]) -> list[str]:
+def fields_of(record: TrueRecord, merges: set[str]) -> list[str]:
     """The free fields of these merge types that at least two systems hold, where all have seen everything."""
     return [
         name
@@ -76,7 +76,7 @@ def fields_of(record: Record, merges: set[str]) -> list[str]:
     ]
 
 
-def united(record: Record, name: str) -> bool:
+def united(record: TrueRecord, name: str) -> bool:
     """Whether every system holds the merged value."""
     return all(record.held[source].get(name) == record.merged.get(name) for source in record.holders(name))
 

@@ -24,7 +24,7 @@ def variable(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", source).upper() + "_DSN"
 
 
-def written(sources: Iterable[str], entities: Iterable[EntityProposed]) -> str:
+def config_text(sources: Iterable[str], entities: Iterable[EntityProposed]) -> str:
     lines = [*HEAD.splitlines(), "", "sources:"]
     for source in sources:
         lines += [f"  {word(source)}:", "    type: postgres", f"    dsn: ${{{variable(source)}}}"]

@@ -19,7 +19,7 @@ import pytest
 from cdc_merge.demo.acts.stage import Stage
 from cdc_merge.demo.desk import Desk, Journal, SyncJob
 from cdc_merge.demo.people import ACTS
-from cdc_merge.demo.servers import Server, new_directory
+from cdc_merge.demo.servers import DemoServer, new_directory
 from cdc_merge.demo.source_tables import rows
 from cdc_merge.demo.stock import fill, prepare
 from cdc_merge.demo.truth import World
@@ -33,7 +33,7 @@ def test_a_fresh_server_decodes_logically_and_answers_on_its_socket(database: st
         assert connection.info.host.startswith("/")
 
 
-def test_each_of_three_servers_has_its_own_system_identifier(three_servers: Mapping[str, Server]) -> None:
+def test_each_of_three_servers_has_its_own_system_identifier(three_servers: Mapping[str, DemoServer]) -> None:
     found = set()
     for server in three_servers.values():
         with psycopg.connect(server.dsn()) as connection:
@@ -41,7 +41,7 @@ def test_each_of_three_servers_has_its_own_system_identifier(three_servers: Mapp
     assert len(found) == 3
 
 
-def test_a_killed_server_comes_back_with_what_was_committed(new_server: Callable[..., Server]) -> None:
+def test_a_killed_server_comes_back_with_what_was_committed(new_server: Callable[..., DemoServer]) -> None:
     server = new_server()
     with psycopg.connect(server.dsn()) as connection:
         connection.execute("create table kept as select 1 as one")
@@ -51,7 +51,7 @@ def test_a_killed_server_comes_back_with_what_was_committed(new_server: Callable
         assert connection.execute("select one from kept").fetchone() == (1,)
 
 
-def test_older_versions_start_the_same_way(old_server: Server) -> None:
+def test_older_versions_start_the_same_way(old_server: DemoServer) -> None:
     with psycopg.connect(old_server.dsn()) as connection:
         assert connection.info.server_version // 10000 in (15, 17)
 
@@ -87,7 +87,7 @@ def test_no_server_outlives_the_process_that_started_it(how: signal.Signals) -> 
 # ---------------------------------------------------------------- the workload, without a sidecar
 
 
-def test_after_every_act_the_truth_knows_what_each_table_holds(three_servers: Mapping[str, Server]) -> None:
+def test_after_every_act_the_truth_knows_what_each_table_holds(three_servers: Mapping[str, DemoServer]) -> None:
     with ExitStack() as stack:
         dsns = {name: stack.enter_context(fresh_database(server)) for name, server in three_servers.items()}
         world = World()

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from bench.large import INSERT, Process, configured, run, running
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import lsn_from_text
 from cdc_merge.stores.sqlite.store import SqliteStore
 
@@ -46,13 +46,13 @@ end $$
 
 
 @pytest.fixture
-def site(new_server: Callable[..., Server], tmp_path: Path) -> tuple[Server, Path, int]:
+def site(new_server: Callable[..., DemoServer], tmp_path: Path) -> tuple[DemoServer, Path, int]:
     server = new_server(settings={"max_wal_size": "4GB"})
     config, port = configured(tmp_path, server)
     return server, config, port
 
 
-def test_a_large_transaction_is_merged_in_bounded_memory_whoever_is_killed(site: tuple[Server, Path, int]) -> None:
+def test_a_large_transaction_is_merged_in_bounded_memory_whoever_is_killed(site: tuple[DemoServer, Path, int]) -> None:
     server, config, port = site
     with running(config, port) as sidecar:
         sidecar.wait(lambda: sidecar.durable_lsn() > 0, LIMIT_S)
@@ -79,7 +79,9 @@ def test_a_large_transaction_is_merged_in_bounded_memory_whoever_is_killed(site:
     assert [name for name in on_disk if not name.startswith(("state.db", "cdc-merge."))] == []
 
 
-def test_a_table_that_is_emptied_and_filled_again_is_merged_in_bounded_memory(site: tuple[Server, Path, int]) -> None:
+def test_a_table_that_is_emptied_and_filled_again_is_merged_in_bounded_memory(
+    site: tuple[DemoServer, Path, int],
+) -> None:
     server, config, port = site
     with running(config, port) as sidecar:
         sidecar.wait(lambda: sidecar.durable_lsn() > 0, LIMIT_S)
@@ -103,7 +105,7 @@ def _held(sidecar: Process) -> Iterator[tuple[str, dict[str, Any]]]:
         cursor = f"&cursor={quote(page['next_cursor'])}"
 
 
-def _in_the_table(server: Server) -> dict[str, dict[str, Any]]:
+def _in_the_table(server: DemoServer) -> dict[str, dict[str, Any]]:
     with psycopg.connect(server.dsn()) as connection:
         rows = connection.execute("select item_no::text, name, stock, remark from item").fetchall()
     return {key: {"name": name, "stock": stock, "remark": remark} for key, name, stock, remark in rows}

@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 from cdc_merge.config.load import load
 from cdc_merge.demo.binaries import account, installed
-from cdc_merge.demo.servers import Server, start_server
+from cdc_merge.demo.servers import DemoServer, start_server
 from cdc_merge.model import SourceChanged
 from tests.install_extras import program
 from tests.system.faults.certificates import Issued, authority, give_to_server, issued
@@ -33,7 +33,7 @@ HOST = "db.example"
 class Guarded(NamedTuple):
     """A server that speaks TLS only and asks for a password; `files` are what clients have."""
 
-    server: Server
+    server: DemoServer
     directory: Path
     files: Mapping[str, Issued]
 
@@ -164,7 +164,7 @@ def test_a_tls_connection_that_cannot_be_is_refused_once_with_what_to_mend(guard
     assert refusal.hint
 
 
-def test_a_server_without_tls_is_refused_where_the_dsn_demands_it(new_tcp_server: Server) -> None:
+def test_a_server_without_tls_is_refused_where_the_dsn_demands_it(new_tcp_server: DemoServer) -> None:
     refusal = refused(f"host=127.0.0.1 port={new_tcp_server.port} user=postgres dbname=postgres sslmode=require")
     assert refusal.problem == "tls"
     assert "offers no TLS" in refusal.sentence
@@ -185,7 +185,7 @@ def test_a_certificate_that_has_expired_is_said_to_be_one(guarded: Guarded) -> N
 
 
 @contextmanager
-def tls_front(server: Server, shown: Issued) -> Iterator[int]:
+def tls_front(server: DemoServer, shown: Issued) -> Iterator[int]:
     """A port that says yes to TLS and shows a certificate: enough to be looked at."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(shown.certificate, shown.key)
@@ -259,14 +259,14 @@ def test_a_whole_dsn_may_lie_in_a_file_that_the_configuration_names(guarded: Gua
 
 
 @pytest.fixture(scope="module")
-def new_tcp_server(server_directory: Path) -> Iterator[Server]:
+def new_tcp_server(server_directory: Path) -> Iterator[DemoServer]:
     with start_server(server_directory / "pooled", settings={"listen_addresses": "127.0.0.1"}) as server:
         run(server.dsn(), *SETUP)
         yield server
 
 
 @contextmanager
-def pooler(server: Server, directory: Path, **options: str) -> Iterator[str]:
+def pooler(server: DemoServer, directory: Path, **options: str) -> Iterator[str]:
     """PgBouncer in front of the server; the connection string through it."""
     pgbouncer = program("pgbouncer")
     if pgbouncer is None:
@@ -311,7 +311,7 @@ POOLERS: Sequence[Mapping[str, str]] = (
 
 @pytest.mark.parametrize("options", POOLERS, ids=lambda options: "-".join(options.values())[:40])
 def test_a_pooler_in_between_is_recognised_and_named(
-    new_tcp_server: Server, server_directory: Path, options: Mapping[str, str]
+    new_tcp_server: DemoServer, server_directory: Path, options: Mapping[str, str]
 ) -> None:
     with pooler(new_tcp_server, server_directory, **options) as dsn:
         with psycopg.connect(dsn) as connection:

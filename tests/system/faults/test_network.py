@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import SourceChanged, Transaction
 from tests.system.faults.proxy import HEALTHY, Fault, Proxy
 from tests.system.postgres.reading import Reading, run, wait_for, wal_lsn
@@ -36,12 +36,12 @@ def dsn(database: str) -> str:
 
 
 @pytest.fixture
-def proxy(postgres_server: Server) -> Iterator[Proxy]:
+def proxy(postgres_server: DemoServer) -> Iterator[Proxy]:
     with Proxy(socket_of(postgres_server)) as between:
         yield between
 
 
-def socket_of(server: Server) -> Path:
+def socket_of(server: DemoServer) -> Path:
     return server.socket_directory / f".s.PGSQL.{server.port}"
 
 
@@ -331,7 +331,7 @@ def test_a_server_that_ends_every_stream_at_once_is_not_asked_without_pause(dsn:
 
 
 def test_the_server_gets_its_status_while_nobody_takes_and_the_network_is_slow(
-    new_server: Callable[..., Server],
+    new_server: Callable[..., DemoServer],
 ) -> None:
     server = new_server(settings={"wal_sender_timeout": "1s"})
     run(server.dsn(), *SETUP)

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from cdc_merge.demo.binaries import account, installed
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.conftest import HOW
 from tests.system.faults.sidecars import SETUP, configured, held, in_table, sidecar, until_present, until_streaming
 from tests.system.postgres.reading import run, wait_for
@@ -24,7 +24,7 @@ from tests.system.postgres.reading import run, wait_for
 VERSIONS = ("15", "17", "18")
 
 
-def server_of(version: str, new_server: Callable[..., Server]) -> Server:
+def server_of(version: str, new_server: Callable[..., DemoServer]) -> DemoServer:
     if installed(version) is None:
         pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
     server = new_server(version=version)
@@ -58,7 +58,7 @@ def busy(dsn: str) -> Iterator[threading.Event]:
             thread.join(30)
 
 
-def pg_ctl_stop(server: Server) -> float:
+def pg_ctl_stop(server: DemoServer) -> float:
     """How many seconds `pg_ctl stop -m fast` took; it must succeed."""
     who = account()
     command = [str(server.bin / "pg_ctl"), "stop", "-m", "fast", "-w", "-t", "20", "-D", str(server.data)]
@@ -69,7 +69,7 @@ def pg_ctl_stop(server: Server) -> float:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_fast_stop_ends_within_two_seconds_with_a_busy_sidecar_attached_and_a_crash_costs_nothing(
-    new_server: Callable[..., Server], tmp_path: Path, version: str
+    new_server: Callable[..., DemoServer], tmp_path: Path, version: str
 ) -> None:
     server = server_of(version, new_server)
     dsns = {"crm": server.dsn()}
@@ -125,7 +125,7 @@ def lag_bytes(dsn: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's peak memory is read from /proc: run this on Linux")
 def test_an_hour_of_changes_is_caught_up_while_new_ones_come_in_bounded_memory(
-    new_server: Callable[..., Server], tmp_path: Path
+    new_server: Callable[..., DemoServer], tmp_path: Path
 ) -> None:
     server = new_server()
     dsn = server.dsn()

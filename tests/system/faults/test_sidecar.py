@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from cdc_merge.app.sidecar import Sidecar
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.conftest import fresh_database
 from tests.system.faults.proxy import HEALTHY, Fault, Proxy
 from tests.system.faults.sidecars import SETUP, configured, held, in_table, sidecar, until_present, until_streaming
@@ -40,7 +40,7 @@ class Site(NamedTuple):
 
 
 @pytest.fixture
-def site(postgres_server: Server, second_server: Server) -> Iterator[Site]:
+def site(postgres_server: DemoServer, second_server: DemoServer) -> Iterator[Site]:
     with ExitStack() as stack:
         servers = dict(zip(SYSTEMS, (postgres_server, second_server), strict=True))
         dsns = {name: stack.enter_context(fresh_database(server)) for name, server in servers.items()}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cdc_merge.app.sidecar import Sidecar
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.errors import StoreUnavailable
 from cdc_merge.model import RecordKey
 from tests.conftest import fresh_database
@@ -28,7 +28,7 @@ COMMAND = [sys.executable, "-c", "from cdc_merge.cli.main import main; main()"]
 
 
 @pytest.fixture
-def dsn(postgres_server: Server) -> Iterator[str]:
+def dsn(postgres_server: DemoServer) -> Iterator[str]:
     with fresh_database(postgres_server) as made:
         run(made, *SETUP, "INSERT INTO customer SELECT g, 'same', 0 FROM generate_series(1, 60) g")
         yield made

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import UNCHANGED, Parked, RowChange, SourceChanged
 from cdc_merge.model.capture_counters import COMMIT_ORDER, DUPLICATES, GAPS, UNKNOWN_MESSAGES
 from tests.conftest import fresh_database
@@ -57,7 +57,7 @@ class Stage(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def slot(postgres_server: Server) -> Iterator[tuple[str, str]]:
+def slot(postgres_server: DemoServer) -> Iterator[tuple[str, str]]:
     """A database and its slot. No script ever moves it."""
     with fresh_database(postgres_server) as dsn:
         run(
@@ -70,7 +70,7 @@ def slot(postgres_server: Server) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def stage(slot: tuple[str, str], postgres_server: Server) -> Iterator[Stage]:
+def stage(slot: tuple[str, str], postgres_server: DemoServer) -> Iterator[Stage]:
     dsn, name = slot
     with ExitStack() as ending:
 
@@ -453,7 +453,7 @@ def test_a_server_that_always_fails_is_tried_a_few_times_a_second_at_most(stage:
     assert reading.source.status().state in ("retrying", "streaming", "connecting")
 
 
-def test_plain_connections_reach_the_real_server(stage: Stage, postgres_server: Server) -> None:
+def test_plain_connections_reach_the_real_server(stage: Stage, postgres_server: DemoServer) -> None:
     """The script speaks for the stream alone: without this, the other tests would prove little."""
     with Proxy(socket_of(postgres_server)) as proxy:
         assert run(proxy.dsn(stage.dsn), "SELECT 1") == [(1,)]

@@ -13,7 +13,7 @@ import pytest
 
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import BatchMerged, Fact
 from tests.conftest import drop_slots
 from tests.support.alerting import fetched, wait_until
@@ -58,7 +58,7 @@ class Scene(NamedTuple):
 
 
 @pytest.fixture
-def scene(new_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+def scene(new_server: Callable[..., DemoServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setattr("cdc_merge.app.sidecar.MAX_QUEUED_BYTES", QUEUE_BYTES)
     server = new_server(settings={"wal_sender_timeout": f"{SENDER_TIMEOUT_S}s"})
     gate = Gate()

@@ -8,13 +8,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.support.alerting import wait_until
 from tests.support.shop import Shop, metric, shop, watched
 
 
 @pytest.fixture
-def place(postgres_server: Server, tmp_path: Path) -> Iterator[Shop]:
+def place(postgres_server: DemoServer, tmp_path: Path) -> Iterator[Shop]:
     with shop(postgres_server, tmp_path) as opened:
         yield opened
 

@@ -20,7 +20,7 @@ import pytest
 
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.conftest import drop_slots
 from tests.contracts.clicking import Person
 from tests.support.alerting import (
@@ -73,8 +73,8 @@ def quick_rules(directory: Path) -> str:
 class Scene(NamedTuple):
     """Two systems, the sidecar that watches them, what stands behind it, and a shell beside its configuration."""
 
-    crm: Server
-    erp: Server
+    crm: DemoServer
+    erp: DemoServer
     sidecar: Sidecar
     prometheus: str
     receiver: Receiver
@@ -97,12 +97,12 @@ class Scene(NamedTuple):
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
-    def execute(self, server: Server, statement: str) -> None:
+    def execute(self, server: DemoServer, statement: str) -> None:
         with psycopg.connect(server.dsn("shop"), autocommit=True) as connection:
             connection.execute(statement)
 
 
-def prepared(server: Server) -> None:
+def prepared(server: DemoServer) -> None:
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute("create database shop")
     with psycopg.connect(server.dsn("shop"), autocommit=True) as connection:
@@ -114,7 +114,7 @@ def prepared(server: Server) -> None:
         connection.execute("create publication cdc_merge for table customer")
 
 
-def configured(directory: Path, servers: Mapping[str, Server]) -> Path:
+def configured(directory: Path, servers: Mapping[str, DemoServer]) -> Path:
     mapped = {"table": "public.customer", "key": "no", "fields": {"phone": "phone"}}
     document: dict[str, Any] = {
         "store": f"sqlite://{directory}/state.db",
@@ -145,7 +145,7 @@ def installed(directory: Path) -> None:
 
 
 @pytest.fixture
-def scene(new_server: Callable[..., Server], tmp_path: Path) -> Iterator[Scene]:
+def scene(new_server: Callable[..., DemoServer], tmp_path: Path) -> Iterator[Scene]:
     with ExitStack() as stack:
         receiver = Receiver()
         stack.callback(receiver.close)

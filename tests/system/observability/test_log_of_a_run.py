@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.conftest import drop_slots
 from tests.support.alerting import ROOT, fetched, wait_until
 from tests.support.log_lines import parsed_lines
@@ -61,7 +61,7 @@ def test_a_code_is_cited_by_a_runbook_or_follows_no_alert() -> None:
 
 
 @pytest.fixture
-def place(postgres_server: Server, tmp_path: Path) -> Iterator[Shop]:
+def place(postgres_server: DemoServer, tmp_path: Path) -> Iterator[Shop]:
     with shop(postgres_server, tmp_path) as opened:
         dsns = {name: f"{dsn} password={PASSWORD}" for name, dsn in opened.dsns.items()}
         opened.document["sources"] = {name: {"type": "postgres", "dsn": dsn} for name, dsn in dsns.items()}

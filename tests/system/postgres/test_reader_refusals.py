@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.errors import SourceRefused, SourceUnavailable
 from cdc_merge.model import Parked, SourceChanged
 from cdc_merge.model.ports import Source
@@ -101,7 +101,7 @@ def test_a_slot_of_another_plugin_is_neither_read_nor_dropped(dsn: str) -> None:
     assert slots(dsn) == 1
 
 
-def test_a_server_without_logical_wal_is_refused(new_server: Callable[..., Server]) -> None:
+def test_a_server_without_logical_wal_is_refused(new_server: Callable[..., DemoServer]) -> None:
     server = new_server(settings={"wal_level": "replica"})
     run(server.dsn(), "CREATE TABLE customer (id int PRIMARY KEY, name text)")
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
@@ -131,7 +131,7 @@ def password_server(request: pytest.FixtureRequest, server_directory: Any) -> An
         yield server
 
 
-def over_tcp(server: Server, user: str, password: str, database: str = "postgres") -> str:
+def over_tcp(server: DemoServer, user: str, password: str, database: str = "postgres") -> str:
     return f"postgresql://{user}:{password}@127.0.0.1:{server.port}/{database}"
 
 
@@ -145,14 +145,14 @@ REFUSED_LOGINS = [
 
 @pytest.mark.parametrize(("user", "password", "database", "problem"), REFUSED_LOGINS)
 def test_a_login_that_cannot_work_is_refused_by_name_and_shows_no_secret(
-    password_server: Server, user: str, password: str, database: str, problem: str
+    password_server: DemoServer, user: str, password: str, database: str, problem: str
 ) -> None:
     refusal = problem_of(over_tcp(password_server, user, password, database), slot="s")
     assert refusal.problem == problem
     assert password not in refusal.sentence + refusal.hint
 
 
-def test_a_bare_replication_role_with_select_can_read(password_server: Server) -> None:
+def test_a_bare_replication_role_with_select_can_read(password_server: DemoServer) -> None:
     with Reading(over_tcp(password_server, "reader", SECRET), TABLES, slot="bare").start() as reading:
         reading.until_copied()
         run(password_server.dsn(), "INSERT INTO customer VALUES (1, 'a')")
@@ -160,7 +160,7 @@ def test_a_bare_replication_role_with_select_can_read(password_server: Server) -
         assert reading.source.status().retained_bytes is not None
 
 
-def test_a_role_that_may_not_select_is_refused_before_a_slot_exists(password_server: Server) -> None:
+def test_a_role_that_may_not_select_is_refused_before_a_slot_exists(password_server: DemoServer) -> None:
     dsn = password_server.dsn()
     run(dsn, "CREATE TABLE hidden (id int PRIMARY KEY)", "ALTER PUBLICATION cdc_merge ADD TABLE hidden")
     tables = {"public.hidden": ("id",)}
@@ -171,7 +171,7 @@ def test_a_role_that_may_not_select_is_refused_before_a_slot_exists(password_ser
     run(dsn, "DROP TABLE hidden")
 
 
-def test_row_security_makes_the_first_copy_fail_instead_of_shrinking_it(password_server: Server) -> None:
+def test_row_security_makes_the_first_copy_fail_instead_of_shrinking_it(password_server: DemoServer) -> None:
     dsn = password_server.dsn()
     run(
         dsn,
@@ -315,7 +315,7 @@ def test_preflight_finds_every_problem_at_once(dsn: str) -> None:
     assert "no_identity" in found(dsn, {"public.deferred": ("id",)})
 
 
-def test_preflight_tells_what_a_role_may_not_do(password_server: Server) -> None:
+def test_preflight_tells_what_a_role_may_not_do(password_server: DemoServer) -> None:
     run(
         password_server.dsn(),
         "CREATE TABLE secret (id int PRIMARY KEY)",
@@ -326,7 +326,7 @@ def test_preflight_tells_what_a_role_may_not_do(password_server: Server) -> None
     run(password_server.dsn(), "DROP TABLE secret")
 
 
-def test_preflight_raises_when_it_cannot_ask(password_server: Server) -> None:
+def test_preflight_raises_when_it_cannot_ask(password_server: DemoServer) -> None:
     with pytest.raises(SourceRefused) as refused:
         preflight(over_tcp(password_server, "reader", "wrong"), "cdc_merge", TABLES)
     assert refused.value.problem == "authentication"

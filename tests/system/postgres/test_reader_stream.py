@@ -11,7 +11,7 @@ from itertools import count
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import Idle, Message, Transaction
 from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
 
@@ -206,7 +206,7 @@ def edits_until_the_server_goes(dsn: str) -> Iterator[threading.Event]:
 
 @pytest.mark.parametrize("taking", [True, False], ids=["taking", "queue_full"])
 def test_a_fast_shutdown_takes_less_than_two_seconds_and_afterwards_the_stream_goes_on(
-    new_server: Callable[..., Server], taking: bool
+    new_server: Callable[..., DemoServer], taking: bool
 ) -> None:
     server = new_server()
     dsn = server.dsn()
@@ -226,7 +226,7 @@ def test_a_fast_shutdown_takes_less_than_two_seconds_and_afterwards_the_stream_g
         assert reading.table() == in_the_database(dsn)
 
 
-def test_a_fast_shutdown_of_an_idle_server_takes_less_than_two_seconds(new_server: Callable[..., Server]) -> None:
+def test_a_fast_shutdown_of_an_idle_server_takes_less_than_two_seconds(new_server: Callable[..., DemoServer]) -> None:
     server = new_server()
     run(server.dsn(), *SETUP)
     with Reading(server.dsn(), TABLES).start() as reading:
@@ -237,7 +237,7 @@ def test_a_fast_shutdown_of_an_idle_server_takes_less_than_two_seconds(new_serve
         assert time.monotonic() - begun < 2
 
 
-def test_a_server_that_crashes_loses_nothing_and_doubles_nothing(new_server: Callable[..., Server]) -> None:
+def test_a_server_that_crashes_loses_nothing_and_doubles_nothing(new_server: Callable[..., DemoServer]) -> None:
     server = new_server()
     dsn = server.dsn()
     run(dsn, *SETUP, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 100) g")
@@ -288,7 +288,7 @@ def test_nothing_is_confirmed_that_the_pipeline_did_not_confirm(dsn: str) -> Non
         assert confirmed_lsn(dsn, reading.slot) == created
 
 
-def test_a_full_queue_keeps_the_connection_beyond_the_sender_timeout(new_server: Callable[..., Server]) -> None:
+def test_a_full_queue_keeps_the_connection_beyond_the_sender_timeout(new_server: Callable[..., DemoServer]) -> None:
     server = new_server(settings={"wal_sender_timeout": "2s"})
     dsn = server.dsn()
     run(dsn, *SETUP)
@@ -392,7 +392,7 @@ def test_the_status_shows_slot_lag_and_last_commit(dsn: str) -> None:
     assert not reading.source.status().up
 
 
-def test_two_servers_of_other_versions_are_read_alike(old_server: Server) -> None:
+def test_two_servers_of_other_versions_are_read_alike(old_server: DemoServer) -> None:
     dsn = old_server.dsn()
     run(dsn, "DROP TABLE IF EXISTS customer", "DROP PUBLICATION IF EXISTS cdc_merge", *SETUP)
     run(dsn, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 50) g")

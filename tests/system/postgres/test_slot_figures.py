@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cdc_merge.demo.binaries import installed
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import Position, SourceStatus, StoreFigures
 from cdc_merge.model.plan import Plan
 from cdc_merge.observers.gauges import GaugeCollector, Gauges
@@ -54,7 +54,7 @@ def pause(reading: Reading, position: Position | None) -> None:
 
 
 @pytest.fixture(params=["15", "17", "18"])
-def overrun(request: pytest.FixtureRequest, new_server: Callable[..., Server]) -> tuple[Server, Position]:
+def overrun(request: pytest.FixtureRequest, new_server: Callable[..., DemoServer]) -> tuple[DemoServer, Position]:
     """A server that keeps little WAL and gave up the slot of a source that was read once, and how far it was read."""
     version: str = request.param
     if installed(version) is None:
@@ -69,7 +69,7 @@ def overrun(request: pytest.FixtureRequest, new_server: Callable[..., Server]) -
 
 
 def test_a_slot_that_was_overrun_says_so_with_its_reason_when_its_reader_is_refused(
-    overrun: tuple[Server, Position],
+    overrun: tuple[DemoServer, Position],
 ) -> None:
     server, position = overrun
     with Reading(server.dsn(), TABLES).start(position) as reading:
@@ -80,7 +80,7 @@ def test_a_slot_that_was_overrun_says_so_with_its_reason_when_its_reader_is_refu
         assert (scraped(status, "slot_inactive_seconds") or 0) >= 0
 
 
-def test_a_paused_source_notices_that_its_slot_was_given_up(overrun: tuple[Server, Position]) -> None:
+def test_a_paused_source_notices_that_its_slot_was_given_up(overrun: tuple[DemoServer, Position]) -> None:
     server, position = overrun
     with Reading(server.dsn(), TABLES) as reading:
         pause(reading, position)
@@ -88,7 +88,9 @@ def test_a_paused_source_notices_that_its_slot_was_given_up(overrun: tuple[Serve
         assert reasons(status) == ["wal_removed"]
 
 
-def test_a_slot_that_nobody_reads_for_too_long_is_given_up_by_its_own_reason(new_server: Callable[..., Server]) -> None:
+def test_a_slot_that_nobody_reads_for_too_long_is_given_up_by_its_own_reason(
+    new_server: Callable[..., DemoServer],
+) -> None:
     server = new_server(settings={"idle_replication_slot_timeout": "1s"})
     run(server.dsn(), *SETUP)
     position, _ = read_once(server.dsn())

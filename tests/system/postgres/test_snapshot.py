@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import Column, SnapshotBegan, SnapshotDone, SnapshotRows
 from cdc_merge.sources.postgres.snapshot.copy_table import CHUNK_BYTES, CHUNK_ROWS, read_copy_line
 from tests.system.postgres.reading import Reading, run, wait_for, wal_lsn
@@ -245,7 +245,7 @@ def test_a_copy_that_is_stopped_half_way_leaves_no_slot_and_begins_again_from_th
         assert len(reading.copied) == 20_000
 
 
-def test_a_server_that_goes_away_during_the_copy_is_copied_anew(new_server: Callable[..., Server]) -> None:
+def test_a_server_that_goes_away_during_the_copy_is_copied_anew(new_server: Callable[..., DemoServer]) -> None:
     server = new_server()
     dsn = server.dsn()
     run(

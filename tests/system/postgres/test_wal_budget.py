@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import SourceStatus
 from cdc_merge.observers.wal_rate import WalRate
 from tests.system.postgres.reading import Reading, run, wait_for
@@ -17,7 +17,7 @@ WORK = "INSERT INTO elsewhere SELECT repeat('x', 1000) FROM generate_series(1, 1
 
 
 def test_retained_and_safe_bytes_follow_the_log_and_give_the_time_that_is_left(
-    new_server: Callable[..., Server],
+    new_server: Callable[..., DemoServer],
 ) -> None:
     server = new_server(settings={"max_slot_wal_keep_size": "128MB", "max_wal_size": "2GB", "checkpoint_timeout": "1h"})
     run(server.dsn(), *SETUP, "CREATE TABLE elsewhere (t text)")
@@ -40,7 +40,7 @@ def test_retained_and_safe_bytes_follow_the_log_and_give_the_time_that_is_left(
         assert _seconds_left([(0.0, second), (60.0, replace(second))]) == math.inf
 
 
-def test_a_slot_that_was_overrun_is_lost_by_name(new_server: Callable[..., Server]) -> None:
+def test_a_slot_that_was_overrun_is_lost_by_name(new_server: Callable[..., DemoServer]) -> None:
     server = new_server(settings={"max_slot_wal_keep_size": "32MB", "max_wal_size": "64MB", "min_wal_size": "32MB"})
     run(server.dsn(), *SETUP, "CREATE TABLE elsewhere (t text)")
     with Reading(server.dsn(), TABLES, confirming=False).start() as reading:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.system.postgres.reading import run, wait_for
 from tests.system.postgres.test_reader_positions import switch_timeline
 from tests.system.resync.desk import Desk, mark
@@ -137,7 +137,9 @@ def test_a_copy_into_a_history_that_is_killed_begins_again_and_takes_nothing_bac
     assert it.ask("/api/v1/records/customer/C1/history")["items"][0]["kind"] == "snapshot"
 
 
-def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(desk: Make, second_server: Server) -> None:
+def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(
+    desk: Make, second_server: DemoServer
+) -> None:
     it = copied(desk(C1, MORE, on_lost_position="resnapshot"))
     it.end()
     run(second_server.dsn(), "DROP TABLE IF EXISTS customer", "DROP PUBLICATION IF EXISTS cdc_merge")
@@ -176,7 +178,7 @@ def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(desk:
 
 
 def test_a_failover_to_a_server_that_never_had_what_was_read_is_named_and_copied(
-    new_server: Callable[..., Server], desk: Make
+    new_server: Callable[..., DemoServer], desk: Make
 ) -> None:
     server = new_server()
     it = desk(C1, MORE, on_lost_position="resnapshot")

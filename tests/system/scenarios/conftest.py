@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from tests.conftest import drop_slots, fresh_database
 from tests.support.process_pool import Nursery
 from tests.system.scenarios.incident import Incident, Setting, Site
@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def site(
-    three_servers: Mapping[str, Server], nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+    three_servers: Mapping[str, DemoServer], nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """One database for each system, for the whole session; an incident has a schema of its own in each."""
     directory: Path = tmp_path_factory.mktemp("incidents")

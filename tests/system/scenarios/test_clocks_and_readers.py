@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 
-from cdc_merge.demo.servers import Server
+from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import stamp_from_text
 from tests.system.scenarios.incident import Incident, Setting, Site
 from tests.system.scenarios.people import Mark
@@ -122,7 +122,7 @@ def test_39_a_reader_that_is_an_hour_late_raises_nothing_false_and_is_seen_to_be
 
 
 def test_41_a_server_stops_at_once_while_we_are_attached_and_is_followed_again_when_it_is_back(
-    site: Site, new_server: Callable[..., Server]
+    site: Site, new_server: Callable[..., DemoServer]
 ) -> None:
     server = new_server()
     with psycopg.connect(server.dsn(), autocommit=True) as connection:

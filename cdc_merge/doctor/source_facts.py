@@ -143,7 +143,7 @@ class PublicationFacts(NamedTuple):
     is_ours: bool
 
 
-class Table(NamedTuple):
+class TableFacts(NamedTuple):
     """A table that is mapped or published, or a leaf of one. `published_as`: the member of the publication, if any.
 
     `identity_columns` is what Postgres itself would use; empty when unusable. `best_index`: a unique index that could
@@ -337,8 +337,8 @@ class Facts:
     def our_slot(self) -> SlotFacts | None:
         return next((slot for slot in self.rows(SlotFacts) if slot.name == self.subject.slot), None)
 
-    def table(self, name: str) -> Table | None:
-        return next((table for table in self.rows(Table) if table.table == name), None)
+    def table(self, name: str) -> TableFacts | None:
+        return next((table for table in self.rows(TableFacts) if table.table == name), None)
 
     def needed_columns(self) -> list[ColumnFacts]:
         """The columns that the configuration maps."""
