@@ -1,6 +1,6 @@
 """`cdc-merge check-config`: every problem of the configuration at once, the sources' catalogs included.
 
-The file is read first; only when it stands by itself are the sources asked, each once, without changing anything there.
+The file is checked first. Only when it is valid by itself are the catalogs queried: each source once, read-only.
 """
 
 from __future__ import annotations
@@ -23,102 +23,112 @@ from cdc_merge.sources.postgres import catalog
 
 
 class CatalogReport(NamedTuple):
-    """What the sources said: which answered, columns of the tables that exist, problems, and why the others did not."""
+    """The catalogs of the sources: which were read, the columns of the mapped tables, the problems, and by source the
+    error of each that could not be read."""
 
-    asked: set[str]
+    sources: set[str]
     columns: dict[tuple[str, str], Columns]
     problems: list[ConfigProblem]
-    silent: dict[str, CdcMergeError]
+    errors: dict[str, CdcMergeError]
 
 
 @click.command("check-config")
-@click.option("--offline", is_flag=True, help="Look at the file only; ask no source.")
+@click.option("--offline", is_flag=True, help="Check the file only; connect to no source.")
 @click.pass_obj
 def command(invocation: Invocation, *, offline: bool) -> None:
     """Check the configuration and report every problem at once, with file, line, path and a suggestion.
 
-    Exit code 78 when the file cannot be used, 69 when a source is unreachable, 77 when one refuses us.
+    Exit code 78 when the file cannot be used, 69 when a source is unreachable, 77 when one refuses the connection.
     """
     settings = load(invocation.config, os.environ)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
-    answers = CatalogReport(set(), {}, [], {}) if offline else query_catalogs(settings)
-    problems = [*answers.problems, *catalog_problems(settings, answers.columns, frozenset(answers.asked))]
-    for error in answers.silent.values():
+    catalogs = CatalogReport(set(), {}, [], {}) if offline else query_catalogs(settings)
+    problems = _all_problems(settings, catalogs)
+    for error in catalogs.errors.values():
         click.echo(f"cdc-merge: {error}\n  {error.hint}", err=True)
     if problems:
         raise config_error(settings.file, settings.lines, problems)
-    if answers.silent:
-        raise click.exceptions.Exit(max(error.exit_code for error in answers.silent.values()))
-    _good(invocation, settings, offline=offline)
+    if catalogs.errors:
+        raise click.exceptions.Exit(max(error.exit_code for error in catalogs.errors.values()))
+    _print_result(invocation, settings, offline=offline)
 
 
 def apply_catalogs(settings: Settings, *, has_run: bool) -> Settings:
-    """The settings with the types that the sources' catalogs tell. ConfigError for what they contradict, SourceRefused for a source
-    that says no; a source that cannot be reached is told about and may come later. What a sidecar that `has_run` before meets is a
-    change of the source, not a mistake of the file: it is told, the rest goes on, and the merge asks about it (`schema_drift`)."""
-    answers = query_catalogs(settings)
-    problems = [*answers.problems, *catalog_problems(settings, answers.columns, frozenset(answers.asked))]
+    """The settings with the value types of the sources' catalogs.
+
+    ConfigError where a catalog contradicts the file, SourceRefused when a source refuses the connection. An unreachable
+    source is a warning: it may come up later. After the first run (`has_run`) a contradiction is a schema change of the
+    source, not a mistake in the file: it is a warning, and the merge raises it as a conflict (`schema_drift`).
+    """
+    catalogs = query_catalogs(settings)
+    problems = _all_problems(settings, catalogs)
     if problems and not has_run:
         raise config_error(settings.file, settings.lines, problems)
     for line in problem_lines(settings.file, settings.lines, problems):
         click.echo(f"warning: {line}", err=True)
-    for error in answers.silent.values():
+    for error in catalogs.errors.values():
         if isinstance(error, SourceRefused):
             raise error
         click.echo(f"warning: {error}\n  {error.hint}", err=True)
-    return dataclasses.replace(settings, plan=with_value_types(settings.plan, answers.columns))
+    return dataclasses.replace(settings, plan=with_value_types(settings.plan, catalogs.columns))
+
+
+def _all_problems(settings: Settings, catalogs: CatalogReport) -> list[ConfigProblem]:
+    return [*catalogs.problems, *catalog_problems(settings, catalogs.columns, frozenset(catalogs.sources))]
 
 
 def query_catalogs(settings: Settings) -> CatalogReport:
-    """Ask every PostgreSQL source about its tables. A source that cannot be asked is told, and the others are asked."""
-    answers = CatalogReport(set(), {}, [], {})
+    """The catalog of every PostgreSQL source. An error of one source is reported and does not stop the others."""
+    catalogs = CatalogReport(set(), {}, [], {})
     for source in settings.sources.values():
         if isinstance(source, PostgresSourceSettings):
             try:
-                _ask(settings, source, answers)
+                _query_catalog(settings, source, catalogs)
             except SourceRefused as error:
-                _refused(source.name, error, answers)
+                _report_refusal(source.name, error, catalogs)
             except SourceUnavailable as error:
-                answers.silent[source.name] = error
-    return answers
+                catalogs.errors[source.name] = error
+    return catalogs
 
 
-def _ask(settings: Settings, source: PostgresSourceSettings, answers: CatalogReport) -> None:
+def _query_catalog(settings: Settings, source: PostgresSourceSettings, catalogs: CatalogReport) -> None:
     dsn = source.dsn.reveal()
-    facts = catalog.describe(dsn, source.tables, publication=source.publication, source=source.name)
-    answers.asked.add(source.name)
-    answers.columns.update({(source.name, table): found.columns for table, found in facts.items()})
-    wanted = {table: _needed(settings, source.name, table) & found.columns.keys() for table, found in facts.items()}
+    tables = catalog.describe(dsn, source.tables, publication=source.publication, source=source.name)
+    catalogs.sources.add(source.name)
+    catalogs.columns.update({(source.name, name): table.columns for name, table in tables.items()})
+    wanted = {
+        name: _mapped_columns(settings, source.name, name) & table.columns.keys() for name, table in tables.items()
+    }
     for problem in catalog.preflight(dsn, source.publication, wanted, source=source.name):
-        path = _path(settings, source.name, problem.place)
-        answers.problems.append(ConfigProblem(path, problem.sentence.rstrip("."), problem.hint.rstrip(".")))
+        path = _config_path(settings, source.name, problem.place)
+        catalogs.problems.append(ConfigProblem(path, problem.sentence.rstrip("."), problem.hint.rstrip(".")))
 
 
-def _refused(source: str, error: SourceRefused, answers: CatalogReport) -> None:
-    """A connection string that is none is a mistake of the file; every other refusal is the server's."""
+def _report_refusal(source: str, error: SourceRefused, catalogs: CatalogReport) -> None:
+    """An invalid connection string is a problem of the file; every other refusal is the server's."""
     if error.problem != "configuration":
-        answers.silent[source] = error
+        catalogs.errors[source] = error
         return
     sentence, hint = str(error).rstrip("."), error.hint.rstrip(".")
-    answers.problems.append(ConfigProblem(("sources", source, "dsn"), sentence, hint))
+    catalogs.problems.append(ConfigProblem(("sources", source, "dsn"), sentence, hint))
 
 
-def _needed(settings: Settings, source: str, table: str) -> set[str]:
-    maps = [found for found in settings.plan.tables if (found.source, found.table) == (source, table)]
-    actors = {found.actor_column for found in maps if found.actor_column is not None}
-    return actors.union(*(found.key for found in maps), *(found.fields.values() for found in maps))
+def _mapped_columns(settings: Settings, source: str, table: str) -> set[str]:
+    maps = [each for each in settings.plan.tables if (each.source, each.table) == (source, table)]
+    actors = {each.actor_column for each in maps if each.actor_column is not None}
+    return actors.union(*(each.key for each in maps), *(each.fields.values() for each in maps))
 
 
-def _path(settings: Settings, source: str, place: str) -> Path:
-    """Where the file speaks of what the catalog complains about."""
-    for found in settings.plan.tables:
-        if (found.source, found.table) == (source, place):
-            return ("entities", found.entity, "from", source, "table")
+def _config_path(settings: Settings, source: str, place: str) -> Path:
+    """The configuration path of a table, publication or source that has a catalog problem."""
+    for table in settings.plan.tables:
+        if (table.source, table.table) == (source, place):
+            return ("entities", table.entity, "from", source, "table")
     return ("sources", source, "publication") if place.startswith("publication") else ("sources", source)
 
 
-def _good(invocation: Invocation, settings: Settings, *, offline: bool) -> None:
+def _print_result(invocation: Invocation, settings: Settings, *, offline: bool) -> None:
     mapped: dict[str, Document] = {name: [*entity.sources] for name, entity in settings.plan.entities.items()}
     if invocation.as_json:
         document: Document = {
@@ -132,4 +142,4 @@ def _good(invocation: Invocation, settings: Settings, *, offline: bool) -> None:
         return
     for name, entity in settings.plan.entities.items():
         click.echo(f"{name}: {', '.join(entity.sources)}")
-    click.echo(f"{settings.file} is good" + (" by itself; no source was asked" if offline else ""))
+    click.echo(f"{settings.file} is valid" + (" by itself; no source was contacted" if offline else ""))

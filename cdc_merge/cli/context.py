@@ -1,4 +1,4 @@
-"""What the group's options say to every command: which file, which kind of output."""
+"""The options of the command group that every command receives: configuration file and output format."""
 
 from __future__ import annotations
 

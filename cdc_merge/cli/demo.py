@@ -1,4 +1,4 @@
-"""`cdc-merge demo`: real PostgreSQL servers, people who edit them, the sidecar, and a comparison with the truth."""
+"""`cdc-merge demo`: real PostgreSQL servers, simulated users, the sidecar, and a comparison with the ground truth."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ VERIFICATION_FAILED = 4
 @click.option("--seconds", type=click.FloatRange(min=0), help="End after this time; without it, at Ctrl-C.")
 @click.option("--output", type=click.Choice(["table", "json"]), help="How the summary is printed on stdout.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the data in this directory.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Other people, other edits.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated edits.")
 @click.pass_obj
 def command(invocation: Invocation, seconds: float | None, output: str | None, keep: Path | None, seed: int) -> int:
-    """Three real PostgreSQL servers disagree; watch the sidecar understand them.
+    """Three real PostgreSQL servers with concurrent edits; watch the sidecar merge them and detect conflicts.
 
-    Ends with a summary that compares every record and conflict with what the demo's people really did; the exit code
-    is 4 if anything deviates.
+    Ends with a summary that compares every record and every conflict with the simulated edits; the exit code is 4 if
+    anything deviates.
     """
     as_json = invocation.as_json if output is None else output == "json"
-    with stopping() as enough:
-        summary = play(Wish(seconds, keep, seed, enough), _screen(as_json=as_json))
+    with stop_event() as stop:
+        summary = play(Wish(seconds, keep, seed, stop), _screen(as_json=as_json))
     if as_json:
         print_json(summary.document())
     else:
@@ -50,18 +50,18 @@ def _screen(*, as_json: bool) -> Screen:
 
 
 @contextmanager
-def stopping() -> Iterator[Event]:
+def stop_event() -> Iterator[Event]:
     """An event that Ctrl-C, SIGTERM or a closed terminal sets; a second Ctrl-C interrupts at once."""
-    enough = Event()
+    stopped = Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if enough.is_set():
+        if stopped.is_set():
             raise KeyboardInterrupt
-        enough.set()
+        stopped.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield enough
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

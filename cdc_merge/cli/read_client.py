@@ -1,4 +1,4 @@
-"""Where commands that read get their answers: the store, and for what only a running sidecar knows, its API."""
+"""The data of reading commands: the store, and the API of a running sidecar for its live state."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cdc_merge.config import Settings, load
 from cdc_merge.queries.documents import Fields
 from cdc_merge.queries.port import QueryPort
 
-# A sidecar on the same machine answers at once or is not there.
+# A sidecar on the same machine answers at once or is not running.
 ANSWER_LIMIT_S: Final = 2.0
 LARGEST_BYTES: Final = 16 * 1024 * 1024
-# "Every interface" is an address to listen on, none to ask.
+# "Every interface" is an address to listen on, not one to connect to.
 REACHABLE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -26,32 +26,32 @@ def load_settings(invocation: Invocation) -> Settings:
 
 def open_queries(invocation: Invocation) -> QueryPort:
     """The read side of the store that the configuration names. ConfigError, NotFound or StoreUnavailable."""
-    # Imported when it is asked: the sources' and stores' packages would slow down `--help`.
+    # Imported on use: the sources' and stores' packages would slow down `--help`.
     from cdc_merge.app import sidecar  # noqa: PLC0415
 
     return sidecar.open_reading(load_settings(invocation))
 
 
 def fetch_sources(settings: Settings) -> Fields | None:
-    """What a sidecar that runs here with these sources says of them; None if there is none."""
+    """The sources document of the sidecar that runs here with these sources; None when there is none."""
     address = api_address(settings)
-    document = _document(f"http://{address}/api/v1/sources") if address else None
+    document = _get_document(f"http://{address}/api/v1/sources") if address else None
     items = document.get("items") if document is not None else None
     if not isinstance(items, list):
         return None
-    named = {item.get("name") for item in items if isinstance(item, dict)}
-    return document if named == set(settings.sources) else None
+    names = {item.get("name") for item in items if isinstance(item, dict)}
+    return document if names == set(settings.sources) else None
 
 
 def api_address(settings: Settings) -> str | None:
-    """host:port where a sidecar with this configuration is asked; None where it takes any port."""
+    """host:port of the API of a sidecar with this configuration; None when the port is chosen at start."""
     host = REACHABLE.get(settings.listen.host, settings.listen.host)
     netloc = f"[{host}]" if ":" in host else host
     return f"{netloc}:{settings.listen.port}" if settings.listen.port else None
 
 
-def _document(url: str) -> Fields | None:
-    # No proxy: the sidecar is on this machine, whatever the environment says of the way to the internet.
+def _get_document(url: str) -> Fields | None:
+    # No proxy: the sidecar is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=ANSWER_LIMIT_S) as answer:

@@ -1,4 +1,4 @@
-"""`cdc-merge record`: one record: what it means, what happened to it, and why a field has its value."""
+"""`cdc-merge record`: one record: merged value, history, and the explanation of a field's value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from cdc_merge.queries.documents import Document, Fields, json_text
 from cdc_merge.queries.port import QueryPort
 from cdc_merge.queries.responses import (
     AsOf,
-    as_of_from_text,
     explain_document,
     history_document,
     missing_document,
@@ -24,7 +23,7 @@ from cdc_merge.queries.responses import (
 )
 
 HISTORY_HEADINGS = ("STAMP", "COMMITTED", "SOURCE", "KIND", "ACTOR", "CHANGES")
-# Changes in memory at a time: a few tens of megabytes. Each page walks over the stamps of the whole history once.
+# Changes in memory at a time: a few tens of megabytes. Each page scans the stamps of the whole history once.
 HISTORY_PAGE = 10_000
 MISSING_HEADINGS = ("KEY", "MISSING IN", "SINCE")
 EXPLAIN_HEADINGS = ("STAMP", "SOURCE", "KIND", "BEFORE", "AFTER", "SAW", "OUTCOME", "BECAUSE")
@@ -35,21 +34,14 @@ def command() -> None:
     """One record. A composite KEY is its parts in mapping order, percent-encoded, joined by commas."""
 
 
-def _moment(_: click.Context, __: click.Parameter, text: str | None) -> AsOf | None:
-    try:
-        return as_of_from_text(text or "")
-    except ValueError as error:
-        raise click.BadParameter("neither a stamp (WALL_US.COUNTER@SOURCE) nor a time in ISO 8601.") from error
-
-
 @command.command("show")
 @click.argument("entity")
 @click.argument("key")
-@click.option("--as-of", callback=_moment, help="A stamp, or a time in ISO 8601: what the record meant then.")
+@click.option("--as-of", callback=restore.parse_moment, help="Show the record as of a stamp or of a time in ISO 8601.")
 @output_option
 @click.pass_obj
 def show_record(invocation: Invocation, entity: str, key: str, as_of: AsOf | None) -> None:
-    """The merged value, every source's view, and the conflicts that stand."""
+    """The merged value, every source's view, and the conflicts."""
     document = record_document(open_queries(invocation), RecordKey(entity, key), as_of)
     if invocation.as_json:
         print_json(document)
@@ -72,9 +64,9 @@ def _all_of(conflict: Fields) -> str:
 def _rows(document: Fields, views: Mapping[str, Fields]) -> Iterator[tuple[str, ...]]:
     merged = document["merged"]
     assert isinstance(merged, dict)
-    held = {name: values for name, view in views.items() if isinstance(values := view["values"], dict)}
-    for field in dict.fromkeys((*merged, *(field for values in held.values() for field in values))):
-        yield (field, word_of(merged, field), *(word_of(held[name], field) for name in views))
+    by_source = {name: values for name, view in views.items() if isinstance(values := view["values"], dict)}
+    for field in dict.fromkeys((*merged, *(field for values in by_source.values() for field in values))):
+        yield (field, word_of(merged, field), *(word_of(by_source[name], field) for name in views))
     yield (
         "(presence)",
         "ended" if document["deleted"] else "present",
@@ -89,9 +81,9 @@ def _rows(document: Fields, views: Mapping[str, Fields]) -> Iterator[tuple[str, 
 @command.command("history")
 @click.argument("entity")
 @click.argument("key")
-@click.option("--field", help="Only changes that say something about this field.")
-@click.option("--cursor", help="Go on behind this place; the next_cursor of an earlier part.")
-@click.option("--limit", type=click.IntRange(1), help="Read at most so many changes. [default: all of them]")
+@click.option("--field", help="Only changes that carry this field.")
+@click.option("--cursor", help="Continue after this cursor: the next_cursor of an earlier part.")
+@click.option("--limit", type=click.IntRange(1), help="Read at most so many changes. [default: all]")
 @output_option
 @click.pass_obj
 def show_history(  # noqa: PLR0913, PLR0917 (an option each)
@@ -99,18 +91,18 @@ def show_history(  # noqa: PLR0913, PLR0917 (an option each)
 ) -> None:
     """Every change of the record, in stamp order, printed as it is read."""
     pages = _history(open_queries(invocation), RecordKey(entity, key), cursor, limit)
-    told = ((_about(document, field), document["next_cursor"]) for document in pages)
+    changes = ((_changes_of(document, field), document["next_cursor"]) for document in pages)
     show = _print_history_json if invocation.as_json else _print_history_table
-    next_cursor = show(told)
+    next_cursor = show(changes)
     if next_cursor is not None and not invocation.as_json:
-        click.echo(f"There are more: --cursor {shown(next_cursor)}", err=True)
+        click.echo(f"More changes follow: --cursor {shown(next_cursor)}", err=True)
 
 
-def _history(reading: QueryPort, key: RecordKey, cursor: str | None, limit: int | None) -> Iterator[Fields]:
-    """The documents of the pages, one in memory at a time."""
+def _history(queries: QueryPort, key: RecordKey, cursor: str | None, limit: int | None) -> Iterator[Fields]:
+    """The history's pages as documents, one in memory at a time."""
     while True:
         size = HISTORY_PAGE if limit is None else min(HISTORY_PAGE, limit)
-        document = history_document(reading, key, cursor, size)
+        document = history_document(queries, key, cursor, size)
         limit = None if limit is None else limit - size
         following = document["next_cursor"]
         yield document
@@ -119,12 +111,12 @@ def _history(reading: QueryPort, key: RecordKey, cursor: str | None, limit: int 
         cursor = following
 
 
-def _about(document: Fields, field: str | None) -> list[Fields]:
+def _changes_of(document: Fields, field: str | None) -> list[Fields]:
     return [item for item in items(document) if field is None or field in objects(item, "fields")]
 
 
 def _print_history_json(pages: Iterable[tuple[list[Fields], Document]]) -> Document:
-    """One document, written piece by piece."""
+    """One JSON document, written page by page."""
     next_cursor: Document = None
     before = '{"items": ['
     for changes, following in pages:
@@ -151,14 +143,14 @@ def _change(item: Fields) -> tuple[str, ...]:
         f"{name}: {word_of(of, 'before')} → {word_of(of, 'after')}" for name, of in objects(item, "fields").items()
     ]
     moves = [f"{name} {shown(item[name])}" for name in ("moved_to", "moved_from") if name in item]
-    told = (cell_of(item, name) for name in ("stamp", "committed_at", "source", "kind", "actor"))
-    return (*told, "\n".join((*changes, *moves)))
+    columns = (cell_of(item, name) for name in ("stamp", "committed_at", "source", "kind", "actor"))
+    return (*columns, "\n".join((*changes, *moves)))
 
 
 @command.command("missing")
 @click.argument("entity")
-@click.option("--source", help="Only what this source lacks.")
-@click.option("--cursor", help="Go on behind this record; the next_cursor of an earlier list.")
+@click.option("--source", help="Only records missing in this source.")
+@click.option("--cursor", help="Continue after this cursor: the next_cursor of an earlier list.")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=1_000, show_default=True, help="At most so many records."
 )
@@ -167,7 +159,7 @@ def _change(item: Fields) -> tuple[str, ...]:
 def list_missing(  # noqa: PLR0913, PLR0917 (an option each)
     invocation: Invocation, entity: str, source: str | None, cursor: str | None, limit: int
 ) -> None:
-    """Which sources lack which records of an entity whose `on_missing` is report."""
+    """Records missing in a source, for an entity with `on_missing: report`."""
     document = missing_document(open_queries(invocation), entity, source, cursor, limit)
     if invocation.as_json:
         print_json(document)
@@ -175,24 +167,24 @@ def list_missing(  # noqa: PLR0913, PLR0917 (an option each)
     rows = items(document)
     print_table(MISSING_HEADINGS, [tuple(cell_of(row, name) for name in ("key", "source", "since")) for row in rows])
     if document["next_cursor"] is not None:
-        click.echo(f"There are more: --cursor {shown(document['next_cursor'])}", err=True)
+        click.echo(f"More records follow: --cursor {shown(document['next_cursor'])}", err=True)
     elif not rows:
-        click.echo("No record is missing, or on_missing is not report.", err=True)
+        click.echo("No record is missing, or the entity's on_missing is not report.", err=True)
 
 
 @command.command("explain")
 @click.argument("entity")
 @click.argument("key")
-@click.option("--field", required=True, help="The field (or group) to explain; a map's key is written prefs.city.")
+@click.option("--field", required=True, help="The field or group to explain; a key of a map as in prefs.city.")
 @output_option
 @click.pass_obj
 def explain_field(invocation: Invocation, entity: str, key: str, field: str) -> None:
-    """Why a field has its value: every write, what its writer had seen, and what became of it."""
+    """Why a field has its value: every write, the writes it had seen, and its outcome."""
     document = explain_document(open_queries(invocation), RecordKey(entity, key), field)
     if invocation.as_json:
         print_json(document)
         return
-    rule = f", answered by the rule {shown(document['rule'])}" if document["rule"] is not None else ""
+    rule = f", decided by the rule {shown(document['rule'])}" if document["rule"] is not None else ""
     say(f"{entity} {key}, {field} ({shown(document['merge'])}{rule}): {word_of(document, 'value')}")
     print_table(EXPLAIN_HEADINGS, [_write(write) for write in items(document, "writes")])
 
@@ -202,12 +194,12 @@ def _write(write: Fields) -> tuple[str, ...]:
         *(cell_of(write, name) for name in ("stamp", "source", "kind")),
         word_of(write, "before"),
         word_of(write, "after"),
-        _seen(write),
+        _seen_writes(write),
         *(cell_of(write, name) for name in ("outcome", "because")),
     )
 
 
-def _seen(write: Fields) -> str:
+def _seen_writes(write: Fields) -> str:
     stamps, earlier = write["saw"], write["saw_earlier"]
     lines = [*map(shown, stamps)] if isinstance(stamps, list) else []
     return "\n".join([f"{shown(earlier)} earlier ones", *lines] if earlier else lines) or ABSENT

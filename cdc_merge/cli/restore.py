@@ -1,4 +1,4 @@
-"""`cdc-merge record restore`: what would bring a record back to an earlier time, as a difference. Nothing is written."""
+"""`cdc-merge record restore`: the plan of bringing a record back to an earlier state. Nothing is written."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from cdc_merge.queries.responses import AsOf, as_of_from_text, restore_document
 DIFFERENCE_HEADINGS = ("FIELD", "NOW", "THEN")
 WRITE_HEADINGS = ("SOURCE", "ACTION", "FIELD", "HOLDS", "WOULD HOLD")
 EDIT_HEADINGS = ("STAMP", "COMMITTED", "SOURCE", "KIND", "ACTOR", "FIELD", "EDIT", "WOULD BE")
-NOT_WRITTEN = "Nothing was written: this version plans a restore and does not carry it out."
-WRITE_IT = "Use --dry-run for the plan alone; write it in the sources themselves, and the sidecar will see that."
+NOT_WRITTEN = "Nothing was written: this version plans a restore and does not execute it."
+WRITE_IT = "Use --dry-run to print the plan only; make the changes in the sources themselves: the sidecar reads them."
 
 
-def _moment(_: click.Context, __: click.Parameter, text: str | None) -> AsOf | None:
+def parse_moment(_: click.Context, __: click.Parameter, text: str | None) -> AsOf | None:
     try:
         return as_of_from_text(text or "")
     except ValueError as error:
-        raise click.BadParameter("neither a stamp (WALL_US.COUNTER@SOURCE) nor a time in ISO 8601.") from error
+        raise click.BadParameter("give a stamp (WALL_US.COUNTER@SOURCE) or a time in ISO 8601.") from error
 
 
 @click.command("restore")
 @click.argument("entity")
 @click.argument("key")
-@click.option("--to", "moment", callback=_moment, help="A stamp, or a time in ISO 8601.")
-@click.option("--to-clean", is_flag=True, help="To the last state about which nothing was asked.")
-@click.option("--field", "fields", multiple=True, help="Only this field; may be given several times.")
+@click.option("--to", "moment", callback=parse_moment, help="A stamp, or a time in ISO 8601.")
+@click.option("--to-clean", is_flag=True, help="To the last state without a conflict.")
+@click.option("--field", "fields", multiple=True, help="Only this field; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @output_option
 @click.pass_obj
@@ -47,11 +47,11 @@ def command(  # noqa: PLR0913, PLR0917 (an option each)
     to_clean: bool,  # noqa: FBT001 (an option)
     dry_run: bool,  # noqa: FBT001 (an option)
 ) -> None:
-    """The plan of bringing a record back to an earlier time: what differs, what would be written to which source, and
-    the edits since then. This version plans only: without --dry-run it ends with exit code 1, and nothing is written.
+    """The plan of bringing a record back to an earlier state: the differences, the writes per source, and the later
+    edits. This version plans only: without --dry-run it ends with exit code 1 and writes nothing.
     """
     if (moment is None) is not to_clean:
-        raise click.UsageError("Name either a time (--to) or --to-clean.")
+        raise click.UsageError("Give either --to or --to-clean.")
     document = restore_document(open_queries(invocation), RecordKey(entity, key), moment, fields)
     if invocation.as_json:
         print_json(document)
@@ -66,7 +66,7 @@ def _print(document: Fields) -> None:
     print_table(DIFFERENCE_HEADINGS, [*_differences(document)])
     writes = [*_writes(document)]
     if not writes:
-        say("Every source holds that already: nothing would be written.")
+        say("Every source holds this state: nothing would be written.")
         return
     say("Would be written:")
     print_table(WRITE_HEADINGS, writes)
@@ -97,15 +97,15 @@ def _writes(document: Fields) -> Iterator[tuple[str, ...]]:
 
 
 def _edit(edit: Fields) -> Iterator[tuple[str, ...]]:
-    told = tuple(cell_of(edit, name) for name in ("stamp", "committed_at", "source", "kind", "actor"))
+    columns = tuple(cell_of(edit, name) for name in ("stamp", "committed_at", "source", "kind", "actor"))
     undone = edit["undone"]
     fields = _members(edit["fields"])
     if not fields:
-        yield (*told, ABSENT, ABSENT, ABSENT)
+        yield (*columns, ABSENT, ABSENT, ABSENT)
     for name, values in fields.items():
         both = _members(values)
-        fate = "undone" if isinstance(undone, list) and name in undone else "kept"
-        yield (*told, name, f"{word_of(both, 'before')} → {word_of(both, 'after')}", fate)
+        effect = "undone" if isinstance(undone, list) and name in undone else "kept"
+        yield (*columns, name, f"{word_of(both, 'before')} → {word_of(both, 'after')}", effect)
 
 
 def _items(document: Fields, name: str) -> list[Fields]:

@@ -1,4 +1,4 @@
-"""`cdc-merge run`: the sidecar, until it is told to stop."""
+"""`cdc-merge run`: the sidecar, until a signal stops it."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ LOG: Final = logger("cdc_merge")
     help="How the log on stderr is written. [default: console on a terminal, else json]",
 )
 @click.option(
-    "--log-level", type=click.Choice(LEVELS), help="The least that is logged. [default: log.level of the file, or info]"
+    "--log-level",
+    type=click.Choice(LEVELS),
+    help="The lowest level that is logged. [default: log.level of the file, or info]",
 )
 @click.pass_obj
 def command(invocation: Invocation, role: str, log_format: str | None, log_level: str | None) -> int:
-    """Run the sidecar: read the sources, merge, serve console, API and metrics. SIGTERM and Ctrl-C end it in order,
-    SIGHUP reads the configuration again."""
+    """Run the sidecar: read the sources, merge, serve console, API and metrics. SIGTERM and Ctrl-C stop it cleanly,
+    SIGHUP reloads the configuration."""
     if role != "all":
-        hint = "Run it without --role: one process does everything."
-        raise CdcMergeError(f"The role {role} cannot run by itself in this version.", hint=hint)
+        hint = "Run without --role: one process does everything."
+        raise CdcMergeError(f"The role {role} is not part of this version.", hint=hint)
     settings = load(invocation.config, os.environ)
 
     def level_of(current: Settings) -> str:
@@ -53,29 +55,29 @@ def command(invocation: Invocation, role: str, log_format: str | None, log_level
     try:
         return _run(settings, lambda current: logging.getLogger().setLevel(level_of(current)))
     except CdcMergeError as error:
-        return _failed(error)
-    except Exception:  # noqa: BLE001 the process entry is a named edge: the log tells type and places, no message
-        LOG.exception("A mistake of ours ended the sidecar.", code="sidecar_failed")
+        return _log_failure(error)
+    except Exception:  # noqa: BLE001 the process entry is a named edge: the log shows type and places, no message
+        LOG.exception("A bug of cdc-merge ended the sidecar.", code="sidecar_failed")
         return 1
 
 
 def _run(settings: Settings, on_reload: Callable[[Settings], None]) -> int:
     store = settings.store
     settings = apply_catalogs(settings, has_run=isinstance(store, SqliteStoreSettings) and store.path.exists())
-    # Imported when it runs: the sources' and stores' packages would slow down every other command.
+    # Imported on use: the sources' and stores' packages would slow down every other command.
     from cdc_merge.app import sidecar  # noqa: PLC0415
 
     def listening(address: str) -> None:
-        told = {"version": __version__, "policy": settings.plan.policy}
-        LOG.info(f"cdc-merge listens on http://{address}", code="sidecar_started", **told)  # noqa: G004
+        attributes = {"version": __version__, "policy": settings.plan.policy}
+        LOG.info(f"cdc-merge listens on http://{address}", code="sidecar_started", **attributes)  # noqa: G004
 
     exit_code = sidecar.run(settings, on_ready=listening, on_reload=on_reload)
-    LOG.info("It was told to stop, and stopped in order.", code="sidecar_stopped")
+    LOG.info("The sidecar stopped cleanly after a signal.", code="sidecar_stopped")
     return exit_code
 
 
-def _failed(error: CdcMergeError) -> int:
+def _log_failure(error: CdcMergeError) -> int:
     problems = " | ".join(map(str, error.problems)) if isinstance(error, ConfigError) else ""
-    told = {"hint": error.hint, "problems": problems}
-    LOG.error(str(error), code="sidecar_failed", **{name: text for name, text in told.items() if text})
+    attributes = {"hint": error.hint, "problems": problems}
+    LOG.error(str(error), code="sidecar_failed", **{name: text for name, text in attributes.items() if text})
     return error.exit_code

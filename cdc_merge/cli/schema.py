@@ -1,4 +1,4 @@
-"""`cdc-merge schema NAME`: the JSON Schema of the configuration or of a document that programs read."""
+"""`cdc-merge schema NAME`: the JSON Schema of the configuration or of a JSON document."""
 
 from __future__ import annotations
 

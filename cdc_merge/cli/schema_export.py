@@ -1,4 +1,4 @@
-"""JSON Schemas, generated from the shapes: `python -m cdc_merge.cli.schema_export DIRECTORY` writes them all.
+"""JSON Schemas, generated from the pydantic models: `python -m cdc_merge.cli.schema_export DIRECTORY` writes them all.
 
 A test compares the committed files with what this module generates.
 """

@@ -1,4 +1,4 @@
-"""`cdc-merge source grants`, `create-slot`, `drop-slot`: what a source's DBA is asked for, and our slot's life."""
+"""`cdc-merge source grants`, `create-slot`, `drop-slot`: the SQL for a source's DBA, and the sidecar's slot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc_merge.cli.context import Invocation
-from cdc_merge.cli.doctor import chosen
+from cdc_merge.cli.doctor import select_sources
 from cdc_merge.cli.read_client import load_settings
 from cdc_merge.cli.table_output import printable
 from cdc_merge.doctor import slot_lifecycle
@@ -20,12 +20,18 @@ from cdc_merge.doctor.source_facts import Subject
 
 @click.command("grants")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
-@click.option("--platform", type=click.Choice([*PLATFORMS]), default="plain", show_default=True, help="Where it runs.")
+@click.option(
+    "--platform",
+    type=click.Choice([*PLATFORMS]),
+    default="plain",
+    show_default=True,
+    help="The platform of the source.",
+)
 @click.option("--role", help="The sidecar's role at the source. [default: the user of its DSN]")
 @click.pass_obj
 def grants(invocation: Invocation, names: tuple[str, ...], platform: str, role: str | None) -> None:
-    """Print the least that each source must grant, as SQL for its DBA. Nothing is executed, no source is asked."""
-    for subject, dsn in chosen(load_settings(invocation), names):
+    """Print the least privileges that each source must grant, as SQL for its DBA. No source is contacted."""
+    for subject, dsn in select_sources(load_settings(invocation), names):
         user, database = of_dsn(subject, dsn)
         for line in grants_of(subject, role or user, database, platform):
             click.echo(printable(line))
@@ -33,7 +39,7 @@ def grants(invocation: Invocation, names: tuple[str, ...], platform: str, role: 
 
 
 def of_dsn(subject: Subject, dsn: str) -> tuple[str, str]:
-    """User and database of a connection string; stand-ins for what it leaves to the environment."""
+    """User and database of a connection string; placeholders for what it leaves to the environment."""
     try:
         parts = conninfo_to_dict(dsn)
     except psycopg.Error:
@@ -44,11 +50,11 @@ def of_dsn(subject: Subject, dsn: str) -> tuple[str, str]:
 
 @click.command("create-slot")
 @click.argument("name")
-@click.option("--failover", is_flag=True, help="Let standbys keep it, too (17 and later). [default: as configured]")
+@click.option("--failover", is_flag=True, help="Synchronise it to standbys (17 and later). [default: as configured]")
 @click.option("--dry-run", is_flag=True, help="Show the SQL instead of running it.")
 @click.pass_obj
 def create_slot(invocation: Invocation, name: str, *, failover: bool, dry_run: bool) -> None:
-    """Create the slot of a source: changes are kept from now on. With snapshot: initial, `run` does so itself."""
+    """Create the slot of a source: its server keeps all later WAL. With snapshot: initial, `run` does so itself."""
     subject, dsn = one(invocation, name)
     subject = replace(subject, failover=subject.failover or failover)
     if dry_run:
@@ -56,29 +62,29 @@ def create_slot(invocation: Invocation, name: str, *, failover: bool, dry_run: b
         return
     lsn = slot_lifecycle.create(subject, dsn)
     click.echo(
-        f"Slot {subject.slot} keeps every change of {name} from {lsn} on, until it is read or dropped.", err=True
+        f"Slot {subject.slot} is created: {name} keeps WAL from {lsn} on until the slot is read or dropped.", err=True
     )
 
 
 @click.command("drop-slot")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Drop without confirmation.")
 @click.option("--dry-run", is_flag=True, help="Show the SQL instead of running it.")
 @click.pass_obj
 def drop_slot(invocation: Invocation, name: str, *, yes: bool, dry_run: bool) -> None:
-    """Drop the slot of a source, which then keeps nothing for us. Only our own, never while somebody reads it."""
+    """Drop the slot of a source; its server then keeps no WAL for it. Only the sidecar's slot, never an active one."""
     subject, dsn = one(invocation, name)
-    with slot_lifecycle.asking(subject, dsn) as connection:
+    with slot_lifecycle.connected(subject, dsn) as connection:
         slot_lifecycle.check_droppable(subject, slot_lifecycle.slot_at(subject, connection))
     if dry_run:
         click.echo(slot_lifecycle.removal(subject))
         return
     if not yes:
-        warning = f"Changes of {name} that were not read yet are lost with slot {subject.slot}. Drop it?"
+        warning = f"Dropping slot {subject.slot} loses the changes of {name} that are not read yet. Drop it?"
         click.confirm(warning, abort=True, err=True)
     slot_lifecycle.drop(subject, dsn)
     click.echo(f"Slot {subject.slot} is dropped.", err=True)
 
 
 def one(invocation: Invocation, name: str) -> tuple[Subject, str]:
-    return chosen(load_settings(invocation), [name])[0]
+    return select_sources(load_settings(invocation), [name])[0]

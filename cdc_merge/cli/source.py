@@ -1,4 +1,4 @@
-"""`cdc-merge source`: the sources, how far each of them is merged, what to grant, and the life of their slots."""
+"""`cdc-merge source`: state and progress of the sources, their grants and their slots."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ for _command in (grants, create_slot, drop_slot, pause, resume, resync):
 @output_option
 @click.pass_obj
 def list_sources(invocation: Invocation) -> None:
-    """Each source: connected or not, how far it is merged and on disk, its slot, what is wrong.
+    """Each source: state, merged position, lag, slot, problem.
 
-    A running sidecar is asked first; without one this is what the store remembers.
+    The state of a running sidecar; without one, the state in the store.
     """
     document = fetch_sources(load_settings(invocation))
     if document is None:
+        if not invocation.as_json:
+            click.echo("No running sidecar was contacted; showing stored state.", err=True)
         document = sources_document(open_queries(invocation), time.time_ns() // 1000)
     if invocation.as_json:
         print_json(document)

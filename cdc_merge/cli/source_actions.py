@@ -1,5 +1,5 @@
-"""`cdc-merge source pause`, `resume`, `resync`: a running sidecar is told over its API; without one the store notes it,
-and the next start does it."""
+"""`cdc-merge source pause`, `resume`, `resync`: a command to the API of the running sidecar. Without one it is saved in
+the store, and the next start carries it out."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cdc_merge.queries.documents import Fields, orders_json
 from cdc_merge.worker.ingest import SourceIngest
 from cdc_merge.worker.source_control import wanted_again
 
-LOOK_EVERY_S = 0.5
+POLL_EVERY_S = 0.5
 
 Change = Callable[[SourceIngest], None]
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done; nothing is changed.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
 
 
 @click.command("pause")
@@ -33,10 +33,10 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be
 @dry_run_option
 @click.pass_obj
 def pause(invocation: Invocation, name: str, *, dry_run: bool) -> None:
-    """Stop reading a source until `resume`, over restarts too. Its slot stays, and its server keeps what comes."""
-    _said(invocation, name, "is paused: its server keeps every change until it is resumed", dry_run=dry_run)
+    """Stop reading a source until `resume`, across restarts. Its slot stays, and its server keeps the WAL."""
+    _check_source(invocation, name, "would be paused: its server keeps WAL until it is resumed", dry_run=dry_run)
     if not dry_run:
-        _tell(invocation, name, "pause", {}, _paused)
+        _send_command(invocation, name, "pause", {}, lambda ingest: _set_paused(ingest, paused=True))
 
 
 @click.command("resume")
@@ -44,65 +44,68 @@ def pause(invocation: Invocation, name: str, *, dry_run: bool) -> None:
 @dry_run_option
 @click.pass_obj
 def resume(invocation: Invocation, name: str, *, dry_run: bool) -> None:
-    """Go on reading a paused source, behind the last change that is merged and on disk."""
-    _said(invocation, name, "goes on", dry_run=dry_run)
+    """Resume reading a paused source after the last change that is merged and on disk."""
+    _check_source(invocation, name, "would be resumed", dry_run=dry_run)
     if not dry_run:
-        _tell(invocation, name, "resume", {}, _resumed)
+        _send_command(invocation, name, "resume", {}, lambda ingest: _set_paused(ingest, paused=False))
 
 
 @click.command("resync")
 @click.argument("name")
-@click.option("--table", help="Only this table, SCHEMA.TABLE. [default: every mapped one]")
+@click.option("--table", help="Only this table, as SCHEMA.TABLE. [default: every mapped table]")
 @click.option("--key", help="Only the record with this business key.")
-@click.option("--wait", is_flag=True, help="Show how far it is until it is done.")
+@click.option("--wait", is_flag=True, help="Wait until it is done, and show progress.")
 @dry_run_option
 @click.pass_obj
 def resync(invocation: Invocation, name: str, table: str | None, key: str | None, *, wait: bool, dry_run: bool) -> None:  # noqa: PLR0913, PLR0917 - one parameter an option
-    """Read tables again while the stream goes on, without locks. What differs is seen beside the history, not as an edit;
-    rows that are gone end. Of a source that stopped because its position was lost, a new copy is taken."""
+    """Incremental snapshot of tables while the stream continues, without locks. A difference is recorded as an observed
+    value, not as an edit; a missing row ends its record. A source that lost its position gets a new initial snapshot."""
     what = f"record {key} of " if key is not None else ""
-    _said(invocation, name, f"reads {what}{table or 'every mapped table'} again", dry_run=dry_run)
+    _check_source(invocation, name, f"would re-read {what}{table or 'every mapped table'}", dry_run=dry_run)
     if dry_run:
         return
     body = {"table": table, "key": key}
-    _tell(invocation, name, "resync", body, lambda ingest: wanted_again(ingest, table, key, time.time_ns() // 1000))
+    _send_command(
+        invocation, name, "resync", body, lambda ingest: wanted_again(ingest, table, key, time.time_ns() // 1000)
+    )
     if wait:
         _wait(load_settings(invocation), name)
 
 
-def _said(invocation: Invocation, name: str, words: str, *, dry_run: bool) -> None:
+def _check_source(invocation: Invocation, name: str, effect: str, *, dry_run: bool) -> None:
+    """NotFound unless the configuration has the source. In a dry run the effect is printed."""
     settings = load_settings(invocation)
     if name not in settings.sources:
-        known = ", ".join(sorted(settings.sources))
-        raise NotFound(f"There is no source {name}.", hint=f"The configuration has: {known}.")
+        names = ", ".join(sorted(settings.sources))
+        raise NotFound(f"There is no source {name}.", hint=f"The configuration has: {names}.")
     if dry_run:
-        click.echo(f"Source {name} {words}.", err=True)
+        click.echo(f"Source {name} {effect}.", err=True)
 
 
-def _tell(invocation: Invocation, name: str, what: str, body: Mapping[str, object], change: Change) -> None:
+def _send_command(invocation: Invocation, name: str, command: str, body: Mapping[str, object], change: Change) -> None:
     settings = load_settings(invocation)
-    answer = post_command(settings, f"/api/v1/sources/{quote(name, safe='')}/{what}", body)
-    is_noted = answer is None
-    if answer is None:
-        answer = _noted(settings, name, change)
+    state = post_command(settings, f"/api/v1/sources/{quote(name, safe='')}/{command}", body)
+    is_saved = state is None
+    if state is None:
+        state = _save_command(settings, name, change)
     if invocation.as_json:
-        print_json(answer)
+        print_json(state)
         return
-    when = " when the sidecar runs again" if is_noted else ""
-    click.echo(f"Source {name}: {_words(answer)}{when}.", err=True)
+    when = " at the next start of the sidecar" if is_saved else ""
+    click.echo(f"Source {name}: {_state_text(state)}{when}.", err=True)
 
 
-def _words(answer: Fields) -> str:
-    resyncs = answer.get("resyncs")
+def _state_text(state: Fields) -> str:
+    resyncs = state.get("resyncs")
     count = len(resyncs) if isinstance(resyncs, list) else 0
-    if answer.get("paused"):
-        return "paused; its server keeps every change"
-    return f"reads on, {count} table(s) to be read again" if count else "reads on"
+    if state.get("paused"):
+        return "paused (its server keeps WAL)"
+    return f"reading, {count} table(s) to re-read" if count else "reading"
 
 
-def _noted(settings: Settings, name: str, change: Change) -> Fields:
-    """No sidecar runs: the store keeps it for the next one. StoreUnavailable when somebody else holds the store."""
-    # Imported when it is asked: the stores' packages would slow down `--help`.
+def _save_command(settings: Settings, name: str, change: Change) -> Fields:
+    """Saves the command in the store for the next start. StoreUnavailable when another process has the store open."""
+    # Imported on use: the stores' packages would slow down `--help`.
     from cdc_merge.app import sidecar  # noqa: PLC0415
 
     store = sidecar.open_store(settings)
@@ -117,43 +120,35 @@ def _noted(settings: Settings, name: str, change: Change) -> Fields:
     return orders_json(name, ingest.resyncs.orders)
 
 
-def _paused(ingest: SourceIngest) -> None:
-    ingest.resyncs.change(ingest.resyncs.orders._replace(paused=True))
+def _set_paused(ingest: SourceIngest, *, paused: bool) -> None:
+    ingest.resyncs.change(ingest.resyncs.orders._replace(paused=paused))
 
 
-def _resumed(ingest: SourceIngest) -> None:
-    ingest.resyncs.change(ingest.resyncs.orders._replace(paused=False))
-
-
-# ---------------------------------------------------------------- how far it is
+# ---------------------------------------------------------------- progress
 
 
 def _wait(settings: Settings, name: str) -> None:
     with _progress() as show:
         while True:
-            source = _source(settings, name)
+            source = _source_state(settings, name)
             resyncs = source.get("resyncs")
-            going = [each for each in resyncs if isinstance(each, dict)] if isinstance(resyncs, list) else []
-            failed = [each for each in going if each["state"] == "failed"]
+            running = [each for each in resyncs if isinstance(each, dict)] if isinstance(resyncs, list) else []
+            failed = [each for each in running if each["state"] == "failed"]
             if failed:
-                raise CdcMergeError(f"Table {failed[0]['table']} could not be read again: {failed[0]['problem']}")
-            if not going and not _is_copying(source):
+                raise CdcMergeError(f"The resync of table {failed[0]['table']} failed: {failed[0]['problem']}")
+            if not running and not _is_copying(source):
                 return
-            show(source, going)
-            time.sleep(LOOK_EVERY_S)
+            show(source, running)
+            time.sleep(POLL_EVERY_S)
 
 
-def _source(settings: Settings, name: str) -> Fields:
+def _source_state(settings: Settings, name: str) -> Fields:
     document = fetch_sources(settings)
     items = document.get("items") if document is not None else None
-    found = (
-        [each for each in items if isinstance(each, dict) and each.get("name") == name]
-        if isinstance(items, list)
-        else []
-    )
-    if not found:
-        raise CdcMergeError("No sidecar runs here.", hint="What was asked for is noted: start it with cdc-merge run.")
-    return found[0]
+    for item in items if isinstance(items, list) else []:
+        if isinstance(item, dict) and item.get("name") == name:
+            return item
+    raise CdcMergeError("No sidecar is running.", hint="The command is saved; start the sidecar with `cdc-merge run`.")
 
 
 def _is_copying(source: Fields) -> bool:
@@ -163,31 +158,31 @@ def _is_copying(source: Fields) -> bool:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Fields, list[Fields]], None]]:
-    """A bar a table on a terminal, silence elsewhere: there are the metrics."""
+    """A progress bar per table on a terminal; elsewhere nothing, the metrics show it."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         tasks = {"": progress.add_task("copy", visible=False, total=None)}
 
-        def show(source: Fields, going: list[Fields]) -> None:
+        def show(source: Fields, running: list[Fields]) -> None:
             snapshot = source.get("snapshot")
             if _is_copying(source) and isinstance(snapshot, dict):
                 progress.update(
                     tasks[""], visible=True, completed=_number(snapshot, "rows"), total=_number(snapshot, "expected")
                 )
-            for each in going:
+            for each in running:
                 table, state = str(each["table"]), str(each["state"])
                 if table not in tasks:
                     tasks[table] = progress.add_task(table, total=None)
-                words = f"{table}: looking for what is gone" if state == "missing" else table
+                text = f"{table}: looking for missing rows" if state == "missing" else table
                 progress.update(
-                    tasks[table], description=words, completed=_number(each, "rows"), total=_number(each, "expected")
+                    tasks[table], description=text, completed=_number(each, "rows"), total=_number(each, "expected")
                 )
 
         yield show
 
 
 def _number(document: Fields, name: str) -> int | None:
-    """None for what is not known, 0 included."""
-    found = document.get(name)
-    return found if isinstance(found, int) and found else None
+    """None where there is no number, and for 0."""
+    number = document.get(name)
+    return number if isinstance(number, int) and number else None

@@ -1,4 +1,4 @@
-"""Tables on stdout: drawn on a terminal, plain aligned columns everywhere else. Strangers' text stays harmless."""
+"""Tables on stdout: drawn on a terminal, plain aligned columns elsewhere. Control characters in values are escaped."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def output_option(command: Command) -> Command:
-    """`--output` after the command means the same as before it."""
+    """`--output`, accepted after the command as well as before it."""
     return click.option(
         "--output",
         type=click.Choice(["table", "json"]),
         expose_value=False,
         callback=_choose_output,
-        help="How data is printed on stdout; the same as before the command.",
+        help="How data is printed on stdout.",
     )(command)
 
 
@@ -35,7 +35,7 @@ def _choose_output(context: click.Context, _: click.Parameter, output: str | Non
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """One row a line; a cell of several lines keeps them on a terminal and is joined by `; ` in plain text."""
+    """One row per line; the lines of a cell stay on a terminal and are joined by `; ` in plain text."""
     if sys.stdout.isatty():
         Console(highlight=False).print(_drawn(headings, rows))
     else:
@@ -61,7 +61,7 @@ def plain_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def printable(text: str) -> str:
-    """Without characters that steer a terminal: a value could otherwise rewrite the line that shows it."""
+    """The text with control characters escaped: a value could otherwise rewrite the terminal line that shows it."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

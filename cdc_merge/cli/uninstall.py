@@ -1,6 +1,6 @@
-"""`cdc-merge uninstall`: nothing of ours is left at the sources, and that is proved.
+"""`cdc-merge uninstall`: drops the sidecar's slots at the sources and verifies that nothing of it is left.
 
-Our slots are dropped when asked for; publication and role belong to the DBA, so the SQL for them is printed only.
+Publication and role belong to the DBA: their SQL is printed only.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import click
 
 from cdc_merge.cli.context import Invocation, print_json
-from cdc_merge.cli.doctor import EDGE_CODES, PROBLEMS, chosen
+from cdc_merge.cli.doctor import PROBLEMS, select_sources, worst_exit_code
 from cdc_merge.cli.read_client import load_settings
 from cdc_merge.cli.slot_commands import of_dsn
 from cdc_merge.cli.table_output import output_option, printable
 from cdc_merge.doctor import slot_lifecycle
 from cdc_merge.doctor.grants import removal
-from cdc_merge.doctor.slot_lifecycle import Left
+from cdc_merge.doctor.slot_lifecycle import Remnant
 from cdc_merge.doctor.source_facts import Subject
 from cdc_merge.errors import CdcMergeError
 from cdc_merge.queries.documents import Document
@@ -24,36 +24,36 @@ from cdc_merge.queries.documents import Document
 
 @click.command("uninstall")
 @click.option("--source", "names", multiple=True, metavar="NAME", help="Only this source; may be repeated.")
-@click.option("--verify", is_flag=True, help="Drop nothing; tell whether anything of ours is left.")
+@click.option("--verify", is_flag=True, help="Drop nothing; report what is left of the sidecar.")
 @click.option("--dry-run", is_flag=True, help="Show the SQL instead of running it.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Drop without confirmation.")
 @output_option
 @click.pass_obj
 def command(invocation: Invocation, /, names: tuple[str, ...], **flags: bool) -> int:
-    """Drop the sidecar's slots at the sources, prove that nothing of it is left, and print the SQL for the rest.
+    """Drop the sidecar's slots at the sources, verify that nothing of it is left, and print the SQL for the rest.
 
-    Exit code 0 when nothing is left, 4 when something is, 69 or 77 when a source could not be asked.
+    Exit code 0 when nothing is left, 4 when something is, 69 or 77 when a source could not be queried.
     """
-    patients = chosen(load_settings(invocation), names)
+    targets = select_sources(load_settings(invocation), names)
     if not flags["verify"]:
-        for subject, dsn in patients:
+        for subject, dsn in targets:
             _drop(subject, dsn, dry_run=flags["dry_run"], yes=flags["yes"])
-    found, silent = _left(patients)
+    remains, errors = _query_remains(targets)
     if invocation.as_json:
-        print_json(_document(patients, found, silent))
+        print_json(_document(targets, remains, errors))
     else:
-        _print(patients, found)
-    for error in silent.values():
+        _print(targets, remains)
+    for error in errors.values():
         click.echo(f"cdc-merge: {error}\n  {error.hint}", err=True)
-    if silent:
-        return max(error.exit_code if error.exit_code in EDGE_CODES else PROBLEMS for error in silent.values())
-    return PROBLEMS if any(found.values()) else 0
+    if errors:
+        return worst_exit_code(errors.values())
+    return PROBLEMS if any(remains.values()) else 0
 
 
 def _drop(subject: Subject, dsn: str, *, dry_run: bool, yes: bool) -> None:
-    """Drop one source's slot where it can be dropped; what cannot is told by the verification."""
+    """Drop one source's slot; a slot that cannot be dropped is reported by the verification."""
     try:
-        with slot_lifecycle.asking(subject, dsn) as connection:
+        with slot_lifecycle.connected(subject, dsn) as connection:
             slot_lifecycle.check_droppable(subject, slot_lifecycle.slot_at(subject, connection))
         if dry_run:
             click.echo(f"-- {subject.source}\n{slot_lifecycle.removal(subject)}", err=True)
@@ -65,44 +65,46 @@ def _drop(subject: Subject, dsn: str, *, dry_run: bool, yes: bool) -> None:
         click.echo(f"{error} {error.hint}", err=True)
 
 
-def _left(patients: Sequence[tuple[Subject, str]]) -> tuple[dict[str, list[Left]], dict[str, CdcMergeError]]:
-    found: dict[str, list[Left]] = {}
-    silent: dict[str, CdcMergeError] = {}
-    for subject, dsn in patients:
+def _query_remains(targets: Sequence[tuple[Subject, str]]) -> tuple[dict[str, list[Remnant]], dict[str, CdcMergeError]]:
+    """By source: what is left of the sidecar, and the error of each source that could not be queried."""
+    remains: dict[str, list[Remnant]] = {}
+    errors: dict[str, CdcMergeError] = {}
+    for subject, dsn in targets:
         try:
-            found[subject.source] = slot_lifecycle.left_at(subject, dsn)
+            remains[subject.source] = slot_lifecycle.remnants_at(subject, dsn)
         except CdcMergeError as error:
-            silent[subject.source] = error
-    return found, silent
+            errors[subject.source] = error
+    return remains, errors
 
 
-def _print(patients: Sequence[tuple[Subject, str]], found: dict[str, list[Left]]) -> None:
-    for subject, dsn in patients:
-        if subject.source not in found:
+def _print(targets: Sequence[tuple[Subject, str]], remains: dict[str, list[Remnant]]) -> None:
+    for subject, dsn in targets:
+        if subject.source not in remains:
             continue
-        left = found[subject.source]
+        remnants = remains[subject.source]
         click.echo(
-            f"-- {subject.source}: " + ("something of ours is left:" if left else "no slot and no session of ours.")
+            f"-- {subject.source}: "
+            + ("left by the sidecar:" if remnants else "no slot and no session of the sidecar is left.")
         )
-        for each in left:
-            click.echo(printable(f"--   {each.what}: {each.sql}"))
-        click.echo("-- What only its DBA removes:")
+        for remnant in remnants:
+            click.echo(printable(f"--   {remnant.what}: {remnant.sql}"))
+        click.echo("-- To be removed by the DBA:")
         for line in removal(subject, *of_dsn(subject, dsn))[1:]:
             click.echo(printable(line))
 
 
 def _document(
-    patients: Sequence[tuple[Subject, str]], found: dict[str, list[Left]], silent: dict[str, CdcMergeError]
+    targets: Sequence[tuple[Subject, str]], remains: dict[str, list[Remnant]], errors: dict[str, CdcMergeError]
 ) -> Document:
     return {
         "items": [
             {
                 "source": subject.source,
-                "asked": subject.source not in silent,
-                "left": [{"what": left.what, "sql": left.sql} for left in found.get(subject.source, [])],
+                "asked": subject.source not in errors,
+                "left": [{"what": remnant.what, "sql": remnant.sql} for remnant in remains.get(subject.source, [])],
                 "sql": [*removal(subject, *of_dsn(subject, dsn))[1:]],
             }
-            for subject, dsn in patients
+            for subject, dsn in targets
         ],
         "next_cursor": None,
     }

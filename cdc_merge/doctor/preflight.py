@@ -20,7 +20,7 @@ class Examination(NamedTuple):
     """Every check's answer, and why sources could not be asked."""
 
     checks: tuple[CheckResult, ...]
-    silent: tuple[CdcMergeError, ...]
+    errors: tuple[CdcMergeError, ...]
 
 
 class Doctor:
@@ -39,17 +39,17 @@ class Doctor:
         """Every check of these sources, given with their DSNs. A source that cannot be asked stops nothing."""
         heard: list[Facts] = []
         checks: list[CheckResult] = []
-        silent: list[CdcMergeError] = []
+        errors: list[CdcMergeError] = []
         for subject, dsn in patients:
             try:
                 facts = self._asked(subject, dsn)
             except CdcMergeError as error:
-                silent.append(error)
+                errors.append(error)
                 checks.append(unreachable(subject.source, str(error), error.hint))
                 continue
             heard.append(facts)
             checks += judged(facts)
-        return Examination((*checks, *judged_across(heard)), tuple(silent))
+        return Examination((*checks, *judged_across(heard)), tuple(errors))
 
     def _asked(self, subject: Subject, dsn: str) -> Facts:
         facts = self._rated(ask(subject, dsn, self._now_us))

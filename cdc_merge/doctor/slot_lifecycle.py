@@ -28,7 +28,7 @@ class SlotRefused(CdcMergeError):
     """The slot is not ours to touch, or not in a state to be touched; nothing was done."""
 
 
-class Left(NamedTuple):
+class Remnant(NamedTuple):
     """Something of ours at a source: `what` it is, and the SQL that a person may remove it with."""
 
     what: str
@@ -36,7 +36,7 @@ class Left(NamedTuple):
 
 
 @contextmanager
-def asking(subject: Subject, dsn: str) -> Iterator[Connection]:
+def connected(subject: Subject, dsn: str) -> Iterator[Connection]:
     connection = connect(subject.source, dsn)
     try:
         with server_errors(subject.source):
@@ -72,14 +72,14 @@ def removal(subject: Subject) -> str:
 
 def create(subject: Subject, dsn: str, limit_ms: int = CREATION_LIMIT_MS) -> str:
     """Make the slot; the LSN from where it sends. SourceUnavailable names what it had to wait for too long."""
-    with asking(subject, dsn) as connection:
+    with connected(subject, dsn) as connection:
         if slot_at(subject, connection) is not None:
             raise SlotRefused(
                 f"Source {subject.source}: slot {subject.slot} exists already.",
                 hint="cdc-merge doctor tells its state.",
             )
     try:
-        with asking(subject, dsn) as connection:
+        with connected(subject, dsn) as connection:
             connection.execute("SELECT set_config('statement_timeout', $1, false)", [str(limit_ms)])
             row = connection.execute(creation(subject).removesuffix(";").encode()).fetchone()
     except CdcMergeError as error:
@@ -91,7 +91,7 @@ def create(subject: Subject, dsn: str, limit_ms: int = CREATION_LIMIT_MS) -> str
 
 
 def _waited(subject: Subject, dsn: str, limit_ms: int) -> SourceUnavailable:
-    with asking(subject, dsn) as connection:
+    with connected(subject, dsn) as connection:
         found = [Blocker(**row) for row in _rows(connection, "blockers")]
     who = "; ".join(blocker.who for blocker in found) or "none that this role may see"
     return SourceUnavailable(
@@ -120,16 +120,16 @@ def check_droppable(subject: Subject, slot: SlotFacts | None) -> SlotFacts:
 
 def drop(subject: Subject, dsn: str) -> None:
     """Drop our slot. SlotRefused when it is not there, not ours, or in use."""
-    with asking(subject, dsn) as connection:
+    with connected(subject, dsn) as connection:
         check_droppable(subject, slot_at(subject, connection))
         connection.execute(removal(subject).removesuffix(";").encode())
 
 
-def left_at(subject: Subject, dsn: str) -> list[Left]:
+def remnants_at(subject: Subject, dsn: str) -> list[Remnant]:
     """What of ours is at the source: slots, sessions. Publication and role are the DBA's, and told apart."""
-    with asking(subject, dsn) as connection:
+    with connected(subject, dsn) as connection:
         slots = [
-            Left(
+            Remnant(
                 f"slot {slot.name}" + (" (being read)" if slot.active else ""),
                 f"SELECT pg_drop_replication_slot({slot.sql});",
             )
@@ -137,6 +137,6 @@ def left_at(subject: Subject, dsn: str) -> list[Left]:
             if slot.name == subject.slot or slot.name.startswith("cdc_merge_probe_")
         ]
         sessions = [
-            Left(row["who"], row["sql"]) for row in _rows(connection, "sessions", f"cdc_merge/{subject.source}")
+            Remnant(row["who"], row["sql"]) for row in _rows(connection, "sessions", f"cdc_merge/{subject.source}")
         ]
     return [*slots, *sessions]

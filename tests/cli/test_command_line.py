@@ -39,7 +39,7 @@ sys.exit(",".join(name for name in {heavy!r}.split(",") if name in sys.modules) 
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["--output", "xml", "run"], ["schema"], ["schema", "nothing"]])
-def test_a_slip_of_the_fingers_is_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_command_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -89,7 +89,7 @@ def test_an_interrupt_is_no_error(failing: Failing, error: BaseException, capsys
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_mistake_of_ours_names_its_place_and_no_value(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_reported_with_its_place_and_no_value(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
     assert failing(ValueError("phone 13800138000")) == 1
     shown = capsys.readouterr().err
     assert "ValueError in " in shown
@@ -126,7 +126,7 @@ def test_a_bad_file_ends_with_78_and_a_line_for_each_problem(
 
 
 @pytest.mark.parametrize("output", ["table", "json"])
-def test_a_good_file_checked_offline_asks_nobody(
+def test_a_valid_file_checked_offline_contacts_no_source(
     output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("CRM_DSN", "ERP_DSN", "FINANCE_DSN"):

@@ -102,7 +102,7 @@ def test_a_history_read_in_parts_is_the_whole_one(cli: Callable[..., Ran]) -> No
     assert members_of(cli(*history, "--field", "none"))["items"] == []
     code, out, err = cli("record", "history", "customer", "C001", "--limit", "1")
     assert (code, len(out.splitlines())) == (0, 2)
-    assert err == f"There are more: --cursor {first['next_cursor']}\n"
+    assert err == f"More changes follow: --cursor {first['next_cursor']}\n"
 
 
 @pytest.mark.usefixtures("reading")
@@ -182,7 +182,7 @@ def test_a_table_elsewhere_than_on_a_terminal_is_plain_aligned_text(
     assert row.endswith("crm: wrote “2”; erp: wrote “3”")
 
 
-def test_a_conflict_is_told_in_words(cli: Callable[..., Ran], reading: MemoryReading) -> None:
+def test_a_conflict_is_shown_as_sentences(cli: Callable[..., Ran], reading: MemoryReading) -> None:
     code, out, _ = cli("conflicts", "show", "c1")
     assert code == 0
     assert out.splitlines() == [
@@ -194,34 +194,34 @@ def test_a_conflict_is_told_in_words(cli: Callable[..., Ran], reading: MemoryRea
         "  crm: wang wrote “2” at 2026-09-21T14:13:20.000001Z.",
         "    It had seen 1790000000000000.0@erp.",
         "    stamp 1790000000000001.0@crm, public.customer at 0/16B3748",
-        "  erp: somebody unknown wrote “3” at 2026-09-21T14:13:20.000002Z.",
+        "  erp: unknown actor wrote “3” at 2026-09-21T14:13:20.000002Z.",
         "    It had seen no other write.",
         "    stamp 1790000000000002.0@erp, public.customer at 0/16B3750",
         "",
-        "  Before that it was “1”.",
-        "  Until it is decided, it reads “3”.",
-        "  There is no suggestion.",
+        "  Base value: “1”.",
+        "  Provisional value until the decision: “3”.",
+        "  No suggestion.",
     ]
 
 
-def test_a_delete_against_an_update_is_told_as_such(cli: Callable[..., Ran], reading: MemoryReading) -> None:
+def test_a_delete_against_an_update_is_shown_as_such(cli: Callable[..., Ran], reading: MemoryReading) -> None:
     conflict = phone_conflict()
-    gone = Candidate("crm", None, stamp(1, "crm"), T0, "wang", place(1))
+    deletion = Candidate("crm", None, stamp(1, "crm"), T0, "wang", place(1))
     changed = Candidate("erp", {"phone": "3", "note": None}, stamp(2, "erp"), T0, None, place(2))
-    question = replace(conflict.detected, kind="update_delete", field=None, candidates=(gone, changed))
-    reading.all_conflicts = [replace(conflict, detected=question)]
+    detected = replace(conflict.detected, kind="update_delete", field=None, candidates=(deletion, changed))
+    reading.all_conflicts = [replace(conflict, detected=detected)]
     _, out, _ = cli("conflicts", "show", "c1")
     assert "crm: wang deleted the row at" in out
-    assert "erp: somebody unknown set phone to “3”, note to NULL at" in out
-    assert "Until it is decided" not in out
+    assert "erp: unknown actor set phone to “3”, note to NULL at" in out
+    assert "Provisional value" not in out
 
 
 def shared_tax_number() -> Conflict:
     first = Candidate("crm", {"tax_no": "7"}, stamp(1, "crm"), T0, "wang", place(1), key="C001")
     second = Candidate("erp", {"tax_no": " 7"}, stamp(2, "erp"), T0, None, place(2), key="C002")
-    question = replace(phone_conflict().detected, kind="duplicate", field=None, candidates=(first, second))
-    question = replace(question, base=UNKNOWN, provisional=None, records=("C001", "C002"))
-    return replace(phone_conflict(), detected=question)
+    detected = replace(phone_conflict().detected, kind="duplicate", field=None, candidates=(first, second))
+    detected = replace(detected, base=UNKNOWN, provisional=None, records=("C001", "C002"))
+    return replace(phone_conflict(), detected=detected)
 
 
 def test_a_duplicate_names_every_record_and_whose_each_value_is(
@@ -232,8 +232,8 @@ def test_a_duplicate_names_every_record_and_whose_each_value_is(
     assert out.splitlines()[0] == "customer C001: duplicate"
     assert "  About 2 records: C001, C002." in out
     assert "  C001 in crm: wang set tax_no to “7” at" in out
-    assert "  C002 in erp: somebody unknown set tax_no to “ 7” at" in out
-    assert "common value" not in out
+    assert "  C002 in erp: unknown actor set tax_no to “ 7” at" in out
+    assert "base value" not in out
     _, out, _ = cli("conflicts", "list")
     assert "C002 in erp: set tax_no to “ 7”" in out
     _, out, _ = cli("record", "show", "customer", "C001")
@@ -262,7 +262,7 @@ def test_a_record_shows_merged_and_every_view_side_by_side(cli: Callable[..., Ra
     assert lines[-1] == ["conflict", "c1:", "concurrent_update", "of", "phone,", "open"]
 
 
-def test_a_record_as_of_is_asked_for_that_moment(cli: Callable[..., Ran], reading: MemoryReading) -> None:
+def test_a_record_as_of_a_stamp_is_read_at_that_stamp(cli: Callable[..., Ran], reading: MemoryReading) -> None:
     code, out, _ = cli("record", "show", "customer", "C001", "--as-of", f"{T0}.0@crm")
     assert code == 0
     assert reading.moments == [Stamp(T0, 0, "crm")]
@@ -345,7 +345,7 @@ def sidecar() -> Iterator[tuple[MemoryReading, int]]:
     server.stop()
 
 
-def test_a_running_sidecar_is_asked_for_its_sources(
+def test_the_sources_of_a_running_sidecar_are_listed(
     sidecar: tuple[MemoryReading, int], config: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, port = sidecar
@@ -358,7 +358,7 @@ def test_a_running_sidecar_is_asked_for_its_sources(
     assert row.split()[:3] == ["crm", "streaming", "0/16B3700"]
 
 
-def test_a_proxy_of_the_environment_is_not_asked(
+def test_a_proxy_of_the_environment_is_not_used(
     sidecar: tuple[MemoryReading, int],
     config: Callable[[int], Path],
     capsys: pytest.CaptureFixture[str],
@@ -384,11 +384,14 @@ def test_a_sidecar_of_other_sources_is_not_believed(
     assert row.split()[:2] == ["crm", "unknown"]
 
 
-def test_without_a_sidecar_the_store_says_what_it_remembers(cli: Callable[..., Ran], reading: MemoryReading) -> None:
+def test_without_a_sidecar_the_stored_state_is_shown_and_said_to_be(
+    cli: Callable[..., Ran], reading: MemoryReading
+) -> None:
     document = as_json(cli("--output", "json", "source", "list"))
     assert isinstance(document, dict)
     assert isinstance(document["items"], list)
     assert len(document["items"]) == 1
+    assert cli("source", "list")[2] == "No running sidecar was contacted; showing stored state.\n"
 
 
 # ---------------------------------------------------------------- tables
