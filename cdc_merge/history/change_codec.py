@@ -31,6 +31,7 @@ from cdc_merge.model import (
     Stamp,
     Unknown,
 )
+from cdc_merge.model.fast_new import fast_new
 
 FORMAT: Final = 1
 Pack: TypeAlias = Callable[[object], bytes]
@@ -38,7 +39,6 @@ Pack: TypeAlias = Callable[[object], bytes]
 _UNKNOWN, _DECIMAL, _JSON, _WIDE_INT = 1, 2, 3, 4
 _UNKNOWN_EXT: Final = msgpack.ExtType(_UNKNOWN, b"")
 # ExtType(...) checks its arguments in Python, which is half the time of a decimal; these are right by construction.
-_new_tuple = tuple.__new__
 
 # Only ever append: the position in this tuple is what is stored.
 _ROWS: Final = (INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT, DECISION)
@@ -50,7 +50,7 @@ _EXTENDED: Final[Mapping[type, Callable[[Any], Any]]] = {
     Stamp: list,
     Place: list,
     Unknown: lambda _: _UNKNOWN_EXT,
-    Decimal: lambda value: _new_tuple(msgpack.ExtType, (_DECIMAL, str(value).encode())),
+    Decimal: lambda value: fast_new(msgpack.ExtType, (_DECIMAL, str(value).encode())),
     Json: lambda value: msgpack.ExtType(_JSON, value.encode()),
     int: lambda value: msgpack.ExtType(_WIDE_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)),
 }

@@ -1,8 +1,8 @@
-"""Who changed a row, and whether the change is a copy (semantics §2 rule 2, §4 "Actor").
+"""Attribution: the actor of a change, and whether the change is a genuine edit or a copy (semantics §2 rule 2, §4 "Actor").
 
-A transaction says so in logical messages, wherever they stand in it: `cdc_merge.actor` names the actor,
-`cdc_merge.copy` marks a copy, `cdc_merge.apply` marks our own write-back and names the writes by place. A message
-that cannot be read still marks its copy, and names nothing: a damaged mark must not turn a copy into somebody's edit.
+Logical messages anywhere in the transaction attribute all of its changes: `cdc_merge.actor` names the actor,
+`cdc_merge.copy` marks a copy, `cdc_merge.apply` marks our own write-back and lists the written changes by place. An
+unreadable message still marks its copy, without source or places: a damaged mark must not turn a copy into an edit.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ ACTOR_PREFIX: Final = "cdc_merge.actor"
 COPY_PREFIX: Final = "cdc_merge.copy"
 APPLY_PREFIX: Final = "cdc_merge.apply"
 
-_UNNAMED_COPY: Final = Copy()
+_COPY_WITHOUT_SOURCE: Final = Copy()
 _PLACE_TYPES: Final = (str, int, int, str, int)
 
 
 class Attribution(NamedTuple):
-    """What a transaction's messages say about all of its changes."""
+    """Actor and copy mark that a transaction's logical messages give to all of its changes."""
 
     actor: str | None = None
     copy: Copy | None = None
@@ -34,46 +34,49 @@ class Attribution(NamedTuple):
 _UNMARKED: Final = Attribution()
 
 
-def attribution(messages: Iterable[Message]) -> Attribution:
-    """Never raises. Messages that are not transactional say nothing about their neighbours; the last actor counts."""
-    found = _UNMARKED
+def read_attribution(messages: Iterable[Message]) -> Attribution:
+    """The attribution of a transaction with these messages; never raises. Non-transactional messages do not count; of
+    several actors the last one does."""
+    attribution = _UNMARKED
     for message in messages:
         if not message.transactional:
             continue
         if message.prefix == ACTOR_PREFIX:
-            found = found._replace(actor=_named_actor(message.content) or found.actor)
+            attribution = attribution._replace(actor=_actor_in(message.content) or attribution.actor)
         elif message.prefix == COPY_PREFIX:
-            found = found._replace(copy=_joined(found.copy, Copy(from_source=_named_source(message.content))))
+            copy = Copy(from_source=_source_in(message.content))
+            attribution = attribution._replace(copy=_joined(attribution.copy, copy))
         elif message.prefix == APPLY_PREFIX:
-            found = found._replace(copy=_joined(found.copy, Copy(of=_named_places(message.content))))
-    return found
+            copy = Copy(of=_places_in(message.content))
+            attribution = attribution._replace(copy=_joined(attribution.copy, copy))
+    return attribution
 
 
-def names_writes(messages: Iterable[Message]) -> bool:
-    """Whether it is our own write-back, which names the writes that it brings."""
+def is_write_back(messages: Iterable[Message]) -> bool:
+    """Whether the transaction is our own write-back (`cdc_merge.apply`)."""
     return any(message.prefix == APPLY_PREFIX for message in messages)
 
 
-def copy_of(said: Attribution, origin: str | None, table: TableMap, actor: str | None) -> Copy | None:
-    """The mark of a change of this table by this actor; None for a genuine edit."""
-    if said.copy is not None:
-        return said.copy
-    return _UNNAMED_COPY if origin in table.copy_origins or actor in table.copy_actors else None
+def copy_of(attribution: Attribution, origin: str | None, table: TableMap, actor: str | None) -> Copy | None:
+    """The copy mark of a change of this table by this actor; None for a genuine edit."""
+    if attribution.copy is not None:
+        return attribution.copy
+    return _COPY_WITHOUT_SOURCE if origin in table.copy_origins or actor in table.copy_actors else None
 
 
-def column_actor(reading: RelationMapping, change: RowChange) -> str | None:
-    """Who the actor column names, if this change wrote it; None when nobody is named."""
-    if reading.actor is None or change.new is None:
+def column_actor(mapping: RelationMapping, change: RowChange) -> str | None:
+    """The value of the actor column, if this change wrote it; else None."""
+    if mapping.actor is None or change.new is None:
         return None
-    index, read = reading.actor
-    cell = change.new[index]
+    index, read = mapping.actor
+    value = change.new[index]
     was_full = change.old is not None and change.old_is_full
-    if change.operation == "update" and not reading.table.actor_always_written:
-        if not was_full or cell == change.old[index]:  # type: ignore[index] # was_full says that there is an old row
+    if change.operation == "update" and not mapping.table.actor_always_written:
+        if not was_full or value == change.old[index]:  # type: ignore[index] # was_full says that there is an old row
             return None
-    elif cell is UNCHANGED and was_full:
-        cell = change.old[index]  # type: ignore[index] # as above
-    return None if cell is None or cell is UNCHANGED else value_text(read(cell))
+    elif value is UNCHANGED and was_full:
+        value = change.old[index]  # type: ignore[index] # as above
+    return None if value is None or value is UNCHANGED else value_text(read(value))
 
 
 def _joined(first: Copy | None, second: Copy) -> Copy:
@@ -89,7 +92,7 @@ def _document(content: bytes) -> object:
         return None
 
 
-def _named_actor(content: bytes) -> str | None:
+def _actor_in(content: bytes) -> str | None:
     document = _document(content)
     if isinstance(document, dict):
         name = document.get("actor")
@@ -100,13 +103,13 @@ def _named_actor(content: bytes) -> str | None:
         return None
 
 
-def _named_source(content: bytes) -> str | None:
+def _source_in(content: bytes) -> str | None:
     document = _document(content)
     source = document.get("from") if isinstance(document, dict) else None
     return source if isinstance(source, str) else None
 
 
-def _named_places(content: bytes) -> tuple[Place, ...]:
+def _places_in(content: bytes) -> tuple[Place, ...]:
     document = _document(content)
     writes = document.get("writes") if isinstance(document, dict) else None
     if not isinstance(writes, list) or not all(map(_is_place, writes)):

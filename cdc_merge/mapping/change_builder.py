@@ -1,107 +1,107 @@
-"""A touched record → its Change: which fields, who, copy or edit, and the links of a re-key.
+"""The change of a record, built from its keyed change or its row transition: fields, actor, copy mark, links of a re-key.
 
-Of a whole old row only the changed fields are told: cells are compared as bytes first, what differs is read, and what
-is then equal (`1.0` and `1.00`) is dropped. Without one, all that was sent is told, and what was before is unknown.
+With a complete old row only changed fields are in the change: raw values are compared as bytes first, those that differ are
+read, and canonical equals (`1.0` and `1.00`) are dropped. Without one, every field that was sent is in it, with an UNKNOWN
+`before`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 from cdc_merge.mapping.attribution import Attribution, column_actor, copy_of
-from cdc_merge.mapping.coalesce import LocatedChange, Row, RowTransition
+from cdc_merge.mapping.coalesce import KeyedChange, RowTransition, TrackedRow
 from cdc_merge.mapping.relation import ACTOR_FIELD, RelationMapping
 from cdc_merge.model import DELETE, INSERT, UNCHANGED, UNKNOWN, UPDATE, Change, MaybeValue, Place, RawValue, RowChange
+from cdc_merge.model.fast_new import fast_new
 from cdc_merge.values.keys import value_text
 
-Fields: TypeAlias = dict[str, tuple[MaybeValue, MaybeValue]]
-
-# Once per row: tuple.__new__ makes the same value as the class in half the time.
-_new_tuple = tuple.__new__
+FieldChanges: TypeAlias = dict[str, tuple[MaybeValue, MaybeValue]]
 
 
 class TransactionContext(NamedTuple):
-    """What all changes of one delivery share."""
+    """Attributes that all changes of one delivery share."""
 
     system: str
     timeline: int
     lsn: int
     committed_us: int
     origin: str | None
-    said: Attribution
+    attribution: Attribution
     whole_rows: bool
 
     def place(self, mapping: RelationMapping, change: RowChange) -> Place:
-        return _new_tuple(Place, (self.system, self.timeline, self.lsn, mapping.table.table, change.ordinal))
+        return fast_new(Place, (self.system, self.timeline, self.lsn, mapping.table.table, change.ordinal))
 
 
-def build_change(touch: LocatedChange, scope: TransactionContext) -> Change | None:
-    """The change of a record that was touched once; None when nothing mapped has changed. UnreadableValue: park it."""
-    mapping, change, stamp, (before, after, row_before, row_after) = touch
+def build_change(keyed: KeyedChange, context: TransactionContext) -> Change | None:
+    """The change of a record with a single row change; None when no mapped field changed. UnreadableValue: park it."""
+    mapping, change, stamp, (before, after, identity_before, identity_after) = keyed
     if after is None:
-        row, fields = DELETE, {}
+        operation, fields = DELETE, {}
     elif before is None:
-        row, fields = INSERT, inserted(mapping, change)
+        operation, fields = INSERT, inserted_fields(mapping, change)
     else:
-        row, fields = UPDATE, _updated(mapping, change, whole_rows=scope.whole_rows)
+        operation, fields = UPDATE, _updated_fields(mapping, change, whole_rows=context.whole_rows)
         if not fields:
             return None
-    system, timeline, lsn, committed_us, origin, said, _ = scope
-    actor = said.actor if mapping.actor is None else said.actor or column_actor(mapping, change)
+    system, timeline, lsn, committed_us, origin, attribution, _ = context
+    actor = attribution.actor if mapping.actor is None else attribution.actor or column_actor(mapping, change)
     key = after if after is not None else before
-    is_plain = actor is None and origin is None and said.copy is None
-    copy = None if is_plain else copy_of(said, origin, mapping.table, actor)
-    identity = (row_after or row_before) if mapping.distinct else None
+    is_plain = actor is None and origin is None and attribution.copy is None
+    copy = None if is_plain else copy_of(attribution, origin, mapping.table, actor)
+    identity = (identity_after or identity_before) if mapping.has_own_identity else None
     table = mapping.table
-    place = _new_tuple(Place, (system, timeline, lsn, table.table, change.ordinal))
-    told = (table.entity, key, stamp, place, row, fields, actor, copy, committed_us, identity, None, None)
-    return _new_tuple(Change, told)
+    place = fast_new(Place, (system, timeline, lsn, table.table, change.ordinal))
+    return fast_new(
+        Change,
+        (table.entity, key, stamp, place, operation, fields, actor, copy, committed_us, identity, None, None),
+    )
 
 
-def build_followed(told: RowTransition, scope: TransactionContext) -> Change | None:
-    """The change of a record that several row changes were about; None when nothing mapped has changed in the end."""
-    gone, come = told.gone, told.come
-    if come is None:
-        assert gone is not None, "a record is told of at least one row"
-        return _change(told, DELETE, {}, gone.left, scope)._replace(moved_to=gone.key)
-    if gone is None:
-        fields: Fields = {field: (UNKNOWN, value) for field, value in come.after.items() if field != ACTOR_FIELD}
-        return _change(told, INSERT, fields, come.last, scope)._replace(moved_from=come.born)
+def build_transition(transition: RowTransition, context: TransactionContext) -> Change | None:
+    """The change of a record with several row changes; None when no mapped field differs at the end."""
+    start, end = transition.row_at_start, transition.row_at_end
+    if end is None:
+        assert start is not None, "a transition has at least one row"
+        return _transition_change(transition, DELETE, {}, start.leaving, context)._replace(moved_to=start.key)
+    if start is None:
+        fields: FieldChanges = {field: (UNKNOWN, value) for field, value in end.after.items() if field != ACTOR_FIELD}
+        return _transition_change(transition, INSERT, fields, end.last, context)._replace(moved_from=end.key_at_start)
     fields = {
         field: (was, value)
-        for field, value in come.after.items()
-        if field != ACTOR_FIELD and ((was := gone.before.get(field, UNKNOWN)) != value or scope.whole_rows)
+        for field, value in end.after.items()
+        if field != ACTOR_FIELD and ((was := start.before.get(field, UNKNOWN)) != value or context.whole_rows)
     }
-    is_other_row = come.last.reading.distinct and gone.first_name != come.name
+    is_other_row = end.last.mapping.has_own_identity and start.identity_at_start != end.identity
     if not fields and not is_other_row:
         return None
-    last = come.last if gone is come else max(gone.left, come.last, key=lambda touch: touch.stamp)
-    return _change(told, UPDATE, fields, last, scope)
+    last = end.last if start is end else max(start.leaving, end.last, key=lambda keyed: keyed.stamp)
+    return _transition_change(transition, UPDATE, fields, last, context)
 
 
-def inserted(mapping: RelationMapping, change: RowChange) -> Fields:
-    """Every field of a row that was not there before."""
+def inserted_fields(mapping: RelationMapping, change: RowChange) -> FieldChanges:
+    """Every field of an inserted row."""
     new = change.new or ()
-    fields: Fields = {}
+    fields: FieldChanges = {}
     for field, index, read in mapping.fields:
-        cell = new[index]
-        if cell is UNCHANGED and change.old is not None and change.old_is_full:
-            cell = change.old[index]
-        if cell is not UNCHANGED:
-            fields[field] = (UNKNOWN, None if cell is None else read(cell))
+        value = new[index]
+        if value is UNCHANGED and change.old is not None and change.old_is_full:
+            value = change.old[index]
+        if value is not UNCHANGED:
+            fields[field] = (UNKNOWN, None if value is None else read(value))
     return fields
 
 
-def _updated(mapping: RelationMapping, change: RowChange, *, whole_rows: bool) -> Fields:
+def _updated_fields(mapping: RelationMapping, change: RowChange, *, whole_rows: bool) -> FieldChanges:
     new: tuple[RawValue, ...] = change.new or ()
     old = change.old
     if old is None or not change.old_is_full:
-        return _sent(mapping, old, new)
-    fields = _held(mapping, old) if whole_rows else {}
+        return _sent_fields(mapping, old, new)
+    fields = _unchanged_fields(mapping, old) if whole_rows else {}
     for field, index, read in mapping.fields:
         before, after = old[index], new[index]
-        # The reader's decoder makes equal cells one object, so that nearly every column ends here.
+        # The decoder makes equal values one object, so nearly every column ends here.
         if before is after or before == after or before is UNCHANGED or after is UNCHANGED:
             continue
         was = None if before is None else read(before)
@@ -111,65 +111,63 @@ def _updated(mapping: RelationMapping, change: RowChange, *, whole_rows: bool) -
     return fields
 
 
-def _held(mapping: RelationMapping, cells: tuple[RawValue, ...]) -> Fields:
-    """Every field that is known of a row, as not changed."""
-    fields: Fields = {}
+def _unchanged_fields(mapping: RelationMapping, values: tuple[RawValue, ...]) -> FieldChanges:
+    """Every field of a row that was sent, as (value, value)."""
+    fields: FieldChanges = {}
     for field, index, read in mapping.fields:
-        cell = cells[index]
-        if cell is not UNCHANGED:
-            value = None if cell is None else read(cell)
+        raw = values[index]
+        if raw is not UNCHANGED:
+            value = None if raw is None else read(raw)
             fields[field] = (value, value)
     return fields
 
 
-def _sent(mapping: RelationMapping, key_cells: tuple[RawValue, ...] | None, new: tuple[RawValue, ...]) -> Fields:
-    """The fields of an update without a whole old row; an old key tuple knows the identity columns."""
-    fields: Fields = {}
+def _sent_fields(
+    mapping: RelationMapping, old_key: tuple[RawValue, ...] | None, new: tuple[RawValue, ...]
+) -> FieldChanges:
+    """The fields of an update without a complete old row; an old key tuple has the identity columns."""
+    fields: FieldChanges = {}
     for field, index, read in mapping.fields:
-        cell = new[index]
-        if cell is UNCHANGED:
+        raw = new[index]
+        if raw is UNCHANGED:
             continue
-        value = None if cell is None else read(cell)
+        value = None if raw is None else read(raw)
         was: MaybeValue = UNKNOWN
-        if key_cells is not None and index in mapping.identity_columns:
-            old = key_cells[index]
+        if old_key is not None and index in mapping.identity_columns:
+            old = old_key[index]
             was = UNKNOWN if old is UNCHANGED else None if old is None else read(old)
         if was != value:
             fields[field] = (was, value)
     return fields
 
 
-def _change(
-    told: RowTransition,
-    row: str,
-    fields: Mapping[str, tuple[MaybeValue, MaybeValue]],
-    last: LocatedChange,
-    scope: TransactionContext,
+def _transition_change(
+    transition: RowTransition, operation: str, fields: FieldChanges, last: KeyedChange, context: TransactionContext
 ) -> Change:
-    of = told.come or told.gone
-    assert of is not None, "a record is told of at least one row"
-    mapping = of.last.reading
-    actor = scope.said.actor or _actor(of)
-    entity, key = told.record
+    row = transition.row_at_end or transition.row_at_start
+    assert row is not None, "a transition has at least one row"
+    mapping = row.last.mapping
+    actor = context.attribution.actor or _written_actor(row)
+    entity, key = transition.record
     return Change(
         entity,
         key,
         last.stamp,
-        scope.place(last.reading, last.change),
-        row,
+        context.place(last.mapping, last.change),
+        operation,
         fields,
         actor,
-        copy_of(scope.said, scope.origin, mapping.table, actor),
-        scope.committed_us,
-        (of.name if told.come else of.first_name) if mapping.distinct else None,
+        copy_of(context.attribution, context.origin, mapping.table, actor),
+        context.committed_us,
+        (row.identity if transition.row_at_end else row.identity_at_start) if mapping.has_own_identity else None,
     )
 
 
-def _actor(row: Row) -> str | None:
-    """Who the actor column names, if the transaction wrote it; a row that is gone names nobody."""
+def _written_actor(row: TrackedRow) -> str | None:
+    """The value of the actor column, if the transaction wrote it; None for a deleted row."""
     value = row.after.get(ACTOR_FIELD)
     if value is None or row.key is None:
         return None
-    wrote = row.born is None or row.last.reading.table.actor_always_written
+    wrote = row.key_at_start is None or row.last.mapping.table.actor_always_written
     changed = ACTOR_FIELD in row.before and row.before[ACTOR_FIELD] != value
     return value_text(value) if wrote or changed else None

@@ -1,8 +1,8 @@
-"""The row changes of one transaction count, per record, as one (semantics §1): rows are followed from start to end.
+"""Coalescing: the row changes of one transaction become one change per record (semantics §1).
 
-Nearly every record is touched once, and its touch is kept as it came. Only where a record or a row is touched again,
-or a row changes its key or identity, its cells are read and followed step by step; what the source held before and
-holds after decides what each record is told. What existed only in between leaves no trace.
+Nearly every record has a single row change, which is kept as it is. Only where a record or a row is changed again, or a row
+changes its business key or its replica identity, its values are read and the row is tracked step by step; the states before
+and after the transaction decide the record's change. Intermediate states leave no trace.
 """
 
 from __future__ import annotations
@@ -12,185 +12,201 @@ from itertools import zip_longest
 from typing import NamedTuple, Protocol, TypeAlias
 
 from cdc_merge.errors import UnreadableValue
-from cdc_merge.mapping.key_resolution import Cells, Located, current
+from cdc_merge.mapping.key_resolution import RowKeys, RowValues, fill_unchanged
 from cdc_merge.mapping.relation import RelationMapping
 from cdc_merge.model import UNCHANGED, RowChange, Stamp, Value
 
 
-class LocatedChange(NamedTuple):
-    """One row change, located and stamped."""
+class KeyedChange(NamedTuple):
+    """One row change with its resolved keys and its HLC stamp."""
 
-    reading: RelationMapping
+    mapping: RelationMapping
     change: RowChange
     stamp: Stamp
-    at: Located
+    keys: RowKeys
 
 
-RecordName: TypeAlias = tuple[str, str]
-"""Entity and key; a plain tuple, because one is made per row change and a NamedTuple takes six times as long."""
+EntityKey: TypeAlias = tuple[str, str]
+"""Entity and business key; a plain tuple: one is made per row change, and a NamedTuple takes six times as long."""
 
-RowName: TypeAlias = tuple[str, str]
-"""The label of a table and the identity of one of its rows."""
+LabeledIdentity: TypeAlias = tuple[str, str]
+"""The label of a table and the replica identity of one of its rows."""
 
 
-class Row:
-    """One source row on its way through a transaction.
+class TrackedRow:
+    """One source row, tracked through a transaction.
 
-    `born` is the key it had before (None: it was not there), `key` the one it has (None: it is gone). `before` and
-    `after` hold the field values that are known, the actor column's under "". `first_name` and `name` are its
-    identity, then and now; `left` is the touch by which it left its first key, `last` its last one.
+    `key_at_start` is its business key before the transaction (None: no such row), `key` its current one (None: deleted);
+    `identity_at_start` and `identity` likewise. `before` and `after` are the known field values at the start and by now,
+    the actor column's under "". `leaving` is the change that ended its first key, `last` its latest change.
     """
 
-    __slots__ = ("after", "before", "born", "cells", "first_name", "key", "last", "left", "name", "unreadable")
+    __slots__ = (
+        "after",
+        "before",
+        "identity",
+        "identity_at_start",
+        "key",
+        "key_at_start",
+        "last",
+        "leaving",
+        "unreadable",
+        "values",
+    )
 
-    def __init__(self, touch: LocatedChange) -> None:
-        self.born = self.key = touch.at.before
-        self.first_name = touch.at.row_before
-        self.name = touch.at.row_before or touch.at.row_after
+    def __init__(self, keyed: KeyedChange) -> None:
+        self.key_at_start = self.key = keyed.keys.key_before
+        self.identity_at_start = keyed.keys.identity_before
+        self.identity = keyed.keys.identity_before or keyed.keys.identity_after
         self.before: dict[str, Value] = {}
         self.after: dict[str, Value] = {}
-        self.last = self.left = touch
-        self.cells: Cells = ()
+        self.last = self.leaving = keyed
+        self.values: RowValues = ()
         self.unreadable: str | None = None
 
-    def apply(self, touch: LocatedChange) -> None:
-        """Take the row's next change: note where it is and what it holds."""
-        if self.key == self.born != touch.at.after:
-            self.left = touch
-        self.key, self.last = touch.at.after, touch
-        if touch.change.new is not None:
-            self.cells = current(touch.change.old if touch.change.old_is_full else None, touch.change.new)
-        self.name = touch.at.row_after or self.name
+    def apply(self, keyed: KeyedChange) -> None:
+        """Apply the row's next change: its keys and its values."""
+        if self.key == self.key_at_start != keyed.keys.key_after:
+            self.leaving = keyed
+        self.key, self.last = keyed.keys.key_after, keyed
+        if keyed.change.new is not None:
+            self.values = fill_unchanged(keyed.change.old if keyed.change.old_is_full else None, keyed.change.new)
+        self.identity = keyed.keys.identity_after or self.identity
         try:
-            self._read(touch.reading, touch.change)
+            self._read(keyed.mapping, keyed.change)
         except UnreadableValue as error:
             self.unreadable = str(error)
 
-    def _read(self, reading: RelationMapping, change: RowChange) -> None:
-        for field, index, read in reading.tracked:
-            if change.old is not None and (change.old_is_full or index in reading.identity_columns):
-                cell = change.old[index]
-                if cell is not UNCHANGED and field not in self.after:
-                    self.before.setdefault(field, None if cell is None else read(cell))
+    def _read(self, mapping: RelationMapping, change: RowChange) -> None:
+        for field, index, read in mapping.tracked:
+            if change.old is not None and (change.old_is_full or index in mapping.identity_columns):
+                value = change.old[index]
+                if value is not UNCHANGED and field not in self.after:
+                    self.before.setdefault(field, None if value is None else read(value))
                     self.after[field] = self.before[field]
             if change.new is not None:
-                cell = change.new[index]
-                if cell is not UNCHANGED:
-                    self.after[field] = None if cell is None else read(cell)
+                value = change.new[index]
+                if value is not UNCHANGED:
+                    self.after[field] = None if value is None else read(value)
 
-    def holds(self, touch: LocatedChange) -> bool:
-        """Whether this is the row that a whole old row shows."""
-        if self.last.change.relation == touch.change.relation:
-            return self.cells == touch.change.old
-        # The table was altered in between: what the mapping sees of both must do.
-        shown = Row(touch)
-        shown.apply(touch._replace(change=touch.change._replace(new=None)))
-        return all(self.after.get(field, value) == value for field, value in shown.before.items())
+    def matches_old_row(self, keyed: KeyedChange) -> bool:
+        """Whether the complete old row of a change is this row's current state."""
+        if self.last.change.relation == keyed.change.relation:
+            return self.values == keyed.change.old
+        # The table was altered in between: the mapped values of both are compared.
+        old = TrackedRow(keyed)
+        old.apply(keyed._replace(change=keyed.change._replace(new=None)))
+        return all(self.after.get(field, value) == value for field, value in old.before.items())
 
 
 class RowTransition(NamedTuple):
-    """What a record was told: the row that had its key before and the one that has it after (both: an update)."""
+    """What a transaction did to a record: the row that had its key at the start and the one that has it at the end (both:
+    an update)."""
 
-    record: RecordName
-    gone: Row | None
-    come: Row | None
+    record: EntityKey
+    row_at_start: TrackedRow | None
+    row_at_end: TrackedRow | None
 
     @property
-    def left_behind(self) -> str | None:
-        """The key that this record's row had before, when fields of it were not sent along."""
-        row = self.come
-        if row is None or row.born is None or row.born == row.key:
+    def key_of_unsent_fields(self) -> str | None:
+        """The previous key of this record's row, when the source did not send all of its fields."""
+        row = self.row_at_end
+        if row is None or row.key_at_start is None or row.key_at_start == row.key:
             return None
-        return row.born if any(field not in row.after for field, _, _ in row.last.reading.fields) else None
+        return row.key_at_start if any(field not in row.after for field, _, _ in row.last.mapping.fields) else None
 
 
 class ChangeSink(Protocol):
-    """Takes a transaction's touches in order, and says what its records were told."""
+    """Takes the keyed changes of a transaction in order, and gives its records' changes at the end."""
 
-    def add(self, touch: LocatedChange) -> None: ...
-    def forget(self, label: str) -> None: ...
-    def single(self) -> Iterator[LocatedChange]: ...
-    def followed(self) -> list[RowTransition]: ...
+    def add(self, keyed: KeyedChange) -> None: ...
+    def drop_table(self, label: str) -> None: ...
+    def single_changes(self) -> Iterator[KeyedChange]: ...
+    def transitions(self) -> list[RowTransition]: ...
 
 
 class Coalescer:
-    """Collects a transaction's touches; then `single()` gives the records touched once, `followed()` the others."""
+    """Collects a transaction's keyed changes: `single_changes()` of records changed once, `transitions()` of the others."""
 
     def __init__(self) -> None:
-        self._touched: dict[RecordName, LocatedChange | None] = {}  # None: followed as rows
-        self._rows: dict[RowName, list[Row]] = {}
-        self._all: list[tuple[str, str, Row]] = []
+        self._single: dict[EntityKey, KeyedChange | None] = {}  # None: its rows are tracked
+        self._rows: dict[LabeledIdentity, list[TrackedRow]] = {}
+        self._tracked: list[tuple[str, str, TrackedRow]] = []
 
-    def add(self, touch: LocatedChange) -> None:
-        reading, _, _, (before, after, row_before, row_after) = touch
-        if before is None or after is None or (before == after and row_before == row_after):
-            record = (reading.table.entity, after if after is not None else before or "")
-            if record not in self._touched:
-                self._touched[record] = touch
+    def add(self, keyed: KeyedChange) -> None:
+        mapping, _, _, (before, after, identity_before, identity_after) = keyed
+        if before is None or after is None or (before == after and identity_before == identity_after):
+            record = (mapping.table.entity, after if after is not None else before or "")
+            if record not in self._single:
+                self._single[record] = keyed
                 return
-        self._follow(touch)
+        self._track(keyed)
 
-    def forget(self, label: str) -> None:
-        """A truncate: what this table's rows did before it in the transaction has no effect any more."""
-        self._touched = {
-            record: touch for record, touch in self._touched.items() if touch is None or touch.reading.label != label
+    def drop_table(self, label: str) -> None:
+        """A truncate: earlier changes of this table in the transaction have no effect."""
+        self._single = {
+            record: keyed for record, keyed in self._single.items() if keyed is None or keyed.mapping.label != label
         }
-        self._all = [entry for entry in self._all if entry[1] != label]
-        self._rows = {at: [row for row in rows if row.last.reading.label != label] for at, rows in self._rows.items()}
+        self._tracked = [entry for entry in self._tracked if entry[1] != label]
+        self._rows = {
+            identity: [row for row in rows if row.last.mapping.label != label] for identity, rows in self._rows.items()
+        }
 
-    def single(self) -> Iterator[LocatedChange]:
-        return (touch for touch in self._touched.values() if touch is not None)
+    def single_changes(self) -> Iterator[KeyedChange]:
+        return (keyed for keyed in self._single.values() if keyed is not None)
 
-    def followed(self) -> list[RowTransition]:
-        """What the records that were touched more than once were told, in no particular order."""
-        held: dict[RecordName, list[Row]] = {}
-        holding: dict[RecordName, list[Row]] = {}
-        for entity, _, row in self._all:
-            if row.born is not None:
-                held.setdefault((entity, row.born), []).append(row)
+    def transitions(self) -> list[RowTransition]:
+        """The transitions of all records that were changed more than once, in no particular order."""
+        at_start: dict[EntityKey, list[TrackedRow]] = {}
+        at_end: dict[EntityKey, list[TrackedRow]] = {}
+        for entity, _, row in self._tracked:
+            if row.key_at_start is not None:
+                at_start.setdefault((entity, row.key_at_start), []).append(row)
             if row.key is not None:
-                holding.setdefault((entity, row.key), []).append(row)
+                at_end.setdefault((entity, row.key), []).append(row)
         return [
-            told
-            for record in {**held, **holding}
-            for told in _told(record, held.get(record, ()), holding.get(record, ()))
+            transition
+            for record in {**at_start, **at_end}
+            for transition in _transitions_of(record, at_start.get(record, ()), at_end.get(record, ()))
         ]
 
-    def _follow(self, touch: LocatedChange) -> None:
-        for key in (touch.at.before, touch.at.after):
+    def _track(self, keyed: KeyedChange) -> None:
+        for key in (keyed.keys.key_before, keyed.keys.key_after):
             if key is not None:
-                record = (touch.reading.table.entity, key)
-                single = self._touched.get(record)
-                self._touched[record] = None
+                record = (keyed.mapping.table.entity, key)
+                single = self._single.get(record)
+                self._single[record] = None
                 if single is not None:
-                    self._step(single)
-        self._step(touch)
+                    self._apply(single)
+        self._apply(keyed)
 
-    def _step(self, touch: LocatedChange) -> None:
-        entity, label = touch.reading.table.entity, touch.reading.label
-        row = self._row_of(touch)
+    def _apply(self, keyed: KeyedChange) -> None:
+        entity, label = keyed.mapping.table.entity, keyed.mapping.label
+        row = self._take_tracked_row(keyed)
         if row is None:
-            row = Row(touch)
-            self._all.append((entity, label, row))
-        row.apply(touch)
-        if touch.at.row_after is not None:
-            self._rows.setdefault((label, touch.at.row_after), []).append(row)
+            row = TrackedRow(keyed)
+            self._tracked.append((entity, label, row))
+        row.apply(keyed)
+        if keyed.keys.identity_after is not None:
+            self._rows.setdefault((label, keyed.keys.identity_after), []).append(row)
 
-    def _row_of(self, touch: LocatedChange) -> Row | None:
-        """Take the row that this change is about out of its place; None when it was not touched before."""
-        if touch.at.row_before is None:
+    def _take_tracked_row(self, keyed: KeyedChange) -> TrackedRow | None:
+        """Remove the changed row from its identity; None when it was not changed before."""
+        if keyed.keys.identity_before is None:
             return None
-        here = self._rows.get((touch.reading.label, touch.at.row_before), [])
-        for row in reversed(here):
+        rows = self._rows.get((keyed.mapping.label, keyed.keys.identity_before), [])
+        for row in reversed(rows):
             # Without an identity of their own, two rows may share a key for a while (deferred constraints, or none).
-            if touch.reading.distinct or not touch.change.old_is_full or row.holds(touch):
-                here.remove(row)
+            if keyed.mapping.has_own_identity or not keyed.change.old_is_full or row.matches_old_row(keyed):
+                rows.remove(row)
                 return row
         return None
 
 
-def _told(record: RecordName, held: Iterable[Row], holding: Iterable[Row]) -> Iterator[RowTransition]:
-    came = [row for row in holding if row.born != row.key]
-    left = [row for row in held if row.born != row.key]
-    yield from (RowTransition(record, row, row) for row in held if row.born == row.key)
-    yield from (RowTransition(record, gone, come) for gone, come in zip_longest(left, came))
+def _transitions_of(
+    record: EntityKey, at_start: Iterable[TrackedRow], at_end: Iterable[TrackedRow]
+) -> Iterator[RowTransition]:
+    arrived = [row for row in at_end if row.key_at_start != row.key]
+    departed = [row for row in at_start if row.key_at_start != row.key]
+    yield from (RowTransition(record, row, row) for row in at_start if row.key_at_start == row.key)
+    yield from (RowTransition(record, before, after) for before, after in zip_longest(departed, arrived))

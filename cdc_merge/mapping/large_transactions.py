@@ -1,8 +1,8 @@
-"""A transaction with more rows than fit into memory, told record by record all the same (semantics §1).
+"""External sort: a transaction with more rows than fit into memory, coalesced record by record (semantics §1).
 
-Its touches are read once, in order, and laid aside in buckets by record, so that all of one record are in one bucket;
-then bucket after bucket is told as a small transaction is. Records between which a row moved belong together: they go to
-one bucket, however many they are.
+Its keyed changes are written once, in order, into buckets by record, so that one bucket has all changes of a record; each
+bucket is then coalesced like a small transaction. Records between which a row moved form a group: all of a group go to one
+bucket.
 
 Memory: one bucket's records (some thousand), and a few words for each row that changed its key or identity.
 """
@@ -14,23 +14,23 @@ from operator import itemgetter
 from typing import Any, Final
 from zlib import crc32
 
-from cdc_merge.mapping.coalesce import Coalescer, LocatedChange, RowTransition
-from cdc_merge.mapping.key_resolution import Located
+from cdc_merge.mapping.coalesce import Coalescer, KeyedChange, RowTransition
+from cdc_merge.mapping.key_resolution import RowKeys
 from cdc_merge.mapping.relation import RelationMapping
 from cdc_merge.model import Relation, RowChange, Stamp
 from cdc_merge.model.ports import SpillSpace
 
 LARGE_ROWS: Final = 16_000
-"""A transaction of more rows is told in pieces: twice what a batch takes, since each record may cost 10 kB."""
+"""A larger transaction is merged bucket by bucket: twice what a batch takes, since each record may cost 10 kB."""
 
 BUCKET_ROWS: Final = 4_000
-MAX_BUCKETS: Final = 1_024  # with a piece of rows in memory, a bucket's list is still some rows long
+MAX_BUCKETS: Final = 1_024  # a chunk of rows over so many buckets still makes lists of some rows
 
-_Laid = tuple[Any, ...]  # a touch as plain values: what it is about by numbers, then its row, stamp and places
+_SortedRow = tuple[Any, ...]  # a keyed change as plain values: sequence, record and mapping number, row, stamp, keys
 
 
 class KeyGroups:
-    """Which records belong together, as numbers: the smallest of a group stands for it."""
+    """Union-find over record numbers; a group is represented by its smallest number."""
 
     def __init__(self) -> None:
         self._parents: dict[int, int] = {}
@@ -56,96 +56,97 @@ class KeyGroups:
 
 
 class BucketSorter:
-    """Takes the touches of one large transaction of about `rows` rows (a `lineage.ChangeSink` that tells nothing), and gives
-    them back as Lineages, one bucket after the other. `flush` now and then: what was taken is in memory until then."""
+    """Sorts the keyed changes of one large transaction of about `rows` rows into buckets: a `ChangeSink` that gives no changes
+    itself; `buckets` gives a Coalescer for each. Call `flush` now and then: changes stay in memory until then."""
 
-    def __init__(self, scratch: SpillSpace, rows: int) -> None:
-        self._scratch = scratch
+    def __init__(self, spill: SpillSpace, rows: int) -> None:
+        self._spill = spill
         self._buckets = min(MAX_BUCKETS, rows // BUCKET_ROWS + 1)
-        self._taken: dict[int, list[_Laid]] = {}
+        self._buffered: dict[int, list[_SortedRow]] = {}
         self._count = 0
         self._numbers: dict[tuple[int, int], int] = {}
-        self._meant: list[tuple[RelationMapping, Relation]] = []
-        self._links = KeyGroups()
-        self._void: dict[str, int] = {}
+        self._mappings: list[tuple[RelationMapping, Relation]] = []
+        self._groups = KeyGroups()
+        self._truncated_before: dict[str, int] = {}
 
-    # ---------------------------------------------------------------- taking
+    # ---------------------------------------------------------------- writing
 
-    def add(self, touch: LocatedChange) -> None:
-        mapping, change, stamp, at = touch
-        entity, before, after = mapping.table.entity, at.before, at.after
+    def add(self, keyed: KeyedChange) -> None:
+        mapping, change, stamp, keys = keyed
+        entity, before, after = mapping.table.entity, keys.key_before, keys.key_after
         record = _number(entity, after if before is None else before)
         if before is not None and after is not None and before != after:
-            self._links.join(record, _number(entity, after))
-        row = (change.operation, change.old, change.old_is_full, change.new, change.ordinal)
-        laid = (self._count, record, self._meaning(mapping, change.relation), row, stamp[:], at[:])
+            self._groups.join(record, _number(entity, after))
+        values = (change.operation, change.old, change.old_is_full, change.new, change.ordinal)
+        row = (self._count, record, self._mapping_number(mapping, change.relation), values, stamp[:], keys[:])
         self._count += 1
-        self._taken.setdefault(record % self._buckets, []).append(laid)
+        self._buffered.setdefault(record % self._buckets, []).append(row)
 
-    def forget(self, label: str) -> None:
-        """A truncate: what this table's rows did before it has no effect."""
-        self._void[label] = self._count
+    def drop_table(self, label: str) -> None:
+        """A truncate: earlier changes of this table in the transaction have no effect."""
+        self._truncated_before[label] = self._count
 
-    def single(self) -> Iterator[LocatedChange]:
+    def single_changes(self) -> Iterator[KeyedChange]:
         return iter(())
 
-    def followed(self) -> list[RowTransition]:
+    def transitions(self) -> list[RowTransition]:
         return []
 
     def flush(self) -> None:
-        for bucket, laid in self._taken.items():
-            self._scratch.put(bucket, laid)
-        self._taken = {}
+        for bucket, rows in self._buffered.items():
+            self._spill.put(bucket, rows)
+        self._buffered = {}
 
-    def _meaning(self, mapping: RelationMapping, relation: Relation) -> int:
-        """How the row is read, as a number."""
+    def _mapping_number(self, mapping: RelationMapping, relation: Relation) -> int:
+        """The number of a mapping with the relation that its rows have."""
         number = self._numbers.get((id(mapping), id(relation)))
         if number is None:
-            number = self._numbers[id(mapping), id(relation)] = len(self._meant)
-            self._meant.append((mapping, relation))
+            number = self._numbers[id(mapping), id(relation)] = len(self._mappings)
+            self._mappings.append((mapping, relation))
         return number
 
-    # ---------------------------------------------------------------- giving back
+    # ---------------------------------------------------------------- reading
 
     def buckets(self) -> Iterator[Coalescer]:
-        """Everything that was taken; each record is in one of them, with those that it is linked to."""
+        """All changes, coalesced; each record is in one bucket, together with its group."""
         self.flush()
         for bucket in range(self._buckets):
-            lineages = Coalescer()
-            for laid in self._laid(bucket):
-                if laid[1] in self._links:
-                    linked = self._buckets + self._links.group(laid[1]) % self._buckets
-                    self._taken.setdefault(linked, []).append(laid)
+            coalescer = Coalescer()
+            for row in self._rows_of(bucket):
+                if row[1] in self._groups:
+                    group_bucket = self._buckets + self._groups.group(row[1]) % self._buckets
+                    self._buffered.setdefault(group_bucket, []).append(row)
                 else:
-                    lineages.add(self._touch(laid))
+                    coalescer.add(self._restored(row))
             self.flush()
-            yield lineages
-        for bucket in range(self._buckets, 2 * self._buckets if self._links else 0):
-            lineages = Coalescer()
-            for laid in sorted(self._laid(bucket), key=itemgetter(0)):
-                lineages.add(self._touch(laid))
-            yield lineages
+            yield coalescer
+        for bucket in range(self._buckets, 2 * self._buckets if self._groups else 0):
+            coalescer = Coalescer()
+            for row in sorted(self._rows_of(bucket), key=itemgetter(0)):
+                coalescer.add(self._restored(row))
+            yield coalescer
 
-    def _laid(self, bucket: int) -> Iterator[_Laid]:
-        for piece in self._scratch.read(bucket):
-            for laid in piece:
-                if laid[0] >= self._void.get(self._meant[laid[2]][0].label, 0):
-                    yield laid
+    def _rows_of(self, bucket: int) -> Iterator[_SortedRow]:
+        for block in self._spill.read(bucket):
+            for row in block:
+                if row[0] >= self._truncated_before.get(self._mappings[row[2]][0].label, 0):
+                    yield row
 
-    def _touch(self, laid: _Laid) -> LocatedChange:
-        _, _, meaning, (operation, old, old_is_full, new, ordinal), stamp, at = laid
-        mapping, relation = self._meant[meaning]
-        return LocatedChange(
-            mapping, RowChange(operation, relation, old, old_is_full, new, ordinal), Stamp(*stamp), Located(*at)
+    def _restored(self, row: _SortedRow) -> KeyedChange:
+        _, _, number, (operation, old, old_is_full, new, ordinal), stamp, keys = row
+        mapping, relation = self._mappings[number]
+        return KeyedChange(
+            mapping, RowChange(operation, relation, old, old_is_full, new, ordinal), Stamp(*stamp), RowKeys(*keys)
         )
 
 
 def _number(entity: str, key: str | None) -> int:
-    """A record as a number; two records of one number are merely taken together."""
+    """A record as a number; two records with one number are merely coalesced together."""
     return crc32(f"{entity}\0{key}".encode())
 
 
-def in_pieces(changes: Iterable[RowChange], size: int) -> Iterator[list[RowChange]]:
+def in_chunks(changes: Iterable[RowChange], size: int) -> Iterator[list[RowChange]]:
+    """The changes in lists of `size`, the last one shorter."""
     chunk: list[RowChange] = []
     for change in changes:
         chunk.append(change)

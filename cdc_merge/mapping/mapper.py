@@ -1,8 +1,16 @@
-"""RowChange → Change: what one source transaction, or a piece of a first copy, tells the records.
+"""Step 2, mapping: the row changes of one delivery become record changes, at most one per record.
 
-One change per record (per row, where two rows of a source share a business key), with stamp and place of the last row
-change that touched it. A row that cannot be read is parked by itself, the others go on. Everything is an argument:
-the source's clock, our own, the keys that the store remembers.
+The order within one delivery:
+
+1. `relation.py` compiles each Relation message into one `RelationMapping` per entity.
+2. `key_resolution.py` resolves replica identity → business key: where a row change gets its record key is the call of
+   `resolve_keys` in `_DeliveryMapper._keys_of`. Identities are remembered; unresolved rows go to `unresolved_rows.py`.
+3. `coalesce.py` makes one change per record out of several (large transactions: `large_transactions.py`, an external sort).
+4. `change_builder.py` builds the changes: fields, and actor and copy mark by `attribution.py`.
+
+A change has stamp and place of the last row change of its record. Two rows of a source that share a business key have a
+change each. An unreadable row is parked alone; the others are merged. Everything is an argument: the source's clock, our
+own clock, the remembered keys.
 """
 
 from __future__ import annotations
@@ -11,10 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cdc_merge.errors import UnreadableValue
-from cdc_merge.mapping.attribution import Attribution, attribution, column_actor, copy_of
-from cdc_merge.mapping.change_builder import TransactionContext, build_change, build_followed, inserted
-from cdc_merge.mapping.coalesce import ChangeSink, Coalescer, LocatedChange
-from cdc_merge.mapping.key_resolution import Located, UnknownIdentity, locate, wanted_identity
+from cdc_merge.mapping.attribution import Attribution, column_actor, copy_of, read_attribution
+from cdc_merge.mapping.change_builder import TransactionContext, build_change, build_transition, inserted_fields
+from cdc_merge.mapping.coalesce import ChangeSink, Coalescer, KeyedChange
+from cdc_merge.mapping.key_resolution import RowKeys, UnknownIdentity, identity_to_look_up, resolve_keys
 from cdc_merge.mapping.mapping_result import MappingResult, Truncated
 from cdc_merge.mapping.relation import (
     RelationColumns,
@@ -38,21 +46,20 @@ from cdc_merge.model import (
     Transaction,
 )
 from cdc_merge.model.clock import cut, tick
+from cdc_merge.model.fast_new import fast_new
 from cdc_merge.model.plan import Plan, TableMap
 
-# Relations kept compiled: far more than the tables of one source, and a bound for a stream that announces without end.
-_RELATIONS_KEPT: Final = 1024
+# Compiled relations: far more than the tables of one source, and a bound for a stream of endless Relation messages.
+_MAX_RELATIONS: Final = 1024
 
-_UNNAMED: Final = str(UnknownIdentity("", None))
-
-# Once per row: tuple.__new__ makes the same value as the class in half the time.
-_new_tuple = tuple.__new__
+_UNKNOWN_IDENTITY: Final = str(UnknownIdentity("", None))
 
 
 class Mapper:
-    """The mapping of one source. It keeps nothing but how relations are read.
+    """The mapping of one source. Its only state are compiled relations and what was not reported of them yet.
 
-    `whole_rows`: also tell unchanged fields of whole rows, as (value, value), for a source that is never snapshotted.
+    `whole_rows`: unchanged fields of complete rows are in a change, too, as (value, value): for a source without an initial
+    snapshot.
     """
 
     def __init__(self, source: str, tables: Sequence[TableMap], plan: Plan, *, whole_rows: bool = False) -> None:
@@ -64,271 +71,279 @@ class Mapper:
         self._plan = plan
         self._whole_rows = whole_rows
         self._compiled: dict[int, tuple[Relation, tuple[RelationMapping, ...]]] = {}
-        self._readings: dict[Relation, tuple[RelationMapping, ...]] = {}
+        self._mappings: dict[Relation, tuple[RelationMapping, ...]] = {}
         self._unreported: list[Parked] = []
         self._announced: dict[str, Relation] = {}
         self._shapes: list[RelationColumns] = []
 
     def tables(self) -> dict[str, Sequence[TableMap]]:
-        """How each table of the source is mapped: to one entity or several."""
+        """Each table of the source with its mappings, one per entity."""
         return {**self._tables}
 
-    def expected(self, rows: Mapping[str, int]) -> dict[str, int]:
-        """Rows by table as rows by entity; 0 where the server has no estimate."""
-        found: dict[str, int] = {}
-        for table, mapped in self._tables.items():
-            for mapping in mapped:
-                found[mapping.entity] = found.get(mapping.entity, 0) + max(0, rows.get(table, 0))
-        return found
+    def expected_records(self, rows: Mapping[str, int]) -> dict[str, int]:
+        """Expected rows by table, summed up by entity; 0 where the server has no estimate."""
+        expected: dict[str, int] = {}
+        for table, mappings in self._tables.items():
+            for mapping in mappings:
+                expected[mapping.entity] = expected.get(mapping.entity, 0) + max(0, rows.get(table, 0))
+        return expected
 
-    def identities(self, changes: Sequence[RowChange]) -> Mapping[str, set[str]]:
-        """Table → identities whose business keys `transaction` must be given, as far as the store knows them."""
+    def identities_to_look_up(self, changes: Sequence[RowChange]) -> Mapping[str, set[str]]:
+        """Label → replica identities whose business keys `map_transaction` needs, as far as the store remembers them."""
         wanted: dict[str, set[str]] = {}
         relation: Relation | None = None
-        looked_up: list[RelationMapping] = []
+        mappings: list[RelationMapping] = []
         for change in changes:
             if change.relation is not relation:
                 relation = change.relation
-                looked_up = [mapping for mapping in self.relation_mappings(relation) if mapping.looked_up]
-            for mapping in looked_up:
+                mappings = [mapping for mapping in self.relation_mappings(relation) if mapping.needs_lookup]
+            for mapping in mappings:
                 try:
-                    identity = wanted_identity(mapping, change)
+                    identity = identity_to_look_up(mapping, change)
                 except UnreadableValue:
-                    continue  # `transaction` parks it
+                    continue  # `map_transaction` parks it
                 if identity is not None:
                     wanted.setdefault(mapping.label, set()).add(identity)
         return wanted
 
-    def transaction(
-        self, tx: Transaction, clock: Stamp, now_us: int, known: Mapping[tuple[str, str], str]
+    def map_transaction(
+        self, tx: Transaction, clock: Stamp, now_us: int, stored_keys: Mapping[tuple[str, str], str]
     ) -> MappingResult:
-        """Map one transaction. `clock` is the last stamp given out; `known`: (table, identity) → business key."""
-        return self.sort(tx, tx.changes, (clock, now_us), known, Coalescer())
+        """Map one transaction. `clock` is the last stamp that was issued; `stored_keys`: (label, identity) → key."""
+        return self.map_changes(tx, tx.changes, (clock, now_us), stored_keys, Coalescer())
 
-    def sort(
+    def map_changes(
         self,
         tx: Transaction,
         changes: Iterable[RowChange],
         clock_and_now: tuple[Stamp, int],
-        known: Mapping[tuple[str, str], str],
-        lineages: ChangeSink,
+        stored_keys: Mapping[tuple[str, str], str],
+        sink: ChangeSink,
     ) -> MappingResult:
-        """Map some changes of a transaction, in order, `clock` being the last stamp given out: each goes to `lineages`,
-        which says in the end what the records are told (of a large transaction: nothing yet, see `tell`)."""
+        """Map some changes of a transaction, in order, into a sink. With a Coalescer the result has the record changes; with
+        a BucketSorter it has none, and `build_changes` gives them bucket by bucket."""
         clock, now_us = clock_and_now
         commit_us = cut(tx.commit_us, now_us, self._plan.max_ahead_us)
-        taken = _TransactionMapper(self._source, self._scope(tx), known, lineages)
-        take = taken.take
+        delivery_mapper = _DeliveryMapper(self._source, self._context(tx), stored_keys, sink)
+        add = delivery_mapper.add
         relation: Relation | None = None
-        readings: tuple[RelationMapping, ...] = ()
+        mappings: tuple[RelationMapping, ...] = ()
         for change in changes:
             if change.relation is not relation:
                 relation = change.relation
-                readings = self.relation_mappings(relation)
-            if not readings:
+                mappings = self.relation_mappings(relation)
+            if not mappings:
                 continue
             clock = tick(clock, commit_us)
-            for mapping in readings:
-                take(mapping, change, clock)
-        return taken.mapped(clock, self._reported())._replace(
-            cut_us=tx.commit_us - commit_us, shapes=self._seen_shapes()
+            for mapping in mappings:
+                add(mapping, change, clock)
+        return delivery_mapper.result(clock, self._take_unreported())._replace(
+            cut_us=tx.commit_us - commit_us, shapes=self._take_shapes()
         )
 
-    def tell(self, tx: Transaction, lineages: ChangeSink, clock: Stamp) -> MappingResult:
-        """What records of a transaction are told that were touched as `lineages` says."""
-        return _TransactionMapper(self._source, self._scope(tx), {}, lineages).mapped(clock, ())
+    def build_changes(self, tx: Transaction, sink: ChangeSink, clock: Stamp) -> MappingResult:
+        """The record changes of a part of a transaction that was mapped into a sink before."""
+        return _DeliveryMapper(self._source, self._context(tx), {}, sink).result(clock, ())
 
-    def _scope(self, tx: Transaction) -> TransactionContext:
-        said = attribution(tx.messages)
-        return TransactionContext(tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, said, self._whole_rows)
+    def _context(self, tx: Transaction) -> TransactionContext:
+        attribution = read_attribution(tx.messages)
+        return TransactionContext(
+            tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, attribution, self._whole_rows
+        )
 
-    def snapshot(self, rows: SnapshotRows, began: SnapshotBegan, clock: Stamp) -> MappingResult:
-        """Map a piece of a first copy: what the source held at its consistent point. Stamps count on from there."""
-        scope = TransactionContext(
+    def map_snapshot(self, rows: SnapshotRows, began: SnapshotBegan, clock: Stamp) -> MappingResult:
+        """Map a chunk of a snapshot: rows as of the snapshot's consistent point. Stamps count on from its time."""
+        context = TransactionContext(
             began.system, began.timeline, began.lsn, began.at_us, None, Attribution(), self._whole_rows
         )
-        taken = _TransactionMapper(self._source, scope, {}, Coalescer())
+        delivery_mapper = _DeliveryMapper(self._source, context, {}, Coalescer())
         for change in rows.changes:
-            readings = self.relation_mappings(change.relation)
-            if not readings:
+            mappings = self.relation_mappings(change.relation)
+            if not mappings:
                 continue
             clock = tick(clock, began.at_us)
-            for mapping in readings:
-                taken.take_snapshot(mapping, change, clock)
-        return taken.mapped(clock, self._reported())._replace(shapes=self._seen_shapes())
+            for mapping in mappings:
+                delivery_mapper.add_snapshot_row(mapping, change, clock)
+        return delivery_mapper.result(clock, self._take_unreported())._replace(shapes=self._take_shapes())
 
     def relation_mappings(self, relation: Relation) -> tuple[RelationMapping, ...]:
-        """How a relation is read, for each entity that it feeds."""
+        """The mappings of a relation, one for each entity that it feeds."""
         # By identity first: hashing a relation with all its columns costs more than mapping a row.
         compiled = self._compiled.get(id(relation))
         if compiled is not None and compiled[0] is relation:
             return compiled[1]
-        if len(self._compiled) >= _RELATIONS_KEPT:
+        if len(self._compiled) >= _MAX_RELATIONS:
             self._compiled.clear()
-            self._readings.clear()
+            self._mappings.clear()
         if self._announced.get(relation.table) != relation:
             self._announced[relation.table] = relation
             self._shapes += [
                 relation_columns(table, relation, self._plan) for table in self._tables.get(relation.table, ())
             ]
-        readings = self._readings.get(relation)
-        if readings is None:
-            readings = self._readings[relation] = self._compile(relation)
-        self._compiled[id(relation)] = (relation, readings)
-        return readings
+        mappings = self._mappings.get(relation)
+        if mappings is None:
+            mappings = self._mappings[relation] = self._compile(relation)
+        self._compiled[id(relation)] = (relation, mappings)
+        return mappings
 
     def _compile(self, relation: Relation) -> tuple[RelationMapping, ...]:
         tables = self._tables.get(relation.table, [])
-        readings = []
+        mappings = []
         for table in tables:
             label = table.table if len(tables) == 1 else f"{table.table}#{table.entity}"
             mapping = relation_mapping(table, relation, self._plan, label)
             if mapping is not None:
-                readings.append(mapping)
+                mappings.append(mapping)
             self._unreported += (
                 Parked(self._source, table.table, f"column {column} of entity {table.entity} is missing")
                 for column in missing_columns(table, relation)
             )
-        return tuple(readings)
+        return tuple(mappings)
 
-    def _seen_shapes(self) -> tuple[RelationColumns, ...]:
+    def _take_shapes(self) -> tuple[RelationColumns, ...]:
         shapes, self._shapes = tuple(self._shapes), []
         return shapes
 
-    def _reported(self) -> tuple[Parked, ...]:
-        reported, self._unreported = tuple(self._unreported), []
-        return reported
+    def _take_unreported(self) -> tuple[Parked, ...]:
+        parked, self._unreported = tuple(self._unreported), []
+        return parked
 
 
-class _TransactionMapper:
-    """The row changes of one delivery, taken one by one, and what they tell in the end."""
+class _DeliveryMapper:
+    """Maps the row changes of one delivery one by one; `result` gives the record changes at its end."""
 
     def __init__(
-        self, source: str, scope: TransactionContext, known: Mapping[tuple[str, str], str], lineages: ChangeSink
+        self, source: str, context: TransactionContext, stored_keys: Mapping[tuple[str, str], str], sink: ChangeSink
     ) -> None:
         self._source = source
-        self._scope = scope
-        self._known = known
-        self._lineages = lineages
+        self._context = context
+        self._stored_keys = stored_keys
+        self._sink = sink
         self._identities: dict[str, dict[str, str | None]] = {}
         self._changes: list[Change] = []
         self._truncated: list[Truncated] = []
         self._parked: list[Parked] = []
-        self._unnamed = UnresolvedRows()
+        self._unresolved = UnresolvedRows()
 
-    def take(self, mapping: RelationMapping, change: RowChange, stamp: Stamp) -> None:
+    def add(self, mapping: RelationMapping, change: RowChange, stamp: Stamp) -> None:
         if change.operation == TRUNCATE:
             self._truncate(mapping, change, stamp)
             return
-        at = self._locate(mapping, change, stamp)
-        if at is not None:
-            self._lineages.add(_new_tuple(LocatedChange, (mapping, change, stamp, at)))
+        keys = self._keys_of(mapping, change, stamp)
+        if keys is not None:
+            self._sink.add(fast_new(KeyedChange, (mapping, change, stamp, keys)))
 
-    def take_snapshot(self, mapping: RelationMapping, change: RowChange, stamp: Stamp) -> None:
-        at = self._locate(mapping, change, stamp)
-        if at is None or at.after is None:
+    def add_snapshot_row(self, mapping: RelationMapping, change: RowChange, stamp: Stamp) -> None:
+        keys = self._keys_of(mapping, change, stamp)
+        if keys is None or keys.key_after is None:
             return
         try:
-            told = Change(
+            snapshot_change = Change(
                 mapping.table.entity,
-                at.after,
+                keys.key_after,
                 stamp,
-                self._scope.place(mapping, change),
+                self._context.place(mapping, change),
                 SNAPSHOT,
-                inserted(mapping, change),
+                inserted_fields(mapping, change),
                 actor=column_actor(mapping, change),
-                committed_us=self._scope.committed_us,
-                identity=at.row_after if mapping.distinct else None,
+                committed_us=self._context.committed_us,
+                identity=keys.identity_after if mapping.has_own_identity else None,
             )
         except UnreadableValue as error:
             self._park(mapping, str(error))
         else:
-            self._changes.append(told)
+            self._changes.append(snapshot_change)
 
-    def mapped(self, clock: Stamp, reported: Sequence[Parked]) -> MappingResult:
-        carried: dict[RecordKey, str] = {}
-        for touch in self._lineages.single():
+    def result(self, clock: Stamp, unreported: Sequence[Parked]) -> MappingResult:
+        for keyed in self._sink.single_changes():
             try:
-                told = build_change(touch, self._scope)
+                change = build_change(keyed, self._context)
             except UnreadableValue as error:
-                self._park(touch.reading, str(error))
+                self._park(keyed.mapping, str(error))
                 continue
-            if told is not None:
-                self._changes.append(told)
-        self._tell_followed(carried)
-        waiting = tuple(self._unnamed.tell(self._scope, self._park))
-        kept = [Parked(self._source, each.change.place.table, _UNNAMED, is_kept=True) for each in waiting]
+            if change is not None:
+                self._changes.append(change)
+        carried = self._add_transitions()
+        unresolved = tuple(self._unresolved.to_quarantine(self._context, self._park))
+        quarantined = [
+            Parked(self._source, each.change.place.table, _UNKNOWN_IDENTITY, is_kept=True) for each in unresolved
+        ]
         return MappingResult(
             tuple(self._changes),
             clock,
-            {label: noted for label, noted in self._identities.items() if noted},
+            {label: identities for label, identities in self._identities.items() if identities},
             tuple(self._truncated),
-            (*reported, *self._parked, *kept),
+            (*unreported, *self._parked, *quarantined),
             carried=carried,
-            waiting=waiting,
-            named=self._unnamed.others,
+            unresolved=unresolved,
+            former_identities=self._unresolved.former_identities,
         )
 
-    def _tell_followed(self, carried: dict[RecordKey, str]) -> None:
-        followed = self._lineages.followed()
-        if not followed:
-            return
-        for told in followed:
-            if told.come is not None and told.come.unreadable is not None:
-                self._park(told.come.last.reading, told.come.unreadable)
+    def _add_transitions(self) -> dict[RecordKey, str]:
+        """Build the changes of records with several row changes; record → previous key, where fields were not sent."""
+        carried: dict[RecordKey, str] = {}
+        transitions = self._sink.transitions()
+        for transition in transitions:
+            end = transition.row_at_end
+            if end is not None and end.unreadable is not None:
+                self._park(end.last.mapping, end.unreadable)
                 continue
-            change = build_followed(told, self._scope)
+            change = build_transition(transition, self._context)
             if change is not None:
                 self._changes.append(change)
-                if told.left_behind is not None:
-                    carried[RecordKey(*told.record)] = told.left_behind
-        # The two halves of a re-key share a stamp: the old key ends before the new one begins.
-        self._changes.sort(key=lambda change: (change.stamp, change.moved_to is None))
+                if transition.key_of_unsent_fields is not None:
+                    carried[RecordKey(*transition.record)] = transition.key_of_unsent_fields
+        if transitions:
+            # The two halves of a re-key share a stamp: the old key ends before the new one begins.
+            self._changes.sort(key=lambda change: (change.stamp, change.moved_to is None))
+        return carried
 
-    def _locate(self, mapping: RelationMapping, change: RowChange, stamp: Stamp) -> Located | None:
-        """Where a change was and is, its identity noted; None, and parked, when it concerns no record."""
+    def _keys_of(self, mapping: RelationMapping, change: RowChange, stamp: Stamp) -> RowKeys | None:
+        """Resolve and remember the keys of a change; None, when it is quarantined, parked or about no record."""
         try:
-            at = locate(mapping, change, self._key_of)
+            keys = resolve_keys(mapping, change, self._remembered_key)
         except UnknownIdentity as unknown:
-            self._unnamed.add(
-                LocatedChange(mapping, change, stamp, Located("", None, unknown.row_before, unknown.row_after))
-            )
+            unresolved = RowKeys("", None, unknown.identity_before, unknown.identity_after)
+            self._unresolved.add(KeyedChange(mapping, change, stamp, unresolved))
             return None
         except UnreadableValue as error:
             self._park(mapping, str(error))
             return None
-        if mapping.looked_up:
-            for touch in self._unnamed.named(mapping, change, at):
-                self._lineages.add(touch)
-            self._note(mapping, at)
-        if at.after is not None:
-            return at
+        if mapping.needs_lookup:
+            for keyed in self._unresolved.take_resolved(mapping, change, keys):
+                self._sink.add(keyed)
+            self._remember_identities(mapping, keys)
+        if keys.key_after is not None:
+            return keys
         if change.new is not None:
             self._park(mapping, "a column of the business key is NULL")
-        return None if at.before is None else at
+        return None if keys.key_before is None else keys
 
-    def _note(self, mapping: RelationMapping, at: Located) -> None:
-        noted = self._identities.setdefault(mapping.label, {})
-        if at.row_before is not None and at.row_before != at.row_after:
-            noted[at.row_before] = None
-        if at.row_after is not None and self._key_of(mapping.label, at.row_after) != at.after:
-            noted[at.row_after] = at.after
+    def _remember_identities(self, mapping: RelationMapping, keys: RowKeys) -> None:
+        identities = self._identities.setdefault(mapping.label, {})
+        before, after = keys.identity_before, keys.identity_after
+        if before is not None and before != after:
+            identities[before] = None
+        if after is not None and self._remembered_key(mapping.label, after) != keys.key_after:
+            identities[after] = keys.key_after
 
-    def _key_of(self, label: str, identity: str) -> str | None:
-        noted = self._identities.get(label)
-        if noted is not None and identity in noted:
-            return noted[identity]
-        return self._known.get((label, identity))
+    def _remembered_key(self, label: str, identity: str) -> str | None:
+        identities = self._identities.get(label)
+        if identities is not None and identity in identities:
+            return identities[identity]
+        return self._stored_keys.get((label, identity))
 
     def _truncate(self, mapping: RelationMapping, change: RowChange, stamp: Stamp) -> None:
-        self._lineages.forget(mapping.label)
-        self._unnamed.forget(mapping.label)
-        noted = self._identities.get(mapping.label, {})
-        noted.update(dict.fromkeys(noted))
-        actor = self._scope.said.actor
-        copy = copy_of(self._scope.said, self._scope.origin, mapping.table, actor)
+        self._sink.drop_table(mapping.label)
+        self._unresolved.drop_table(mapping.label)
+        identities = self._identities.get(mapping.label, {})
+        identities.update(dict.fromkeys(identities))
+        actor = self._context.attribution.actor
+        copy = copy_of(self._context.attribution, self._context.origin, mapping.table, actor)
         self._truncated.append(
-            Truncated(mapping.table.entity, mapping.table.table, stamp, self._scope.place(mapping, change), actor, copy)
+            Truncated(
+                mapping.table.entity, mapping.table.table, stamp, self._context.place(mapping, change), actor, copy
+            )
         )
 
     def _park(self, mapping: RelationMapping, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What a delivery tells, in the words of the merging side."""
+"""The result of mapping one delivery: record changes, plus side effects for the store."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cdc_merge.model import Change, Copy, Parked, Place, RecordKey, Stamp, Unres
 
 
 class Truncated(NamedTuple):
-    """A table was emptied: every record of `entity` that it held is gone at `stamp`.
+    """A truncate: every record of `entity` that the source held from this table is deleted at `stamp`.
 
-    A change of the same delivery with a later stamp brings its record back.
+    A change of the same delivery with a later stamp inserts its record again.
     """
 
     entity: str
@@ -24,15 +24,15 @@ class Truncated(NamedTuple):
 
 
 class MappingResult(NamedTuple):
-    """What a delivery tells.
+    """Record changes of one delivery, plus side effects for the store.
 
-    `clock` is the last stamp given out. `identities`: table → identity → business key (None: gone), to be remembered.
-    `parked` are rows that could not be read or located, without values. `cut_us`: by how much the commit time lay too
-    far ahead. `carried`: a record whose row came from another key and whose change leaves fields out (unchanged
-    TOASTed or unsent columns): they are what this source held before the transaction under the key named here.
-    `shapes`: the tables whose columns are announced for the first time, or differently from before. `waiting`: changes
-    of rows whose keys nobody knows yet (semantics §4); they are among `parked` too. `named`: label → identity → key, of
-    rows that have another identity by now and were named under that.
+    `clock` is the last HLC stamp that was issued. `identities`: label → replica identity → business key (None: deleted), to
+    be remembered. `parked` are rows that are unreadable or whose key is not resolved, without values. `cut_us`: by how much
+    the commit time was cut because it lay too far ahead. `carried`: record → previous key, for a row that changed its key
+    and whose change leaves fields out (unchanged TOASTed or unsent columns): their values are those that this source held
+    under the previous key. `shapes`: tables whose Relation message is the first one or a different one. `unresolved`:
+    changes to be quarantined (semantics §4); `parked` lists them, too. `former_identities`: label → replica identity → key,
+    of rows that changed their identity before their key was resolved.
     """
 
     changes: tuple[Change, ...]
@@ -43,5 +43,5 @@ class MappingResult(NamedTuple):
     cut_us: int = 0
     carried: Mapping[RecordKey, str] = {}
     shapes: tuple[RelationColumns, ...] = ()
-    waiting: tuple[UnresolvedChange, ...] = ()
-    named: Mapping[str, Mapping[str, str]] = {}
+    unresolved: tuple[UnresolvedChange, ...] = ()
+    former_identities: Mapping[str, Mapping[str, str]] = {}

@@ -1,8 +1,8 @@
-"""How the columns of one relation are read for one entity: worked out once per relation, used for every row.
+"""RelationMapping: the columns of one relation, compiled to readers for one entity. Compiled once per relation, used for
+every row.
 
-A mapped column that the relation does not have is a field that is absent, reported once; a missing key column makes
-the whole table unreadable. A field has one value type (contract §7): where the plan names another than this source's
-column has, the value is turned into it, if that loses nothing.
+A mapped column that the relation does not have is an absent field, reported once; a missing key column makes the whole
+table unreadable. A field has one value type (contract §7): a column of another type is converted, if that is lossless.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FieldReader: TypeAlias = tuple[str, int, Reader]
 
 @dataclass(frozen=True, slots=True)
 class RelationMapping:
-    """One relation read for one entity.
+    """One relation as one entity reads it.
 
-    `label` names the table of identities (the table itself, unless it feeds several entities). `locating` picks the
-    cells of key and identity out of a row. `distinct`: the replica identity is not the business key, so rows have a
-    name of their own; `looked_up`: it does not even contain it, so the key must be remembered. `tracked` are the
-    fields and, under the name "", the actor column.
+    `label` is the namespace of its remembered identities: the table, or `table#entity` when it feeds several entities.
+    `key` and `identity` read business key and replica identity; `identifying_values` picks the raw values of both.
+    `has_own_identity`: the replica identity is not the business key. `needs_lookup`: it does not even contain the business
+    key, which is then remembered per identity. `tracked` are the fields and, under the name "", the actor column.
     """
 
     table: TableMap
@@ -37,9 +37,9 @@ class RelationMapping:
     key: KeyReader
     identity: KeyReader
     identity_columns: frozenset[int]
-    locating: Callable[[tuple[RawValue, ...]], object]
-    distinct: bool
-    looked_up: bool
+    identifying_values: Callable[[tuple[RawValue, ...]], object]
+    has_own_identity: bool
+    needs_lookup: bool
     fields: tuple[FieldReader, ...]
     tracked: tuple[FieldReader, ...]
     actor: tuple[int, Reader] | None
@@ -48,18 +48,18 @@ class RelationMapping:
 ACTOR_FIELD: Final = ""
 _NUMBERS: Final = frozenset({"integer", "decimal", "float"})
 _ONLY: Final[Mapping[str, frozenset[str]]] = {"counter": _NUMBERS, "flag": frozenset({"boolean"})}
-"""Merge types that can read nothing else, whatever is known of the other sources' columns."""
+"""Merge type → the only value types it can read, whatever the other sources' columns are."""
 
 
 class ColumnDrift(NamedTuple):
-    """A mapped column that cannot be read as it was mapped; `field` is None for a column of the key."""
+    """Schema drift: a mapped column that is missing or has an unreadable type. `field` is None for a key column."""
 
     field: str | None
     column: str
 
 
 class RelationColumns(NamedTuple):
-    """A table as it was last announced, as far as one entity is concerned."""
+    """The last Relation message of a table, checked for one entity: its drifted columns."""
 
     entity: str
     table: str
@@ -67,14 +67,14 @@ class RelationColumns(NamedTuple):
 
 
 def relation_columns(table: TableMap, relation: Relation, plan: Plan) -> RelationColumns:
-    """Which mapped columns are gone, or have a type that their field cannot be read from."""
-    there = {column.name: column for column in relation.columns}
-    keys = [ColumnDrift(None, column) for column in table.key if column not in there]
+    """Compare a relation with its mapping: columns that are missing or have a type their field cannot be read from."""
+    columns = {column.name: column for column in relation.columns}
+    keys = [ColumnDrift(None, column) for column in table.key if column not in columns]
     entity = plan.entities.get(table.entity)
     fields = [
         ColumnDrift(field, column)
         for field, column in table.fields.items()
-        if column not in there or not _readable(there[column], field, entity)
+        if column not in columns or not _readable(columns[column], field, entity)
     ]
     return RelationColumns(table.entity, table.table, (*keys, *fields))
 
@@ -92,18 +92,18 @@ def _readable(column: Column, field: str, entity: EntityPlan | None) -> bool:
 
 def missing_columns(table: TableMap, relation: Relation) -> tuple[str, ...]:
     """The mapped columns that this relation does not have, in the order of the mapping."""
-    there = {column.name for column in relation.columns}
+    columns = {column.name for column in relation.columns}
     mapped = [*table.key, *table.fields.values(), *([table.actor_column] if table.actor_column else [])]
-    return tuple(dict.fromkeys(name for name in mapped if name not in there))
+    return tuple(dict.fromkeys(name for name in mapped if name not in columns))
 
 
 def relation_mapping(table: TableMap, relation: Relation, plan: Plan, label: str) -> RelationMapping | None:
-    """None when a key column is missing, so that no row can be given to a record."""
+    """Compile the mapping of a relation; None when a key column is missing, so that no row has a record key."""
     index_of = {column.name: index for index, column in enumerate(relation.columns)}
     if any(name not in index_of for name in table.key):
         return None
     key = [index_of[name] for name in table.key]
-    identity = _identity(relation, key)
+    identity = _identity_indexes(relation, key)
     fields = tuple(
         (
             field,
@@ -121,17 +121,17 @@ def relation_mapping(table: TableMap, relation: Relation, plan: Plan, label: str
         key=key_reader([(index, _reader(relation.columns[index])) for index in key]),
         identity=key_reader([(index, _reader(relation.columns[index])) for index in identity]),
         identity_columns=frozenset(identity),
-        locating=itemgetter(*dict.fromkeys([*key, *identity])),
-        distinct=set(identity) != set(key),
-        looked_up=not set(key) <= set(identity),
+        identifying_values=itemgetter(*dict.fromkeys([*key, *identity])),
+        has_own_identity=set(identity) != set(key),
+        needs_lookup=not set(key) <= set(identity),
         fields=fields,
         tracked=fields if actor is None else (*fields, (ACTOR_FIELD, *actor)),
         actor=actor,
     )
 
 
-def _identity(relation: Relation, key: list[int]) -> list[int]:
-    """The columns that name a row. Under REPLICA IDENTITY FULL pgoutput flags every column, which names nothing."""
+def _identity_indexes(relation: Relation, key: list[int]) -> list[int]:
+    """The columns of the replica identity. Under REPLICA IDENTITY FULL pgoutput flags every column: then the business key."""
     flagged = [index for index, column in enumerate(relation.columns) if column.is_identity]
     if not flagged or (relation.identity == "f" and len(flagged) == len(relation.columns)):
         return key
@@ -147,7 +147,7 @@ def _to_decimal(value: Value) -> Value:
 
 
 def _to_timestamp(value: Value) -> Value:
-    """The midnight that a day begins with; Postgres's infinite days are infinite moments."""
+    """A date as its midnight; Postgres's infinite dates become infinite timestamps."""
     if not isinstance(value, str) or value.endswith("infinity"):
         return value
     day, space, era = value.partition(" ")

@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 from cdc_merge.model import Stamp
-
-# Once per row: tuple.__new__ makes the same value as the class in half the time.
-_new_tuple = tuple.__new__
+from cdc_merge.model.fast_new import fast_new
 
 
 def tick(last: Stamp, commit_us: int) -> Stamp:
     """The stamp of the change that follows `last` at the same source: never goes back, never repeats."""
     if commit_us > last.wall_us:
-        return _new_tuple(Stamp, (commit_us, 0, last.source))
-    return _new_tuple(Stamp, (last.wall_us, last.counter + 1, last.source))
+        return fast_new(Stamp, (commit_us, 0, last.source))
+    return fast_new(Stamp, (last.wall_us, last.counter + 1, last.source))
 
 
 def cut(commit_us: int, now_us: int, max_ahead_us: int) -> int:

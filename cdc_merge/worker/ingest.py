@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
-from cdc_merge.mapping.large_transactions import LARGE_ROWS, BucketSorter, in_pieces
+from cdc_merge.mapping.large_transactions import LARGE_ROWS, BucketSorter, in_chunks
 from cdc_merge.mapping.mapper import Mapper
 from cdc_merge.mapping.mapping_result import MappingResult, Truncated
 from cdc_merge.mapping.relation import RelationColumns
@@ -175,19 +175,19 @@ class SourceIngest:
             carried=mapped.carried,
             shapes=mapped.shapes,
             beats=tuple((beat, self._pulse.lost_before(beat)) for beat in beats_in(delivery.messages, self.slot)),
-            unparked=named.unparked,
+            unparked=named.released,
         )
 
     def _told(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> MappingResult:
         """The transaction mapped. Where it names writes that the source holds from now on, its clock is not earlier than they are."""
         known = self._known(delivery.changes, tx)
-        mapped = self.mapper.transaction(delivery, self.clock, now_us, known)
+        mapped = self.mapper.map_transaction(delivery, self.clock, now_us, known)
         named = [(change, change.copy.of) for change in mapped.changes if change.copy is not None and change.copy.of]
         stamps = [at for change, of in named for at in tx.stamps_of(RecordKey(change.entity, change.key), of)]
         clock = received(self.clock, max(stamps, default=self.clock))
         if clock == self.clock:
             return mapped
-        again = self.mapper.transaction(delivery, clock, now_us, known)
+        again = self.mapper.map_transaction(delivery, clock, now_us, known)
         return again._replace(shapes=mapped.shapes, parked=mapped.parked)
 
     def _large(self, delivery: Transaction, tx: StoreTransaction, now_us: int) -> Iterator[IngestResult]:
@@ -198,25 +198,25 @@ class SourceIngest:
             touches = BucketSorter(spilled, len(delivery.changes))
             mapped = MappingResult((), self.clock, {})
             late = LateResolutions(delivery)
-            for changes in in_pieces(delivery.changes, PIECE_ROWS):
+            for changes in in_chunks(delivery.changes, PIECE_ROWS):
                 known = self._known(changes, tx)
                 is_first = mapped.clock == self.clock
-                mapped = self.mapper.sort(delivery, changes, (mapped.clock, now_us), known, touches)
+                mapped = self.mapper.map_changes(delivery, changes, (mapped.clock, now_us), known, touches)
                 touches.flush()
                 self._save_identities(mapped, tx)
                 named = self._settle_waiting(changes, mapped, tx)
-                late.take(named.named, mapped.truncated)
+                late.add(named.resolved, mapped.truncated)
                 taken = IngestResult((), mapped.truncated, mapped.parked, shapes=mapped.shapes, is_piece=True)
                 yield taken._replace(
-                    unparked=named.unparked, cut_us=mapped.cut_us if is_first else 0, committed_us=delivery.commit_us
+                    unparked=named.released, cut_us=mapped.cut_us if is_first else 0, committed_us=delivery.commit_us
                 )
             for lineages in touches.buckets():
-                told = self.mapper.tell(delivery, lineages, mapped.clock)
+                told = self.mapper.build_changes(delivery, lineages, mapped.clock)
                 self._count_moves(told)
                 yield IngestResult(
-                    late.with_those_of(told.changes), (), told.parked, carried=told.carried, is_piece=True
+                    late.merged_into(told.changes), (), told.parked, carried=told.carried, is_piece=True
                 )
-            if left := late.left():
+            if left := late.remaining():
                 yield IngestResult(left, is_piece=True)
             self.tally.add(SPILLED, by=spilled.size_bytes)
         self._passed(delivery, mapped, now_us)
@@ -232,7 +232,7 @@ class SourceIngest:
     def _known(self, changes: Sequence[RowChange], tx: StoreTransaction) -> dict[tuple[str, str], str]:
         """What the store knows of the rows' business keys: (table, identity) → key."""
         known: dict[tuple[str, str], str] = {}
-        for table, identities in self.mapper.identities(changes).items():
+        for table, identities in self.mapper.identities_to_look_up(changes).items():
             found = tx.keys_of(self.source, table, identities)
             known.update({(table, identity): key for identity, key in found.items()})
         return known
@@ -245,7 +245,7 @@ class SourceIngest:
         self, changes: Sequence[RowChange], mapped: MappingResult, tx: StoreTransaction
     ) -> QuarantineResult:
         """What has waited for a name that these changes give (semantics §4), and what waits no longer; what begins to wait is kept."""
-        if not self.awaited_identities and not mapped.waiting:
+        if not self.awaited_identities and not mapped.unresolved:
             return _NOTHING
         found = (
             resolutions(changes, self.mapper.relation_mappings, self.awaited_identities)
@@ -255,7 +255,7 @@ class SourceIngest:
         named: list[ResolvedRow] = []
         counts: Counter[str] = Counter()
         for label in self.awaited_identities:
-            keys = {**mapped.named.get(label, {}), **found.get(label, {})}
+            keys = {**mapped.former_identities.get(label, {}), **found.get(label, {})}
             for identity, waiting in tx.release_quarantined(self.source, label, keys).items():
                 named += resolve(waiting, keys[identity])
                 counts[waiting[0].change.place.table] += len(waiting)
@@ -263,8 +263,8 @@ class SourceIngest:
         for emptied in mapped.truncated if self.awaited_identities else ():
             if gone := tx.forget_quarantined(self.source, emptied.entity, emptied.table):
                 unparked.append(QuarantineReleased(self.source, emptied.table, "emptied", gone))
-        tx.quarantine(self.source, mapped.waiting)
-        if unparked or mapped.waiting:
+        tx.quarantine(self.source, mapped.unresolved)
+        if unparked or mapped.unresolved:
             self.awaited_identities = tx.awaited_identities(self.source)
         return QuarantineResult(tuple(named), tuple(unparked))
 
@@ -296,7 +296,7 @@ class SourceIngest:
             self.resyncs.lost(self.clock, now_us, delivery.lost)
         self.resyncs.is_held = True
         self._began = delivery
-        self._expected, self._copied = self.mapper.expected(delivery.expected_rows), Counter()
+        self._expected, self._copied = self.mapper.expected_records(delivery.expected_rows), Counter()
         self.snapshot_rows, self.snapshot_expected = 0, sum(delivery.expected_rows.values())
         state = "running" if delivery.lost is None else "again"
         self.position = Position(delivery.system, delivery.timeline, delivery.lsn, state, self.slot)
@@ -304,14 +304,14 @@ class SourceIngest:
 
     def _snapshot_rows(self, delivery: SnapshotRows, tx: StoreTransaction) -> IngestResult:
         assert self._began is not None, "rows of a first copy before it began"
-        mapped = self.mapper.snapshot(delivery, self._began, self.clock)
+        mapped = self.mapper.map_snapshot(delivery, self._began, self.clock)
         self._save_identities(mapped, tx)
         self.clock = mapped.clock
         self.snapshot_rows += len(delivery.changes)
         self._copied.update(change.entity for change in mapped.changes)
         named = self._settle_waiting(delivery.changes, mapped, tx)
         changes = (*named.changes, *mapped.changes)
-        return IngestResult(changes, (), mapped.parked, shapes=mapped.shapes, unparked=named.unparked)
+        return IngestResult(changes, (), mapped.parked, shapes=mapped.shapes, unparked=named.released)
 
     def _snapshot_done(self, delivery: SnapshotDone, now_us: int) -> IngestResult:
         assert self.position is not None, "a first copy ended before it began"
@@ -340,11 +340,11 @@ class SourceIngest:
         )
         named = self._settle_waiting(read.rows, mapped, tx)
         taken = IngestResult((*named.changes, *mapped.changes), (), mapped.parked, shapes=mapped.shapes, absent=absent)
-        return taken._replace(unparked=named.unparked)
+        return taken._replace(unparked=named.released)
 
     def _mapped(self, rows: tuple[RowChange, ...], read: ChunkRead, at_us: int) -> MappingResult:
         began = SnapshotBegan(read.source, read.system, read.timeline, read.lsn, at_us, {})
-        return self.mapper.snapshot(SnapshotRows(self.source, rows), began, self.clock)
+        return self.mapper.map_snapshot(SnapshotRows(self.source, rows), began, self.clock)
 
     def gone(self, absent: MissingFromChunk, keys: Iterable[str]) -> Iterator[Change]:
         """The ends of rows that the source held and that are not there any more."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_merge.mapping.large_transactions import BucketSorter, in_pieces
+from cdc_merge.mapping.large_transactions import BucketSorter, in_chunks
 from cdc_merge.mapping.mapper import Mapper
 from cdc_merge.model import Change, RecordKey, RowChange, Stamp, Transaction
 from cdc_merge.model.plan import Plan
@@ -40,14 +40,14 @@ class InPieces:
         self.carried: dict[RecordKey, str] = {}
         spool = SpillFile()
         touches = BucketSorter(spool, len(table.changes))
-        for changes in in_pieces(tx.changes, piece_rows):
-            wanted = mapper.identities(changes).get(TABLE, set())
+        for changes in in_chunks(tx.changes, piece_rows):
+            wanted = mapper.identities_to_look_up(changes).get(TABLE, set())
             known = {(TABLE, i): key for i, key in self.remembered.items() if key is not None and i in wanted}
-            mapped = mapper.sort(tx, changes, (self.clock, 1000), known, touches)
+            mapped = mapper.map_changes(tx, changes, (self.clock, 1000), known, touches)
             self.clock = mapped.clock
             self.remembered.update(mapped.identities.get(TABLE, {}))
         for lineages in touches.buckets():
-            told = mapper.tell(tx, lineages, self.clock)
+            told = mapper.build_changes(tx, lineages, self.clock)
             assert told.parked == ()
             self.pieces.append(told.changes)
             self.carried.update(told.carried)

@@ -118,7 +118,7 @@ def transaction(
 
 def mapped(statements: Statements, by: Mapper | None = None, known: Mapping[str, str] | None = None) -> MappingResult:
     remembered = {(TABLE, identity): key for identity, key in (known or {}).items()}
-    return (by or mapper()).transaction(transaction(statements.changes), CLOCK, NOW, remembered)
+    return (by or mapper()).map_transaction(transaction(statements.changes), CLOCK, NOW, remembered)
 
 
 def only(told: MappingResult) -> Change:
@@ -215,7 +215,7 @@ def test_the_rows_of_one_transaction_count_on_from_its_commit() -> None:
 
 def test_a_commit_time_that_goes_back_does_not_take_the_stamp_back() -> None:
     tx = transaction(Statements().insert(row("C1")).changes, commit_us=NOW - 10)
-    change = only(mapper().transaction(tx, Stamp(NOW, 3, "crm"), NOW, {}))
+    change = only(mapper().map_transaction(tx, Stamp(NOW, 3, "crm"), NOW, {}))
     assert change.stamp == Stamp(NOW, 4, "crm")
     assert change.committed_us == NOW - 10
 
@@ -223,7 +223,7 @@ def test_a_commit_time_that_goes_back_does_not_take_the_stamp_back() -> None:
 def test_a_commit_from_the_future_is_cut_and_says_by_how_much() -> None:
     hour = 3_600_000_000
     tx = transaction(Statements().insert(row("C1")).changes, commit_us=NOW + hour)
-    told = mapper().transaction(tx, CLOCK, NOW, {})
+    told = mapper().map_transaction(tx, CLOCK, NOW, {})
     assert only(told).stamp == Stamp(NOW + 5_000_000, 0, "crm")
     assert only(told).committed_us == NOW + hour
     assert told.cut_us == hour - 5_000_000
@@ -232,7 +232,7 @@ def test_a_commit_from_the_future_is_cut_and_says_by_how_much() -> None:
 def test_rows_of_unmapped_tables_take_no_stamp() -> None:
     other = FULL._replace(name="other")
     changes = [*Statements(other).insert(row("C1")).changes, *Statements().insert(row("C1")).changes]
-    told = mapper().transaction(transaction(changes), CLOCK, NOW, {})
+    told = mapper().map_transaction(transaction(changes), CLOCK, NOW, {})
     assert only(told).stamp == Stamp(NOW, 0, "crm")
 
 
@@ -410,12 +410,12 @@ def test_an_insert_and_a_snapshot_name_a_surrogate_identity() -> None:
     assert only(told).identity == "9"
     began = SnapshotBegan("crm", "7", 1, 4000, NOW, {})
     change = RowChange("snapshot", BY_ID, None, False, cells(BY_ID, row("C1", id="9")), 0)
-    assert mapper().snapshot(SnapshotRows("crm", (change,)), began, CLOCK).identities == {TABLE: {"9": "C1"}}
+    assert mapper().map_snapshot(SnapshotRows("crm", (change,)), began, CLOCK).identities == {TABLE: {"9": "C1"}}
 
 
 def test_a_delete_by_surrogate_identity_finds_its_record_and_forgets_the_identity() -> None:
     statements = Statements(BY_ID).delete({"id": "9"})
-    assert mapper().identities(statements.changes) == {TABLE: {"9"}}
+    assert mapper().identities_to_look_up(statements.changes) == {TABLE: {"9"}}
     told = mapped(statements, known={"9": "C1"})
     assert (only(told).key, only(told).operation, only(told).identity) == ("C1", "delete", "9")
     assert told.identities == {TABLE: {"9": None}}
@@ -423,7 +423,7 @@ def test_a_delete_by_surrogate_identity_finds_its_record_and_forgets_the_identit
 
 def test_a_re_key_by_surrogate_identity_knows_the_key_before() -> None:
     statements = Statements(BY_ID).update(None, row("C2", id="9"))
-    assert mapper().identities(statements.changes) == {TABLE: {"9"}}
+    assert mapper().identities_to_look_up(statements.changes) == {TABLE: {"9"}}
     told = mapped(statements, known={"9": "C1"})
     assert told_as(told) == {"C1": "delete to C2", "C2": "insert from C1"}
     assert told.identities == {TABLE: {"9": "C2"}}
@@ -470,7 +470,7 @@ def test_a_whole_old_row_needs_no_lookup() -> None:
     columns = FULL.columns
     by_id = FULL._replace(columns=tuple(column._replace(is_identity=column.name == "id") for column in columns))
     statements = Statements(by_id).delete(row("C1", id="9"))
-    assert mapper().identities(statements.changes) == {}
+    assert mapper().identities_to_look_up(statements.changes) == {}
     assert told_as(mapped(statements)) == {"C1": "delete"}
 
 
@@ -565,7 +565,7 @@ def test_without_its_key_column_a_table_cannot_be_mapped() -> None:
 def test_a_missing_column_found_while_looking_up_identities_is_still_reported() -> None:
     of = relation("id", id=23, no=25, phone=25, bio=25)
     by, statements = mapper(), Statements(of).delete({"id": "9"})
-    by.identities(statements.changes)
+    by.identities_to_look_up(statements.changes)
     assert mapped(statements, by, {"9": "C1"}).parked[0].reason == "column points of entity customer is missing"
 
 
@@ -575,7 +575,7 @@ def test_a_table_that_is_altered_within_the_transaction_keeps_its_rows() -> None
         *Statements().update(row("C1", "1"), row("C1", "2")).changes,
         *Statements(wider).update(row("C1", "2"), row("C1", "3")).changes,
     ]
-    told = mapper().transaction(transaction(changes), CLOCK, NOW, {})
+    told = mapper().map_transaction(transaction(changes), CLOCK, NOW, {})
     assert only(told).fields == {"phone": ("1", "3")}
 
 
@@ -600,7 +600,7 @@ def test_snapshot_rows_are_as_of_the_consistent_point() -> None:
         for number, key in enumerate(("C1", "C2"))
     )
     by = mapper(table_map(actor_column="updated_by", copy_actors=frozenset({"wang"})))
-    told = by.snapshot(SnapshotRows("crm", rows), began, CLOCK)
+    told = by.map_snapshot(SnapshotRows("crm", rows), began, CLOCK)
     assert [change.operation for change in told.changes] == ["snapshot", "snapshot"]
     first, second = told.changes
     assert first.fields == {"phone": (UNKNOWN, "1"), "points": (UNKNOWN, Decimal(5)), "bio": (UNKNOWN, None)}
@@ -616,7 +616,7 @@ def test_an_unreadable_snapshot_row_is_parked_alone() -> None:
         RowChange("snapshot", FULL, None, False, cells(FULL, row(key, points=points)), 0)
         for key, points in (("C1", "x"), (None, "1"), ("C2", "1"))
     )
-    told = mapper().snapshot(SnapshotRows("crm", rows), began, CLOCK)
+    told = mapper().map_snapshot(SnapshotRows("crm", rows), began, CLOCK)
     assert told_as(told) == {"C2": "snapshot"}
     assert len(told.parked) == 2
 
@@ -628,7 +628,7 @@ def actor_of(
     statements: Statements, *messages: tuple[str, bytes], always: bool = False, copies: frozenset[str] = frozenset()
 ) -> tuple[str | None, Copy | None]:
     by = mapper(table_map(actor_column="updated_by", actor_always_written=always, copy_actors=copies))
-    change = by.transaction(transaction(statements.changes, *messages), CLOCK, NOW, {}).changes[-1]
+    change = by.map_transaction(transaction(statements.changes, *messages), CLOCK, NOW, {}).changes[-1]
     return change.actor, change.copy
 
 
@@ -647,7 +647,7 @@ def test_a_damaged_actor_message_names_nobody() -> None:
 def test_a_message_outside_of_the_transaction_says_nothing_about_it() -> None:
     tx = transaction(Statements().delete(row("C1")).changes)
     tx = tx._replace(messages=(Message("cdc_merge.actor", b"li", False), Message("cdc_merge.copy", b"", False)))
-    change = only(mapper().transaction(tx, CLOCK, NOW, {}))
+    change = only(mapper().map_transaction(tx, CLOCK, NOW, {}))
     assert (change.actor, change.copy) == (None, None)
 
 
@@ -682,7 +682,7 @@ def test_in_a_record_touched_twice_the_column_names_whom_the_transaction_wrote_t
 def copy_mark(*messages: tuple[str, bytes], origin: str | None = None) -> Copy | None:
     by = mapper(table_map(copy_origins=frozenset({"node_b"})))
     tx = transaction(Statements().insert(row("C1")).changes, *messages, origin=origin)
-    return only(by.transaction(tx, CLOCK, NOW, {})).copy
+    return only(by.map_transaction(tx, CLOCK, NOW, {})).copy
 
 
 def test_a_genuine_edit_has_no_copy_mark() -> None:

@@ -136,10 +136,10 @@ def worlds(draw: st.DrawFn) -> tuple[str, Table]:
 
 def told_by(table: Table, *, whole_rows: bool = False) -> MappingResult:
     mapper = Mapper("crm", (MAP,), Plan({}, (MAP,)), whole_rows=whole_rows)
-    wanted = mapper.identities(table.changes).get(TABLE, set())
+    wanted = mapper.identities_to_look_up(table.changes).get(TABLE, set())
     known = {(TABLE, line.id): line.no for line in table.before.values() if line.id in wanted}
     tx = Transaction("crm", "7", 1, 4711, 1000, None, (), tuple(table.changes))
-    return mapper.transaction(tx, Stamp(0, 0, "crm"), 1000, known)
+    return mapper.map_transaction(tx, Stamp(0, 0, "crm"), 1000, known)
 
 
 def by_key(rows: Mapping[int, Line]) -> dict[str, int]:

@@ -33,6 +33,7 @@ from cdc_merge.model import (
     SourceStatus,
     Transaction,
 )
+from cdc_merge.model.fast_new import fast_new
 from cdc_merge.model.source_commands import ChunkRequest
 
 PARCEL_ROWS: Final = 1_000  # about 200 kB of short rows
@@ -42,9 +43,6 @@ _RELATIONS_KEPT: Final = 1024
 _PLAIN_ITEMS: Final = 6  # of a row; one with unchanged cells has a mark behind them
 
 _PLAIN: Final[dict[type, str]] = {Idle: "I", SnapshotTable: "C", SnapshotDone: "D"}
-
-# Once per row: tuple.__new__ makes the same value as the class in half the time.
-_new_tuple = tuple.__new__
 
 
 class WireFrame(NamedTuple):
@@ -144,7 +142,7 @@ class Unpacker:
             else:
                 operation, relation, old, is_full, new, ordinal, _ = row
                 old, new = _with(old), _with(new)
-            append(_new_tuple(RowChange, (operation, relations[relation], old, is_full, new, ordinal)))
+            append(fast_new(RowChange, (operation, relations[relation], old, is_full, new, ordinal)))
 
     def _relation(self, number: int, told: tuple[Any, ...]) -> None:
         oid, namespace, name, identity, columns = told
@@ -153,7 +151,7 @@ class Unpacker:
 
     def _transaction(self, rows: list[Any], head: tuple[Any, ...], messages: tuple[Any, ...]) -> Transaction:
         said = tuple(Message(*message) for message in messages)
-        return _new_tuple(Transaction, (*head, said, self._all_with(rows)))
+        return fast_new(Transaction, (*head, said, self._all_with(rows)))
 
     def _snapshot_rows(self, rows: list[Any], source: str) -> SnapshotRows:
         return SnapshotRows(source, self._all_with(rows))

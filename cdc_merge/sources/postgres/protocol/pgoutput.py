@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from cdc_merge.errors import ProtocolError
 from cdc_merge.model import UNCHANGED, Column, RawValue, Relation
+from cdc_merge.model.fast_new import fast_new
 
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01 in unix microseconds: the wire counts from there."""
@@ -102,8 +103,6 @@ _MESSAGE: Final = struct.Struct("!BQ")
 _COLUMN_TYPE: Final = struct.Struct("!Ii")
 _TRUNCATE: Final = struct.Struct("!IB")
 
-# Once per row: tuple.__new__ makes the same value as the class in half the time.
-_new_tuple = tuple.__new__
 _read_cell = struct.Struct("!BI").unpack_from
 _read_count = _COUNT.unpack_from
 _read_row_head = struct.Struct("!IB").unpack_from
@@ -262,7 +261,7 @@ def _update(body: bytes, at: int) -> tuple[Update, int]:
     if kind != _NEW:
         raise ValueError(kind)
     new, at, has_unchanged = _cells(body, at) if old is None else _cells_beside(body, at, old)
-    return _new_tuple(Update, (oid, old, old_is_full, new, has_unchanged)), at
+    return fast_new(Update, (oid, old, old_is_full, new, has_unchanged)), at
 
 
 def _delete(body: bytes, at: int) -> tuple[Delete, int]:
