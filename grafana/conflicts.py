@@ -48,8 +48,8 @@ ABOUT: Final = (
     ),
     Panel(
         LINES,
-        "WriteLoops",
-        "Records that two sources set to the same values to and fro, in the range on display: two jobs, no people.",
+        "Loops",
+        "Write loops in the range on display: two sources alternately restoring each other's value; jobs do this, people do not.",
         "short",
         (
             Query(

@@ -357,13 +357,13 @@ def traces_of(settings: Settings, logs: Logs) -> list[Traces]:
     if wanted.otlp is None:
         return []
     try:
-        from cdc_merge.observers.traces import Traces, sending  # noqa: PLC0415 - an extra that need not be installed
+        from cdc_merge.observers.traces import Traces, otlp_provider  # noqa: PLC0415 - an extra that need not be installed
     except ImportError as error:
         raise ConfigError(
             "telemetry.otlp asks for traces, and OpenTelemetry is not installed here.",
             hint="pip install 'cdc-merge[otel]', or take telemetry.otlp out of the file.",
         ) from error
-    return [Traces(sending(wanted.otlp, wanted.share, __version__), logs.record_digest)]
+    return [Traces(otlp_provider(wanted.otlp, wanted.share, __version__), logs.record_digest)]
 
 
 def _stop_if_every_source_refuses(sidecar: Sidecar) -> None:

@@ -1,4 +1,4 @@
-"""What was counted while sources were captured (capture.py), as families: read when somebody scrapes."""
+"""The capture counters of all sources (model/capture_counters.py) as metric families, read at each scrape."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ TABLE: Final = "table"
 
 
 class _Captured(NamedTuple):
-    """`label` is the one beside the source, "" for none; `values` are all that it may have, those of a table from the plan."""
+    """One counter family. `label`: the label beside the source, "" for none; `values`: its closed list, a table's come from
+    the plan."""
 
     figure: str
     text: str
@@ -47,38 +48,36 @@ class _Captured(NamedTuple):
 CAPTURED: Final = (
     _Captured(
         STATUS_UPDATES,
-        "Messages in which the source's server was told how far we are: by the clock (timer), at once because it asked or "
-        "something was confirmed (forced), to ask how far it is (idle).",
+        "Standby status updates sent to the source's server: by the clock (timer), at once on a keepalive's request or after "
+        "a confirm (forced), to request the server's position (idle).",
         "reason",
         STATUS_REASONS,
     ),
-    _Captured(EVENTS, "Row changes and logical messages that came in the stream.", "op", EVENT_KINDS),
-    _Captured(EVENT_BYTES, "Bytes of transactions that came whole in the stream, as the server sends them."),
+    _Captured(EVENTS, "Row changes and logical messages received in the stream.", "op", EVENT_KINDS),
+    _Captured(EVENT_BYTES, "Bytes of complete transactions received in the stream, as the server sends them."),
+    _Captured(UNKNOWN_MESSAGES, "Stream messages of a kind that the protocol does not define; they were skipped."),
     _Captured(
-        UNKNOWN_MESSAGES, "Messages of the stream of a kind that its protocol does not have; they were passed over."
+        TOAST_ABSENT, "Values left out by the stream because an update did not change them (TOAST), by table.", TABLE
     ),
-    _Captured(
-        TOAST_ABSENT, "Values that the stream left out because an update did not change them (TOAST), by table.", TABLE
-    ),
-    _Captured(TRUNCATES, "Tables that were emptied.", TABLE),
-    _Captured(KEY_CHANGES, "Rows that were given another business key.", TABLE),
-    _Captured(DUPLICATES, "Transactions that came again and were dropped."),
+    _Captured(TRUNCATES, "Truncates of tables.", TABLE),
+    _Captured(KEY_CHANGES, "Changes of a row's business key.", TABLE),
+    _Captured(DUPLICATES, "Transactions delivered again and dropped."),
     _Captured(
         GAPS,
-        "Times when what follows our position could not be had whole from the source, by why; it is not read on in silence.",
+        "Gaps: times when the source could not deliver everything after our position, by cause; no gap is skipped silently.",
         "kind",
         GAP_KINDS,
     ),
-    _Captured(SNAPSHOT_CHUNKS, "Pieces of first copies that were read."),
+    _Captured(SNAPSHOT_CHUNKS, "Chunks read by initial snapshots."),
     _Captured(
         WINDOW_DROPPED,
-        "Rows that were read again and not taken so: the stream said something newer, of each or of the whole piece.",
+        "Rows of incremental snapshots dropped because the stream has newer changes, of the row or of its whole chunk.",
     ),
 )
 
 
 def captured(prefix: str, labels: Labels, counts: Mapping[str, Counts]) -> Iterator[Metric]:
-    """Every family, with all series that can be foreseen. `counts`: by source."""
+    """Every family, with a series for each label value that the plan has. `counts`: by source."""
     for each in CAPTURED:
         names = ("source", each.label) if each.label else ("source",)
         family = CounterMetricFamily(prefix + each.figure, each.text, labels=names)
@@ -86,7 +85,9 @@ def captured(prefix: str, labels: Labels, counts: Mapping[str, Counts]) -> Itera
             family.add_metric(series, count)
         yield family
     lags = HistogramMetricFamily(
-        prefix + COMMIT_LAG, "From a commit to its sending, by the source's own clock.", labels=("source",)
+        prefix + COMMIT_LAG,
+        "From a transaction's commit to its sending, by the source's own clock.",
+        labels=("source",),
     )
     for source, counted in counts.items():
         within = accumulate(counted.get(key, 0) for key in LAG_KEYS)
@@ -103,8 +104,8 @@ def _series(each: _Captured, labels: Labels, counts: Mapping[str, Counts]) -> Co
             series[(source,)] = counted.get((each.figure, ""), 0)
         elif each.label == TABLE:
             series.update(dict.fromkeys((place for place in labels.tables() if place[0] == source), 0))
-            found = {table: count for (figure, table), count in counted.items() if figure == each.figure}
-            for table, count in found.items():
+            of_tables = {table: count for (figure, table), count in counted.items() if figure == each.figure}
+            for table, count in of_tables.items():
                 series[labels.table(source, table)] += count
         else:
             series.update({(source, value): counted.get((each.figure, value), 0) for value in each.values})

@@ -1,7 +1,7 @@
-"""What happens to conflicts, counted: raised, answered, closed, how long it took and whether that was in time.
+"""Metrics of conflicts: raised, answered, closed, time to resolution and whether it was within the agreed time.
 
-An answer is one that somebody waited for: a conflict that was announced and is over, however it ended. What rules and
-copies in flight settle at once is closed, and no answer: it would hide the others in every ratio.
+An answered conflict is one that was announced and is closed, with whatever resolution. A conflict that rules or copies in
+flight settle before it is announced is closed, not answered: it would dominate every ratio.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from cdc_merge.model import Conflict, ConflictMoved
 from cdc_merge.observers.labels import AGREED_S, Labels
 
-# From a copy that was in flight to a week on somebody's desk; the agreed times are among them.
+# From a copy in flight to a week of waiting for a decision; the agreed times are among them.
 RESOLUTION_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0, 259_200.0, 604_800.0)
-# A conflict may be told in its batch and again when it moves; repeats come soon after each other.
+# The facts of a batch and of a moved conflict may both report one conflict; repeats follow each other closely.
 REMEMBERED: Final = 10_000
 
 
@@ -30,17 +30,17 @@ class ConflictMetrics:
         def counter(name: str, text: str, *names: str) -> Counter:
             return Counter(prefix + name, text, names, registry=registry)
 
-        self._conflicts = counter("conflicts", "Conflicts that were raised.", "entity", "field", "kind", "severity")
+        self._conflicts = counter("conflicts", "Conflicts raised.", "entity", "field", "kind", "severity")
         self._pairs = counter(
             "conflict_pairs",
-            "Conflicts that were raised, for every two sources that disagree in them.",
+            "Conflicts raised, for each pair of sources that disagree.",
             "entity",
             "pair",
         )
-        self._resolutions = counter("resolutions", "Conflicts that were closed.", "entity", "kind", "resolution")
+        self._resolutions = counter("resolutions", "Conflicts closed.", "entity", "kind", "resolution")
         self._answers = counter(
             "conflicts_answered",
-            "Conflicts that somebody was asked about and that are over, by whether that was within the agreed time.",
+            "Announced conflicts that were closed, by whether it was within the agreed time.",
             "entity",
             "severity",
             "outcome",
@@ -54,7 +54,7 @@ class ConflictMetrics:
         )
 
     def preset_series(self, labels: Labels) -> None:
-        """Make every series that the labels let us foresee, at zero."""
+        """Create every series whose labels the plan has, at zero."""
         for conflict in labels.conflicts():
             self._conflicts.labels(*conflict)
         for pair in labels.pairs():
@@ -75,18 +75,18 @@ class ConflictMetrics:
             self.closed(fact.conflict)
 
     def raised(self, conflict: Conflict) -> None:
-        """Count it once, however often it is told."""
+        """Count it once, however often it is reported."""
         if self._first_raised(conflict.id):
             self._conflicts.labels(*self._labels.conflict(conflict)).inc()
             for pair in self._labels.pairs_of(conflict):
                 self._pairs.labels(*pair).inc()
 
     def closed(self, conflict: Conflict) -> None:
-        """Count it once, however often it is told."""
+        """Count it once, however often it is reported."""
         if not self._first_closed(conflict.id):
             return
         if conflict.announced_us is None:
-            # Settled by itself at once: closing is the first that is told of it.
+            # Settled before it was announced: closing is the first fact about it.
             self.raised(conflict)
         entity, _, kind, severity = self._labels.conflict(conflict)
         resolution = self._labels.resolution(conflict.resolution)
@@ -100,15 +100,15 @@ class ConflictMetrics:
 
 
 class _FirstTime:
-    """True for an id that was not met lately."""
+    """True for an id that is not among the recent ones."""
 
     def __init__(self) -> None:
-        self._met: OrderedDict[str, None] = OrderedDict()
+        self._recent: OrderedDict[str, None] = OrderedDict()
 
     def __call__(self, identity: str) -> bool:
-        if identity in self._met:
+        if identity in self._recent:
             return False
-        self._met[identity] = None
-        if len(self._met) > REMEMBERED:
-            self._met.popitem(last=False)
+        self._recent[identity] = None
+        if len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
         return True

@@ -1,4 +1,4 @@
-"""All observers as one: who only looks on ends nothing, however it fails, and the others are told all the same."""
+"""All observers as one: an observer that fails ends nothing, and the others still receive the fact."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG: Final = logging.getLogger("cdc_merge")
 
 
 class FanOut:
-    """An observer of observers. What one of them raises is logged by type and place, as its message may hold anything."""
+    """Passes each fact to every observer. An exception is logged by type and place only: its message may hold row values."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
@@ -25,4 +25,6 @@ class FanOut:
                 observer(fact)
             except Exception as error:  # noqa: BLE001 - the edge of an observer
                 event = {"event": "observer_failed"}
-                LOG.warning("An observer of %s met %s.", type(fact).__name__, error_location(error), extra=event)
+                LOG.warning(
+                    "An observer of %s failed with %s.", type(fact).__name__, error_location(error), extra=event
+                )

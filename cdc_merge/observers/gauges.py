@@ -1,7 +1,7 @@
-"""Metrics that mirror a state: read when somebody scrapes, so a slot nobody watches costs nothing and never lies.
+"""Metrics that show a state: read at each scrape, so they cost nothing in between and are never stale.
 
-A figure that is unknown has no sample. One source of figures that fails loses its own families, is counted and logged,
-and leaves the rest of the scrape alone.
+An unknown figure has no sample. A reader of figures that fails loses only its own families, is counted and logged; the
+rest of the scrape is complete.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def _no_counts() -> Mapping[str, Counts]:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Where the state is read. Each is called from the scraper's thread.
+    """The readers of the state. Each is called on the scraper's thread.
 
-    `durable_lsns` says per source up to where everything is on disk; a source that it leaves out is measured by what
-    its reader has received. `watermarks` says per source, in microseconds, the stamp time that it has passed. `resyncs`
-    counts the tables that are read again, by source and state. `merging`: what the merging side has counted of each source.
+    `durable_lsns`: per source, the LSN up to which everything is on disk; a source without one is measured by its received
+    LSN. `watermarks`: per source, the stamp time that it has passed, in microseconds. `resyncs`: the number of incremental
+    snapshots by source and state. `merging`: the capture counters of the merging thread, by source.
     """
 
     figures: Callable[[], StoreFigures]
@@ -57,13 +57,10 @@ class Gauges:
     merging: Callable[[], Mapping[str, Counts]] = _no_counts
 
 
-class Lagging(dict[str, int]):
-    """Up to where each source is on disk, by source."""
-
-    def of(self, status: SourceStatus) -> float | None:
-        if not status.server_lsn:
-            return None
-        return max(0, status.server_lsn - self.get(status.name, status.received_lsn))
+def _lag_bytes(status: SourceStatus, durable_lsns: Mapping[str, int]) -> float | None:
+    if not status.server_lsn:
+        return None
+    return max(0, status.server_lsn - durable_lsns.get(status.name, status.received_lsn))
 
 
 def _seconds(us: int | None) -> float | None:
@@ -72,15 +69,15 @@ def _seconds(us: int | None) -> float | None:
 
 # name, help, the figure of one source
 SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None]], ...]] = (
-    ("source_up", "1 while the source is connected and delivers.", lambda status: status.up),
+    ("source_up", "1 while the source is connected and streams.", lambda status: status.up),
     (
         "source_last_commit_timestamp_seconds",
-        "Commit time of the source's newest change that was read.",
+        "Commit time of the newest change read from the source.",
         lambda status: _seconds(status.last_commit_us),
     ),
     (
         "source_last_message_timestamp_seconds",
-        "When the source's server last sent anything, keepalives included.",
+        "When the source's server last sent a message, keepalives included.",
         lambda status: _seconds(status.last_message_us),
     ),
     (
@@ -90,27 +87,27 @@ SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None
     ),
     (
         "source_received_lsn_bytes",
-        "Log position up to which the source was read; differences are bytes.",
+        "LSN up to which the source was read; differences are bytes.",
         lambda status: status.received_lsn or None,
     ),
     (
         "source_server_lsn_bytes",
-        "Log position that the source's server has written.",
+        "Current WAL LSN of the source's server.",
         lambda status: status.server_lsn or None,
     ),
     (
         "source_confirmed_lsn_bytes",
-        "Log position up to which the source's server was told that it may forget.",
+        "Confirmed flush LSN of the slot.",
         lambda status: status.confirmed_lsn or None,
     ),
     (
         "source_queued_bytes",
-        "Bytes that were received and wait to be merged.",
+        "Bytes received and waiting to be merged.",
         lambda status: status.queued_bytes if status.queue_limit_bytes else None,
     ),
     (
         "source_queue_limit_bytes",
-        "Bytes that may wait to be merged; then the source is not read until there is room.",
+        "Limit of the bytes that wait to be merged; reading from the source pauses above it.",
         lambda status: status.queue_limit_bytes or None,
     ),
     (
@@ -120,30 +117,30 @@ SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None
     ),
     (
         "slot_safe_bytes",
-        "WAL that the source may still write before our slot is lost; no sample when it sets no limit.",
+        "WAL that the source may still write before our slot is lost; no sample without a limit.",
         lambda status: status.safe_bytes,
     ),
     (
         "open_transaction_bytes",
-        "Bytes that came of a transaction whose commit has not.",
+        "Bytes received of a transaction whose commit has not been received.",
         lambda status: status.open_bytes,
     ),
     (
         "backpressure_active",
-        "1 while the source is not read because too much waits to be merged.",
+        "1 while reading from the source pauses because too much waits to be merged.",
         lambda status: status.waits,
     ),
     (
         "snapshot_tables_remaining",
-        "Tables that the source's first copy has not finished.",
+        "Tables that the source's initial snapshot has not finished.",
         lambda status: status.copy_tables_left,
     ),
     (
         "snapshot_duration_seconds",
-        "How long the latest first copy took, or has taken so far; 0 where none began since we did.",
+        "Duration of the latest initial snapshot, so far or in total; 0 if none began since the start.",
         lambda status: status.copy_s,
     ),
-    ("slot_active", "1 while somebody reads our slot.", lambda status: status.slot_active),
+    ("slot_active", "1 while a client reads our slot.", lambda status: status.slot_active),
     (
         "slot_catalog_xmin_age",
         "Transactions for which our slot holds back vacuum of the source's catalogs.",
@@ -151,22 +148,22 @@ SOURCE_GAUGES: Final[tuple[tuple[str, str, Callable[[SourceStatus], float | None
     ),
     (
         "heartbeat_permitted",
-        "1 while heartbeats can be written into the source, 0 where it refuses; no sample when none are wanted.",
+        "1 while heartbeats can be written to the source, 0 while it refuses them; no sample when heartbeats are off.",
         lambda status: status.heartbeats_permitted,
     ),
 )
 
 
 class GaugeCollector(Collector):
-    """The families of `Mirrors`, in the registry's own protocol."""
+    """The families of `Gauges`, as a collector of the registry."""
 
     def __init__(self, prefix: str, labels: Labels, gauges: Gauges) -> None:
         self._prefix = prefix
         self._labels = labels
-        self._mirrors = gauges
+        self._gauges = gauges
         self._failures = 0
-        self._pace = WalRate(gauges.monotonic)
-        self._rest = SlotInactivity(gauges.monotonic, gauges.wall)
+        self._wal_rate = WalRate(gauges.monotonic)
+        self._inactivity = SlotInactivity(gauges.monotonic, gauges.wall)
 
     def follow(self, labels: Labels) -> None:
         self._labels = labels
@@ -174,14 +171,14 @@ class GaugeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._read(self._of_sources)
         yield from self._read(self._of_figures)
-        failures = self._counter("scrape_failures", "Reads of a mirrored state that failed.", ())
+        failures = self._counter("scrape_failures", "Reads of a state for a scrape that failed.", ())
         failures.add_metric((), self._failures)
         yield failures
 
     def _read(self, families: Callable[[], Iterable[Metric]]) -> Sequence[Metric]:
         try:
             return [*families()]
-        except Exception as error:  # noqa: BLE001 the edge of a scrape: one failing reader must not take the others along
+        except Exception as error:  # noqa: BLE001 the edge of a scrape: one reader that fails leaves the others complete
             self._failures += 1
             event = {"event": "scrape_failed"}
             # Not `exception`: a traceback ends in the message, which may hold values.
@@ -189,23 +186,23 @@ class GaugeCollector(Collector):
             return []
 
     def _of_sources(self) -> Iterator[Metric]:
-        absent = dict.fromkeys(self._labels.sources)
-        known = {status.name: status for status in self._mirrors.statuses()}
-        statuses = [known.get(name) or SourceStatus(name, "") for name in absent | dict.fromkeys(known)]
+        configured = dict.fromkeys(self._labels.sources)
+        reported = {status.name: status for status in self._gauges.statuses()}
+        statuses = [reported.get(name) or SourceStatus(name, "") for name in configured | dict.fromkeys(reported)]
         for name, text, figure in SOURCE_GAUGES:
             yield self._gauge(name, text, ("source",), (((each.name,), figure(each)) for each in statuses))
         yield from self._progress(statuses)
         yield self._states(statuses)
         yield from self._slots(statuses)
         yield from self._captured(statuses)
-        pending = ((labels, count) for labels, count in self._mirrors.resyncs().items())
-        text = "Tables that are to be read again: their rows, then what is missing; or failed."
+        pending = ((labels, count) for labels, count in self._gauges.resyncs().items())
+        text = "Incremental snapshots by state: reading rows, checking for missing records, failed."
         yield self._gauge("resyncs", text, ("source", "state"), pending)
-        reconnects = self._counter("source_reconnects", "Connections to the source that were made anew.", ("source",))
-        sent = self._counter("heartbeat_sent", "Heartbeats that we wrote into the source.", ("source",))
+        reconnects = self._counter("source_reconnects", "Reconnects to the source.", ("source",))
+        sent = self._counter("heartbeat_sent", "Heartbeats written to the source.", ("source",))
         waited = self._counter(
             "source_backpressure_seconds",
-            "Time for which the source was not read because too much waited.",
+            "Time during which reading from the source paused because too much waited to be merged.",
             ("source",),
         )
         for each in statuses:
@@ -217,73 +214,81 @@ class GaugeCollector(Collector):
         yield sent
 
     def _captured(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
-        merging = self._mirrors.merging()
+        merging = self._gauges.merging()
         counts = {each.name: added(each.counts, merging.get(each.name, {})) for each in statuses}
         yield from captured(self._prefix, self._labels, counts)
         text = (
-            "Bytes that were written aside for large transactions since counting began: by the source's server while it "
-            "decoded them, by us (local) where rows would not stay in memory."
+            "Bytes spilled for large transactions since counting began: by the source's server while it decoded them, by us "
+            "(local) when their rows exceeded memory."
         )
         spilled = {(each.name, "server"): each.server_spilled_bytes for each in statuses}
         spilled |= {(name, "local"): counted.get((SPILLED, ""), 0) for name, counted in counts.items()}
         yield self._gauge("spill_bytes", text, ("source", "where"), spilled.items())
 
     def _progress(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
-        durable = Lagging(self._mirrors.durable_lsns())
-        lag = "Bytes of the source's log that are not yet merged and on disk."
-        yield self._gauge("source_lag_bytes", lag, ("source",), (((each.name,), durable.of(each)) for each in statuses))
-        on_disk = "Log position up to which everything of the source is merged and on disk."
+        durable = self._gauges.durable_lsns()
+        lag = "WAL bytes of the source that are not yet merged and on disk."
+        yield self._gauge(
+            "source_lag_bytes", lag, ("source",), (((each.name,), _lag_bytes(each, durable)) for each in statuses)
+        )
+        on_disk = "LSN up to which everything of the source is merged and on disk."
         lsns = (((each.name,), durable.get(each.name) or None) for each in statuses)
         yield self._gauge("source_durable_lsn_bytes", on_disk, ("source",), lsns)
-        passed = self._mirrors.watermarks()
-        text = "The stamp time that the source has passed: it has said everything before it."
+        passed = self._gauges.watermarks()
+        text = "The stamp time that the source has passed; it delivers no earlier change."
         marks = (((each.name,), _seconds(passed.get(each.name) or None)) for each in statuses)
         yield self._gauge("source_watermark_timestamp_seconds", text, ("source",), marks)
 
     def _states(self, statuses: Iterable[SourceStatus]) -> Metric:
         """A source is in exactly one state."""
-        told = ((each.name, each.state if each.state in STATES else OTHER) for each in statuses)
-        samples = (((source, name), state == name) for source, state in told for name in (*STATES, OTHER))
-        return self._gauge("source_state", "1 at the state that the source is in.", ("source", "state"), samples)
+        reported = ((each.name, each.state if each.state in STATES else OTHER) for each in statuses)
+        samples = (((source, name), state == name) for source, state in reported for name in (*STATES, OTHER))
+        return self._gauge(
+            "source_state", "1 at the source's present state, 0 at the others.", ("source", "state"), samples
+        )
 
     def _slots(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
         yield self._wal_statuses(statuses)
         yield self._invalidations(statuses)
-        left = "Seconds until our slot is lost at the pace of the last 15 minutes; +Inf without limit or growth."
-        lefts = (((each.name,), self._pace.seconds_left(each)) for each in statuses)
+        left = "Seconds until our slot is lost at the WAL rate of the last 15 minutes; +Inf without limit or growth."
+        lefts = (((each.name,), self._wal_rate.seconds_left(each)) for each in statuses)
         yield self._gauge("slot_seconds_to_invalidation", left, ("source",), lefts)
-        rest = "For how long nobody has read our slot: since its server says so, before version 17 since we see it."
-        rests = (((each.name,), self._rest.seconds(each)) for each in statuses)
-        yield self._gauge("slot_inactive_seconds", rest, ("source",), rests)
+        text = (
+            "Time since a client last read our slot, as its server reports it; before version 17 since we first saw it."
+        )
+        inactive = (((each.name,), self._inactivity.seconds(each)) for each in statuses)
+        yield self._gauge("slot_inactive_seconds", text, ("source",), inactive)
 
     def _invalidations(self, statuses: Iterable[SourceStatus]) -> Metric:
         """A slot has exactly one of the reasons, or none."""
-        told = ((each.name, each.invalidation or NOT_INVALIDATED) for each in statuses if each.invalidation is not None)
         reasons = (NOT_INVALIDATED, *INVALIDATIONS, OTHER)
-        named = ((source, reason if reason in reasons else OTHER) for source, reason in told)
-        samples = (((source, reason), reason == why) for source, why in named for reason in reasons)
-        text = "1 at the reason why the source's server has given our slot up; none while it has not."
+        reported = (
+            (each.name, each.invalidation or NOT_INVALIDATED) for each in statuses if each.invalidation is not None
+        )
+        listed = ((source, reason if reason in reasons else OTHER) for source, reason in reported)
+        samples = (((source, reason), reason == current) for source, current in listed for reason in reasons)
+        text = "1 at the reason why the source's server invalidated our slot; none while it is valid."
         return self._gauge("slot_invalidated", text, ("source", "reason"), samples)
 
     def _wal_statuses(self, statuses: Iterable[SourceStatus]) -> Metric:
-        known = [each for each in statuses if each.wal_status is not None]
-        samples = (((each.name, name), each.wal_status == name) for each in known for name in WAL_STATUSES)
+        reported = [each for each in statuses if each.wal_status is not None]
+        samples = (((each.name, name), each.wal_status == name) for each in reported for name in WAL_STATUSES)
         text = "1 at the wal_status of our slot (pg_replication_slots), 0 at the others."
         return self._gauge("slot_wal_status", text, ("source", "status"), samples)
 
     def _of_figures(self) -> Iterator[Metric]:
-        figures = self._mirrors.figures()
-        yield self._gauge("history_changes", "Changes in the history.", (), [((), figures.history_changes)])
-        yield self._gauge("records_cached", "Records held in memory.", (), [((), figures.records_cached)])
-        text = "Records that a source lacks, of entities with on_missing: report; no sample where it lacks none."
+        figures = self._gauges.figures()
+        yield self._gauge("history_changes", "Changes in the history log.", (), [((), figures.history_changes)])
+        yield self._gauge("records_cached", "Record states in memory.", (), [((), figures.records_cached)])
+        text = "Records missing at a source, of entities with on_missing: report; no sample where none is missing."
         yield self._gauge("records_missing", text, ("entity", "source"), figures.missing.items())
-        kept = Counter(dict.fromkeys(self._labels.tables(), 0))
+        quarantined = Counter(dict.fromkeys(self._labels.tables(), 0))
         for place, count in figures.parked.items():
-            kept[self._labels.table(*place)] += count
-        text = "Changes of rows that nobody has named yet; they wait for a snapshot, an insert or a whole old row."
-        yield self._gauge("quarantined_events", text, ("source", "table"), kept.items())
+            quarantined[self._labels.table(*place)] += count
+        text = "Changes whose business key is unknown; they wait for a snapshot, an insert or a complete old row."
+        yield self._gauge("quarantined_events", text, ("source", "table"), quarantined.items())
         watermark = figures.watermark_us / 1e6 if figures.watermark_us else None
-        text = "The stamp that every live source has passed."
+        text = "The stamp time that every live source has passed."
         yield self._gauge("watermark_timestamp_seconds", text, (), [((), watermark)])
         yield self._open(figures)
         oldest = ((labels, _seconds(us)) for labels, us in figures.oldest_open_us.items())

@@ -1,6 +1,6 @@
-"""Which label values there may be: from the plan and from the closed lists of the semantics, nothing else.
+"""The allowed label values: those of the plan and of the closed lists of the semantics, nothing else.
 
-Everything outside of them is `other`. A question about a whole record has the field "": to Prometheus, no label.
+Every other value becomes `other`. A conflict about a whole record has the field "": to Prometheus, no label.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ PAIRED: Final = " / "
 OPERATIONS: Final = (INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT)
 OUTCOMES: Final = ("applied", "merged", "conflict", "copy", "copy_unmatched", "agreement", "repeat", "late")
 SEVERITIES: Final = ("critical", "high", "medium", "low")
-# Until when an answer is agreed, by the severity of what is asked, in seconds; nothing is agreed for low.
+# The agreed time to answer a conflict, by severity, in seconds; there is none for low.
 AGREED_S: Final[Mapping[str, float]] = {"critical": 4 * 3600.0, "high": 24 * 3600.0, "medium": 7 * 24 * 3600.0}
 ANSWERS: Final = ("in_time", "late")
 RESOLUTIONS: Final = ("auto", "decided", "converged", "dismissed", "superseded")
 WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")
-# Why a server gives a slot up (pg_replication_slots.invalidation_reason); none: it has not.
+# Why a server invalidates a slot (pg_replication_slots.invalidation_reason); none: the slot is valid.
 NOT_INVALIDATED: Final = "none"
 INVALIDATIONS: Final = ("wal_removed", "rows_removed", "wal_level_insufficient", "idle_timeout")
 MERGES: Final = frozenset(
@@ -36,7 +36,7 @@ STAGES: Final = ("map", "merge", "questions", "commit", "all")
 BEHIND: Final = ("own", "origin")
 LOADS: Final = ("memory", "store")
 REMOVED: Final = ("tombstone_removed", "history_removed")
-# How an attempt to read a source failed: it is tried again, or a person must act.
+# What follows a failed attempt to read a source: a retry, or a person must act.
 FAILURES: Final = ("retried", "refused")
 # What failed (sources/postgres/failure_classes.py).
 FAILURE_CLASSES: Final = (
@@ -56,7 +56,7 @@ FAILURE_CLASSES: Final = (
     "internal",
 )
 RETRYABLE: Final = {True: "true", False: "false"}
-# Why a source refuses to be read (errors.SourceRefused, `problem`), and the reader that failed by our own fault.
+# Why a source refuses to be read (errors.SourceRefused, `problem`), and a reader that failed by an internal error.
 PROBLEMS: Final = (
     "slot_lost",
     "slot_missing",
@@ -82,7 +82,7 @@ PROBLEMS: Final = (
 ROW_KINDS: Final = ("update_delete", "key_change")
 FIELD_KINDS: Final = ("concurrent_update", "concurrent_insert")
 COUNTER_KINDS: Final = ("concurrent_update", "bound", "unknown_base")
-# Merge types that settle every concurrent write; what still asks (writers, rules) is made when it first happens.
+# Merge types that settle every concurrent write; the series of other conflicts (writers, rules) begin when one happens.
 AUTOMATIC: Final = frozenset({"lww", "priority", "max", "min", "set", "flag"})
 KINDS: Final = frozenset(
     {
@@ -102,18 +102,18 @@ DEFAULT_SEVERITY: Final = "medium"
 
 
 class Labels:
-    """The label values of one plan: what to start with, and what to call the rest."""
+    """The label values of one plan: the series to start with, and the label for each value that arrives."""
 
     def __init__(self, plan: Plan) -> None:
         self._entities = plan.entities
         self._units = {name: {**entity.fields, **entity.groups} for name, entity in plan.entities.items()}
-        asked = [name for entity in plan.entities.values() for name in _expressions(entity)]
-        self.rules = tuple(dict.fromkeys([*asked, *(rule.name for rule in plan.rules if rule.when is not None)]))
+        expressions = [name for entity in plan.entities.values() for name in _expressions(entity)]
+        self.rules = tuple(dict.fromkeys([*expressions, *(rule.name for rule in plan.rules if rule.when is not None)]))
         self._tables = {(table.source, table.table) for table in plan.tables}
         mapped = {source for entity in plan.entities.values() for source in entity.sources}
         self.sources = tuple(sorted(mapped | {table.source for table in plan.tables}))
 
-    # ---------------------------------------------------------------- what to start with
+    # ---------------------------------------------------------------- series to start with
 
     def changes(self) -> Iterator[tuple[str, str, str]]:
         for source, entity in self.mapped():
@@ -152,7 +152,7 @@ class Labels:
         yield from ((source, OTHER) for source in self.sources)
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """(entity, pair): each two sources that may disagree, and each that may be asked about alone."""
+        """(entity, pair): each two sources that may disagree, and each source that a conflict may be about alone."""
         for name, entity in self._entities.items():
             yield from ((name, pair) for pair in _pairs({*entity.sources}))
 
@@ -165,35 +165,35 @@ class Labels:
         for source in self.sources:
             yield from ((source, kind, retried) for kind in (*FAILURE_CLASSES, OTHER) for retried in RETRYABLE.values())
 
-    # ---------------------------------------------------------------- what to call what comes
+    # ---------------------------------------------------------------- labels of arriving values
 
     def error(self, failure: str, *, is_retried: bool) -> tuple[str, str]:
         """(class, retryable)"""
         return _listed(failure, FAILURE_CLASSES), RETRYABLE[is_retried]
 
     def change(self, source: str, entity: str, operation: str) -> tuple[str, str, str]:
-        known = operation if operation in OPERATIONS or operation == DECISION else OTHER
-        return self.source(source), self.entity(entity), known
+        listed = operation if operation in OPERATIONS or operation == DECISION else OTHER
+        return self.source(source), self.entity(entity), listed
 
     def merge(self, labels: tuple[str, str, str, str]) -> tuple[str, str, str, str]:
         entity, field, merge, outcome = labels
         unit = self._unit(entity, field)
-        known_merge = unit.merge if unit is not None and "." not in field else _listed(merge, MERGES)
-        return self.entity(entity), self.field(entity, field), known_merge, _listed(outcome, OUTCOMES)
+        merge_type = unit.merge if unit is not None and "." not in field else _listed(merge, MERGES)
+        return self.entity(entity), self.field(entity, field), merge_type, _listed(outcome, OUTCOMES)
 
     def conflict(self, conflict: Conflict) -> tuple[str, str, str, str]:
         """(entity, field, kind, severity)"""
-        question = conflict.detected
-        field = question.group or question.field
+        detected = conflict.detected
+        field = detected.group or detected.field
         return (
-            self.entity(question.entity),
-            WHOLE_RECORD if field is None else self.field(question.entity, field),
-            _listed(question.kind, KINDS),
-            _listed(question.severity, SEVERITIES),
+            self.entity(detected.entity),
+            WHOLE_RECORD if field is None else self.field(detected.entity, field),
+            _listed(detected.kind, KINDS),
+            _listed(detected.severity, SEVERITIES),
         )
 
     def pairs_of(self, conflict: Conflict) -> Iterator[tuple[str, str]]:
-        """(entity, pair) of every two sources that a conflict has candidates of; of the one where there is only one."""
+        """(entity, pair) of every two sources with a candidate in the conflict, or of its only source."""
         sources = {self.source(candidate.source) for candidate in conflict.detected.candidates}
         entity = self.entity(conflict.detected.entity)
         yield from ((entity, pair) for pair in _pairs(sources) if len(sources) == 1 or PAIRED in pair)
@@ -243,8 +243,8 @@ def _kinds_of(unit: FieldPlan) -> tuple[str, ...]:
     return () if unit.merge in AUTOMATIC else FIELD_KINDS
 
 
-def _listed(value: str, known: tuple[str, ...] | frozenset[str]) -> str:
-    return value if value in known else OTHER
+def _listed(value: str, values: tuple[str, ...] | frozenset[str]) -> str:
+    return value if value in values else OTHER
 
 
 def _pairs(sources: Set[str]) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""Facts → log lines (`log_lines` says how a line is written).
+"""Facts → log lines (`log_format` formats them).
 
-Each line has an event code, stable, that may be searched and alerted on and that the runbooks cite; the sentence beside
-it may change. No line holds a value or a key: records are named by a digest, the same for the same record of this
-installation, so that lines can be joined without telling whom they are about.
+Each line has a stable event code, to search, to alert on and to cite in runbooks; the sentence beside it may change. No
+line holds a value or a key: a record is identified by a digest, the same for the same record of this installation, so
+that lines can be joined without revealing the record.
 """
 
 from __future__ import annotations
@@ -40,36 +40,36 @@ SEVERITY_LEVELS: Final = {
     "medium": logging.INFO,
     "low": logging.INFO,
 }
-# How far a table is that is read again: its level, event and sentence.
+# The state of an incremental snapshot: level, event and sentence.
 RESYNC_EVENTS: Final = {
-    "rows": (logging.DEBUG, "resync_progress", "A table is read again."),
-    "missing": (logging.DEBUG, "resync_progress", "What is not there any more is looked for."),
-    "done": (logging.INFO, "resync_done", "A table was read again."),
-    "failed": (logging.ERROR, "resync_failed", "A table could not be read again; the stream goes on."),
+    "rows": (logging.DEBUG, "resync_progress", "An incremental snapshot is reading a table."),
+    "missing": (logging.DEBUG, "resync_progress", "An incremental snapshot is checking for missing records."),
+    "done": (logging.INFO, "resync_done", "The incremental snapshot of a table is complete."),
+    "failed": (logging.ERROR, "resync_failed", "The incremental snapshot of a table failed; the stream continues."),
 }
-# What a conflict did: its event and its sentence. While it settles it may still turn out to be nothing.
+# A step of a conflict: event and sentence. A settling conflict may still close by itself.
 CONFLICT_EVENTS: Final = {
-    "raised": ("conflict_raised", "A conflict was found and settles."),
+    "raised": ("conflict_raised", "A conflict was detected and is settling."),
     "revised": ("conflict_revised", "A conflict has new evidence."),
     "announced": ("conflict_announced", "A conflict waits for a decision."),
-    "closed": ("conflict_closed", "A conflict is closed."),
+    "closed": ("conflict_closed", "A conflict was closed."),
 }
 
 
 class Logs:
-    """An observer that writes a line for what an operator wants to read afterwards.
+    """An observer that writes a line for each fact that an operator wants to read afterwards.
 
-    `salt` makes the digests of records this installation's own: business keys are few enough to try them all.
+    `salt` keys the record digests per installation: business keys are few enough to try them all.
     """
 
     def __init__(self, salt: bytes = b"") -> None:
         self._salt = salt[: blake2b.MAX_KEY_SIZE]
-        self._telling: Mapping[type, Callable[[Any], None]] = {
+        self._writers: Mapping[type, Callable[[Any], None]] = {
             BatchMerged: self._batch,
             ConflictMoved: self._conflict,
             SourceChanged: self._source,
             Parked: _parked,
-            QuarantineReleased: _unparked,
+            QuarantineReleased: _released,
             ClockCut: _clock_cut,
             DetectionDegraded: _degraded,
             SnapshotProgress: _progress,
@@ -81,24 +81,24 @@ class Logs:
         }
 
     def __call__(self, fact: Fact) -> None:
-        """Write what is worth a line. Never raises: logging reports its own faults on stderr."""
-        tell = self._telling.get(type(fact))
-        if tell is not None:
-            tell(fact)
+        """Write the fact's line, if it has one. Never raises: logging reports its own faults on stderr."""
+        write_line = self._writers.get(type(fact))
+        if write_line is not None:
+            write_line(fact)
 
     def record_digest(self, entity: str, key: str) -> str:
-        """What stands for a record in the log: 12 hex digits."""
+        """The digest that identifies a record in the log: 12 hex digits."""
         return blake2b(f"{entity}\0{key}".encode(errors="surrogatepass"), digest_size=6, key=self._salt).hexdigest()
 
     def _batch(self, fact: BatchMerged) -> None:
-        told = {
+        fields = {
             "changes": sum(fact.changes.values()),
             "late_changes": fact.late_changes,
             "raised": len(fact.raised),
             "closed": len(fact.closed),
             **{f"{stage}_seconds": round(seconds, 6) for stage, seconds in fact.seconds.items()},
         }
-        write(logging.DEBUG, "batch_merged", "A batch is on disk.", told)
+        write(logging.DEBUG, "batch_merged", "A batch is on disk.", fields)
 
     def _conflict(self, fact: ConflictMoved) -> None:
         event, sentence = CONFLICT_EVENTS[fact.what]
@@ -108,88 +108,99 @@ class Logs:
         write(level, event, sentence, self._conflict_fields(fact.conflict))
 
     def _conflict_fields(self, conflict: Conflict) -> Fields:
-        question = conflict.detected
+        detected = conflict.detected
         return {
             "conflict": conflict.id,
-            "entity": question.entity,
-            "record": self.record_digest(question.entity, question.key),
-            "field": question.group or question.field,
-            "kind": question.kind,
-            "severity": question.severity,
+            "entity": detected.entity,
+            "record": self.record_digest(detected.entity, detected.key),
+            "field": detected.group or detected.field,
+            "kind": detected.kind,
+            "severity": detected.severity,
             "revision": conflict.revision,
             "resolution": conflict.resolution,
-            "sources": " ".join(sorted({candidate.source for candidate in question.candidates})),
+            "sources": " ".join(sorted({candidate.source for candidate in detected.candidates})),
         }
 
     def _loop(self, fact: LoopDetected) -> None:
-        told: Fields = {
+        fields: Fields = {
             "entity": fact.entity,
             "record": self.record_digest(fact.entity, fact.key),
             "sources": " ".join(sorted(fact.sources)),
         }
-        write(logging.WARNING, "loop_detected", "Two sources write the same values to and fro.", told)
+        write(logging.WARNING, "loop_detected", "Two sources alternately restore each other's value.", fields)
 
     def _source(self, fact: SourceChanged) -> None:
         level = logging.ERROR if fact.problem else logging.INFO
-        told = {"source": fact.source, "state": fact.state, "problem": fact.problem, "hint": fact.hint or None}
-        write(level, "source_changed", fact.sentence, told)
+        fields = {"source": fact.source, "state": fact.state, "problem": fact.problem, "hint": fact.hint or None}
+        write(level, "source_changed", fact.sentence, fields)
 
 
 def _parked(fact: Parked) -> None:
-    told: Fields = {"source": fact.source, "table": fact.table, "reason": fact.reason, "kept": fact.is_kept}
-    write(logging.WARNING, "row_parked", "A row was set aside; the stream went on.", told)
+    fields: Fields = {"source": fact.source, "table": fact.table, "reason": fact.reason, "kept": fact.is_kept}
+    write(logging.WARNING, "row_parked", "A row was parked; the stream continues.", fields)
 
 
-def _unparked(fact: QuarantineReleased) -> None:
-    told: Fields = {"source": fact.source, "table": fact.table, "outcome": fact.outcome, "changes": fact.count}
+def _released(fact: QuarantineReleased) -> None:
+    fields: Fields = {"source": fact.source, "table": fact.table, "outcome": fact.outcome, "changes": fact.count}
     level = logging.WARNING if fact.outcome == "expired" else logging.INFO
-    write(level, "row_unparked", "Changes of rows that nobody had named wait no longer.", told)
+    write(level, "row_unparked", "Changes left the quarantine.", fields)
 
 
 def _clock_cut(fact: ClockCut) -> None:
-    told: Fields = {"source": fact.source, "ahead_seconds": fact.ahead_us / 1e6}
-    write(logging.WARNING, "clock_cut", "A source's clock is ahead of ours; its stamp was cut.", told)
+    fields: Fields = {"source": fact.source, "ahead_seconds": fact.ahead_us / 1e6}
+    write(logging.WARNING, "clock_cut", "The clock of a source is ahead of ours; the stamp was cut.", fields)
 
 
 def _degraded(fact: DetectionDegraded) -> None:
-    told: Fields = {"source": fact.source, "entity": fact.entity, "reason": fact.reason}
-    write(logging.WARNING, "detection_degraded", "A change met what retention had removed.", told)
+    fields: Fields = {"source": fact.source, "entity": fact.entity, "reason": fact.reason}
+    write(
+        logging.WARNING, "detection_degraded", "The change refers to history that retention has already pruned.", fields
+    )
 
 
 def _heartbeat(fact: HeartbeatPassed) -> None:
     if fact.lost:
-        told: Fields = {"source": fact.source, "lost": fact.lost}
-        write(logging.ERROR, "heartbeats_lost", "Heartbeats never came: part of the source's log was skipped.", told)
+        fields: Fields = {"source": fact.source, "lost": fact.lost}
+        write(logging.ERROR, "heartbeats_lost", "Heartbeats are missing: part of the source's WAL was skipped.", fields)
 
 
 def _progress(fact: SnapshotProgress) -> None:
-    told: Fields = {"source": fact.source, "entity": fact.entity, "rows": fact.rows, "expected": fact.expected}
-    write(logging.DEBUG, "snapshot_progress", "A first copy goes on.", told)
+    fields: Fields = {"source": fact.source, "entity": fact.entity, "rows": fact.rows, "expected": fact.expected}
+    write(logging.DEBUG, "snapshot_progress", "An initial snapshot is in progress.", fields)
 
 
 def _resync(fact: ResyncProgress) -> None:
     level, event, sentence = RESYNC_EVENTS[fact.state]
-    told: Fields = {"source": fact.source, "table": fact.table, "rows": fact.rows, "expected": fact.expected}
-    write(level, event, sentence, {**told, "problem": fact.problem or None})
+    fields: Fields = {"source": fact.source, "table": fact.table, "rows": fact.rows, "expected": fact.expected}
+    write(level, event, sentence, {**fields, "problem": fact.problem or None})
 
 
 def _store(fact: StoreWaits) -> None:
     if fact.problem is None:
-        write(logging.INFO, "store_released", "The store is free again; merging goes on.", {"seconds": fact.seconds})
+        write(
+            logging.INFO,
+            "store_released",
+            "The store is available again; merging continues.",
+            {"seconds": fact.seconds},
+        )
         return
-    told: Fields = {"problem": fact.problem, "hint": fact.hint}
-    write(logging.ERROR, "store_held", "Merging waits; it goes on by itself, and nothing is lost.", told)
+    fields: Fields = {"problem": fact.problem, "hint": fact.hint}
+    write(
+        logging.ERROR, "store_held", "Merging waits for the store; it continues by itself, and nothing is lost.", fields
+    )
 
 
 def _reloaded(fact: ConfigReloaded) -> None:
     if fact.problem is None:
-        sentence = "The configuration file was read again and is in force."
+        sentence = "The configuration was reloaded and is in force."
         write(logging.INFO, "config_reloaded", sentence, {"policy": fact.policy})
         return
-    told: Fields = {"policy": fact.policy, "problem": fact.problem, "problems": " | ".join(fact.problems) or None}
-    write(logging.ERROR, "config_reload_failed", "The old configuration stays in force.", told)
+    fields: Fields = {"policy": fact.policy, "problem": fact.problem, "problems": " | ".join(fact.problems) or None}
+    write(
+        logging.ERROR, "config_reload_failed", "The reload failed; the previous configuration stays in force.", fields
+    )
 
 
 def write(level: int, event: str, sentence: str, fields: Fields) -> None:
-    """One line. Fields that are None are left out; the sentence is taken as it is, not as a format."""
+    """Write one line. Fields that are None are left out; the sentence is no format string."""
     LOG.log(level, sentence, code=event, **{name: figure for name, figure in fields.items() if figure is not None})

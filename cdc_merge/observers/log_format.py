@@ -1,9 +1,8 @@
-"""How every line of the process is written: structlog over the standard library, so that all packages' lines are alike.
+"""The format of every log line of the process: structlog over the standard library, so that all packages' lines are alike.
 
-A JSON line has the names of the Elastic Common Schema: `@timestamp`, `log.level`, `event.code`, `message` …;
-what is ours stands below `cdc_merge.`. An exception is told by its type and the places it passed, never by its message.
-A line that says the same of the same things again and again is written a few times a minute; how often it was left out
-is told with the next one that is written.
+A JSON line has the names of the Elastic Common Schema: `@timestamp`, `log.level`, `event.code`, `message` …; our own
+fields stand below `cdc_merge.`. An exception is logged by its type and stack, never by its message. A repeated line is
+written a few times a minute; the next written one carries the number of lines left out.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from structlog.typing import EventDict, WrappedLogger
 ECS_VERSION: Final = "8.11.0"
 SERVICE: Final = "cdc-merge"
 NO_CODE: Final = "log"
-# Written of one kind of line in one window; more is left out and counted.
+# Lines of one kind that are written in one window; more are left out and counted.
 BURST: Final = 20
 WINDOW_S: Final = 60.0
 KINDS_REMEMBERED: Final = 1_000
-# What differs between two lines that say the same.
+# Fields that may differ between two lines of one kind.
 VARYING: Final = frozenset({"conflict", "record", "revision", "rows", "ahead_seconds", "changes"})
-# Of a record of the standard library and structlog's own bookkeeping: not told.
+# Bookkeeping of the standard library and of structlog: not written.
 INTERNAL: Final = frozenset({"_record", "_from_structlog", "_message", "color_message", "code", "event", "exc_info"})
 
 
@@ -45,31 +44,29 @@ def configure(form: str, level: str = "INFO", stream: TextIO | None = None) -> N
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # Its start and stop are ours to tell.
+    # We log its start and stop ourselves.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def capture_uncaught() -> None:
-    """What would be written beside the log belongs into it: a thread that ended by a mistake of ours, what was raised where
-    nobody can catch it, and warnings."""
+    """Route everything into the log that would be printed beside it: exceptions that end a thread, exceptions that no code
+    can catch, and warnings."""
     threading.excepthook = _thread_failed
-    sys.unraisablehook = _nowhere_raised
+    sys.unraisablehook = _unraisable
     logging.captureWarnings(True)  # noqa: FBT003 the library's own signature
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is not None:
         name = failed.thread.name if failed.thread is not None else ""
-        told = (failed.exc_type, failed.exc_value, failed.exc_traceback)
-        logger(SERVICE).error("A thread ended by a mistake of ours.", code="thread_failed", thread=name, exc_info=told)
+        error = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+        logger(SERVICE).error("A thread ended by an internal error.", code="thread_failed", thread=name, exc_info=error)
 
 
-def _nowhere_raised(failed: sys.UnraisableHookArgs) -> None:
+def _unraisable(failed: sys.UnraisableHookArgs) -> None:
     if failed.exc_value is not None:
-        told = (failed.exc_type, failed.exc_value, failed.exc_traceback)
-        logger(SERVICE).error(
-            "A mistake of ours was met where nobody can be told.", code="thread_failed", exc_info=told
-        )
+        error = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+        logger(SERVICE).error("An internal error was raised outside any handler.", code="thread_failed", exc_info=error)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -84,11 +81,11 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
 
 def _formatter(form: str) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[_keep_message, structlog.stdlib.ExtraAdder()], processors=[told, FORMS[form]]
+        foreign_pre_chain=[_keep_message, structlog.stdlib.ExtraAdder()], processors=[ecs_fields, FORMS[form]]
     )
 
 
-# ---------------------------------------------------------------- what is left out
+# ---------------------------------------------------------------- repeats
 
 
 class Repeats(logging.Filter):
@@ -117,24 +114,24 @@ class Repeats(logging.Filter):
 
 
 def _kind(record: logging.LogRecord) -> object:
-    """What two lines have in common that say the same."""
+    """What two lines of one kind have in common."""
     if not isinstance(record.msg, dict):
         return record.name, record.levelno, record.msg
     same = {name: str(figure) for name, figure in record.msg.items() if name not in VARYING and name[0] != "_"}
     return record.name, record.levelno, tuple(sorted(same.items()))
 
 
-# ---------------------------------------------------------------- what a line says
+# ---------------------------------------------------------------- fields
 
 
 def _keep_message(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Of a line of the standard library: its `extra` may have an `event`, too, which is a code."""
+    """Keep the message of a standard library line: its `extra` may hold an `event`, which is a code."""
     event["_message"] = event["event"]
     return event
 
 
-def told(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """The line in the names of ECS."""
+def ecs_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """The line under the names of the Elastic Common Schema."""
     record: logging.LogRecord = event["_record"]
     code = event.get("code") or getattr(record, "event", None)
     line: dict[str, Any] = {
@@ -153,10 +150,10 @@ def told(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _error_of(event: EventDict) -> BaseException | None:
-    told = event.get("exc_info")
-    if isinstance(told, tuple):
-        return told[1] if isinstance(told[1], BaseException) else None
-    return sys.exc_info()[1] if told else None
+    info = event.get("exc_info")
+    if isinstance(info, tuple):
+        return info[1] if isinstance(info[1], BaseException) else None
+    return sys.exc_info()[1] if info else None
 
 
 def _exception_fields(error: BaseException) -> dict[str, object]:

@@ -1,7 +1,7 @@
-"""Facts → metrics (contract §5): what is counted when it happens stands here, what mirrors a state in `mirrors`.
+"""Facts → metrics (contract §5): events are counted here, states are read at each scrape in `gauges`.
 
-Labels come from the plan and from closed lists, never from keys or values (`labels`). Every series that the plan lets
-us foresee exists from the start: a counter that is born with its first event has no rate to alert on.
+Labels come from the plan and from closed lists, never from keys or values (`labels`). Every series whose labels the plan
+has exists from the start: a counter that begins with its first event has no rate to alert on.
 """
 
 from __future__ import annotations
@@ -57,45 +57,44 @@ from cdc_merge.observers.labels import (
 from cdc_merge.observers.resync_metrics import ResyncMetrics
 
 PREFIX: Final = "cdc_merge_"
-# Edges where objectives are set, so that "within 1 s" is a bucket and not an interpolation.
+# Edges at the service objectives, so that "within 1 s" is a bucket and not an interpolation.
 DETECTION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 BATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZE_BUCKETS: Final = (1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0)
 RELEASED: Final = ("named", "emptied", "expired")
 
-# A cut says that a clock was ahead, no fact says that it went right again: skew is told for as long as a scrape or an
-# alert needs to see it.
+# No fact reports that a clock is right again: the skew is shown for as long as a scrape or an alert needs to see it.
 SKEW_SHOWN_S: Final = 300.0
-# What such a change met stays removed, and nothing more is known of its record later: it is told for as long as
-# somebody needs to look, and counted besides.
+# Pruned history never comes back, so nothing ends this state: it is shown for as long as an operator needs to look, and
+# counted besides.
 DEGRADED_SHOWN_S: Final = 3_600.0
 FAILED: Final = {"retrying": "retried", "stopped": "refused"}
 
 
 class Metrics:
-    """An observer that owns the registry of every metric. `version` is the project's; `monotonic` reads seconds."""
+    """An observer that owns the registry of all metrics. `version` is the project's; `monotonic` returns seconds."""
 
     def __init__(
         self, plan: Plan, gauges: Gauges, version: str, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        # A `_created` series beside each counter doubles the scrape and answers no question of ours.
+        # A `_created` series beside each counter doubles the scrape, and no dashboard or alert uses it.
         disable_created_metrics()  # type: ignore[no-untyped-call] # the package leaves it untyped
         self.registry = CollectorRegistry()
         self._labels = Labels(plan)
         self._monotonic = monotonic
         self._make_counters()
         self._make_histograms()
-        self._of_conflicts = ConflictMetrics(PREFIX, self._labels, self.registry)
-        self._of_resyncs = ResyncMetrics(PREFIX, self._labels, self.registry)
+        self._conflict_metrics = ConflictMetrics(PREFIX, self._labels, self.registry)
+        self._resync_metrics = ResyncMetrics(PREFIX, self._labels, self.registry)
         self._make_gauges(version)
         self._degraded_s: float | None = None
         self._skew: dict[str, tuple[float, float]] = {}
         self._snapshot_rows: dict[tuple[str, str], int] = {}
-        self._counting: Mapping[type, Callable[[Any], None]] = {
+        self._counters_of: Mapping[type, Callable[[Any], None]] = {
             BatchMerged: self._batch_merged,
-            ConflictMoved: self._of_conflicts.moved,
-            Parked: self._parked_row,
-            QuarantineReleased: self._unparked_rows,
+            ConflictMoved: self._conflict_metrics.moved,
+            Parked: self._count_parked,
+            QuarantineReleased: self._count_released,
             ClockCut: self._clock_cut,
             SnapshotProgress: self._snapshot_progress,
             SourceChanged: self._source_changed,
@@ -103,91 +102,95 @@ class Metrics:
             LoopDetected: self._loop_detected,
             ConfigReloaded: self._config_reloaded,
             HeartbeatPassed: self._heartbeat_passed,
-            ResyncProgress: self._of_resyncs.moved,
+            ResyncProgress: self._resync_metrics.moved,
             StoreWaits: self._store_waits,
         }
         self._preset_series()
-        self._mirrored = GaugeCollector(PREFIX, self._labels, gauges)
-        self.registry.register(self._mirrored)
+        self._gauge_collector = GaugeCollector(PREFIX, self._labels, gauges)
+        self.registry.register(self._gauge_collector)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
     def __call__(self, fact: Fact) -> None:
         """Count a fact. Never raises, never waits."""
-        count = self._counting.get(type(fact))
+        count = self._counters_of.get(type(fact))
         if count is not None:
             count(fact)
 
     def follow(self, plan: Plan) -> None:
-        """From here on the label values are those of another plan; series that it no longer foresees stay."""
+        """Take the label values of a reloaded plan; series of the previous plan stay."""
         self._labels = Labels(plan)
-        self._of_conflicts.follow(self._labels)
-        self._of_resyncs.follow(self._labels)
-        self._mirrored.follow(self._labels)
+        self._conflict_metrics.follow(self._labels)
+        self._resync_metrics.follow(self._labels)
+        self._gauge_collector.follow(self._labels)
         self._preset_series()
 
     # ---------------------------------------------------------------- the metrics
 
     def _make_counters(self) -> None:
-        self._changes = self._counter(
-            "changes", "Changes of records that were merged.", ("source", "entity", "operation")
-        )
+        self._changes = self._counter("changes", "Record changes merged.", ("source", "entity", "operation"))
         self._merges = self._counter(
             "merges",
-            "Fields that a change touched, by what the merge made of it.",
+            "Fields changed, by the outcome of the merge.",
             ("entity", "field", "merge", "outcome"),
         )
-        self._late = self._counter("late_changes", "Changes that came after a later stamp of their record.", ())
+        self._late = self._counter("late_changes", "Changes that arrived after a later stamp of their record.", ())
         self._parked = self._counter(
             "parked",
-            "Rows that were set aside: they cannot be read, or nobody knows whose they are.",
+            "Rows skipped because a value is unreadable or the business key is unknown.",
             ("source", "table"),
         )
         self._quarantined = self._counter(
             "quarantined",
-            "Those of the parked rows that are kept until a snapshot, an insert or a whole old row names them.",
+            "Parked rows that are quarantined until a snapshot, an insert or a complete old row resolves their business key.",
             ("source", "table"),
         )
         self._released = self._counter(
             "released",
-            "Rows that had been kept and are so no longer, by what became of them.",
+            "Rows that left the quarantine, by outcome.",
             ("source", "table", "outcome"),
         )
-        self._cuts = self._counter("clock_cut", "Commits whose time lay too far ahead of our clock.", ("source",))
+        self._cuts = self._counter("clock_cut", "Commits whose time was too far ahead of our clock.", ("source",))
         self._evaluations = self._counter(
-            "rule_evaluations", "Expressions of checks that were evaluated, by what they gave.", ("rule", "outcome")
+            "rule_evaluations", "Evaluations of rule and check expressions, by result.", ("rule", "outcome")
         )
-        self._rule_errors = self._counter("rule_errors", "Expressions that failed while they ran.", ("rule",))
+        self._rule_errors = self._counter("rule_errors", "Evaluations of expressions that failed.", ("rule",))
         self._behind = self._counter(
             "clock_stepped_back",
-            "Transactions committed at an earlier time than one before them: by their own clock, or by an origin's.",
+            "Transactions with an earlier commit time than the one before: by the source's own clock, or by an origin's.",
             ("source", "reason"),
         )
         self._loads = self._counter(
-            "record_loads", "Records that a batch wanted, by where their state was.", ("origin",)
+            "record_loads", "Record states loaded by a batch, by origin (cache or store).", ("origin",)
         )
         self._loops = self._counter(
-            "loops", "Records that two sources set to the same values to and fro, ten times each.", ("entity", "pair")
+            "loops", "Write loops: two sources alternately restoring each other's value.", ("entity", "pair")
         )
         self._blind = self._counter(
             "degraded_changes",
-            "Changes that met what retention had removed, by what was gone.",
+            "Changes that refer to history that retention has pruned, by what was pruned.",
             ("source", "entity", "reason"),
         )
         self._failures = self._counter(
-            "source_failures", "Attempts to read a source that failed, by what follows.", ("source", "outcome")
+            "source_failures",
+            "Failed attempts to read a source, by consequence (retried or refused).",
+            ("source", "outcome"),
         )
         self._errors = self._counter(
             "source_errors",
-            "Attempts to read a source that failed, by what failed and whether it is tried again by itself.",
+            "Failed attempts to read a source, by class of failure and whether they are retried automatically.",
             ("source", "class", "retryable"),
         )
-        self._beats = self._counter("heartbeat_received", "Heartbeats that are merged and on disk.", ("source",))
-        self._lost_beats = self._counter(
-            "heartbeat_lost", "Heartbeats that never came, though later ones did: something was skipped.", ("source",)
+        self._beats = self._counter(
+            "heartbeat_received", "Heartbeats received back in the stream, merged and on disk.", ("source",)
         )
-        self._rows = self._counter("snapshot_rows", "Rows of first copies that were merged.", ("source", "entity"))
+        self._lost_beats = self._counter(
+            "heartbeat_lost",
+            "Heartbeats missing although later ones arrived: part of the stream was skipped.",
+            ("source",),
+        )
+        self._rows = self._counter("snapshot_rows", "Rows of initial snapshots merged.", ("source", "entity"))
 
     def _make_histograms(self) -> None:
         self._detection_seconds = self._histogram(
@@ -195,23 +198,25 @@ class Metrics:
         )
         self._round_trip = self._histogram(
             "heartbeat_round_trip_seconds",
-            "From writing a heartbeat into the source to merged and on disk: the whole way.",
+            "From writing a heartbeat to the source to merged and on disk: the round trip.",
             ("source",),
             DETECTION_BUCKETS,
         )
-        self._batch_seconds = self._histogram("batch_seconds", "Time of a batch by stage.", ("stage",), BATCH_BUCKETS)
-        self._batch_changes = self._histogram("batch_changes", "Changes of records in a batch.", (), SIZE_BUCKETS)
+        self._batch_seconds = self._histogram(
+            "batch_seconds", "Duration of a batch, by stage.", ("stage",), BATCH_BUCKETS
+        )
+        self._batch_changes = self._histogram("batch_changes", "Record changes in a batch.", (), SIZE_BUCKETS)
         self._transaction_rows = self._histogram(
-            "transaction_rows", "Rows that one transaction of a source changed.", ("source",), SIZE_BUCKETS
+            "transaction_rows", "Rows changed by one transaction of a source.", ("source",), SIZE_BUCKETS
         )
 
     def _make_gauges(self, version: str) -> None:
         self._rows_expected = self._gauge(
-            "snapshot_rows_expected", "Rows that the source estimates for its first copy.", ("source", "entity")
+            "snapshot_rows_expected", "Rows in the initial snapshot, as the source estimates.", ("source", "entity")
         )
         self._clock_skew = self._gauge(
             "clock_skew_seconds",
-            "How far a source's clock was ahead of ours when last cut; 0 after five minutes.",
+            "How far the source's clock was ahead of ours at its latest cut stamp; 0 after five minutes.",
             ("source",),
         )
         self._problems = self._gauge(
@@ -226,31 +231,29 @@ class Metrics:
         )
         self._reload = self._gauge(
             "config_last_reload_successful",
-            "1 if the configuration file could be used when it was last read; 0 while an older one is in force.",
+            "1 if the last reload of the configuration succeeded; 0 while the previous configuration stays in force.",
             (),
         )
         self._reload.set(1)
-        self._waits = self._gauge(
-            "store_waiting", "1 while nothing is merged because another program holds the store.", ()
-        )
+        self._waits = self._gauge("store_waiting", "1 while merging waits because another program holds the store.", ())
         self._reloaded = self._gauge(
-            "config_last_reload_success_timestamp_seconds", "Since when the present configuration is in force.", ()
+            "config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded.", ()
         )
         self._reloaded.set_to_current_time()
         self._gauge(
             "detection_degraded",
-            "1 for an hour after a change met what retention had removed: a conflict about its record may go unseen.",
+            "1 for an hour after a change referred to pruned history: a conflict about its record may stay undetected.",
             (),
         ).set_function(self._is_degraded)
-        build = self._gauge("build_info", "1, with the version that runs.", ("version", "python"))
+        build = self._gauge("build_info", "1, with the running version.", ("version", "python"))
         build.labels(version, platform.python_version()).set(1)
 
     def _preset_series(self) -> None:
-        """Make every series that the plan lets us foresee, at zero."""
+        """Create every series whose labels the plan has, at zero."""
         labels = self._labels
         _touch(self._changes, labels.changes())
         _touch(self._merges, labels.merges())
-        self._of_conflicts.preset_series(labels)
+        self._conflict_metrics.preset_series(labels)
         _touch(self._parked, labels.tables())
         _touch(self._quarantined, labels.tables())
         _touch(self._released, ((*table, outcome) for table in labels.tables() for outcome in RELEASED))
@@ -298,12 +301,12 @@ class Metrics:
             for wait in waits:
                 observe(max(0.0, wait))
         self._late.inc(fact.late_changes)
-        self._taken(fact)
+        self._batch_sizes(fact)
         self._rules_evaluated(fact.rules)
         for conflict in fact.raised:
-            self._of_conflicts.raised(conflict)
+            self._conflict_metrics.raised(conflict)
         for conflict in fact.closed:
-            self._of_conflicts.closed(conflict)
+            self._conflict_metrics.closed(conflict)
 
     def _rules_evaluated(self, evaluated: Mapping[tuple[str, str], int]) -> None:
         for (name, outcome), count in evaluated.items():
@@ -312,7 +315,7 @@ class Metrics:
             if outcome == "error":
                 self._rule_errors.labels(rule).inc(count)
 
-    def _taken(self, fact: BatchMerged) -> None:
+    def _batch_sizes(self, fact: BatchMerged) -> None:
         self._batch_changes.observe(sum(fact.changes.values()))
         for origin, count in fact.loads.items():
             self._loads.labels(origin).inc(count)
@@ -324,13 +327,13 @@ class Metrics:
         for (source, why), count in fact.behind.items():
             self._behind.labels(self._labels.source(source), why).inc(count)
 
-    def _parked_row(self, fact: Parked) -> None:
+    def _count_parked(self, fact: Parked) -> None:
         place = self._labels.table(fact.source, fact.table)
         self._parked.labels(*place).inc()
         if fact.is_kept:
             self._quarantined.labels(*place).inc()
 
-    def _unparked_rows(self, fact: QuarantineReleased) -> None:
+    def _count_released(self, fact: QuarantineReleased) -> None:
         self._released.labels(*self._labels.table(fact.source, fact.table), fact.outcome).inc(fact.count)
 
     def _detection_degraded(self, fact: DetectionDegraded) -> None:
@@ -367,8 +370,8 @@ class Metrics:
     def _source_changed(self, fact: SourceChanged) -> None:
         source = self._labels.source(fact.source)
         problem = None if fact.problem is None else self._labels.problem(fact.problem)
-        for known in (*PROBLEMS, OTHER):
-            self._problems.labels(source, known).set(known == problem)
+        for listed in (*PROBLEMS, OTHER):
+            self._problems.labels(source, listed).set(listed == problem)
         if fact.state in FAILED:
             self._failures.labels(source, FAILED[fact.state]).inc()
             self._errors.labels(source, *self._labels.error(fact.failure, is_retried=fact.state == "retrying")).inc()
@@ -380,7 +383,7 @@ class Metrics:
         labels = (self._labels.source(fact.source), self._labels.entity(fact.entity))
         before = self._snapshot_rows.get(labels, 0)
         self._snapshot_rows[labels] = fact.rows
-        # Fewer rows than before: the copy began again.
+        # Fewer rows than before: the snapshot began again.
         self._rows.labels(*labels).inc(fact.rows - before if fact.rows >= before else fact.rows)
         self._rows_expected.labels(*labels).set(fact.expected)
 

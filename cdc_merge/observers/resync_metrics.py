@@ -1,4 +1,4 @@
-"""What is told of tables that are read again: how much, and what could not be."""
+"""Metrics of incremental snapshots (resyncs): rows read, records deleted, failures."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ FAILED: Final = "failed"
 
 
 class ResyncMetrics:
-    """Counters by source; each exists from the start."""
+    """Counters by source; every series exists from the start."""
 
     def __init__(self, prefix: str, labels: Labels, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str) -> Counter:
             return Counter(prefix + name, text, ("source",), registry=registry)
 
-        self._rows = counter("resync_rows", "Rows that were read again beside the stream.")
-        self._gone = counter("resync_gone", "Records that were found to be gone when they were looked for.")
-        self._failures = counter("resync_failures", "Tables that could not be read again.")
+        self._rows = counter("resync_rows", "Rows read by incremental snapshots.")
+        self._deleted = counter(
+            "resync_gone", "Records that incremental snapshots did not find in their table any more."
+        )
+        self._failures = counter("resync_failures", "Incremental snapshots of tables that failed.")
         self.follow(labels)
 
     def follow(self, labels: Labels) -> None:
         self._labels = labels
         for source in labels.sources:
-            for counter in (self._rows, self._gone, self._failures):
+            for counter in (self._rows, self._deleted, self._failures):
                 counter.labels(source)
 
     def moved(self, fact: ResyncProgress) -> None:
         source = self._labels.source(fact.source)
         self._rows.labels(source).inc(fact.read)
-        self._gone.labels(source).inc(fact.gone)
+        self._deleted.labels(source).inc(fact.gone)
         if fact.state == FAILED:
             self._failures.labels(source).inc()

@@ -1,4 +1,4 @@
-"""For how long nobody has read a slot: as its server says it (version 17 and later), or since a scrape first saw it so."""
+"""Inactive time of a slot: as its server reports it (version 17 and later), or since a scrape first saw it inactive."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cdc_merge.model import SourceStatus
 
 
 class SlotInactivity:
-    """`monotonic` and `wall` read seconds; the latter since 1970, as the servers' own clocks do."""
+    """`monotonic` and `wall` return seconds; `wall` since 1970, as the servers' own clocks do."""
 
     def __init__(self, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -16,7 +16,7 @@ class SlotInactivity:
         self._seen_s: dict[str, float] = {}
 
     def seconds(self, status: SourceStatus) -> float | None:
-        """0 while it is read, None while its state is not known."""
+        """0 while a client reads the slot, None while its state is unknown."""
         if status.slot_active is not False:
             self._seen_s.pop(status.name, None)
             return None if status.slot_active is None else 0.0

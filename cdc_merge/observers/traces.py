@@ -1,8 +1,8 @@
 """Facts → OpenTelemetry traces; needs the package extra `otel`.
 
-A trace is a batch: its stages, and what each source brought into it. Spans are made when a batch is on disk, from what
-was measured: a stage's length is exact, and stages are drawn one after the other. No span holds a key or a value; a
-conflict is an event of its batch that names its record by the digest that the log uses, too. Nothing links to records.
+A trace is a batch: its stages, and the changes from each source. Spans are created when a batch is on disk, from its
+measured durations: a stage's length is exact, and stages are drawn one after the other. No span holds a key or a value; a
+conflict is an event of its batch that identifies its record by the digest of the log. Nothing links to records.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_co
 from cdc_merge.model import BatchMerged, Conflict, Fact, SourceChanged
 
 PREFIX: Final = "cdc_merge."
-# In the order in which a batch passes them.
+# In the order of a batch.
 STAGES: Final = ("map", "merge", "questions", "commit")
-# Conflicts of one batch that are told as events; how many there were is an attribute.
+# Conflicts of one batch that become events; their number is an attribute.
 EVENTS: Final = 32
-# Spans that wait to be sent; when the collector is slow the rest is dropped, and no batch waits.
+# Spans that wait to be exported; when the collector is slow the rest is dropped, and no batch waits.
 QUEUED: Final = 2_048
 FLUSH_LIMIT_MS: Final = 2_000
 Attributes = dict[str, str | int | float]
 
 
 class Traces:
-    """An observer that makes spans of what `provider` samples. `digest` names a record without telling which it is;
-    `now_ns` reads our clock."""
+    """An observer that creates spans from facts; `provider` samples and exports them. `digest` identifies a record without
+    revealing its key; `now_ns` returns our clock."""
 
     def __init__(
         self,
@@ -47,14 +47,14 @@ class Traces:
         self._now_ns = now_ns
 
     def __call__(self, fact: Fact) -> None:
-        """Make the spans of a fact. Never raises, never waits."""
+        """Create the spans of a fact. Never raises, never waits."""
         if isinstance(fact, BatchMerged):
             self._batch(fact)
         elif isinstance(fact, SourceChanged):
             self._source_changed(fact)
 
     def close(self) -> None:
-        """Send what waits, for a moment at most."""
+        """Export the spans that wait, for at most FLUSH_LIMIT_MS."""
         self._provider.force_flush(FLUSH_LIMIT_MS)
         self._provider.shutdown()
 
@@ -68,7 +68,7 @@ class Traces:
             self._sources(batch, fact, (began_ns, ended_ns))
             moved = (*(("conflict_raised", c) for c in fact.raised), *(("conflict_closed", c) for c in fact.closed))
             for event, conflict in moved[:EVENTS]:
-                batch.add_event(event, self._told(conflict), ended_ns)
+                batch.add_event(event, self._conflict_attributes(conflict), ended_ns)
         batch.end(ended_ns)
 
     def _stages(self, batch: Span, seconds: Mapping[str, float], began_ns: int) -> None:
@@ -80,43 +80,43 @@ class Traces:
 
     def _sources(self, batch: Span, fact: BatchMerged, span: tuple[int, int]) -> None:
         for source, waits in fact.detection_seconds.items():
-            brought: Attributes = {
+            attributes: Attributes = {
                 f"{PREFIX}source": source,
                 f"{PREFIX}transactions": len(waits),
                 f"{PREFIX}rows": sum(fact.transactions.get(source, ())),
                 f"{PREFIX}detection_seconds.most": max(waits, default=0.0),
             }
-            self._child(batch, "source", brought, span)
+            self._child(batch, "source", attributes, span)
 
     def _child(self, batch: Span, name: str, attributes: Attributes, span: tuple[int, int]) -> None:
         context = set_span_in_context(batch)
         child = self._tracer.start_span(f"{PREFIX}{name}", context, attributes=attributes, start_time=span[0])
         child.end(span[1])
 
-    def _told(self, conflict: Conflict) -> Attributes:
-        question = conflict.detected
+    def _conflict_attributes(self, conflict: Conflict) -> Attributes:
+        detected = conflict.detected
         return {
             f"{PREFIX}conflict": conflict.id,
-            f"{PREFIX}entity": question.entity,
-            f"{PREFIX}record": self._digest(question.entity, question.key),
-            f"{PREFIX}kind": question.kind,
-            f"{PREFIX}severity": question.severity,
+            f"{PREFIX}entity": detected.entity,
+            f"{PREFIX}record": self._digest(detected.entity, detected.key),
+            f"{PREFIX}kind": detected.kind,
+            f"{PREFIX}severity": detected.severity,
             f"{PREFIX}resolution": conflict.resolution or "",
         }
 
     def _source_changed(self, fact: SourceChanged) -> None:
-        """A span without length: when it happened. What the server said may hold anything and stays in the log."""
+        """A span without length. The server's message may hold row values and stays in the log."""
         now_ns = self._now_ns()
-        told: Attributes = {f"{PREFIX}source": fact.source, f"{PREFIX}state": fact.state}
-        span = self._tracer.start_span(f"{PREFIX}source_changed", attributes=told, start_time=now_ns)
+        attributes: Attributes = {f"{PREFIX}source": fact.source, f"{PREFIX}state": fact.state}
+        span = self._tracer.start_span(f"{PREFIX}source_changed", attributes=attributes, start_time=now_ns)
         if fact.problem is not None:
             span.set_attribute(f"{PREFIX}problem", fact.problem)
             span.set_status(Status(StatusCode.ERROR, fact.problem))
         span.end(now_ns)
 
 
-def sending(otlp: str, share: float, version: str) -> TracerProvider:
-    """A provider that sends a share of the traces to a collector, by OTLP over HTTP: protobuf to `<otlp>/v1/traces`."""
+def otlp_provider(otlp: str, share: float, version: str) -> TracerProvider:
+    """A provider that exports a share of the traces to a collector, by OTLP over HTTP: protobuf to `<otlp>/v1/traces`."""
     resource = Resource.create({"service.name": "cdc-merge", "service.version": version})
     provider = TracerProvider(sampler=TraceIdRatioBased(share), resource=resource, shutdown_on_exit=False)
     address = f"{otlp.rstrip('/')}/v1/traces"

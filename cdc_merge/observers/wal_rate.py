@@ -1,7 +1,7 @@
-"""How fast a source's log grows, and so how long its slot has left.
+"""WAL growth rate of a source, and the time until its slot is lost.
 
-Readings are taken when somebody scrapes. At most one is kept every few seconds and none older than the window, so what
-is remembered is bounded, whoever scrapes how often.
+A reading is taken at each scrape. At most one is kept every few seconds and none older than the window, so memory is
+bounded however often scrapers read.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from cdc_merge.model import SourceStatus
 
 WINDOW_S: Final = 900.0
 EVERY_S: Final = 5.0
-# A pace from less than this says more about the moment than about the source.
+# A rate over a shorter time shows a burst, not the source.
 SHORTEST_S: Final = 10.0
 
 
 class WalRate:
-    """`monotonic` reads seconds."""
+    """`monotonic` returns seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._readings: dict[str, deque[tuple[float, int]]] = {}
 
     def seconds_left(self, status: SourceStatus) -> float | None:
-        """Until the slot is lost if the log goes on growing as it did; infinite without a limit or without growth, None
-        while it is not known."""
+        """Seconds until the slot is lost at the present rate; infinite without a limit or without growth, None while
+        unknown."""
         bytes_a_second = self._bytes_a_second(status.name, status.server_lsn)
         if status.wal_status is None or status.wal_status == "lost":
             return None if status.wal_status is None else 0.0

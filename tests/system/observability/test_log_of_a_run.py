@@ -166,7 +166,7 @@ def test_what_fails_where_nobody_waits_for_it_is_a_line_without_the_message_that
     assert task["event.code"] == "request_failed"
     assert task["message"].startswith("A task of the HTTP listener ended by an unexpected ValueError in ")
     assert looker["event.code"] == "observer_failed"
-    assert looker["message"].startswith("An observer of str met an unexpected ValueError in ")
+    assert looker["message"].startswith("An observer of str failed with an unexpected ValueError in ")
     assert (failed["event.code"], failed["error.type"], failed["cdc_merge.thread"]) == (
         "thread_failed",
         "ValueError",
