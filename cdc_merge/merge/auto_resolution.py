@@ -1,10 +1,10 @@
-"""Questions of concurrent writes that a rule answers by itself: `auto: latest | earliest | prefer | max | min |
+"""Conflicts of concurrent writes that a rule answers by itself: `auto: latest | earliest | prefer | max | min |
 provisional`.
 
-An outcome is no write: it is read from the frontier like a merge type's value, and changes when the frontier does
+An automatic answer is no write: it is read from the frontier like a merge type's value, and changes when the frontier does
 (semantics §6). It answers `concurrent_*` only, never where a decision by people is a candidate, and of counters, logs
-and immutable fields only with `provisional`. A chain is tried in order; where no step has an answer the question
-stays open.
+and immutable fields only with `provisional`. The steps of a chain are tried in order; where none has an answer the
+conflict stays open.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ONLY_PROVISIONAL: Final = frozenset({"counter", "append", "immutable"})
 
 
 class Candidate(Protocol):
-    """A write, or a candidate of a question."""
+    """A write, or a candidate of a conflict."""
 
     @property
     def source(self) -> str: ...
@@ -34,7 +34,7 @@ class Candidate(Protocol):
 
 Candidates: TypeAlias = Sequence[Candidate]
 PROVISIONAL: Final = object()
-"""Answers with what the merge type says."""
+"""The answer is the value of the merge type."""
 
 
 def _latest(candidates: Candidates) -> object:
@@ -54,10 +54,10 @@ def _least(candidates: Candidates) -> object:
 
 
 def _ordered(candidates: Candidates) -> Candidates:
-    """Those that have a value, where all such values can be compared: numbers, or texts."""
-    known = [c for c in candidates if c.value is not None]
-    numbers = all(type(c.value) in (int, float, Decimal) and c.value == c.value for c in known)
-    return known if numbers or all(type(c.value) is str for c in known) else ()
+    """Those that have a value, where all values can be compared: numbers, or texts."""
+    written = [c for c in candidates if c.value is not None]
+    numbers = all(type(c.value) in (int, float, Decimal) and c.value == c.value for c in written)
+    return written if numbers or all(type(c.value) is str for c in written) else ()
 
 
 def _provisional(candidates: Candidates) -> object:
@@ -74,7 +74,7 @@ STEPS: Final[Mapping[str, Callable[[Candidates], object]]] = {
 
 
 def _preferred(candidates: Candidates, sources: tuple[str, ...]) -> object:
-    """The latest of the first of these sources that has one."""
+    """The latest candidate of the first of these sources that has one."""
     for source in sources:
         own = [c for c in candidates if c.source == source]
         if own:
@@ -82,38 +82,40 @@ def _preferred(candidates: Candidates, sources: tuple[str, ...]) -> object:
     return None
 
 
-def chosen(plan: FieldPlan, candidates: Candidates, writes: Candidates) -> object:
+def choose(plan: FieldPlan, candidates: Candidates, writes: Candidates) -> object:
     """The candidate that the field's chain chooses, PROVISIONAL, or None when no step has an answer. `writes` are the
-    candidates that somebody wrote: a first-snapshot value has no time."""
+    candidates without first-snapshot values, which have no time."""
     for step in plan.auto:
         if plan.merge in ONLY_PROVISIONAL and step != "provisional":
             continue
         if isinstance(step, tuple):
-            found = _preferred(candidates, step)
+            answer = _preferred(candidates, step)
         else:
-            found = STEPS[step](writes if step in ("latest", "earliest") else candidates)
-        if found is not None:
-            return found
+            answer = STEPS[step](writes if step in ("latest", "earliest") else candidates)
+        if answer is not None:
+            return answer
     return None
 
 
-def outcome(cell: UnitState, plan: FieldPlan, asked: list[Write]) -> object:
-    """The write whose value stands, PROVISIONAL, or None where nothing is asked or nothing answers."""
-    if not plan.auto or not asked or any(write.kind == DECIDED for write in cell.of(cell.frontier)):
+def automatic_answer(state: UnitState, plan: FieldPlan, conflicting: list[Write]) -> object:
+    """The write whose value stands, PROVISIONAL, or None where nothing conflicts or no step has an answer."""
+    if not plan.auto or not conflicting or any(write.kind == DECIDED for write in state.writes_in(state.frontier)):
         return None
-    return chosen(plan, asked, [write for write in asked if write.kind != BASELINE])
+    return choose(plan, conflicting, [write for write in conflicting if write.kind != BASELINE])
 
 
-def read(cell: UnitState, plan: FieldPlan, asked: list[Write], provisional: MaybeValue) -> MaybeValue:
-    """The value of a field whose rule may answer: the outcome's, else what the merge type says."""
-    found = outcome(cell, plan, asked)
-    return found.value if isinstance(found, Write) else provisional
+def value_with_answer(
+    state: UnitState, plan: FieldPlan, conflicting: list[Write], provisional: MaybeValue
+) -> MaybeValue:
+    """The automatic answer's value, else the provisional one of the merge type."""
+    answer = automatic_answer(state, plan, conflicting)
+    return answer.value if isinstance(answer, Write) else provisional
 
 
-def answers(plan: FieldPlan, question: DetectedConflict) -> bool:
-    """Whether the rule answers this question by itself."""
-    if not plan.auto or not question.kind.startswith("concurrent_"):
+def resolves(plan: FieldPlan, conflict: DetectedConflict) -> bool:
+    """Whether the rule answers this conflict by itself."""
+    if not plan.auto or not conflict.kind.startswith("concurrent_"):
         return False
-    if any(candidate.source == DECISION_SOURCE for candidate in question.candidates):
+    if any(candidate.source == DECISION_SOURCE for candidate in conflict.candidates):
         return False
-    return chosen(plan, question.candidates, question.candidates) is not None
+    return choose(plan, conflict.candidates, conflict.candidates) is not None

@@ -1,121 +1,116 @@
-"""A base: one folded record as plain values, from which the fold goes on exactly as if it had never stopped.
+"""A checkpoint: one folded record as plain values, from which the fold goes on exactly as if it had never stopped.
 
-Rules: pure; `restored(units, saved(record))` answers like `record` whatever comes next. The law suite folds a part of a
-history, saves, restores and folds the rest, for every merge type. A tree is lists, tuples and model values, so that any
-store can keep it. What a change said about its fields is not kept: cells hold the values.
-
-Of every object only the slots that differ from a fresh one's are written, as number and value. The number is the place
-in the tuples below: only ever append. A slot that is in none of them, and not in `REMADE`, fails the law suite.
+Rules: pure; `load_state(units, dump_state(record))` answers like `record` whatever changes follow. The law suite folds a part of
+a history, dumps, loads and folds the rest, for every merge type. A tree is lists, tuples and model values, so that any
+store can keep it. The fields of a change are left out: the unit states hold the values. Format: checkpoint_slots.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from cdc_merge.merge import map_fields
+from cdc_merge.merge.checkpoint_slots import (
+    RECORD_SLOTS,
+    ROW_SLOTS,
+    SOURCE_SLOTS,
+    UNIT_SLOTS,
+    WAITING_SLOTS,
+    WRITE_SLOTS,
+    Forms,
+    Tree,
+    fill,
+    sparse,
+)
 from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.divergence_clock import DivergenceClock
-from cdc_merge.merge.record_state import Delete, DuplicateRow, Record, Row
-from cdc_merge.merge.rule_hits import RuleHit
+from cdc_merge.merge.record_state import Delete, DuplicateRow, MapKeys, Record, Row, RuleHit
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, Units
 from cdc_merge.merge.writes import ABSENT, MISSING, Insert, SourceState, WaitingCopy, Write
 from cdc_merge.model import UNKNOWN, Change, Copy, MaybeValue, Place, Stamp
 
-Tree: TypeAlias = Sequence[Any]
-"""Nested lists of model values; what comes back from a store may be tuples."""
-
-Forms: TypeAlias = Mapping[str, Callable[[Any], Any]]
-"""How the slots that are not plain values are written, or read again."""
-
-
-def _slots(names: str) -> tuple[str, ...]:
-    return tuple(names.split())
-
-
-WRITE_SLOTS: Final = _slots("change value key seen after kind inserts deletes before delta is_reset delta_unknown")
-SOURCE_SLOTS: Final = _slots("value key by seen ended untouched baseline inserts first first_key gone base")
-WAITING_SLOTS: Final = _slots("source change key replaced written")
-UNIT_SLOTS: Final = _slots(
-    "writes frontier overwritten baselines sets sides deletes waiting diverged watched extra past"
-)
-ROW_SLOTS: Final = _slots("presence kept reinserted_by_copy inserted identity last by duplicates")
-RECORD_SLOTS: Final = _slots("last rows cells unsettled deletes waiting known map_keys divergence_clocks rule_hits")
-
-REMADE: Final[Mapping[type, frozenset[str]]] = {
-    Write: frozenset({"bit", "source"}),
-    UnitState: frozenset({"traits", "keyed", "order", "next", "lost_updates"}),
-    Record: frozenset({"units", "key", "max_ahead_us", "compacts", "present", "holding", "unit_of"}),
-}
-"""What follows from the configuration or from other slots. Traces are told in the batch that found them."""
-
-EMPTY_FIELDS: Final[Mapping[str, tuple[MaybeValue, MaybeValue]]] = {}
-
-# A cell with fewer writes is small enough to be saved as it is.
-SMALL = 3
+NO_FIELDS: Final[Mapping[str, tuple[MaybeValue, MaybeValue]]] = {}
 
 
 def dump_state(record: Record) -> Tree:
-    """The record as plain values. Its cells are compacted first, which changes no answer."""
-    return _Saving(record).tree()
+    """The record as plain values. Its unit states are compacted first, which changes no answer."""
+    return _Dump(record).tree()
 
 
 def load_state(units: Units, tree: Tree, *, key: str, max_ahead_us: int) -> Record:
-    """The record that was saved. Units that the configuration no longer has are left out; one whose type it has changed
+    """The record that was dumped. Units that the configuration no longer has are left out; one whose merge type has changed
     begins again with its writes."""
-    return _Restoring(Record(units, key, max_ahead_us=max_ahead_us, compacts=True), tree).record
+    return _Load(Record(units, key, max_ahead_us=max_ahead_us, compacts=True), tree).record
 
 
-def _sparse(owner: object, slots: tuple[str, ...], plain: Forms, fresh: object) -> Tree:
-    """The slots that differ from a fresh object's: number, plain value, number, plain value …"""
-    found: list[Any] = []
-    for number, slot in enumerate(slots):
-        value = getattr(owner, slot)
-        usual = getattr(fresh, slot, MISSING)
-        if value is not usual and (value.__class__ is not usual.__class__ or value != usual):
-            form = plain.get(slot)
-            found += (number, value if form is None else form(value))
-    return found
-
-
-def _filled(owner: object, slots: tuple[str, ...], tree: Iterable[Any], made: Forms) -> None:
-    each = iter(tree)
-    for number in each:
-        slot, value = slots[number], next(each)
-        form = made.get(slot)
-        setattr(owner, slot, value if form is None else form(value))
-
-
-# ---------------------------------------------------------------- saving
+# ---------------------------------------------------------------- values and keys
 
 # No value is a mapping, so an empty one can stand for an absent map key.
 _NO_KEY: Final[dict[str, str]] = {}
-
-
-def _value(value: MaybeValue) -> Any:
-    return _NO_KEY if value is ABSENT else value
-
-
-def _keyed(cell: UnitState, value: MaybeValue) -> object:
-    return MISSING if value is UNKNOWN else cell.keyed(value)
-
-
-def _key(key: object) -> Tree:
-    """A comparison key that does not follow from the value beside it."""
-    if key is MISSING:
-        return [0]
-    return [2, *key] if isinstance(key, frozenset) else [1, _value(key)]  # type: ignore[arg-type]  # keys are values
-
-
 _FRESH_ROW: Final = Row()
-# What follows from other slots unless it was written.
+# The mark of a key that follows from the value beside it.
 _FOLLOWS: Final[Any] = object()
 
 
-class _Saving:
-    """One save: the changes and inserts that cells refer to are kept once."""
+def _dump_value(value: MaybeValue) -> Any:
+    return _NO_KEY if value is ABSENT else value
+
+
+def _load_value(value: Any) -> Any:
+    return ABSENT if value.__class__ is dict else value
+
+
+def _key_of(state: UnitState, value: MaybeValue) -> object:
+    return MISSING if value is UNKNOWN else state.key_of(value)
+
+
+def _dump_key(key: object) -> Tree:
+    """A comparison key that does not follow from the value beside it."""
+    if key is MISSING:
+        return [0]
+    return [2, *key] if isinstance(key, frozenset) else [1, _dump_value(key)]  # type: ignore[arg-type]  # keys are values
+
+
+def _load_key(tree: Any) -> object:
+    kind, *rest = tree
+    return MISSING if kind == 0 else frozenset(rest) if kind == 2 else _load_value(rest[0])
+
+
+def _dump_stamps(stamps: Iterable[Stamp]) -> list[Tree]:
+    return [[*stamp] for stamp in stamps]
+
+
+def _load_stamps(stamps: Any) -> frozenset[Stamp]:
+    return frozenset([Stamp(*stamp) for stamp in stamps])
+
+
+def _load_stamp(stamp: Any) -> Stamp:
+    return Stamp(*stamp)
+
+
+def _dump_map_keys(keys: MapKeys) -> Any:
+    if keys is None:
+        return None
+    return False if keys is map_fields.CLEARED else [*chain(*keys.items())]
+
+
+def _load_map_keys(tree: Any) -> MapKeys:
+    if tree is None:
+        return None
+    if tree is False:
+        return map_fields.CLEARED
+    each = iter(tree)
+    return dict(zip(each, each, strict=True))
+
+
+# ---------------------------------------------------------------- dumping
+
+
+class _Dump:
+    """One dump: the changes and inserts that unit states refer to are written once."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -123,77 +118,98 @@ class _Saving:
         self.inserts: list[Tree] = []
         self._change_at: dict[Stamp, int] = {}
         self._insert_at: dict[Insert, int] = {}
-        both: Forms = {"value": _value, "inserts": self._inserts, "key": _key}
-        self._write: Forms = {**both, "change": self._change, "deletes": _stamps, "before": _value, "delta": _part}
-        alone: Forms = {"baseline": self._insert, "first": _value, "first_key": _key, "gone": _gone, "base": _value}
-        self._side: Forms = {**both, **alone, "by": self._change}
-        self._waiting: Forms = {"change": self._change, "key": _key}
-        self._fresh_side = SourceState()
-        self._fresh_write = Write(0, "", None, UNKNOWN, MISSING, 0)  # type: ignore[arg-type]  # only to compare with
-        self._cell: Forms = {
-            "deletes": lambda deletes: [[*stamp, mask] for stamp, mask in deletes.items()],
-            "waiting": lambda several: [_sparse(w, WAITING_SLOTS, self._waiting, None) for w in several],
-            "past": lambda past: [[*pair, [[_key(key), seen] for key, seen in held]] for pair, held in past.items()],
+        shared: Forms = {"value": _dump_value, "inserts": self._inserts, "key": _dump_key}
+        self._write_forms: Forms = {
+            **shared,
+            "change": self._change,
+            "deletes": _dump_stamps,
+            "before": _dump_value,
+            "delta": _dump_delta,
         }
+        self._source_forms: Forms = {
+            **shared,
+            "baseline": self._insert,
+            "snapshot_value": _dump_value,
+            "snapshot_key": _dump_key,
+            "before_delete": _dump_before_delete,
+            "delta_base": _dump_value,
+            "set_by": self._change,
+        }
+        self._waiting_forms: Forms = {"change": self._change, "key": _dump_key}
+        self._row_forms: Forms = {
+            "inserted": self._insert,
+            "last": list,
+            "entered_by": self._change,
+            "duplicates": self._duplicates,
+        }
+        self._unit_forms: Forms = {
+            "deletes": lambda deletes: [[*stamp, mask] for stamp, mask in deletes.items()],
+            "waiting_copies": lambda copies: [sparse(w, WAITING_SLOTS, self._waiting_forms, None) for w in copies],
+            "past_values": lambda past: [[*pair, [[_dump_key(k), m] for k, m in kept]] for pair, kept in past.items()],
+        }
+        self._fresh_source = SourceState()
+        self._fresh_write = Write(0, "", None, UNKNOWN, MISSING, 0)  # type: ignore[arg-type]  # only to compare with
 
     def tree(self) -> Tree:
         record = self.record
         fresh = Record(record.units, record.key, max_ahead_us=0, compacts=True)
-        row: Forms = {"inserted": self._insert, "last": list, "by": self._change, "duplicates": self._of_twins}
-        plain: Forms = {
+        forms: Forms = {
             "last": list,
-            "rows": lambda rows: [[s, _sparse(r, ROW_SLOTS, row, _FRESH_ROW)] for s, r in rows.items()],
-            "cells": lambda cells: [self._of_cell(record.unit_of[name], cell) for name, cell in cells.items()],
+            "rows": lambda rows: [[s, sparse(r, ROW_SLOTS, self._row_forms, _FRESH_ROW)] for s, r in rows.items()],
+            "unit_states": lambda states: [self._unit(record.unit_of[name], state) for name, state in states.items()],
             "unsettled": list,
-            "deletes": lambda deletes: [[self._change(d.change), d.source, _stamps(d.known)] for d in deletes],
-            "waiting": lambda several: [[source, *stamp] for source, stamp in several],
-            "known": lambda known: [[source, _stamps(stamps)] for source, stamps in known.items()],
-            "map_keys": _held_maps,
-            "divergence_clocks": lambda drifts: [[name, *self._of_drift(drift)] for name, drift in drifts.items()],
-            "rule_hits": lambda caught: [[*what, [*map(self._of_caught, each)]] for what, each in caught.items()],
+            "deletes": lambda all_: [[self._change(d.change), d.source, _dump_stamps(d.seen_deletes)] for d in all_],
+            "waiting_deletes": lambda waiting: [[source, *stamp] for source, stamp in waiting],
+            "seen_deletes": lambda seen: [[source, _dump_stamps(stamps)] for source, stamps in seen.items()],
+            "map_keys": lambda maps: [[*name, _dump_map_keys(keys)] for name, keys in maps.items()],
+            "divergence_clocks": lambda clocks: [[name, *self._clock(clock)] for name, clock in clocks.items()],
+            "rule_hits": lambda hits: [[*name, [*map(self._rule_hit, several)]] for name, several in hits.items()],
         }
-        slots = _sparse(record, RECORD_SLOTS, plain, fresh)
+        slots = sparse(record, RECORD_SLOTS, forms, fresh)
         return [self.changes, self.inserts, slots]
 
-    def _of_cell(self, unit: Unit, cell: UnitState) -> Tree:
-        if len(cell.writes) > SMALL:
-            compact(cell)
-        fresh = UnitState(cell.traits, cell.keyed, cell.order)
-        plain: Forms = {
-            **self._cell,
-            "writes": lambda writes: [self._of_write(cell, w) for w in writes.values()],
-            "sides": lambda sides: [[source, self._of_side(cell, side)] for source, side in sides.items()],
-            "extra": lambda _: unit.type.dump_state(cell),
+    def _unit(self, unit: Unit, state: UnitState) -> Tree:
+        limits = self.record.units.limits
+        if len(state.writes) > limits.dumped:
+            compact(state, limits)
+        fresh = UnitState(state.traits, state.key_of, state.order)
+        forms: Forms = {
+            **self._unit_forms,
+            "writes": lambda writes: [self._write(state, w) for w in writes.values()],
+            "by_source": lambda states: [[source, self._source(state, each)] for source, each in states.items()],
+            "type_state": lambda _: unit.type.dump_state(state),
         }
-        return [unit.name, unit.owner, unit.plan.merge, _sparse(cell, UNIT_SLOTS, plain, fresh)]
+        return [unit.name, unit.owner, unit.plan.merge, sparse(state, UNIT_SLOTS, forms, fresh)]
 
-    def _of_write(self, cell: UnitState, write: Write) -> Tree:
+    def _write(self, state: UnitState, write: Write) -> Tree:
         fresh = self._fresh_write
-        fresh.key, fresh.after = cell.keyed(write.value), write.seen | write.bit
-        return _sparse(write, WRITE_SLOTS, self._write, fresh)
+        fresh.key, fresh.after = state.key_of(write.value), write.seen | write.bit
+        return sparse(write, WRITE_SLOTS, self._write_forms, fresh)
 
-    def _of_side(self, cell: UnitState, side: SourceState) -> Tree:
-        fresh = self._fresh_side
-        fresh.key, fresh.first_key = _keyed(cell, side.value), _keyed(cell, side.first)
-        return _sparse(side, SOURCE_SLOTS, self._side, fresh)
+    def _source(self, state: UnitState, at_source: SourceState) -> Tree:
+        fresh = self._fresh_source
+        fresh.key, fresh.snapshot_key = _key_of(state, at_source.value), _key_of(state, at_source.snapshot_value)
+        return sparse(at_source, SOURCE_SLOTS, self._source_forms, fresh)
 
-    def _of_drift(self, drift: DivergenceClock) -> Tree:
-        taken = [[source, _key(key), self._change(change)] for source, (key, change) in drift.taken.items()]
-        replaced = [[_key(key), [[s, *at] for s, at in by.items()]] for key, by in drift.replaced.items()]
-        return [taken, replaced, drift.merged and [_key(drift.merged[0]), *drift.merged[1]]]
+    def _clock(self, clock: DivergenceClock) -> Tree:
+        held_since = [
+            [source, _dump_key(key), self._change(change)] for source, (key, change) in clock.held_since.items()
+        ]
+        replaced = [[_dump_key(key), [[s, *at] for s, at in by.items()]] for key, by in clock.replaced.items()]
+        return [held_since, replaced, clock.merged and [_dump_key(clock.merged[0]), *clock.merged[1]]]
 
-    def _of_caught(self, caught: RuleHit) -> Tree:
-        at = self._change(caught.change)
-        return [at, _value(caught.value), _value(caught.base), caught.delta, caught.seen and [*caught.seen]]
+    def _rule_hit(self, hit: RuleHit) -> Tree:
+        at = self._change(hit.change)
+        return [at, _dump_value(hit.value), _dump_value(hit.base), hit.delta, hit.seen and [*hit.seen]]
 
-    def _of_twins(self, twins: Mapping[str, DuplicateRow]) -> Tree:
-        return [[name, self._change(twin.change), [*chain(*twin.fields.items())]] for name, twin in twins.items()]
+    def _duplicates(self, rows: Mapping[str, DuplicateRow]) -> Tree:
+        return [[identity, self._change(row.change), [*chain(*row.fields.items())]] for identity, row in rows.items()]
 
     def _change(self, change: Change) -> int:
         at = self._change_at.get(change.stamp)
         if at is None:
             at = self._change_at[change.stamp] = len(self.changes)
-            self.changes.append(_of_change(change))
+            self.changes.append(_dump_change(change))
         return at
 
     def _insert(self, insert: Insert) -> int:
@@ -207,30 +223,16 @@ class _Saving:
         return [self._insert(insert) for insert in inserts]
 
 
-def _stamps(stamps: Iterable[Stamp]) -> list[Tree]:
-    return [[*stamp] for stamp in stamps]
+def _dump_delta(delta: Any) -> Any:
+    """What a write adds: a number, or runs, which are tuples of values."""
+    return [[*run] for run in delta] if isinstance(delta, tuple) else delta
 
 
-def _part(part: Any) -> Any:
-    """What a write adds: a number, or pieces, which are tuples of values."""
-    return [[*piece] for piece in part] if isinstance(part, tuple) else part
+def _dump_before_delete(before: tuple[MaybeValue, object]) -> Tree:
+    return [_dump_value(before[0]), _dump_key(before[1])]
 
 
-def _gone(gone: tuple[MaybeValue, object]) -> Tree:
-    return [_value(gone[0]), _key(gone[1])]
-
-
-def _held_maps(held: Mapping[tuple[str, str], map_fields.Held]) -> list[Tree]:
-    return [[*what, _keys_saved(keys)] for what, keys in held.items()]
-
-
-def _keys_saved(keys: map_fields.Held) -> Any:
-    if keys is None:
-        return None
-    return False if keys is map_fields.CLEARED else [*chain(*keys.items())]
-
-
-def _of_change(change: Change) -> Tree:
+def _dump_change(change: Change) -> Tree:
     copy = change.copy
     return [
         *change.stamp,
@@ -245,163 +247,145 @@ def _of_change(change: Change) -> Tree:
     ]
 
 
-# ---------------------------------------------------------------- restoring
+# ---------------------------------------------------------------- loading
 
 
-def _held(value: Any) -> Any:
-    return ABSENT if value.__class__ is dict else value
-
-
-def _compared(tree: Any) -> object:
-    kind, *rest = tree
-    return MISSING if kind == 0 else frozenset(rest) if kind == 2 else _held(rest[0])
-
-
-def _known(stamps: Any) -> frozenset[Stamp]:
-    return frozenset([Stamp(*stamp) for stamp in stamps])
-
-
-class _Restoring:
-    """The way back. Values come as they went; keys follow from them unless they were written."""
+class _Load:
+    """One load: the reverse of `_Dump`. Keys follow from their values unless they were written."""
 
     def __init__(self, record: Record, tree: Any) -> None:
         changes, inserts, slots = tree
         self.record = record
-        self._changes = [_change(record, items) for items in changes]
+        self._changes = [_load_change(record, items) for items in changes]
         self._inserts = [Insert(Stamp(*stamp), first, baseline) for *stamp, first, baseline in inserts]
         insert, change = self._inserts.__getitem__, self._changes.__getitem__
-        both: Forms = {"value": _held, "inserts": self._set_of, "key": _compared}
-        self._write: Forms = {**both, "change": change, "deletes": _known, "before": _held}
-        alone: Forms = {
+        shared: Forms = {"value": _load_value, "inserts": self._insert_set, "key": _load_key}
+        self._write_forms: Forms = {**shared, "change": change, "deletes": _load_stamps, "before": _load_value}
+        self._source_forms: Forms = {
+            **shared,
             "baseline": insert,
-            "first": _held,
-            "first_key": _compared,
-            "gone": _before_delete,
-            "base": _held,
+            "snapshot_value": _load_value,
+            "snapshot_key": _load_key,
+            "before_delete": lambda before: (_load_value(before[0]), _load_key(before[1])),
+            "delta_base": _load_value,
+            "set_by": change,
         }
-        self._side: Forms = {**both, **alone, "by": change}
-        self._waiting: Forms = {"change": change, "key": _compared}
-        self._row: Forms = {
+        self._waiting_forms: Forms = {"change": change, "key": _load_key}
+        self._row_forms: Forms = {
             "inserted": insert,
-            "last": lambda stamp: Stamp(*stamp),
-            "by": change,
-            "duplicates": self._twins,
+            "last": _load_stamp,
+            "entered_by": change,
+            "duplicates": self._duplicates,
         }
-        made: Forms = {
-            "last": lambda stamp: Stamp(*stamp),
-            "rows": lambda rows: {s: self._plain(Row(), ROW_SLOTS, slots, self._row) for s, slots in rows},
-            "cells": self._cells,
-            "unsettled": lambda names: dict.fromkeys(name for name in names if name in record.unit_of),
-            "deletes": lambda several: [Delete(change(at), source, _known(known)) for at, source, known in several],
-            "waiting": lambda several: [(source, Stamp(*stamp)) for source, *stamp in several],
-            "known": lambda known: {source: _known(stamps) for source, stamps in known},
-            "map_keys": lambda several: {(name, source): _keys_held(held) for name, source, held in several},
-            "divergence_clocks": lambda drifts: {name: self._drift(*parts) for name, *parts in drifts},
-            "rule_hits": lambda caught: {(n, r): (*map(self._caught, c),) for n, r, c in caught if n in record.unit_of},
-        }
-        _filled(record, RECORD_SLOTS, slots, made)
+        fill(record, RECORD_SLOTS, slots, self._record_forms())
         record.refresh()
 
-    def _caught(self, tree: Any) -> RuleHit:
+    def _record_forms(self) -> Forms:
+        record, changes = self.record, self._changes
+        return {
+            "last": _load_stamp,
+            "rows": lambda rows: {source: self._row(items) for source, items in rows},
+            "unit_states": self._unit_states,
+            "unsettled": lambda names: dict.fromkeys(name for name in names if name in record.unit_of),
+            "deletes": lambda all_: [Delete(changes[at], source, _load_stamps(seen)) for at, source, seen in all_],
+            "waiting_deletes": lambda waiting: [(source, Stamp(*stamp)) for source, *stamp in waiting],
+            "seen_deletes": lambda seen: {source: _load_stamps(stamps) for source, stamps in seen},
+            "map_keys": lambda maps: {(name, source): _load_map_keys(keys) for name, source, keys in maps},
+            "divergence_clocks": lambda clocks: {name: self._clock(*parts) for name, *parts in clocks},
+            "rule_hits": lambda hits: {(n, r): (*map(self._rule_hit, h),) for n, r, h in hits if n in record.unit_of},
+        }
+
+    def _row(self, items: Any) -> Row:
+        row = Row()
+        fill(row, ROW_SLOTS, items, self._row_forms)
+        return row
+
+    def _rule_hit(self, tree: Any) -> RuleHit:
         at, value, base, delta, seen = tree
-        return RuleHit(self._changes[at], _held(value), _held(base), delta, None if seen is None else Stamp(*seen))
+        stamp = None if seen is None else Stamp(*seen)
+        return RuleHit(self._changes[at], _load_value(value), _load_value(base), delta, stamp)
 
-    def _twins(self, several: Any) -> Mapping[str, DuplicateRow]:
-        return {name: DuplicateRow(self._changes[at], _keys_held(held) or {}) for name, at, held in several}
+    def _duplicates(self, rows: Any) -> Mapping[str, DuplicateRow]:
+        return {
+            identity: DuplicateRow(self._changes[at], _load_map_keys(fields) or {}) for identity, at, fields in rows
+        }
 
-    def _set_of(self, places: Any) -> frozenset[Insert]:
+    def _insert_set(self, places: Any) -> frozenset[Insert]:
         return frozenset([self._inserts[at] for at in places])
 
-    def _plain(self, owner: Any, slots: tuple[str, ...], tree: Tree, made: Forms) -> Any:
-        _filled(owner, slots, tree, made)
-        return owner
-
-    def _cells(self, trees: Any) -> dict[str, UnitState]:
-        cells = {}
+    def _unit_states(self, trees: Any) -> dict[str, UnitState]:
+        states = {}
         for name, owner, merge, tree in trees:
-            unit = _unit(self.record.units, name, owner)
+            unit = _unit_named(self.record.units, name, owner)
             if unit is not None:
-                cells[name] = self._cell(unit, merge, tree)
+                states[name] = self._unit_state(unit, merge, tree)
                 self.record.unit_of[name] = unit
-        return cells
+        return states
 
-    def _cell(self, unit: Unit, merge: str, tree: Any) -> UnitState:
-        cell = UnitState(unit.type.traits, unit.keyed, unit.order)
-        unit.type.zero(cell, unit.plan)
-        fresh = cell.extra
-        made: Forms = {
-            "writes": lambda several: {1 << at: self._of_write(cell, at, items) for at, items in enumerate(several)},
-            "sides": lambda sides: {source: self._of_side(cell, items) for source, items in sides},
+    def _unit_state(self, unit: Unit, merge: str, tree: Any) -> UnitState:
+        state = UnitState(unit.type.traits, unit.key_of, unit.order)
+        unit.type.zero(state, unit.plan)
+        fresh = state.type_state
+        forms: Forms = {
+            "writes": lambda writes: {1 << at: self._write(state, at, items) for at, items in enumerate(writes)},
+            "by_source": lambda states: {source: self._source(state, items) for source, items in states},
             "deletes": lambda deletes: {Stamp(*stamp): mask for *stamp, mask in deletes},
-            "waiting": lambda several: tuple([self._of_waiting(items) for items in several]),
-            "past": lambda past: {(t, s): [(_compared(key), seen) for key, seen in held] for t, s, held in past},
+            "waiting_copies": lambda copies: tuple([self._waiting_copy(items) for items in copies]),
+            "past_values": lambda past: {(t, s): [(_load_key(k), m) for k, m in kept] for t, s, kept in past},
         }
-        _filled(cell, UNIT_SLOTS, tree, made)
-        cell.next = 1 << len(cell.writes)
+        fill(state, UNIT_SLOTS, tree, forms)
+        state.next_bit = 1 << len(state.writes)
         if merge == unit.plan.merge:
-            unit.type.load_state(cell, unit.plan)
+            unit.type.load_state(state, unit.plan)
         else:
-            cell.extra, cell.sets = fresh, 0
-        return cell
+            state.type_state, state.resets = fresh, 0
+        return state
 
-    def _of_write(self, cell: UnitState, at: int, items: Any) -> Write:
+    def _write(self, state: UnitState, at: int, items: Any) -> Write:
         write = Write(1 << at, "", None, UNKNOWN, _FOLLOWS, 0)  # type: ignore[arg-type]  # `change` is always written
         write.after = -1
-        _filled(write, WRITE_SLOTS, items, self._write)
+        fill(write, WRITE_SLOTS, items, self._write_forms)
         write.source = write.change.stamp.source.partition("/")[0]
         if write.key is _FOLLOWS:
-            write.key = cell.keyed(write.value)
+            write.key = state.key_of(write.value)
         if write.after < 0:
             write.after = write.seen | write.bit
         return write
 
-    def _of_side(self, cell: UnitState, items: Any) -> SourceState:
-        side = SourceState()
-        side.key = side.first_key = _FOLLOWS
-        _filled(side, SOURCE_SLOTS, items, self._side)
-        if side.key is _FOLLOWS:
-            side.key = _keyed(cell, side.value)
-        if side.first_key is _FOLLOWS:
-            side.first_key = _keyed(cell, side.first)
-        return side
+    def _source(self, state: UnitState, items: Any) -> SourceState:
+        at_source = SourceState()
+        at_source.key = at_source.snapshot_key = _FOLLOWS
+        fill(at_source, SOURCE_SLOTS, items, self._source_forms)
+        if at_source.key is _FOLLOWS:
+            at_source.key = _key_of(state, at_source.value)
+        if at_source.snapshot_key is _FOLLOWS:
+            at_source.snapshot_key = _key_of(state, at_source.snapshot_value)
+        return at_source
 
-    def _drift(self, taken: Tree, replaced: Tree, merged: Tree | None) -> DivergenceClock:
-        drift = DivergenceClock()
-        drift.taken = {source: (_compared(key), self._changes[at]) for source, key, at in taken}
-        drift.replaced = {_compared(key): {s: Stamp(*at) for s, *at in by} for key, by in replaced}
-        drift.merged = None if merged is None else (_compared(merged[0]), Stamp(*merged[1:]))
-        return drift
+    def _clock(self, held_since: Tree, replaced: Tree, merged: Tree | None) -> DivergenceClock:
+        clock = DivergenceClock()
+        clock.held_since = {source: (_load_key(key), self._changes[at]) for source, key, at in held_since}
+        clock.replaced = {_load_key(key): {s: Stamp(*at) for s, *at in by} for key, by in replaced}
+        clock.merged = None if merged is None else (_load_key(merged[0]), Stamp(*merged[1:]))
+        return clock
 
-    def _of_waiting(self, items: Any) -> WaitingCopy:
+    def _waiting_copy(self, items: Any) -> WaitingCopy:
         waiting = WaitingCopy("", None, MISSING, 0)  # type: ignore[arg-type]  # `change` is always written
-        _filled(waiting, WAITING_SLOTS, items, self._waiting)
+        fill(waiting, WAITING_SLOTS, items, self._waiting_forms)
         return waiting
 
 
-def _change(record: Record, items: Any) -> Change:
+def _load_change(record: Record, items: Any) -> Change:
     stamp, place = Stamp(*items[:3]), Place(*items[3:8])
-    row, actor, copy, behind_us, identity, moved_to, moved_from = items[8:]
+    operation, actor, copy, behind_us, identity, moved_to, moved_from = items[8:]
     mark = copy and Copy(copy[0], tuple([Place(*of) for of in copy[1:]]))
-    lived = (stamp.wall_us + behind_us, identity, moved_to, moved_from)
-    return Change(record.units.entity.name, record.key, stamp, place, row, EMPTY_FIELDS, actor, mark, *lived)
+    rest = (stamp.wall_us + behind_us, identity, moved_to, moved_from)
+    return Change(record.units.entity.name, record.key, stamp, place, operation, NO_FIELDS, actor, mark, *rest)
 
 
-def _before_delete(gone: Any) -> tuple[MaybeValue, object]:
-    return _held(gone[0]), _compared(gone[1])
-
-
-def _keys_held(held: Any) -> map_fields.Held:
-    if held is None:
-        return None
-    if held is False:
-        return map_fields.CLEARED
-    each = iter(held)
-    return dict(zip(each, each, strict=True))
-
-
-def _unit(units: Units, name: str, owner: str) -> Unit | None:
+def _unit_named(units: Units, name: str, owner: str) -> Unit | None:
     """The unit of that name under the present configuration; a map's key is a unit of its map. None: it has neither."""
-    known = units.by_name.get(name)
-    if known is not None or owner not in units.entity.fields or owner in units.by_name:
-        return known
+    unit = units.by_name.get(name)
+    if unit is not None or owner not in units.entity.fields or owner in units.by_name:
+        return unit
     return units.unit(map_fields.plan_at(units.entity.fields[owner], name), owner, owner)

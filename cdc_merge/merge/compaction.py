@@ -1,7 +1,8 @@
-"""Forgetting what can never matter again, so that one more change costs the same however long a history is.
+"""Compaction: a unit state forgets the writes that cannot matter again, so that a change costs the same after a long history.
 
-Writes outside the frontier matter only through the sets that contain them: two such writes contained in the same sets can never be told
-apart again, so the later of them stays, with what both add (`Traits.together`). The full fold never compacts; the law suite compares.
+A write outside the frontier matters only through the masks that contain it. Two such writes that the same masks contain cannot be
+told apart any more: the later one stays, with the deltas of both (`Traits.combine`). The full fold never compacts; the law
+suite compares the two.
 """
 
 from __future__ import annotations
@@ -9,79 +10,80 @@ from __future__ import annotations
 from typing import Any
 
 from cdc_merge.merge.unit_state import UnitState
-from cdc_merge.merge.writes import BASELINE, MANY_INSERTS, Insert, SourceState, Write
+from cdc_merge.merge.writes import BASELINE, CompactionLimits, Insert, SourceState, Write
 
 Joins = list[tuple[Write, Write]]
 """(forgotten, what stands for it), in the order in which they were joined."""
 
 
-def compact(cell: UnitState, joins: Joins | None = None) -> None:
-    """Forget what can never matter again; masks are renumbered. Exact: see the module's header. `joins` is told which
-    write stands for which from here on."""
-    if any(len(side.inserts) > MANY_INSERTS for side in cell.sides.values()):
-        _compact_inserts(cell)
-    if _is_plain(cell) and _compact_plain(cell, joins):
+def compact(state: UnitState, limits: CompactionLimits, joins: Joins | None = None) -> None:
+    """Forget what cannot matter again and renumber the masks. Exact: see the module's header. `joins` collects which write
+    stands for which from here on."""
+    if any(len(at_source.inserts) > limits.inserts for at_source in state.by_source.values()):
+        _compact_inserts(state)
+    if _is_plain(state) and _compact_plain(state, joins):
         return
-    keep = cell.frontier | cell.overwritten | cell.baselines | cell.sets
-    for waiting in cell.waiting:
+    keep = state.frontier | state.overwritten | state.baselines | state.resets
+    for waiting in state.waiting_copies:
         keep |= waiting.replaced | waiting.written
-    keep |= _open_gaps(cell)
-    masks = [side.seen for side in cell.sides.values()]
-    masks.extend(cell.deletes.values())
-    masks.extend(seen for held in cell.past.values() for _, seen in held)
-    for write in cell.of(keep):
+    keep |= _unknown_deltas(state)
+    masks = [at_source.seen for at_source in state.by_source.values()]
+    masks.extend(state.deletes.values())
+    masks.extend(seen for values in state.past_values.values() for _, seen in values)
+    for write in state.writes_in(keep):
         masks.append(write.seen)
         masks.append(write.after)
-    _renumber(cell, _representatives(cell, keep, masks, joins))
+    _renumber(state, _representatives(state, keep, masks, joins))
 
 
-def _compact_inserts(cell: UnitState) -> None:
-    """Inserts that the same sides and writes go back to can never be told apart again: the latest of each kind stays
-    for all of them."""
-    owners: list[SourceState | Write] = [*cell.sides.values(), *cell.writes.values()]
+def _compact_inserts(state: UnitState) -> None:
+    """Inserts that the same sources and writes descend from cannot be told apart: the latest of each kind stands for all."""
+    owners: list[SourceState | Write] = [*state.by_source.values(), *state.writes.values()]
     latest: dict[tuple[object, ...], Insert] = {}
     for insert in sorted(frozenset[Insert]().union(*[owner.inserts for owner in owners])):
-        held_by = tuple([insert in owner.inserts for owner in owners])
-        latest[insert.stamp if insert.baseline else insert.first, held_by] = insert
+        descendants = tuple([insert in owner.inserts for owner in owners])
+        latest[insert.stamp if insert.baseline else insert.first, descendants] = insert
     kept = frozenset(latest.values())
     for owner in owners:
         owner.inserts &= kept
 
 
-def _is_plain(cell: UnitState) -> bool:
-    """One write stands and nothing else is kept: the common case, in which compacting is a few steps."""
-    front = cell.frontier
-    kept = cell.overwritten | cell.baselines | cell.sets | (front & (front - 1))
-    return not (kept or cell.waiting or cell.deletes or cell.past or cell.watched) and front != 0
+def _is_plain(state: UnitState) -> bool:
+    """The frontier is one write and nothing else is kept: the common case, in which compacting is a few steps."""
+    front = state.frontier
+    kept = state.overwritten | state.baselines | state.resets | (front & (front - 1))
+    return (
+        not (kept or state.waiting_copies or state.deletes or state.past_values or state.always_checked) and front != 0
+    )
 
 
-def _compact_plain(cell: UnitState, joins: Joins | None) -> bool:
-    """All that the standing write has seen becomes one write, if every source has seen all of it or nothing of it."""
-    front = cell.writes[cell.frontier]
-    old = [w for w in cell.writes.values() if w is not front and w.kind != BASELINE]
+def _compact_plain(state: UnitState, joins: Joins | None) -> bool:
+    """All that the frontier write has seen becomes one write, if every source has seen all of it or nothing of it."""
+    front = state.writes[state.frontier]
+    old = [w for w in state.writes.values() if w is not front and w.kind != BASELINE]
     over = sum([w.bit for w in old])
-    sides = cell.sides.values()
-    if not old or over & ~front.seen or any(side.seen & over not in (0, over) for side in sides):
+    sources = state.by_source.values()
+    if not old or over & ~front.seen or any(at_source.seen & over not in (0, over) for at_source in sources):
         return False
     latest = max(old, key=lambda w: w.change.stamp)
     for write in old:
         if write is not latest and write.delta is not None:
-            latest.delta = _both(cell, write.delta, latest.delta)
+            latest.delta = _combined(state, write.delta, latest.delta)
     if joins is not None:
         joins += [(write, latest) for write in old if write is not latest]
-    for side in sides:
-        side.seen = (1 if side.seen & over else 0) | (2 if side.seen & front.bit else 0)
+    for at_source in sources:
+        at_source.seen = (1 if at_source.seen & over else 0) | (2 if at_source.seen & front.bit else 0)
     latest.bit, latest.seen, latest.after = 1, 0, 1
     front.bit, front.seen, front.after = 2, 1, 3
-    cell.writes = {1: latest, 2: front}
-    cell.frontier, cell.next = 2, 4
+    state.writes = {1: latest, 2: front}
+    state.frontier, state.next_bit = 2, 4
     return True
 
 
-def _representatives(cell: UnitState, keep: int, masks: list[int], joins: Joins | None) -> list[Write]:
+def _representatives(state: UnitState, keep: int, masks: list[int], joins: Joins | None) -> list[Write]:
     classes: dict[tuple[bool, ...], Write] = {}
     survivors: list[Write] = []
-    for write in cell.writes.values():
+    for write in state.writes.values():
         if write.bit & keep:
             survivors.append(write)
             continue
@@ -93,7 +95,7 @@ def _representatives(cell: UnitState, keep: int, masks: list[int], joins: Joins 
             classes[signature] = write
         else:
             later, older = (write, earlier) if write.stamp > earlier.stamp else (earlier, write)
-            later.delta = _both(cell, older.delta, later.delta)
+            later.delta = _combined(state, older.delta, later.delta)
             classes[signature] = later
             if joins is not None:
                 joins.append((older, later))
@@ -101,23 +103,23 @@ def _representatives(cell: UnitState, keep: int, masks: list[int], joins: Joins 
     return sorted(survivors, key=lambda w: w.bit)
 
 
-def _open_gaps(cell: UnitState) -> int:
-    """The unknown deltas that no rewrite has seen: each is a candidate of its own."""
-    if not cell.watched:
+def _unknown_deltas(state: UnitState) -> int:
+    """The unknown deltas that no reset has seen: each is a candidate of its own."""
+    if not state.always_checked:
         return 0
-    gaps, settled = 0, 0
-    for write in cell.of(cell.sets):
+    unknown, settled = 0, 0
+    for write in state.writes_in(state.resets):
         settled |= write.seen
-    for write in cell.writes.values():
-        gaps |= write.bit if write.delta_unknown else 0
-    return gaps & ~settled
+    for write in state.writes.values():
+        unknown |= write.bit if write.delta_unknown else 0
+    return unknown & ~settled
 
 
-def _both(cell: UnitState, one: Any, other: Any) -> Any:
-    return other if one is None else one if other is None else cell.traits.together(one, other)
+def _combined(state: UnitState, one: Any, other: Any) -> Any:
+    return other if one is None else one if other is None else state.traits.combine(one, other)
 
 
-def _renumber(cell: UnitState, survivors: list[Write]) -> None:  # noqa: C901 - one loop for each kind of mask
+def _renumber(state: UnitState, survivors: list[Write]) -> None:  # noqa: C901 - one loop for each kind of mask
     renamed = {write.bit: 1 << index for index, write in enumerate(survivors)}
 
     def moved(mask: int) -> int:
@@ -127,18 +129,18 @@ def _renumber(cell: UnitState, survivors: list[Write]) -> None:  # noqa: C901 - 
                 out |= new
         return out
 
-    cell.frontier, cell.overwritten = moved(cell.frontier), moved(cell.overwritten)
-    cell.baselines, cell.sets = moved(cell.baselines), moved(cell.sets)
-    for side in cell.sides.values():
-        side.seen = moved(side.seen)
-    for delete, seen in cell.deletes.items():
-        cell.deletes[delete] = moved(seen)
-    for pair, held in cell.past.items():
-        cell.past[pair] = [(key, moved(seen)) for key, seen in held]
-    for waiting in cell.waiting:
+    state.frontier, state.overwritten = moved(state.frontier), moved(state.overwritten)
+    state.baselines, state.resets = moved(state.baselines), moved(state.resets)
+    for at_source in state.by_source.values():
+        at_source.seen = moved(at_source.seen)
+    for delete, seen in state.deletes.items():
+        state.deletes[delete] = moved(seen)
+    for pair, values in state.past_values.items():
+        state.past_values[pair] = [(key, moved(seen)) for key, seen in values]
+    for waiting in state.waiting_copies:
         waiting.replaced, waiting.written = moved(waiting.replaced), moved(waiting.written)
     for write in survivors:
         write.bit = renamed[write.bit]
         write.seen, write.after = moved(write.seen), moved(write.after)
-    cell.writes = {write.bit: write for write in survivors}
-    cell.next = 1 << len(survivors)
+    state.writes = {write.bit: write for write in survivors}
+    state.next_bit = 1 << len(survivors)

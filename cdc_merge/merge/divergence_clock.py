@@ -1,88 +1,67 @@
-"""How long sources have held what they hold, for fields whose rule has a `tolerance` (semantics §5, divergence).
+"""Divergence clock of one unit: since when each source has held its value, for fields with a `tolerance` (§5, divergence).
 
-Kept beside the cells, and only for such fields: since when each source holds its value, since when the merged value
-is what it is, and which values other sources replaced when. Times are stamps; nothing here knows what time it is.
+It also keeps since when the merged value is what it is, and when sources replaced a value that another one still holds. Times
+are stamps; the clock has no idea of the present time.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.unit_state import UnitState
-from cdc_merge.merge.units import Unit
-from cdc_merge.merge.views import value_of
 from cdc_merge.merge.writes import MISSING
-from cdc_merge.model import UNKNOWN, Change, Stamp
+from cdc_merge.model import Change, Stamp
 
-# Replaced values that nobody holds any more are remembered for a source that takes one late; as many as `agreement:
-# past` remembers.
+# Replaced values that no source holds are remembered for a source that takes one late; as many as `agreement: past` keeps.
 REMEMBERED: Final = 100
 
 
 class DivergenceClock:
-    """`taken`: per source its value's key and the change that brought it. `replaced`: key → source → when that source
-    gave it up.
-    `merged`: the merged value's key, and since when."""
+    """`held_since`: source → its value's key and the change that brought it. `replaced`: key → source → when it gave the
+    value up. `merged`: the merged value's key, and since when."""
 
-    __slots__ = ("merged", "replaced", "taken")
+    __slots__ = ("held_since", "merged", "replaced")
 
     def __init__(self) -> None:
-        self.taken: dict[str, tuple[object, Change]] = {}
+        self.held_since: dict[str, tuple[object, Change]] = {}
         self.replaced: dict[object, dict[str, Stamp]] = {}
         self.merged: tuple[object, Stamp] | None = None
 
     def since(self, source: str, *, alone: bool) -> Stamp | None:
-        """Since when the source holds a value that another one replaced or, with `alone`, one that is not the merged
-        one while neither changes. None while it holds the merged value, or nothing that is known."""
+        """Since when the source has held a value that another one replaced or, with `alone`, a value that is not the merged
+        one while neither changes. None while it holds the merged value, or an unknown one."""
         assert self.merged is not None, "noted with the first change"
-        key, change = self.taken.get(source, (MISSING, None))
-        merged, settled = self.merged
+        key, change = self.held_since.get(source, (MISSING, None))
+        merged, merged_since = self.merged
         if change is None or key is MISSING or key == merged:
             return None
         others = [at for other, at in self.replaced.get(key, {}).items() if other != source]
         starts = [min(others)] if others else []
-        starts += [settled] if alone else []
+        starts += [merged_since] if alone else []
         return max(min(starts), change.stamp) if starts else None
 
+    def note(self, state: UnitState, merged_key: object, change: Change) -> None:
+        """Time what the change has moved: the sources' values and the merged value."""
+        for source, at_source in state.by_source.items():
+            before = self.held_since.get(source)
+            if at_source.key is MISSING if before is None else before[0] == at_source.key:
+                continue
+            if before is not None and before[0] is not MISSING and at_source.key is not MISSING:
+                self.replaced.setdefault(before[0], {})[source] = change.stamp
+            self._forget_replacement(source, at_source.key)
+            self.held_since[source] = (at_source.key, at_source.set_by or change)
+        self._limit_replaced()
+        if self.merged is None or self.merged[0] != merged_key:
+            self.merged = (merged_key, change.stamp)
 
-def note(record: Record, change: Change) -> None:
-    """A change was folded into the record: what it moved is timed."""
-    for name, cell in record.cells.items():
-        unit = record.unit_of[name]
-        if unit.owner in record.units.timed:
-            drift = record.divergence_clocks.get(name)
-            if drift is None:
-                drift = record.divergence_clocks[name] = DivergenceClock()
-            _note_sources(drift, cell, change)
-            _note_merged(drift, record, (unit, cell), change)
+    def _forget_replacement(self, source: str, key: object) -> None:
+        """The source holds the value again: it is no longer replaced there."""
+        replaced_at = self.replaced.get(key)
+        if replaced_at is not None and replaced_at.pop(source, None) is not None and not replaced_at:
+            del self.replaced[key]
 
-
-def _note_sources(drift: DivergenceClock, cell: UnitState, change: Change) -> None:
-    for source, side in cell.sides.items():
-        before = drift.taken.get(source)
-        if side.key is MISSING if before is None else before[0] == side.key:
-            continue
-        if before is not None and before[0] is not MISSING and side.key is not MISSING:
-            drift.replaced.setdefault(before[0], {})[source] = change.stamp
-        _taken_again(drift, source, side.key)
-        drift.taken[source] = (side.key, side.by or change)
-    if len(drift.replaced) > REMEMBERED:
-        held = {key for key, _ in drift.taken.values()}
-        oldest = next((key for key in drift.replaced if key not in held), None)
-        drift.replaced.pop(oldest, None)
-
-
-def _taken_again(drift: DivergenceClock, source: str, key: object) -> None:
-    """What a source holds once more is no longer replaced by it."""
-    replacing = drift.replaced.get(key)
-    if replacing is not None and replacing.pop(source, None) is not None and not replacing:
-        del drift.replaced[key]
-
-
-def _note_merged(drift: DivergenceClock, record: Record, what: tuple[Unit, UnitState], change: Change) -> None:
-    unit, cell = what
-    value = value_of(record, unit, cell)
-    key = MISSING if value is UNKNOWN else cell.keyed(value)
-    if drift.merged is None or drift.merged[0] != key:
-        drift.merged = (key, change.stamp)
+    def _limit_replaced(self) -> None:
+        if len(self.replaced) > REMEMBERED:
+            current = {key for key, _ in self.held_since.values()}
+            oldest = next((key for key in self.replaced if key not in current), None)
+            self.replaced.pop(oldest, None)

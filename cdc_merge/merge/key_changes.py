@@ -1,9 +1,9 @@
-"""Changes of the business key: where a record's rows went, and when that is a question (`key_change`).
+"""Changes of the business key: where a record's rows moved to, and when that is a conflict (`key_change`).
 
-It stands under the old key. Two cases: sources moved the record to different keys, neither having seen the other; or a
-source moved it onto a record that another source held. The second needs the records of the new keys: without them only
-the first is asked. It ends when the sources have moved their rows to one key, or when one of two holders has gone. A
-swap makes no moves (the mapping tells it as updates), and who came by the same move is no rival.
+The conflict stands under the old key. Two cases: sources moved the record to different keys, neither having seen the other; or
+a source moved it onto a record that another source held. The second needs the records of the new keys: without them only
+the first is detected. It ends when the sources have moved their rows to one key, or when one of two holders has deleted
+its row. A swap makes no moves (the mapping reports it as updates), and a row that made the same move is no rival.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from cdc_merge.model import INSERT, Candidate, Change, DetectedConflict, Stamp
 
 def previous_keys(record: Record) -> set[str]:
     """The keys that the record's rows had before they moved here."""
-    return {row.by.moved_from for row in record.rows.values() if row.by is not None and row.by.moved_from is not None}
+    return {
+        row.entered_by.moved_from
+        for row in record.rows.values()
+        if row.entered_by is not None and row.entered_by.moved_from is not None
+    }
 
 
 def new_keys(record: Record) -> set[str]:
@@ -26,14 +30,14 @@ def new_keys(record: Record) -> set[str]:
 
 
 def key_moves(record: Record) -> list[Delete]:
-    """The moves away from this key that nothing has seen, in stamp order."""
+    """The moves away from this key that no other delete has seen, in stamp order."""
     moved = [delete for delete in record.deletes if delete.change.moved_to is not None]
-    seen = frozenset[object]().union(*[delete.known for delete in record.deletes])
+    seen = frozenset[object]().union(*[delete.seen_deletes for delete in record.deletes])
     return sorted((d for d in moved if d.stamp not in seen), key=lambda d: d.stamp)
 
 
 def destination(delete: Delete, targets: Mapping[str, Record]) -> str:
-    """The key under which the row stands at present, as far as the targets tell: it may have moved on."""
+    """The present key of the moved row, as far as the targets show: it may have moved on."""
     key = delete.change.moved_to or ""
     for _ in targets:
         target = targets.get(key)
@@ -45,12 +49,12 @@ def destination(delete: Delete, targets: Mapping[str, Record]) -> str:
 
 
 def key_change(record: Record, targets: Mapping[str, Record], severity: str) -> Iterator[DetectedConflict]:
-    """The question about a record's new key. `targets`: the records of the new keys, as far as they are known."""
+    """The conflict about a record's new key. `targets`: the records of the new keys, as far as they are loaded."""
     away = [(delete, destination(delete, targets)) for delete in key_moves(record)]
     rivals = {rival for delete, key in away for rival in _rivals(record, delete, targets.get(key))}
     if not rivals and len({key for _, key in away}) < 2:
         return
-    found = rivals | {_candidate(delete.source, delete.change, key) for delete, key in away}
+    candidates = rivals | {_candidate(delete.source, delete.change, key) for delete, key in away}
     yield DetectedConflict(
         entity=record.units.entity.name,
         key=record.key,
@@ -58,39 +62,39 @@ def key_change(record: Record, targets: Mapping[str, Record], severity: str) -> 
         group=None,
         kind="key_change",
         severity=severity,
-        candidates=tuple(sorted(found, key=lambda candidate: (candidate.stamp, candidate.source))),
+        candidates=tuple(sorted(candidates, key=lambda candidate: (candidate.stamp, candidate.source))),
     )
 
 
 def _rivals(record: Record, delete: Delete, target: Record | None) -> Iterator[Candidate]:
-    """Who held the record of the new key when the row came there, and holds it still."""
+    """The sources that held the record of the new key when the row arrived there, and hold it still."""
     mover = target.rows.get(delete.source) if target is not None else None
-    if target is None or mover is None or mover.presence != PRESENT or mover.by is None:
+    if target is None or mover is None or mover.presence != PRESENT or mover.entered_by is None:
         return
-    if mover.by.moved_from != record.key:
+    if mover.entered_by.moved_from != record.key:
         return
-    way = {record.key, _old_key(record.rows.get(delete.source))} - {""}
+    same_move = {record.key, _old_key(record.rows.get(delete.source))} - {""}
     for source, row in target.rows.items():
-        rival = source != delete.source and row.presence == PRESENT and _old_key(row) not in way
-        if rival and row.by is not None and _held_before(target, source, delete.stamp):
-            yield _candidate(source, row.by, target.key)
+        rival = source != delete.source and row.presence == PRESENT and _old_key(row) not in same_move
+        if rival and row.entered_by is not None and _held_before(target, source, delete.stamp):
+            yield _candidate(source, row.entered_by, target.key)
 
 
 def _old_key(row: Row | None) -> str:
-    """The key that a row had before it moved to where it is; "" where it did not move."""
-    return "" if row is None or row.by is None else row.by.moved_from or ""
+    """The key that a row had before it moved here; "" where it did not move."""
+    return "" if row is None or row.entered_by is None else row.entered_by.moved_from or ""
 
 
 def _held_before(target: Record, source: str, move: Stamp) -> bool:
-    """A row that no insert began was there before anything was read; so was one that was only entered again since, after
-    a TRUNCATE."""
+    """A row without an insert was there before anything was read; so was one that was only entered again since, after a
+    TRUNCATE."""
     row = target.rows[source]
     if row.inserted is not None:
         return row.inserted.stamp < move
-    if row.by is None or row.by.operation != INSERT or row.by.stamp < move:
+    if row.entered_by is None or row.entered_by.operation != INSERT or row.entered_by.stamp < move:
         return True
-    sides = [cell.sides[source] for cell in target.cells.values() if source in cell.sides]
-    return any(side.first_key is not MISSING for side in sides)
+    states = [state.by_source[source] for state in target.unit_states.values() if source in state.by_source]
+    return any(at_source.snapshot_key is not MISSING for at_source in states)
 
 
 def _candidate(source: str, change: Change, value: str | None) -> Candidate:

@@ -1,7 +1,8 @@
 """map: a JSON object merged key by key, each key with its own type (`keys:`, default mv on its whole value), nested.
 
-A map is not a cell: every key that was ever held becomes a unit named by its path (`prefs.city`). A key that is absent is held as
-absent by every source that holds the record, except where the source's whole map is NULL since its first snapshot or insert.
+Data structure: a map of CRDTs. A map has no state of its own: every key that was ever present is a unit named by its path
+(`prefs.city`). An absent key is the value ABSENT at every source that holds the record, except where the source's whole
+map has been NULL since its first snapshot or insert.
 """
 
 from __future__ import annotations
@@ -9,34 +10,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from cdc_merge.merge.merge_type import Event
+from cdc_merge.merge.record_state import MapKeys, Record, Row
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit
 from cdc_merge.merge.writes import ABSENT, MISSING, Insert
 from cdc_merge.model import INSERT, SNAPSHOT, UNKNOWN, Change, Json, MaybeValue, Value
 from cdc_merge.model.plan import FieldPlan
 
-if TYPE_CHECKING:
-    from cdc_merge.merge.record_state import Record, Row
-
-
-Held: TypeAlias = "Mapping[str, Value] | None"
-"""What a source holds of a map: its keys, or None for a NULL map."""
-
 CLEARED: Final[Mapping[str, Value]] = {}
-"""Of a map that was made NULL: it holds every key as absent, as an empty one does, and is shown as NULL."""
+"""Of a map that an update set to NULL: its keys are absent, as in an empty map, and it is shown as NULL."""
 
 EMPTY: Final = Json("{}")
 
 
-def is_null(held: Held) -> bool:
-    """Whether what a source holds is NULL, since its row began or later."""
-    return held is None or held is CLEARED
+def is_null(keys: MapKeys) -> bool:
+    """Whether a source's map is NULL, since its row began or later."""
+    return keys is None or keys is CLEARED
 
 
-def parsed(value: MaybeValue) -> Held:
+def parsed(value: MaybeValue) -> MapKeys:
     """The keys of a map's value; None for NULL and for JSON that is no object."""
     if not isinstance(value, str):
         return None
@@ -69,56 +64,56 @@ def events(
     before, after = change.fields[plan.name]
     if after is UNKNOWN:
         return
-    told = _Told(source, change.operation in (INSERT, SNAPSHOT), change.copy is not None)
-    yield from _keys(record, plan, plan.name, (told, before, after))
+    origin = _Origin(source, change.operation in (INSERT, SNAPSHOT), change.copy is not None)
+    yield from _key_events(record, plan, plan.name, (origin, before, after))
 
 
-class _Told(NamedTuple):
-    """Who says something of a map: `whole`: with a whole row, `copied`: in a copy, which lists what it leaves alone too."""
+class _Origin(NamedTuple):
+    """Where a map's change comes from. `whole`: a whole row; `copied`: a copy, which also lists the keys that it repeats."""
 
     source: str
     whole: bool
     copied: bool
 
 
-def _keys(
-    record: Record, plan: FieldPlan, owner: str, moved: tuple[_Told, MaybeValue, MaybeValue]
+def _key_events(
+    record: Record, plan: FieldPlan, owner: str, changed: tuple[_Origin, MaybeValue, MaybeValue]
 ) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
-    (source, whole, copied), before, after = moved
-    held = record.map_keys.get((plan.name, source))
-    known = (plan.name, source) in record.map_keys or before is not UNKNOWN
-    if after is None and not whole and known and (is_null(held) if before is UNKNOWN else before is None):
+    (source, whole, copied), before, after = changed
+    present = record.map_keys.get((plan.name, source))
+    has_old = (plan.name, source) in record.map_keys or before is not UNKNOWN
+    if after is None and not whole and has_old and (is_null(present) if before is UNKNOWN else before is None):
         return  # SET a = a
-    old = held if before is UNKNOWN else parsed(before)
+    old = present if before is UNKNOWN else parsed(before)
     new = None if after is ABSENT else parsed(after)
-    opened = held is None and (plan.name, source) in record.map_keys and new is not None
+    opened = present is None and (plan.name, source) in record.map_keys and new is not None
     record.map_keys[(plan.name, source)] = new if new is not None or whole else CLEARED if after is None else {}
-    wanted = {*(old or ()), *(new or ())}
-    born = record.rows[source].inserted if whole and source in record.rows else None
-    if (copied or whole or opened) and (new is not None or (born is not None and not born.first)):
-        wanted |= _known_keys(record, plan)
-    for key in sorted(wanted):
-        was = (old or {}).get(key, ABSENT) if known else UNKNOWN
+    keys = {*(old or ()), *(new or ())}
+    insert = record.rows[source].inserted if whole and source in record.rows else None
+    if (copied or whole or opened) and (new is not None or (insert is not None and not insert.first)):
+        keys |= _all_keys(record, plan)
+    for key in sorted(keys):
+        was = (old or {}).get(key, ABSENT) if has_old else UNKNOWN
         now = (new or {}).get(key, ABSENT)
-        if not copied and was is not UNKNOWN and was == now and type(was) is type(now) and held is not None:
+        if not copied and was is not UNKNOWN and was == now and type(was) is type(now) and present is not None:
             continue
         child = key_plan(plan, key)
         if child.merge == "map":
-            yield from _keys(record, child, owner, (moved[0], was, now))
+            yield from _key_events(record, child, owner, (changed[0], was, now))
         else:
             yield _unit(record, child, owner, source if whole else ""), was, now
 
 
-def _known_keys(record: Record, plan: FieldPlan) -> set[str]:
-    """The keys of a map that some source has or had: a whole row holds those that it lacks as absent."""
+def _all_keys(record: Record, plan: FieldPlan) -> set[str]:
+    """The keys of a map that any source has or had: in a whole row the missing ones are absent."""
     start = len(plan.name) + 1
-    found = {name[start:] for name in record.cells if name.startswith(plan.name + ".")}
+    keys = {name[start:] for name in record.unit_states if name.startswith(plan.name + ".")}
     nested = {k for k, settings in (plan.options.get("keys") or {}).items() if (settings or {}).get("merge") == "map"}
-    return {next((k for k in nested if key.startswith(k + ".")), key) for key in found}
+    return {next((k for k in nested if key.startswith(k + ".")), key) for key in keys}
 
 
 def key_plan(plan: FieldPlan, key: str) -> FieldPlan:
-    """How one key merges: its entry under `keys:`, else mv on its whole value."""
+    """The plan of one key: its entry under `keys:`, else mv on its whole value."""
     settings = dict((plan.options.get("keys") or {}).get(key) or {})
     return FieldPlan(
         name=f"{plan.name}.{key}",
@@ -132,7 +127,7 @@ def key_plan(plan: FieldPlan, key: str) -> FieldPlan:
 
 
 def plan_at(plan: FieldPlan, name: str) -> FieldPlan:
-    """How the key named by its path (`prefs.city`) merges: through the maps nested on the way, as `events` found it."""
+    """The plan of the key at a path (`prefs.city`), through the maps nested on the way, as `events` finds it."""
     path = name[len(plan.name) + 1 :]
     keys = plan.options.get("keys") or {}
     for key in keys:
@@ -142,62 +137,62 @@ def plan_at(plan: FieldPlan, name: str) -> FieldPlan:
 
 
 def _unit(record: Record, plan: FieldPlan, owner: str, beginning: str) -> Unit:
-    """The unit of a key; a new one is absent for all who hold the map, except the source whose row is just beginning."""
-    known = record.unit_of.get(plan.name)
-    if known is not None:
-        return known
+    """The unit of a key. A new one is absent at every source that holds the map, except the one whose row begins."""
+    existing = record.unit_of.get(plan.name)
+    if existing is not None:
+        return existing
     unit = record.units.unit(plan, owner, owner)
     parent = plan.name.rpartition(".")[0]
-    cell = record.cell(unit)
-    lacking = [s for s in record.present if s != beginning and record.map_keys.get((parent, s)) is not None]
-    cleared = [s for s in lacking if _cleared(record.rows[s])]
-    for source in lacking:
-        _lack(record, cell, source)
-    if cell.traits.agrees and plan.agreement != "off":
-        together = frozenset[Insert]().union(*[cell.sides[source].inserts for source in lacking])
-        for source in lacking:
-            cell.sides[source].inserts = together
+    state = record.unit_state(unit)
+    without = [s for s in record.present if s != beginning and record.map_keys.get((parent, s)) is not None]
+    cleared = [s for s in without if _was_reinserted(record.rows[s])]
+    for source in without:
+        _set_absent(record, state, source)
+    if state.traits.agrees and plan.agreement != "off":
+        inserts = frozenset[Insert]().union(*[state.by_source[source].inserts for source in without])
+        for source in without:
+            state.by_source[source].inserts = inserts
     for source in cleared:
-        _clear(record, unit, cell, (source, tuple(lacking)))
-    if beginning and _was_read_without(record, parent, beginning):
-        cell.side(beginning).first_key = ABSENT
+        _write_absent(record, unit, state, (source, tuple(without)))
+    if beginning and _was_read_without_key(record, parent, beginning):
+        state.at(beginning).snapshot_key = ABSENT
     return unit
 
 
-def _was_read_without(record: Record, parent: str, source: str) -> bool:
+def _was_read_without_key(record: Record, parent: str, source: str) -> bool:
     """The source's first snapshot had other keys of the map, and so not this one, which an insert brings."""
-    by = record.rows[source].by
-    if by is None or by.operation != INSERT:
+    entered_by = record.rows[source].entered_by
+    if entered_by is None or entered_by.operation != INSERT:
         return False
     start = parent + "."
-    siblings = [cell.sides.get(source) for name, cell in record.cells.items() if name.startswith(start)]
-    return any(side is not None and side.first_key is not MISSING for side in siblings)
+    siblings = [state.by_source.get(source) for name, state in record.unit_states.items() if name.startswith(start)]
+    return any(at_source is not None and at_source.snapshot_key is not MISSING for at_source in siblings)
 
 
-def _cleared(row: Row) -> bool:
-    """The row was inserted again: what it does not have, it has cleared, as it clears with NULL."""
-    return row.by is not None and row.inserted is not None and not row.inserted.first
+def _was_reinserted(row: Row) -> bool:
+    """A row that was inserted again wrote the absence of its missing keys, as it would write NULL."""
+    return row.entered_by is not None and row.inserted is not None and not row.inserted.first
 
 
-def _lack(record: Record, cell: UnitState, source: str) -> None:
-    """A source holds a new key as absent since its row began."""
-    row, side = record.rows[source], cell.side(source)
-    side.value = side.key = ABSENT
-    side.by = row.by
-    if row.by is not None and row.by.operation == SNAPSHOT:
-        side.first_key, side.untouched = ABSENT, True
+def _set_absent(record: Record, state: UnitState, source: str) -> None:
+    """A new key has been absent at a source since its row began."""
+    row, at_source = record.rows[source], state.at(source)
+    at_source.value = at_source.key = ABSENT
+    at_source.set_by = row.entered_by
+    if row.entered_by is not None and row.entered_by.operation == SNAPSHOT:
+        at_source.snapshot_key, at_source.untouched = ABSENT, True
     if row.inserted is not None:
-        side.inserts = frozenset((row.inserted._replace(first=False),))
+        at_source.inserts = frozenset((row.inserted._replace(first=False),))
 
 
-def _clear(record: Record, unit: Unit, cell: UnitState, who: tuple[str, tuple[str, ...]]) -> None:
-    """A re-insert wrote that the key is absent, and agrees with all who hold it so."""
-    source, holders = who
+def _write_absent(record: Record, unit: Unit, state: UnitState, parties: tuple[str, tuple[str, ...]]) -> None:
+    """A re-insert wrote that the key is absent, and agrees with all sources where it is."""
+    source, holders = parties
     row = record.rows[source]
-    assert row.by is not None
-    event = Event(source, row.by, row.inserted, record.known.get(source, frozenset()))
+    assert row.entered_by is not None
+    event = Event(source, row.entered_by, row.inserted, record.seen_deletes.get(source, frozenset()))
     event.after, event.holders = ABSENT, holders
-    unit.type.apply(cell, unit.plan, event)
+    unit.type.apply(state, unit.plan, event)
 
 
 def assembled(plan: FieldPlan, values: Mapping[str, Any]) -> Value:
@@ -205,14 +200,14 @@ def assembled(plan: FieldPlan, values: Mapping[str, Any]) -> Value:
     tree: dict[str, Any] = {}
     for path, value in values.items():
         if value is not ABSENT and value is not UNKNOWN:
-            _plant(tree, plan, path[len(plan.name) + 1 :], value)
+            _set_path(tree, plan, path[len(plan.name) + 1 :], value)
     return Json(text_of(tree))
 
 
-def _plant(tree: dict[str, Any], plan: FieldPlan, path: str, value: Any) -> None:
+def _set_path(tree: dict[str, Any], plan: FieldPlan, path: str, value: Any) -> None:
     keys = plan.options.get("keys") or {}
     for key in keys:
         if path.startswith(key + ".") and (keys[key] or {}).get("merge") == "map":
-            _plant(tree.setdefault(key, {}), key_plan(plan, key), path[len(key) + 1 :], value)
+            _set_path(tree.setdefault(key, {}), key_plan(plan, key), path[len(key) + 1 :], value)
             return
     tree[path] = value

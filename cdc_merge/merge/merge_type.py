@@ -1,7 +1,7 @@
 """What a merge type is: a few functions in a fixed order, gathered in one value. `types.TYPES` is the table of them.
 
-A type reads a cell; the rules of causality (cell.py) are the same for all. Types that keep more than writes (sets, logs)
-bring functions of their own for the steps; the others take those of steps.py.
+A type says only what it adds to the common rules of causality (unit_state.py). Types that keep more than writes (sets, logs)
+bring functions of their own for the steps; the others take those of register_ops.py.
 """
 
 from __future__ import annotations
@@ -16,21 +16,31 @@ from cdc_merge.model.plan import FieldPlan
 
 
 class Event:
-    """One change as far as one unit (field, group or map key) is concerned. Reused from unit to unit: nobody keeps it.
+    """One change as far as one unit is concerned. Reused from unit to unit: never keep it.
 
-    `holders` are the sources that hold the record and map the unit, after the change's effect on presence.
-    `born` is set when the source's row begins with this change (a genuine insert). `deletes`: those its writer had seen.
-    `rivals`: another source maps the entity too, so that first-snapshot values may become candidates. `max_ahead_us`: how long copies wait.
-    """
+    `inserted`: the insert, when the source's row begins with this change. `deletes`: those that its writer had seen.
+    `before`, `after`: the unit's value. `holders`: the sources that hold the record and map the unit, after the change.
+    `snapshot_candidates`: another source maps the entity too, so that first-snapshot values may become candidates.
+    `max_ahead_us`: how long copies wait for their original."""
 
-    __slots__ = ("after", "before", "inserted", "change", "deletes", "holders", "max_ahead_us", "rivals", "source")
+    __slots__ = (
+        "after",
+        "before",
+        "change",
+        "deletes",
+        "holders",
+        "inserted",
+        "max_ahead_us",
+        "snapshot_candidates",
+        "source",
+    )
 
-    def __init__(self, source: str, change: Change, born: Insert | None, deletes: frozenset[Stamp]) -> None:
+    def __init__(self, source: str, change: Change, inserted: Insert | None, deletes: frozenset[Stamp]) -> None:
         self.source = source
         self.change = change
-        self.inserted = born
+        self.inserted = inserted
         self.deletes = deletes
-        self.rivals = False
+        self.snapshot_candidates = False
         self.max_ahead_us = 0
         self.before: MaybeValue = UNKNOWN
         self.after: MaybeValue = UNKNOWN
@@ -38,35 +48,50 @@ class Event:
 
 
 Views = Sequence[tuple[str, MaybeValue]]
+"""(source, its value), in the order of `from:`."""
+
+Step = Callable[[UnitState, FieldPlan, Event], str]
+"""Applies one event to a unit's state; answers its outcome, a label value of `merges_total` (contract §5)."""
 
 
-def extra_itself(cell: UnitState) -> Any:
-    """For types whose `extra` is a plain value."""
-    return cell.extra
+def dump_plain_state(state: UnitState) -> Any:
+    """For types whose `type_state` is a plain value."""
+    return state.type_state
 
 
-def as_saved(cell: UnitState, plan: FieldPlan) -> None:
-    """For types whose `extra` is a plain value."""
+def keep_dumped_state(state: UnitState, plan: FieldPlan) -> None:
+    """For types whose `type_state` is a plain value."""
 
 
 class MergeType(NamedTuple):
-    """`zero` prepares a new cell; `apply`, `copy`, `snapshot`, `decide` take one event each and answer its outcome (contract
-    §5, `merges_total`); `witness` and `end` follow a delete and a new life; `read` is the value of a non-empty frontier,
-    `start` that of a record nobody has written (views in the order of `from:`); `asks` the writes that need a decision. `saved`
-    is the cell's `extra` as plain values; `restored` finds that in its place, beside all else, and makes the state of it again."""
+    """The slots of a merge type, in the order in which a unit meets them."""
 
     name: str
     traits: Traits
-    keyed: Callable[[FieldPlan], Callable[[Any], object]]
+    """How the type takes part in agreement, consensus and copies."""
+    comparison_key: Callable[[FieldPlan], Callable[[Any], object]]
+    """For a field: the function from a value to the key by which values are compared."""
     zero: Callable[[UnitState, FieldPlan], None]
-    apply: Callable[[UnitState, FieldPlan, Event], str]
-    copy: Callable[[UnitState, FieldPlan, Event], str]
-    snapshot: Callable[[UnitState, FieldPlan, Event], str]
-    decide: Callable[[UnitState, FieldPlan, Event], str]
+    """Prepare a new unit state."""
+    apply: Step
+    """A genuine edit."""
+    copy: Step
+    """A marked change, which repeats another source's write."""
+    snapshot: Step
+    """A row read by a snapshot."""
+    decide: Step
+    """A decision by people."""
     record_delete_context: Callable[[UnitState, Stamp, str, bool], None]
+    """A delete by a source: note what it had seen (True: everything)."""
     end: Callable[[UnitState, Stamp, str, bool], None]
+    """A source starts a new incarnation that has seen the delete: end the old values (True: all of them)."""
     read: Callable[[UnitState, FieldPlan, list[Write]], MaybeValue]
+    """The value of a frontier that is not empty."""
     start: Callable[[UnitState, FieldPlan, Views], MaybeValue]
+    """The value before the first write."""
     conflicting_writes: Callable[[UnitState, FieldPlan, list[Write]], list[Write]]
-    dump_state: Callable[[UnitState], Any] = extra_itself
-    load_state: Callable[[UnitState, FieldPlan], None] = as_saved
+    """The writes of a frontier that need a decision."""
+    dump_state: Callable[[UnitState], Any] = dump_plain_state
+    """`type_state` as plain values, for a checkpoint."""
+    load_state: Callable[[UnitState, FieldPlan], None] = keep_dumped_state
+    """Make `type_state` again from the plain values that stand in its place."""

@@ -1,106 +1,113 @@
-"""One record while it is being merged: its cells, its rows in every source, the deletes that still count.
+"""The state of one record: its units' states, its row in each source, the deletes that still count. Data only.
 
-`apply` takes one change in stamp order. It is the step of both the full fold and the incremental path; they differ only in
-whether cells are compacted.
+apply.py folds one change into it, views.py reads it, checkpoint.py writes and loads it. Rule hits, divergence clocks and
+duplicate rows are folds of their own beside apply.py; their results are kept here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final, NamedTuple, TypeAlias
 
-from cdc_merge.merge import auto_resolution, map_fields
-from cdc_merge.merge.compaction import compact
-from cdc_merge.merge.merge_type import Event
-from cdc_merge.merge.noop_updates import changes_anything
-from cdc_merge.merge.register_ops import MERGED, UNMATCHED
+from cdc_merge.merge.divergence_clock import DivergenceClock
 from cdc_merge.merge.unit_state import UnitState
-from cdc_merge.merge.units import Unit, Units, group_values
-from cdc_merge.merge.writes import COMPACT_AT, Insert, Write
-from cdc_merge.model import (
-    DECISION,
-    DECISION_SOURCE,
-    DELETE,
-    INSERT,
-    SNAPSHOT,
-    TRUNCATE,
-    UNKNOWN,
-    UPDATE,
-    Change,
-    MaybeValue,
-    Stamp,
-)
-
-if TYPE_CHECKING:
-    from cdc_merge.merge.divergence_clock import DivergenceClock
-    from cdc_merge.merge.rule_hits import RuleHit
+from cdc_merge.merge.units import Unit, Units
+from cdc_merge.merge.writes import Insert, Write
+from cdc_merge.model import Change, MaybeValue, Stamp, Value
 
 PRESENT, DELETED = "present", "deleted"
-NONE: Final[frozenset[Stamp]] = frozenset()
+NO_STAMPS: Final[frozenset[Stamp]] = frozenset()
 
 Outcomes = list[tuple[str, str, str]]
-"""What happened, unit after unit (owner, merge type, outcome), for `merges_total`: counted once per batch."""
+"""One outcome a unit (owner, merge type, outcome), for `merges_total`: counted once per batch."""
+
+MapKeys: TypeAlias = "Mapping[str, Value] | None"
+"""The keys of a source's map, or None for a map that has been NULL since its row began."""
 
 
 class DuplicateRow(NamedTuple):
-    """Another row of a source under the record's key: the change that brought it (without what it says), and what it holds."""
+    """Another row of a source under the record's business key: the change that brought it (without fields), its values."""
 
     change: Change
     fields: Mapping[str, MaybeValue]
 
 
-NO_TWINS: Final[Mapping[str, DuplicateRow]] = {}
+NO_DUPLICATES: Final[Mapping[str, DuplicateRow]] = {}
+
+
+class RuleHit(NamedTuple):
+    """A write at the moment a rule caught it. `change` has no fields; `base`: the latest value that the write had seen."""
+
+    change: Change
+    value: MaybeValue
+    base: MaybeValue
+    delta: Decimal | int | None
+    seen: Stamp | None
 
 
 class Row:
-    """One source's row. `kept`: its last values still count as held (TRUNCATE, `deletes: local`). `fresh`: a marked insert
-    put it back, so that the first genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began
-    with, `by`: the change that brought it. `twins`: the source's other rows under the key, by identity (twins.py)."""
+    """One source's row of the record.
 
-    __slots__ = ("inserted", "by", "reinserted_by_copy", "identity", "kept", "last", "presence", "duplicates")
+    `kept`: the row is deleted, and its last values still count (TRUNCATE, `deletes: local`). `reinserted_by_copy`: a marked
+    insert brought it back, so that the first genuine edit counts as the insert (§2 rule 2). `inserted`: the genuine insert
+    that began it; `entered_by`: the change that brought it. `duplicates`: the source's other rows under the key, by
+    replica identity (duplicate_rows.py)."""
+
+    __slots__ = ("duplicates", "entered_by", "identity", "inserted", "kept", "last", "presence", "reinserted_by_copy")
 
     def __init__(self) -> None:
         self.presence = PRESENT
         self.kept = False
         self.reinserted_by_copy = False
         self.inserted: Insert | None = None
-        self.by: Change | None = None
+        self.entered_by: Change | None = None
         self.identity: str | None = None
         self.last: Stamp | None = None
-        self.duplicates: Mapping[str, DuplicateRow] = NO_TWINS
+        self.duplicates: Mapping[str, DuplicateRow] = NO_DUPLICATES
 
 
 class Delete(NamedTuple):
-    """A delete that no new life has seen. What it had seen of a cell is `cell.deletes[stamp]`."""
+    """A delete that no new incarnation has seen. `seen_deletes`: the deletes that it had seen itself; what it had seen of a
+    unit is `state.deletes[stamp]`."""
 
     change: Change
     source: str
-    known: frozenset[Stamp]
+    seen_deletes: frozenset[Stamp]
 
     @property
     def stamp(self) -> Stamp:
         return self.change.stamp
 
+    def is_concurrent_with(self, write: Write, state: UnitState) -> bool:
+        return not state.deletes.get(self.stamp, 0) & write.bit and self.stamp not in write.deletes
+
 
 class Record:
+    """`rows`: by source. `unit_states`, `unit_of`: by unit name. `last`: the stamp folded last. `present`: the sources that
+    hold the record. `holders_by_owner`: unit owner → those of them that map it. `deletes`: the deletes that still count;
+    `seen_deletes`: source → those it has seen; `waiting_deletes`: marked deletes whose original has not arrived.
+    `unsettled`: the units that may have a conflict. `map_keys`: (map, source) → the keys there. `compacts`: the unit
+    states forget what cannot matter again."""
+
     __slots__ = (
-        "rule_hits",
-        "cells",
         "compacts",
         "deletes",
         "divergence_clocks",
-        "holding",
+        "holders_by_owner",
         "key",
-        "known",
         "last",
         "map_keys",
         "max_ahead_us",
         "present",
         "rows",
+        "rule_hits",
+        "seen_deletes",
         "unit_of",
+        "unit_states",
         "units",
         "unsettled",
-        "waiting",
+        "waiting_deletes",
     )
 
     def __init__(self, units: Units, key: str, *, max_ahead_us: int, compacts: bool) -> None:
@@ -111,26 +118,27 @@ class Record:
         self.last: Stamp | None = None
         self.rows: dict[str, Row] = {}
         self.present: tuple[str, ...] = ()
-        self.cells: dict[str, UnitState] = {}
+        self.unit_states: dict[str, UnitState] = {}
         self.unit_of: dict[str, Unit] = {}
-        self.holding: dict[str, tuple[str, ...]] = {}
+        self.holders_by_owner: dict[str, tuple[str, ...]] = {}
         self.unsettled: dict[str, None] = {}
         self.deletes: list[Delete] = []
-        self.waiting: list[tuple[str, Stamp]] = []
-        self.known: dict[str, frozenset[Stamp]] = {}
+        self.waiting_deletes: list[tuple[str, Stamp]] = []
+        self.seen_deletes: dict[str, frozenset[Stamp]] = {}
         self.divergence_clocks: dict[str, DivergenceClock] = {}
-        self.map_keys: dict[tuple[str, str], map_fields.Held] = {}
+        self.map_keys: dict[tuple[str, str], MapKeys] = {}
         self.rule_hits: dict[tuple[str, str], tuple[RuleHit, ...]] = {}
 
-    def cell(self, unit: Unit) -> UnitState:
-        cell = self.cells.get(unit.name)
-        if cell is None:
-            cell = self.cells[unit.name] = UnitState(unit.type.traits, unit.keyed, unit.order)
+    def unit_state(self, unit: Unit) -> UnitState:
+        """The unit's state, created where there is none."""
+        state = self.unit_states.get(unit.name)
+        if state is None:
+            state = self.unit_states[unit.name] = UnitState(unit.type.traits, unit.key_of, unit.order)
             self.unit_of[unit.name] = unit
-            unit.type.zero(cell, unit.plan)
+            unit.type.zero(state, unit.plan)
             for delete in self.deletes:
-                unit.type.record_delete_context(cell, delete.stamp, delete.source, True)  # noqa: FBT003 (an empty cell: nothing unseen)
-        return cell
+                unit.type.record_delete_context(state, delete.stamp, delete.source, True)  # noqa: FBT003 (an empty state: nothing unseen)
+        return state
 
     def row(self, source: str) -> Row:
         """The source's row, present from here on."""
@@ -144,318 +152,21 @@ class Record:
         return row
 
     def refresh(self) -> None:
-        """Who counts as holding the record, in the order of `from:`."""
+        """Compute which sources hold the record, in the order of `from:`."""
         rows = self.rows
         present = tuple(
             s for s in self.units.entity.sources if s in rows and (rows[s].presence == PRESENT or rows[s].kept)
         )
         self.present = present
-        self.holding = self.units.holding(present)
+        self.holders_by_owner = self.units.holders_by_owner(present)
 
     def holders(self, unit: Unit) -> tuple[str, ...]:
         """The sources that hold the record and map the unit, in the order of `from:`."""
-        known = self.holding.get(unit.owner)
-        if known is None:
-            known = self.holding[unit.owner] = tuple(s for s in unit.order if s in self.present)
-        return known
+        holders = self.holders_by_owner.get(unit.owner)
+        if holders is None:
+            holders = self.holders_by_owner[unit.owner] = tuple(s for s in unit.order if s in self.present)
+        return holders
 
-    def absent(self, source: str) -> bool:
+    def is_absent(self, source: str) -> bool:
         row = self.rows.get(source)
         return row is None or row.presence != PRESENT
-
-
-def apply(record: Record, change: Change, outcomes: Outcomes | None = None) -> None:
-    """Fold one change into the record. Changes come in stamp order, each once."""
-    stamp = change.stamp
-    source = stamp.source
-    if "/" in source:
-        source = source.partition("/")[0]
-    STEPS[change.operation](record, change, source, outcomes)
-    record.last = stamp
-    row = record.rows.get(source)
-    if row is not None:
-        row.last = stamp
-        row.identity = change.identity or row.identity
-
-
-# ---------------------------------------------------------------- rows
-
-
-def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
-    earlier = record.rows.get(source)
-    if change.copy is not None:
-        _marked_insert(record, change, source, outcomes)
-        return
-    born = None
-    if earlier is None:
-        born = Insert(change.stamp, first=True, baseline=False)
-    elif earlier.presence != PRESENT and not earlier.kept:
-        born = Insert(change.stamp, first=False, baseline=False)
-    if born is not None:
-        _new_life(record, source, ends_values=True)
-    came = change if born is not None or earlier is None else _as_moved(earlier, change)
-    row = record.row(source)
-    row.reinserted_by_copy = False
-    row.inserted, row.by = born or row.inserted, came
-    _feed(record, change, source, born, outcomes)
-
-
-def _as_moved(row: Row, change: Change) -> Change:
-    """A row that is entered or read again, and was not gone, has come from where it came before."""
-    there = row.presence == PRESENT or row.kept
-    moved_from = row.by.moved_from if there and row.by is not None else None
-    return change if moved_from is None else change._replace(moved_from=moved_from)
-
-
-def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
-    """It overwrites the source's own delete, seen or not."""
-    was_deleted = source in record.rows and record.absent(source) and not record.rows[source].kept
-    own = [d for d in record.deletes if d.source == source]
-    for delete in own:
-        record.deletes.remove(delete)
-        _forget(record, delete)
-    row = record.row(source)
-    row.reinserted_by_copy, row.by = row.reinserted_by_copy or was_deleted, change
-    for cell in record.cells.values() if was_deleted else ():
-        cell.take_back(source)
-    _feed(record, change, source, None, outcomes)
-
-
-def _new_life(record: Record, source: str, *, ends_values: bool) -> None:
-    """An insert where the source held no row has seen the deletes of all sources that hold none; old values end with it, except
-    for the first edit of a row that a copy brought back, which says nothing of the columns it left alone."""
-    over = [d for d in record.deletes if record.absent(d.source)]
-    if not over:
-        return
-    wins = record.units.entity.deletes == "delete_wins"
-    record.deletes = [d for d in record.deletes if d not in over]
-    known = record.known.get(source, NONE)
-    for delete in over:
-        known |= delete.known | {delete.stamp}
-        for name, cell in record.cells.items():
-            unit = record.unit_of[name]
-            if ends_values and (delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit)):
-                unit.type.end(cell, delete.stamp, source, wins)
-                cell.learn_inserts(source, delete.source)
-        _forget(record, delete)
-    record.known[source] = known
-
-
-def _forget(record: Record, delete: Delete) -> None:
-    for cell in record.cells.values():
-        if delete.stamp in cell.deletes:
-            del cell.deletes[delete.stamp]
-
-
-def _update(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
-    never_seen = source not in record.rows
-    row = record.row(source)
-    born = None
-    if row.reinserted_by_copy and change.copy is None and changes_anything(record, change, source):
-        row.reinserted_by_copy = False
-        born = Insert(change.stamp, first=False, baseline=False)
-        row.presence = DELETED
-        _new_life(record, source, ends_values=False)
-        row.presence = PRESENT
-    if never_seen:
-        _learn_before(record, change, source)
-    _feed(record, change, source, born, outcomes)
-
-
-def _learn_before(record: Record, change: Change, source: str) -> None:
-    """A row seen for the first time by an update: its old tuple says what the source held."""
-    for field, (before, _) in change.fields.items():
-        unit = record.units.by_name.get(field)
-        if unit is not None and before is not UNKNOWN:
-            record.cell(unit).read_first(source, change, before, candidate=False)
-
-
-def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
-    if source == DECISION_SOURCE:
-        _decided_delete(record, change)
-        return
-    row = record.row(source)
-    local = change.operation == TRUNCATE or record.units.entity.deletes == "local"
-    row.presence, row.kept, row.reinserted_by_copy = DELETED, local, False
-    record.refresh()
-    if not local:
-        gone = _new_delete if change.copy is None else _copied_delete
-        gone(record, change, source)
-        for cell in record.cells.values():
-            cell.drop(source)
-        for held in [held for held in record.map_keys if held[1] == source]:
-            del record.map_keys[held]
-
-
-def _new_delete(record: Record, change: Change, source: str) -> None:
-    _forget_known(record)
-    delete = Delete(change, source, record.known.get(source, NONE))
-    if not _was_awaited(record, delete):
-        record.deletes.append(delete)
-    record.known[source] = delete.known | {delete.stamp}
-    for name, cell in record.cells.items():
-        unit = record.unit_of[name]
-        unit.type.record_delete_context(cell, delete.stamp, source, not record.units.maps(source, unit))
-
-
-def _forget_known(record: Record) -> None:
-    """Only of deletes that count does it matter who has seen them."""
-    count = frozenset([delete.stamp for delete in record.deletes])
-    record.known = {source: known & count for source, known in record.known.items()}
-
-
-def _was_awaited(record: Record, delete: Delete) -> bool:
-    """A marked delete elsewhere was waiting for this one: its source has seen it since. True when that source has begun a new life
-    of the record in between, which then is the later word."""
-    answered = [(s, at) for s, at in record.waiting if s != delete.source and _within(record, at, delete.stamp)]
-    record.waiting = []
-    for source, at in answered:
-        record.known[source] = record.known.get(source, NONE) | delete.known | {delete.stamp}
-        for name, cell in record.cells.items():
-            for write in list(cell.of(cell.frontier)):
-                if write.source == source and write.stamp > at:
-                    write.deletes = write.deletes | {delete.stamp}
-                elif write.source == source and cell.traits.overwrites and not write.bit & cell.seen(delete.source):
-                    cell.take_out(write)
-                    record.unsettled[name] = None
-    return any(not record.absent(source) for source, _ in answered)
-
-
-def _within(record: Record, earlier: Stamp, later: Stamp) -> bool:
-    return later.wall_us - earlier.wall_us <= record.max_ahead_us
-
-
-def _decided_delete(record: Record, change: Change) -> None:
-    """A decision to delete has seen everything, the other deletes included."""
-    known = frozenset[Stamp]().union(*[d.known | {d.stamp} for d in record.deletes])
-    for delete in record.deletes:
-        _forget(record, delete)
-    record.deletes = [Delete(change, DECISION_SOURCE, known)]
-    for name, cell in record.cells.items():
-        record.unit_of[name].type.record_delete_context(cell, change.stamp, DECISION_SOURCE, True)  # noqa: FBT003
-
-
-def _copied_delete(record: Record, change: Change, source: str) -> None:
-    """A marked delete repeats every delete that counts; the source's own edit that the delete had not seen is overwritten. One that
-    finds no delete waits `max_ahead` for it, as other copies do."""
-    if not record.deletes:
-        record.waiting.append((source, change.stamp))
-    for delete in record.deletes:
-        record.known[source] = record.known.get(source, NONE) | delete.known | {delete.stamp}
-        for name, cell in record.cells.items():
-            _overwrite_unseen(record, (name, cell), source, delete)
-            cell.side(source).seen |= cell.deletes.get(delete.stamp, 0)
-
-
-def _overwrite_unseen(record: Record, what: tuple[str, UnitState], source: str, delete: Delete) -> None:
-    """The source's own edits that the copied delete had not seen; types that join keep theirs."""
-    name, cell = what
-    for write in list(cell.of(cell.frontier)) if cell.traits.overwrites else ():
-        if write.source == source and opposes(cell, write, delete):
-            cell.take_out(write)
-            record.unsettled[name] = None
-
-
-def opposes(cell: UnitState, write: Write, delete: Delete) -> bool:
-    """Neither had seen the other."""
-    return not cell.deletes.get(delete.stamp, 0) & write.bit and delete.stamp not in write.deletes
-
-
-def _snapshot(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
-    known = record.rows.get(source)
-    came = change if known is None else _as_moved(known, change)
-    record.row(source).by = came
-    _feed(record, change, source, None, outcomes)
-
-
-def _decision(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
-    """A decision of fields has seen these fields' candidates, not the record's deletes. One that names no field keeps the record
-    against its deletes."""
-    if not change.fields:
-        for delete in record.deletes:
-            _forget(record, delete)
-        record.deletes = []
-        return
-    _feed(record, change, source, None, outcomes)
-
-
-STEPS: Final[dict[str, Callable[[Record, Change, str, Outcomes | None], None]]] = {
-    INSERT: _insert,
-    UPDATE: _update,
-    DELETE: _delete,
-    TRUNCATE: _delete,
-    SNAPSHOT: _snapshot,
-    DECISION: _decision,
-}
-
-# ---------------------------------------------------------------- cells
-
-
-def _others(record: Record, change: Change, source: str) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
-    """The groups and maps that a change touches."""
-    units = record.units
-    for field in change.fields:
-        if field not in units.by_name and field not in units.group_of and field in units.entity.fields:
-            yield from map_fields.events(record, units.entity.fields[field], change, source)
-    if units.group_of:
-        for plan, fields in units.grouped(change.fields):
-            unit = units.by_name[plan.name]
-            yield unit, *group_values(plan, fields, record.cell(unit).view(source))
-
-
-def _events(record: Record, change: Change, source: str) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
-    by_name = record.units.by_name
-    for field, (before, after) in change.fields.items():
-        unit = by_name.get(field)
-        if unit is not None:
-            yield unit, before, after
-    if not record.units.plain:
-        yield from _others(record, change, source)
-
-
-def _feed(record: Record, change: Change, source: str, born: Insert | None, outcomes: Outcomes | None) -> None:
-    """Give every unit that the change touches its event. The hot path: one pass, one event object."""
-    event = Event(source, change, born, record.known.get(source, NONE))
-    event.max_ahead_us = record.max_ahead_us
-    for unit, before, after in _events(record, change, source):
-        if after is UNKNOWN:
-            continue
-        cell = record.cell(unit)
-        event.before, event.after = before, after
-        outcome = _give(record, cell, unit, event)
-        if outcomes is not None:
-            outcomes.append((unit.owner, unit.plan.merge, outcome if outcome != MERGED else _judged(cell, unit)))
-
-
-def _give(record: Record, cell: UnitState, unit: Unit, event: Event) -> str:
-    """The step that any event of a unit takes; its outcome."""
-    change = event.change
-    event.holders = record.holding.get(unit.owner) or record.holders(unit)
-    event.rivals = unit.rivals
-    if cell.waiting:
-        cell.expire(change.stamp, record.max_ahead_us)
-    outcome = unit.steps[_step(change)](cell, unit.plan, event)
-    if unit.plan.agreement == "past" and change.operation != DECISION:
-        cell.remember(event.source, event.holders, came=change.operation != SNAPSHOT and outcome != UNMATCHED)
-    front = cell.frontier
-    if front & (front - 1) or cell.watched or cell.diverged or cell.baselines or cell.lost_updates:
-        record.unsettled[unit.name] = None
-    elif record.unsettled:
-        record.unsettled.pop(unit.name, None)
-    if record.compacts and len(cell.writes) > COMPACT_AT:
-        compact(cell)
-    return outcome
-
-
-def _step(change: Change) -> int:
-    if change.operation == SNAPSHOT:
-        return 2
-    if change.operation == DECISION:
-        return 3
-    return 0 if change.copy is None else 1
-
-
-def _judged(cell: UnitState, unit: Unit) -> str:
-    """An automatic outcome settles what would be asked."""
-    asked = unit.type.conflicting_writes(cell, unit.plan, cell.front())
-    return "conflict" if asked and auto_resolution.outcome(cell, unit.plan, asked) is None else MERGED

@@ -1,4 +1,5 @@
-"""The steps that every type built on plain writes shares: edit, copy, snapshot read, decision, delete, new life.
+"""Multi-value register operations, shared by every type that is built on plain writes: edit, copy, snapshot read,
+decision, delete, new incarnation.
 
 Outcomes are the label values of `merges_total`: applied, merged, conflict, copy, copy_unmatched, agreement, repeat.
 """
@@ -8,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cdc_merge.merge import baselines
+from cdc_merge.merge.late_copies import apply_late_copy, remember_value
 from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import ABSENT, BASELINE, MISSING, Insert, SourceState, Write
@@ -23,7 +26,7 @@ def identity_key(value: object) -> object:
     return value
 
 
-def normalized(plan: FieldPlan) -> Callable[[Any], object]:
+def comparison_key(plan: FieldPlan) -> Callable[[Any], object]:
     """Values are compared after the field's `normalize:` list; a field without one compares the value itself."""
     if plan.members:
         return by_member(plan)
@@ -41,203 +44,204 @@ def by_member(plan: FieldPlan) -> Callable[[Any], object]:
     return key
 
 
-def nothing(cell: UnitState, plan: FieldPlan) -> None:
-    """A cell of plain writes needs no preparation."""
+def no_preparation(state: UnitState, plan: FieldPlan) -> None:
+    """A state of plain writes needs no preparation."""
 
 
-def no_conflicts(cell: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
+def no_conflicts(state: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
     return []
 
 
 # ---------------------------------------------------------------- genuine edits
 
 
-def apply_write(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    keyed = cell.keyed
+def apply_write(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    keyed = state.key_of
     key = keyed(event.after)
-    before = event.before if event.before is not UNKNOWN else cell.view(event.source)
-    born = event.inserted
-    if born is None or event.change.operation != INSERT:
+    before = event.before if event.before is not UNKNOWN else state.value_at(event.source)
+    insert = event.inserted
+    if insert is None or event.change.operation != INSERT:
         if before is not UNKNOWN and keyed(before) == key:
-            side = cell.side(event.source)
-            is_over = side.ended and side.key == key  # it says nothing new of what a new life elsewhere has ended
-            cell.hold(event.source, event.change, event.after, key).ended = is_over
+            at_source = state.at(event.source)
+            still_ended = at_source.ended and at_source.key == key  # a repeat revives no value of an ended incarnation
+            state.set_value(event.source, event.change, event.after, key).ended = still_ended
             return REPEATED
-    elif (event.after is None or event.after is ABSENT) and born.first:
-        return _first_null(cell, plan, event, key)
-    elif not born.first:
-        cell.see_baselines(event.source)
-    elif cell.baselines:
-        cell.wake(event.source, event.holders)
-    if plan.agreement == "past" and cell.late_copy(event.source, event.change, event.after, event.holders):
-        apply_consensus(cell, plan, event)
+    elif (event.after is None or event.after is ABSENT) and insert.first:
+        return _first_null(state, plan, event, key)
+    elif not insert.first:
+        baselines.see_baselines(state, event.source)
+    elif state.baselines:
+        baselines.promote_baselines(state, event.source, event.holders)
+    if plan.agreement == "past" and apply_late_copy(state, event.source, event.change, event.after, event.holders):
+        apply_consensus(state, plan, event)
         return COPIED
-    write = cell.write(event.source, event.change, event.after, key)
+    write = state.add_write(event.source, event.change, event.after, key)
     write.before = before
-    describe(cell, write, event)
-    return settle(cell, plan, event, write)
+    record_context(state, write, event)
+    return agree_and_settle(state, plan, event, write)
 
 
-def describe(cell: UnitState, write: Write, event: Event) -> None:
-    """What later questions ask about a write: the insert it goes back to, the deletes its writer had seen."""
+def record_context(state: UnitState, write: Write, event: Event) -> None:
+    """What conflict detection needs of a write: the insert it descends from, the deletes its writer had seen."""
     if event.inserted is not None:
-        _born(cell, event, event.inserted)
-        write.inserts = cell.sides[event.source].inserts
-        _teach_insert(cell, write)
+        _begin_inserts(state, event, event.inserted)
+        write.inserts = state.by_source[event.source].inserts
+        _share_insert(state, write)
     if event.deletes:
         write.deletes = event.deletes
 
 
-def _teach_insert(cell: UnitState, write: Write) -> None:
-    """Copies that waited for this insert have seen it; what was written on them since goes back to it."""
-    seers: list[SourceState | Write] = [*cell.sides.values(), *cell.writes.values()]
+def _share_insert(state: UnitState, write: Write) -> None:
+    """Copies that waited for this insert have seen it; what was written on them since descends from it."""
+    seers: list[SourceState | Write] = [*state.by_source.values(), *state.writes.values()]
     for seer in seers:
         if seer.seen & write.bit:
             seer.inserts |= write.inserts
 
 
-def _born(cell: UnitState, event: Event, born: Insert) -> None:
-    """The source's values go back to this insert from here on; a re-insert has seen every first-snapshot value."""
-    side = cell.sides[event.source]
-    side.inserts |= {born}
-    if not born.first:
-        side.inserts |= {other.baseline for other in cell.sides.values() if other.baseline is not None}
+def _begin_inserts(state: UnitState, event: Event, insert: Insert) -> None:
+    """The source's values descend from this insert from here on; a re-insert has seen every first-snapshot value."""
+    at_source = state.by_source[event.source]
+    at_source.inserts |= {insert}
+    if not insert.first:
+        at_source.inserts |= {other.baseline for other in state.by_source.values() if other.baseline is not None}
 
 
-def _first_null(cell: UnitState, plan: FieldPlan, event: Event, key: object) -> str:
-    side = cell.hold(event.source, event.change, event.after, key)
+def _first_null(state: UnitState, plan: FieldPlan, event: Event, key: object) -> str:
+    at_source = state.set_value(event.source, event.change, event.after, key)
     assert event.inserted is not None
-    side.inserts |= {event.inserted._replace(first=False)}  # no value of it stands against first-snapshot values
-    agreement(cell, plan, event)
+    at_source.inserts |= {event.inserted._replace(first=False)}  # no value of it stands against first-snapshot values
+    agreement(state, plan, event)
     return REPEATED
 
 
-def settle(cell: UnitState, plan: FieldPlan, event: Event, write: Write) -> str:
-    """Agreement, then what everybody holds."""
+def agree_and_settle(state: UnitState, plan: FieldPlan, event: Event, write: Write) -> str:
+    """Agreement, then consensus; the outcome."""
     several = len(event.holders) > 1
-    agreed = several and agreement(cell, plan, event)
-    write.after = cell.sides[event.source].seen
-    if several or cell.frontier != write.bit:
-        apply_consensus(cell, plan, event)
+    agreed = several and agreement(state, plan, event)
+    write.after = state.by_source[event.source].seen
+    if several or state.frontier != write.bit:
+        apply_consensus(state, plan, event)
     if agreed:
         return AGREED
-    return APPLIED if cell.frontier == write.bit else MERGED
+    return APPLIED if state.frontier == write.bit else MERGED
 
 
-def agreement(cell: UnitState, plan: FieldPlan, event: Event) -> bool:
-    if not cell.traits.agrees or plan.agreement == "off":
+def agreement(state: UnitState, plan: FieldPlan, event: Event) -> bool:
+    if not state.traits.agrees or plan.agreement == "off":
         return False
-    return cell.agree(event.source, event.holders)
+    return state.agree(event.source, event.holders)
 
 
-def apply_consensus(cell: UnitState, plan: FieldPlan, event: Event) -> None:
-    if cell.traits.settles and plan.agreement != "off" and event.holders:
-        cell.apply_consensus(event.holders, bound=bound_of(cell))
-    if cell.diverged:
-        cell.diverged = still_diverged(cell)
+def apply_consensus(state: UnitState, plan: FieldPlan, event: Event) -> None:
+    if state.traits.settles and plan.agreement != "off" and event.holders:
+        state.apply_consensus(event.holders, bound=bound_of(state))
+    if state.diverged:
+        state.diverged = still_diverged(state)
 
 
-def bound_of(cell: UnitState) -> object:
+def bound_of(state: UnitState) -> object:
     """The value an immutable is bound to; other types are bound to nothing."""
-    return cell.extra[0] if type(cell.extra) is tuple else MISSING
+    return state.type_state[0] if type(state.type_state) is tuple else MISSING
 
 
 # ---------------------------------------------------------------- copies
 
 
-def apply_copy(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    key = cell.keyed(event.after)
-    if cell.held(event.source) == key:
-        cell.learn_unchanged(event.source, event.change, key)
+def apply_copy(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    key = state.key_of(event.after)
+    if state.key_at(event.source) == key:
+        state.apply_unchanged_copy(event.source, event.change, key)
         if event.change.operation == INSERT:
-            apply_consensus(cell, plan, event)
+            apply_consensus(state, plan, event)
         return REPEATED
-    matched = cell.copy(event.source, event.change, event.after, key)
-    apply_consensus(cell, plan, event)
+    matched = state.apply_copy(event.source, event.change, event.after, key)
+    apply_consensus(state, plan, event)
     return COPIED if matched else UNMATCHED
 
 
 # ---------------------------------------------------------------- snapshot reads
 
 
-def apply_snapshot_read(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    first = cell.read_first(event.source, event.change, event.after, candidate=event.rivals)
-    if len(event.holders) > 1 or cell.frontier:
-        agreement(cell, plan, event)
+def apply_snapshot_read(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    first = baselines.read_snapshot(state, event.source, event.change, event.after, candidate=event.snapshot_candidates)
+    if len(event.holders) > 1 or state.frontier:
+        agreement(state, plan, event)
         if first:
-            cell.diverged = (*cell.diverged, *_apart(cell, event.source))
-        apply_consensus(cell, plan, event)
+            state.diverged = (*state.diverged, *_diverging_pairs(state, event.source))
+        apply_consensus(state, plan, event)
     return REPEATED
 
 
-def _apart(cell: UnitState, source: str) -> list[tuple[str, str]]:
-    """Whom a first snapshot differs from: the others' first snapshots, or what a source without one holds; NULL from nothing."""
-    mine = cell.sides[source].first_key
-    found = []
-    for other, side in cell.sides.items():
-        key = side.key if side.first_key is MISSING else side.first_key
+def _diverging_pairs(state: UnitState, source: str) -> list[tuple[str, str]]:
+    """The sources that a first snapshot differs from, by their first snapshots or, without one, by their values; NULL
+    differs from nothing."""
+    mine = state.by_source[source].snapshot_key
+    pairs = []
+    for other, at_source in state.by_source.items():
+        key = at_source.key if at_source.snapshot_key is MISSING else at_source.snapshot_key
         if other != source and mine is not None and key is not None and key is not MISSING and key != mine:
-            found.append((other, source))
-    return found
+            pairs.append((other, source))
+    return pairs
 
 
-def still_diverged(cell: UnitState) -> tuple[tuple[str, str], ...]:
-    """The pairs that have not come to hold one value."""
-    return tuple((a, b) for a, b in cell.diverged if cell.held(a) != cell.held(b) or cell.held(a) is MISSING)
+def still_diverged(state: UnitState) -> tuple[tuple[str, str], ...]:
+    """The pairs that have not held one value since."""
+    return tuple((a, b) for a, b in state.diverged if state.key_at(a) != state.key_at(b) or state.key_at(a) is MISSING)
 
 
-# ---------------------------------------------------------------- decisions, deletes, new lives
+# ---------------------------------------------------------------- decisions, deletes, new incarnations
 
 
-def apply_decision(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    write = cell.decide(event.change, event.after, cell.keyed(event.after))
+def apply_decision(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    write = state.add_decision(event.change, event.after, state.key_of(event.after))
     write.deletes = event.deletes
-    if cell.traits.agrees and plan.agreement != "off":
-        cell.agree_with_decision(write, event.holders)
+    if state.traits.agrees and plan.agreement != "off":
+        state.agree_with_decision(write, event.holders)
         for source in event.holders if plan.agreement == "past" else ():
-            if cell.held(source) == write.key:
-                cell.remember(source, event.holders, came=True)
-    apply_consensus(cell, plan, event)
+            if state.key_at(source) == write.key:
+                remember_value(state, source, event.holders, is_new=True)
+    apply_consensus(state, plan, event)
     return APPLIED
 
 
-def record_delete_context(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
-    """What a delete had seen of this cell: what its source had seen, or everything where the source does not map it."""
-    cell.record_delete_context(delete, cell.everything if everything else cell.seen(source))
+def record_delete_context(state: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    """The delete's context: its source's, or everything where the source does not map the unit."""
+    state.record_delete_context(delete, state.all_writes if everything else state.seen_by(source))
 
 
-def start_incarnation(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
-    """A new life that has seen the delete: the old values that the delete had seen (or all of them) are over."""
-    ended = cell.everything if everything else cell.deletes.get(delete, 0)
-    for write in cell.of(cell.frontier | cell.overwritten | cell.sets):
+def start_incarnation(state: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    """The old values that the delete had seen, or all of them, end with the new incarnation."""
+    ended = state.all_writes if everything else state.deletes.get(delete, 0)
+    for write in state.writes_in(state.frontier | state.overwritten | state.resets):
         if write.kind == BASELINE:
             ended |= write.bit
-    cell.frontier &= ~ended
-    cell.overwritten &= ~ended
-    cell.sets &= ~ended
-    cell.baselines = 0
-    for side in cell.sides.values():
-        side.ended = True
-    cell.diverged = ()
-    cell.side(source).seen |= ended
+    state.frontier &= ~ended
+    state.overwritten &= ~ended
+    state.resets &= ~ended
+    state.baselines = 0
+    for at_source in state.by_source.values():
+        at_source.ended = True
+    state.diverged = ()
+    state.at(source).seen |= ended
 
 
-def first_in_order(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    """Nobody has written: the first source of `from:` that has a value, NULL giving way to any."""
-    found: MaybeValue = UNKNOWN
+def first_in_order(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+    """Before the first write: the value of the first source of `from:` that has one, NULL giving way to any."""
+    first: MaybeValue = UNKNOWN
     for _, value in views:
         if value is not None and value is not UNKNOWN:
             return value
         if value is None:
-            found = None
-    return found
+            first = None
+    return first
 
 
 def latest(front: list[Write]) -> Write:
     return front[-1]
 
 
-def differing(front: list[Write]) -> list[Write]:
+def differing_writes(front: list[Write]) -> list[Write]:
     """All of the frontier when it holds values that differ, else nothing."""
     first = front[0].key
     return front if any(w.key != first for w in front) else []

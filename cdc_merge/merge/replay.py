@@ -1,4 +1,4 @@
-"""The fold goes on from a base: a record is what its base holds and the changes that are later."""
+"""Replay: a record from its checkpoint and the changes later than it; the policy digest under which a checkpoint is valid."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cdc_merge.merge.units import Units
 from cdc_merge.model import Change, Checkpoint
 from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan
 
-# Raise it when the fold itself answers differently than before: bases that it made then are not used any more.
-FOLD: Final = 2
+# Raise it when the fold itself gives another result: checkpoints of the earlier fold are not used any more.
+FOLD_VERSION: Final = 2
 
 
 def policy_of(plan: Plan) -> str:
-    """All that a base depends on beside the history: how fields merge and what catches their writes, not how conflicts
-    are judged."""
+    """The digest of all that a checkpoint depends on beside the history: how fields merge and which rules look at writes,
+    not how conflicts are handled."""
     meaning: list[object] = [_meaning(entity) for _, entity in sorted(plan.entities.items())]
     meaning += [(rule.name, rule.on, rule.when) for rule in plan.rules if rule.when is not None]
-    return f"{FOLD}/{plan.max_ahead_us}/sha256:{sha256(repr(meaning).encode()).hexdigest()}"
+    return f"{FOLD_VERSION}/{plan.max_ahead_us}/sha256:{sha256(repr(meaning).encode()).hexdigest()}"
 
 
 def _meaning(entity: EntityPlan) -> tuple[object, ...]:
@@ -33,7 +33,7 @@ def _meaning(entity: EntityPlan) -> tuple[object, ...]:
 
 
 def _merges(unit: FieldPlan) -> tuple[object, ...]:
-    """Where differences are timed, since when a value stands depends on what a rule answers by itself."""
+    """Where differences are timed, the time of the merged value depends on a rule's automatic answer."""
     timed = unit.tolerance_us is not None
     options = _settings(unit.options, timed=timed)
     return (
@@ -49,32 +49,32 @@ def _merges(unit: FieldPlan) -> tuple[object, ...]:
 
 
 def _settings(options: Mapping[str, object], *, timed: bool) -> list[tuple[str, object]]:
-    """A merge type's own settings; of a map's keys not how their conflicts are judged."""
-    judging = ("severity",) if timed else ("severity", "auto")
-    told = [
+    """A merge type's own settings; of a map's keys not how their conflicts are handled."""
+    handling = ("severity",) if timed else ("severity", "auto")
+    settings = [
         (name, _settings(option, timed=timed) if isinstance(option, Mapping) else option)
         for name, option in sorted(options.items())
-        if name not in judging
+        if name not in handling
     ]
-    # An entry that only says how a key is judged is as none.
-    return [(name, setting) for name, setting in told if setting != []]
+    # An entry that only says how a key's conflicts are handled counts as none.
+    return [(name, setting) for name, setting in settings if setting != []]
 
 
-def folded(
+def fold_from_checkpoint(
     units: Units,
     key: str,
-    known: tuple[Checkpoint | None, Iterable[Change]],
+    stored: tuple[Checkpoint | None, Iterable[Change]],
     *,
     max_ahead_us: int,
     compacts: bool = True,
 ) -> Record:
-    """A record from its base, if it has one, and the changes later than it. Without `compacts` the cells forget nothing
-    of these changes, as `explain` needs it."""
-    base, changes = known
-    if base is None:
+    """A record from its checkpoint, if it has one, and the changes later than it. Without `compacts` the unit states forget
+    nothing of these changes, as `explain` needs it."""
+    checkpoint, changes = stored
+    if checkpoint is None:
         record = Record(units, key, max_ahead_us=max_ahead_us, compacts=compacts)
     else:
-        record = load_state(units, base.tree, key=key, max_ahead_us=max_ahead_us)
+        record = load_state(units, checkpoint.tree, key=key, max_ahead_us=max_ahead_us)
         record.compacts = compacts
     for change in ordered(changes):
         advance(record, change)

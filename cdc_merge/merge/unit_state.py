@@ -1,8 +1,12 @@
-"""One field (or group, or map key) of one record: its writes, who has seen them, and what each source holds.
+"""The state of one unit (a field, a group or a map key) of one record: a multi-value register with causal contexts.
 
-The rules of semantics §2 live here and nowhere else: what a genuine write dominates, what a copy teaches, when sources
-agree, when what everybody holds is the value. `seen` sets are bit masks over the writes that the cell still keeps.
-What may be forgotten is compaction.py's.
+Data structure: a dotted version set kept as bit masks. Every write is a dot, which is one bit; a context is the mask of the
+writes that a source has seen. The frontier is the mask of the writes that no later write has seen.
+
+Rules (semantics §2, this module and nowhere else): a genuine write dominates its source's context; a copy joins the
+context of the write that it repeats; sources that hold one value join their contexts; a value that all holders share
+overwrites the others. First-snapshot values are baselines.py, copies that arrive unmarked and late are late_copies.py,
+and what may be forgotten is compaction.py.
 """
 
 from __future__ import annotations
@@ -15,10 +19,9 @@ from cdc_merge.merge.writes import (
     BASELINE,
     DECIDED,
     MISSING,
+    NO_DELETE_CONTEXTS,
     NO_INSERTS,
     NO_PAST,
-    NOTHING,
-    PAST_VALUES,
     Insert,
     SourceState,
     Traits,
@@ -29,145 +32,166 @@ from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, MaybeValue, Stamp
 
 
 class UnitState:
-    """The state of one unit. `sides`: per source; `diverged`: pairs of sources that differed at their first snapshot and have not held
-    one value since; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
-    values that nobody has replaced, and that no insert has met;
-    `past`: for (s, t) what t has held since the two last held one value (`agreement: past`); `sets`:
-    rewrites of a counter or log that no other rewrite has seen; `watched`: may ask although
-    nothing is concurrent; `extra`: a type's own state."""
+    """The writes of one unit and the state of each source.
+
+    `writes`: the kept writes by bit; `next_bit`: the bit of the next one. Masks over them: `frontier`; `overwritten`:
+    writes that a copy or a consensus has replaced before another writer saw them; `baselines`: first-snapshot values that
+    are neither replaced nor met by an insert; `resets`: resets of a counter or log that no other reset has seen.
+    `by_source`: source → its value and context, `order`: the sources that map the unit. `deletes`: the context of each
+    delete that still counts. `waiting_copies`: copies whose original has not arrived. `diverged`: pairs of sources that
+    differed at their first snapshot and have not held one value since. `past_values`: for (s, t) what t has held since
+    the two last held one value (`agreement: past`). `lost_updates`: overwritten writes that no conflict reports yet.
+    `always_checked`: conflicts are possible without concurrent writes. `type_state`: a merge type's own state."""
 
     __slots__ = (
+        "always_checked",
         "baselines",
+        "by_source",
         "deletes",
         "diverged",
-        "extra",
         "frontier",
-        "keyed",
-        "next",
+        "key_of",
+        "lost_updates",
+        "next_bit",
         "order",
         "overwritten",
-        "past",
-        "sets",
-        "sides",
-        "lost_updates",
+        "past_values",
+        "resets",
         "traits",
-        "waiting",
-        "watched",
+        "type_state",
+        "waiting_copies",
         "writes",
     )
 
-    def __init__(self, traits: Traits, keyed: Callable[[Any], object], order: tuple[str, ...]) -> None:
+    def __init__(self, traits: Traits, key_of: Callable[[Any], object], order: tuple[str, ...]) -> None:
         self.traits = traits
         self.order = order
-        self.keyed = keyed
+        self.key_of = key_of
         self.writes: dict[int, Write] = {}
-        self.next = 1
+        self.next_bit = 1
         self.frontier = 0
         self.overwritten = 0
         self.baselines = 0
-        self.sets = 0
-        self.sides: dict[str, SourceState] = {}
-        self.deletes: dict[Stamp, int] = NOTHING
-        self.past: dict[tuple[str, str], list[tuple[object, int]]] = NO_PAST
-        self.waiting: tuple[WaitingCopy, ...] = ()
+        self.resets = 0
+        self.by_source: dict[str, SourceState] = {}
+        self.deletes: dict[Stamp, int] = NO_DELETE_CONTEXTS
+        self.past_values: dict[tuple[str, str], list[tuple[object, int]]] = NO_PAST
+        self.waiting_copies: tuple[WaitingCopy, ...] = ()
         self.lost_updates: tuple[Write, ...] = ()
         self.diverged: tuple[tuple[str, str], ...] = ()
-        self.watched = False
-        self.extra: Any = None
+        self.always_checked = False
+        self.type_state: Any = None
 
     # ------------------------------------------------------------ reading
 
-    def of(self, mask: int) -> Iterator[Write]:
+    def writes_in(self, mask: int) -> Iterator[Write]:
         """The writes of a mask, in no particular order."""
         while mask:
             bit = mask & -mask
             yield self.writes[bit]
             mask ^= bit
 
-    def front(self) -> list[Write]:
+    def frontier_writes(self) -> list[Write]:
         """The frontier in stamp order."""
         if not self.frontier & (self.frontier - 1):
             return [self.writes[self.frontier]] if self.frontier else []
-        return sorted(self.of(self.frontier), key=lambda w: w.change.stamp)
+        return sorted(self.writes_in(self.frontier), key=lambda w: w.change.stamp)
 
     @property
-    def everything(self) -> int:
-        return self.next - 1
+    def all_writes(self) -> int:
+        """The context that contains every write so far."""
+        return self.next_bit - 1
 
-    # ------------------------------------------------------------ what a source holds
+    # ------------------------------------------------------------ values at the sources
 
-    def side(self, source: str) -> SourceState:
-        side = self.sides.get(source)
-        if side is None:
-            side = self.sides[source] = SourceState()
-        return side
+    def at(self, source: str) -> SourceState:
+        """The source's state, created where there is none."""
+        at_source = self.by_source.get(source)
+        if at_source is None:
+            at_source = self.by_source[source] = SourceState()
+        return at_source
 
-    def held(self, source: str) -> object:
-        """The key of what a source holds, MISSING when that is not known."""
-        side = self.sides.get(source)
-        return MISSING if side is None else side.key
+    def key_at(self, source: str) -> object:
+        """The comparison key of the value at a source, MISSING when the value is unknown."""
+        at_source = self.by_source.get(source)
+        return MISSING if at_source is None else at_source.key
 
-    def view(self, source: str) -> MaybeValue:
-        side = self.sides.get(source)
-        return UNKNOWN if side is None else side.value
+    def value_at(self, source: str) -> MaybeValue:
+        at_source = self.by_source.get(source)
+        return UNKNOWN if at_source is None else at_source.value
 
-    def seen(self, source: str) -> int:
-        side = self.sides.get(source)
-        return 0 if side is None else side.seen
+    def seen_by(self, source: str) -> int:
+        at_source = self.by_source.get(source)
+        return 0 if at_source is None else at_source.seen
 
-    def hold(self, source: str, change: Change, value: MaybeValue, key: object) -> SourceState:
-        side = self.side(source)
-        side.value, side.key, side.by = value, key, change
-        side.ended = False
-        return side
+    def set_value(self, source: str, change: Change, value: MaybeValue, key: object) -> SourceState:
+        """Note a value at a source; its context stays."""
+        at_source = self.at(source)
+        at_source.value, at_source.key, at_source.set_by = value, key, change
+        at_source.ended = False
+        return at_source
 
-    def drop(self, source: str) -> None:
-        """The source's row is gone: it holds nothing. What it has seen stays."""
-        side = self.sides.get(source)
-        if side is not None:
-            side.gone = side.value, side.key
-            side.value, side.key = UNKNOWN, MISSING
-            self._replace_first(source, MISSING)
+    def clear_value(self, source: str) -> None:
+        """The source's row is deleted: no value is left there. Its context stays."""
+        at_source = self.by_source.get(source)
+        if at_source is not None:
+            at_source.before_delete = at_source.value, at_source.key
+            at_source.value, at_source.key = UNKNOWN, MISSING
+            self.retire_snapshot_value(source, MISSING)
         if self.diverged:
             self.diverged = tuple([pair for pair in self.diverged if source not in pair])
 
-    def take_back(self, source: str) -> None:
-        """The source's delete was overwritten: what it held before is what the marked insert replaces."""
-        side = self.sides.get(source)
-        if side is not None and side.gone is not None:
-            side.value, side.key = side.gone
+    def restore_before_delete(self, source: str) -> None:
+        """A marked insert overwrote the source's delete: it replaces the value from before the delete."""
+        at_source = self.by_source.get(source)
+        if at_source is not None and at_source.before_delete is not None:
+            at_source.value, at_source.key = at_source.before_delete
+
+    def retire_snapshot_value(self, source: str, key: object) -> None:
+        """The source holds another value than at its first snapshot: that one stands against no insert any more."""
+        at_source = self.by_source[source]
+        at_source.untouched = at_source.untouched and at_source.snapshot_key == key
+        for write in self.writes_in(self.baselines):
+            if write.source == source and write.key != key:
+                self.baselines &= ~write.bit
+
+    def update_delta_base(self, at_source: SourceState) -> None:
+        """Until the first write, a delta base that is unknown or NULL gives way to the value at the source."""
+        base = at_source.delta_base
+        if (base is UNKNOWN or base is None or base is ABSENT) and not self.frontier:
+            at_source.delta_base = at_source.value
 
     def record_delete_context(self, delete: Stamp, seen: int) -> None:
-        if self.deletes is NOTHING:
+        if self.deletes is NO_DELETE_CONTEXTS:
             self.deletes = {}
         self.deletes[delete] = seen
 
     # ------------------------------------------------------------ rule 1: own write
 
-    def write(self, source: str, change: Change, value: MaybeValue, key: object) -> Write:
-        """A genuine edit: dominates exactly what its source had seen."""
-        side = self.sides.get(source) or self.side(source)
-        seen = side.seen
-        bit = self.next
-        self.next = bit << 1
+    def add_write(self, source: str, change: Change, value: MaybeValue, key: object) -> Write:
+        """A genuine edit: it dominates exactly the context of its source."""
+        at_source = self.by_source.get(source) or self.at(source)
+        seen = at_source.seen
+        bit = self.next_bit
+        self.next_bit = bit << 1
         write = Write(bit, source, change, value, key, seen)
-        write.inserts = side.inserts
+        write.inserts = at_source.inserts
         self.writes[bit] = write
         self.frontier = (self.frontier & ~seen) | bit
         if self.overwritten or self.baselines:
             self.overwritten &= ~seen
             self.baselines &= ~seen
-        side.seen = seen | bit
-        side.value, side.key, side.by = value, key, change
-        side.untouched = side.ended = False
-        if self.waiting:
-            self._answer(write)
+        at_source.seen = seen | bit
+        at_source.value, at_source.key, at_source.set_by = value, key, change
+        at_source.untouched = at_source.ended = False
+        if self.waiting_copies:
+            self._match_waiting_copies(write)
         return write
 
-    def decide(self, change: Change, value: MaybeValue, key: object) -> Write:
-        """A decision has seen every write of the cell."""
-        bit = self.next
-        self.next = bit << 1
+    def add_decision(self, change: Change, value: MaybeValue, key: object) -> Write:
+        """A decision dominates every write of the unit."""
+        bit = self.next_bit
+        self.next_bit = bit << 1
         write = Write(bit, DECISION_SOURCE, change, value, key, bit - 1)
         write.kind = DECIDED
         write.inserts = self._all_inserts()
@@ -179,286 +203,171 @@ class UnitState:
 
     # ------------------------------------------------------------ rule 2: copies
 
-    def copy(self, source: str, change: Change, value: MaybeValue, key: object) -> bool:
-        """A marked change repeats somebody's write: it teaches, and may overwrite. False when it matched nothing."""
+    def apply_copy(self, source: str, change: Change, value: MaybeValue, key: object) -> bool:
+        """A marked change repeats a write: its source joins the context of the original, and the copy may overwrite the
+        source's own concurrent write. False when there is no original."""
         mark = change.copy
         assert mark is not None
-        matched = self._repeated(change, key)
-        learned = self.seen(mark.from_source) if mark.from_source else 0
-        replaced = self._own(source, key)
-        side = self.hold(source, change, value, key)
-        self._rest(side)
-        self._replace_first(source, key)
-        if mark.from_source in self.sides:
-            side.inserts |= self.sides[mark.from_source].inserts
-        for write in matched:
-            learned |= write.bit | write.after
-            side.inserts |= write.inserts
-            self._overwrite(replaced, write)
-            self._put_back(write)
-        side.seen |= learned
-        if not matched:
-            self.waiting = (*self.waiting, WaitingCopy(source, change, key, replaced.bit if replaced else 0))
-        return bool(matched) or bool(learned)
+        originals = self._originals(change, key)
+        learned = self.seen_by(mark.from_source) if mark.from_source else 0
+        replaced = self.own_frontier_write(source, key)
+        at_source = self.set_value(source, change, value, key)
+        self.update_delta_base(at_source)
+        self.retire_snapshot_value(source, key)
+        if mark.from_source in self.by_source:
+            at_source.inserts |= self.by_source[mark.from_source].inserts
+        for original in originals:
+            learned |= original.bit | original.after
+            at_source.inserts |= original.inserts
+            self.overwrite_if_concurrent(replaced, original)
+            self.return_to_frontier(original)
+        at_source.seen |= learned
+        if not originals:
+            waiting = WaitingCopy(source, change, key, replaced.bit if replaced else 0)
+            self.waiting_copies = (*self.waiting_copies, waiting)
+        return bool(originals) or bool(learned)
 
-    def learn_unchanged(self, source: str, change: Change, key: object) -> None:
-        """A copy that lists a value which its source holds already teaches who wrote it, and replaces nothing. What the
-        source it names had seen did not come with it, unless that holds the same."""
+    def apply_unchanged_copy(self, source: str, change: Change, key: object) -> None:
+        """A copy of a value that its source already holds joins the originals' contexts and replaces nothing. It joins
+        the context of the source that it names only if that source holds the same value."""
         assert change.copy is not None
-        side = self.side(source)
-        for write in self._repeated(change, key):
-            side.seen |= write.bit | write.after
-            side.inserts |= write.inserts
-        teacher = self.sides.get(change.copy.from_source or "")
-        if teacher is not None and teacher.key == key:
-            side.seen |= teacher.seen
-            side.inserts |= teacher.inserts
+        at_source = self.at(source)
+        for original in self._originals(change, key):
+            at_source.seen |= original.bit | original.after
+            at_source.inserts |= original.inserts
+        named = self.by_source.get(change.copy.from_source or "")
+        if named is not None and named.key == key:
+            at_source.seen |= named.seen
+            at_source.inserts |= named.inserts
 
-    def _repeated(self, change: Change, key: object) -> list[Write]:
-        """The writes of this field that a copy names; of a copy that names none at all, those of its value."""
+    def _originals(self, change: Change, key: object) -> list[Write]:
+        """The writes of this unit that a copy names by place. Of a copy that names none: every frontier write of its
+        value, else the overwritten ones."""
         assert change.copy is not None
         places = set(change.copy.of)
-        if not places:
-            return self._matching(key)
-        return [w for w in self.writes.values() if w.kind != BASELINE and w.change.place in places]
+        if places:
+            return [w for w in self.writes.values() if w.kind != BASELINE and w.change.place in places]
+        matched = [w for w in self.writes_in(self.frontier) if w.key == key]
+        return matched or [w for w in self.writes_in(self.overwritten) if w.key == key]
 
-    def _matching(self, key: object) -> list[Write]:
-        """Every frontier write of that value, else the overwritten ones that nobody has seen since."""
-        matched = [w for w in self.of(self.frontier) if w.key == key]
-        return matched or [w for w in self.of(self.overwritten) if w.key == key]
-
-    def _own(self, source: str, key: object) -> Write | None:
+    def own_frontier_write(self, source: str, key: object) -> Write | None:
         """The source's own frontier write that a copy of another value is about to replace."""
-        held = self.held(source)
-        if not self.traits.overwrites or held == key:
+        own_key = self.key_at(source)
+        if not self.traits.overwrites or own_key == key:
             return None
-        for write in self.of(self.frontier):
-            if write.source == source and write.key == held:
+        for write in self.writes_in(self.frontier):
+            if write.source == source and write.key == own_key:
                 return write
         return None
 
-    def _overwrite(self, replaced: Write | None, by: Write) -> None:
+    def overwrite_if_concurrent(self, replaced: Write | None, by: Write) -> None:
         if replaced is None or not by.bit & self.frontier or not replaced.bit & self.frontier:
             return
         if replaced.bit & by.seen or by.bit & replaced.seen:
             return
-        self.take_out(replaced)
+        self.overwrite(replaced)
 
-    def take_out(self, write: Write) -> None:
-        """A genuine write leaves the frontier without having been seen by a later one; this leaves a trace."""
+    def overwrite(self, write: Write) -> None:
+        """A genuine write leaves the frontier although no later write has seen it: a lost update."""
         self.frontier &= ~write.bit
         self.overwritten |= write.bit
         if write.kind != BASELINE:
             self.lost_updates = (*self.lost_updates, write)
 
-    def _put_back(self, write: Write) -> None:
+    def return_to_frontier(self, write: Write) -> None:
         if write.bit & self.overwritten:
             self.overwritten &= ~write.bit
             self.frontier |= write.bit
             self.lost_updates = tuple([lost for lost in self.lost_updates if lost is not write])
 
-    def _answer(self, write: Write) -> None:
-        """A write that copies were waiting for: each has seen it since the copy, and so has all that rests on it."""
-        for waiting in self.waiting:
+    def _match_waiting_copies(self, write: Write) -> None:
+        """Copies that waited for this write have seen it since they arrived, and so has all that was written on them."""
+        for waiting in self.waiting_copies:
             if waiting.source == write.source:
                 waiting.written |= write.bit
             elif waiting.key == write.key and not write.seen & waiting.written:
-                self.waiting = tuple(w for w in self.waiting if w is not waiting)
-                self._seen_since(waiting, write)
+                self.waiting_copies = tuple(w for w in self.waiting_copies if w is not waiting)
+                self._join_original(waiting, write)
 
-    def _seen_since(self, waiting: WaitingCopy, write: Write) -> None:
-        learned = write.bit | write.after
-        self._overwrite(self.writes.get(waiting.replaced), write)
-        taught = self.side(waiting.source)
-        taught.seen |= learned
-        taught.inserts |= write.inserts
+    def _join_original(self, waiting: WaitingCopy, original: Write) -> None:
+        learned = original.bit | original.after
+        self.overwrite_if_concurrent(self.writes.get(waiting.replaced), original)
+        at_source = self.at(waiting.source)
+        at_source.seen |= learned
+        at_source.inserts |= original.inserts
         if not waiting.written:
             return
         for later in self.writes.values():
-            if later is not write and later.after & waiting.written:
+            if later is not original and later.after & waiting.written:
                 later.after |= learned
                 if later.bit & waiting.written or later.seen & waiting.written:
                     later.seen |= learned
-        for side in self.sides.values():
-            if side.seen & waiting.written:
-                side.seen |= learned
-        self.frontier &= ~write.bit
+        for other in self.by_source.values():
+            if other.seen & waiting.written:
+                other.seen |= learned
+        self.frontier &= ~original.bit
 
-    def expire(self, now: Stamp, max_ahead_us: int) -> None:
-        """Copies that waited long enough teach nothing."""
-        self.waiting = tuple(w for w in self.waiting if now.wall_us - w.change.stamp.wall_us <= max_ahead_us)
+    def expire_waiting_copies(self, now: Stamp, max_ahead_us: int) -> None:
+        """Copies that have waited `max_ahead` join no context any more."""
+        self.waiting_copies = tuple(
+            w for w in self.waiting_copies if now.wall_us - w.change.stamp.wall_us <= max_ahead_us
+        )
 
-    # ------------------------------------------------------------ rules 3 and 4
+    # ------------------------------------------------------------ rules 3 and 4: agreement, consensus
 
     def agree(self, source: str, holders: Iterable[str]) -> bool:
-        """Whoever holds the same value has seen from now on what any of them had seen."""
-        mine = self.sides[source]
-        key, sides = mine.key, self.sides
-        group = [side for t in holders if (side := sides.get(t)) is not None and side.key == key and side is not mine]
-        if not group:
+        """The holders of the source's value join their contexts. False when the source is alone with its value."""
+        mine = self.by_source[source]
+        key, states = mine.key, self.by_source
+        equal = [each for t in holders if (each := states.get(t)) is not None and each.key == key and each is not mine]
+        if not equal:
             return False
         seen, inserts = mine.seen, mine.inserts
-        for side in group:
-            seen |= side.seen
-            inserts |= side.inserts
+        for each in equal:
+            seen |= each.seen
+            inserts |= each.inserts
         mine.seen, mine.inserts = seen, inserts
-        for side in group:
-            side.seen, side.inserts = seen, inserts
-        return True
-
-    def remember(self, source: str, holders: Iterable[str], *, came: bool) -> None:
-        """Note for `agreement: past` what a source has come to hold (`came`: by an edit or a copy); two that hold one value start
-        afresh."""
-        if self.past is NO_PAST:
-            self.past = {}
-        side = self.sides[source]
-        for other in self.order:
-            if came and other != source:
-                held = self.past.setdefault((other, source), [])
-                held.append((side.key, side.seen))
-                del held[:-PAST_VALUES]
-        for other in holders:
-            if other != source and self.held(other) == side.key:
-                self.past.pop((other, source), None)
-                self.past.pop((source, other), None)
-
-    def late_copy(self, source: str, change: Change, value: MaybeValue, holders: Iterable[str]) -> bool:
-        """An unmarked edit to a value that another source has held since the two last agreed, and holds no longer, is a late copy of
-        it (`agreement: past`). True when it was one."""
-        key = self.keyed(value)
-        others = [t for t in holders if t != source and self.held(t) != key]
-        learned = [(t, seen) for t in others for k, seen in self.past.get((source, t), ()) if k == key]
-        if not learned:
-            return False
-        replaced = self._own(source, key)
-        side = self.hold(source, change, value, key)
-        self._replace_first(source, key)
-        taught = 0
-        for teacher, seen in learned:
-            taught |= seen
-            side.inserts |= self.sides[teacher].inserts
-        side.seen |= taught
-        originals = [w for w in self.of((self.frontier | self.overwritten) & taught) if w.key == key]
-        if originals:
-            original = max(originals, key=lambda w: w.stamp)
-            self._overwrite(replaced, original)
-            self._put_back(original)
+        for each in equal:
+            each.seen, each.inserts = seen, inserts
         return True
 
     def agree_with_decision(self, decision: Write, holders: Iterable[str]) -> None:
         for source in holders:
-            side = self.sides.get(source)
-            if side is not None and side.key == decision.key:
-                side.seen, side.inserts = decision.after, decision.inserts
+            at_source = self.by_source.get(source)
+            if at_source is not None and at_source.key == decision.key:
+                at_source.seen, at_source.inserts = decision.after, decision.inserts
 
     def apply_consensus(self, holders: tuple[str, ...], *, bound: object = MISSING) -> None:
-        """Rule 4: the one value that every holder holds is the value; writes of other values are overwritten."""
-        key = self.held(holders[0])
+        """Rule 4: the one value that all holders share is the value; frontier writes of other values are overwritten."""
+        key = self.key_at(holders[0])
         if key is MISSING:
             return
         for source in holders:
-            if self.held(source) != key:
+            if self.key_at(source) != key:
                 return
-        losers = [w for w in self.of(self.frontier) if w.key != key]
+        losers = [w for w in self.writes_in(self.frontier) if w.key != key]
         if any(w.kind == DECIDED for w in losers):
             return
-        everything, inserts = self.everything, self._all_inserts()
+        all_writes, inserts = self.all_writes, self._all_inserts()
         for source in holders:
-            side = self.sides[source]
-            side.seen, side.inserts = everything, inserts
+            at_source = self.by_source[source]
+            at_source.seen, at_source.inserts = all_writes, inserts
         if bound is MISSING or bound == key:
             for write in losers:
-                self.take_out(write)
+                self.overwrite(write)
+
+    # ------------------------------------------------------------ inserts
+
+    def join_inserts(self, source: str, other: str) -> None:
+        """A new incarnation that has seen the other source's delete has also seen the inserts behind its values."""
+        deleted = self.by_source.get(other)
+        if deleted is not None:
+            self.at(source).inserts |= deleted.inserts
 
     def _all_inserts(self) -> frozenset[Insert]:
-        found = NO_INSERTS
-        for side in self.sides.values():
-            found |= side.inserts
+        inserts = NO_INSERTS
+        for at_source in self.by_source.values():
+            inserts |= at_source.inserts
         for write in self.writes.values():
-            found |= write.inserts
-        return found
-
-    # ------------------------------------------------------------ snapshots
-
-    def read_first(self, source: str, change: Change, value: MaybeValue, *, candidate: bool) -> bool:
-        """A snapshot value. `candidate`: it may stand against a first insert elsewhere (§4). False when it is not the first."""
-        key = self.keyed(value)
-        side = self.hold(source, change, value, key)
-        self._rest(side)
-        if side.first_key is not MISSING:
-            self._replace_first(source, key)
-            return False
-        side.base = value
-        side.first, side.first_key, side.untouched = value, key, True
-        if candidate and value is not None and value is not UNKNOWN and value is not ABSENT:
-            self._baseline(source, change, value, key)
-        return True
-
-    def _rest(self, side: SourceState) -> None:
-        """Until somebody writes, a base that is not known or NULL gives way to what the source holds."""
-        if (side.base is UNKNOWN or side.base is None or side.base is ABSENT) and not self.frontier:
-            side.base = side.value
-
-    def _replace_first(self, source: str, key: object) -> None:
-        """The source no longer holds its first-snapshot value: that will stand against no insert any more."""
-        side = self.sides[source]
-        side.untouched = side.untouched and side.first_key == key
-        for write in self.of(self.baselines):
-            if write.source == source and write.key != key:
-                self.baselines &= ~write.bit
-
-    def wake(self, source: str, holders: tuple[str, ...]) -> int:
-        """A first insert came: the first-snapshot values that others still hold are inserts which nobody has seen (§4), and join
-        the frontier. The mask of those that did."""
-        woken = 0
-        for baseline in self.of(self.baselines & ~self.seen(source)):
-            if baseline.source != source and baseline.source in holders:
-                woken |= baseline.bit
-        self.baselines &= ~woken
-        self.frontier |= woken
-        return woken
-
-    def learn_inserts(self, source: str, teacher: str) -> None:
-        """What the teacher's values went back to: a new life that has seen its delete has seen these too."""
-        behind = self.sides.get(teacher)
-        if behind is not None:
-            self.side(source).inserts |= behind.inserts
-
-    def see_baselines(self, source: str) -> None:
-        """A re-insert has seen every first-snapshot value (§4)."""
-        side = self.side(source)
-        for write in self.writes.values():
-            if write.kind == BASELINE:
-                side.seen |= write.bit
-
-    def _baseline(self, source: str, change: Change, value: MaybeValue, key: object) -> None:
-        side = self.sides[source]
-        bit = self.next
-        self.next = bit << 1
-        write = Write(bit, source, change, value, key, side.seen)
-        write.kind = BASELINE
-        over = self._has_been_written_over(key)
-        side.baseline = Insert(change.stamp, first=True, baseline=True)
-        write.inserts = frozenset((side.baseline,))
-        self.writes[bit] = write
-        side.seen |= bit
-        side.inserts |= write.inserts
-        for other in self.of(self.baselines):
-            if other.key == key:
-                side.seen |= other.bit
-                self.sides[other.source].seen |= bit
-        for equal in self.sides.values():
-            if equal.first_key == key and equal.baseline is not None:
-                side.inserts |= {equal.baseline}
-                equal.inserts |= write.inserts
-        equals = {s for s, equal in self.sides.items() if equal.first_key == key}
-        for earlier in self.writes.values():
-            if earlier.source in equals:
-                earlier.inserts |= write.inserts
-        if not over:
-            self.baselines |= bit
-
-    def _has_been_written_over(self, key: object) -> bool:
-        """Somebody whose first snapshot was the same has written on it since: that write has seen this value."""
-        equals = {side.baseline for side in self.sides.values() if side.first_key == key} - {None}
-        return any(write.inserts & equals for write in self.of(self.frontier | self.overwritten))
+            inserts |= write.inserts
+        return inserts

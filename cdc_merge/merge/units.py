@@ -1,60 +1,72 @@
-"""What is merged as one value: a field, a group of fields, or one key of a map.
+"""The units of an entity: what is merged as one value, which is a field, a group of fields, or one key of a map.
 
-`Units` is compiled once per entity. It turns the fields of a change into unit events and says who holds a unit.
+`Units` is compiled once per entity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from cdc_merge.merge.merge_type import Event, MergeType
+from cdc_merge.merge.merge_type import MergeType, Step
 from cdc_merge.merge.types import TYPES
-from cdc_merge.merge.unit_state import UnitState
+from cdc_merge.merge.writes import LIMITS, CompactionLimits
 from cdc_merge.model import UNKNOWN, MaybeValue
 from cdc_merge.model.plan import EntityPlan, FieldPlan
 
-if TYPE_CHECKING:
-    from cdc_merge.merge.rule_hits import WriteRules
-
 
 class Unit(NamedTuple):
-    """One unit of an entity. `owner` is the mapped field or group it belongs to (a map's keys belong to the map's
-    field).
-    `order`: the sources that map it, as in `from:`. `steps`: the type's apply, copy, snapshot, decide. `rivals`:
-    first-snapshot values may stand against first inserts."""
+    """One unit of an entity.
+
+    `owner`: the mapped field or group that it belongs to (a map's keys belong to the map's field). `order`: the sources
+    that map it, as in `from:`. `steps`: the type's apply, copy, snapshot, decide. `snapshot_candidates`: first-snapshot
+    values may stand against first inserts."""
 
     name: str
     owner: str
     plan: FieldPlan
     type: MergeType
     order: tuple[str, ...]
-    keyed: Callable[[Any], object]
-    steps: tuple[Callable[[UnitState, FieldPlan, Event], str], ...]
-    rivals: bool
+    key_of: Callable[[Any], object]
+    steps: tuple[Step, ...]
+    snapshot_candidates: bool
 
 
 Fields = Mapping[str, tuple[MaybeValue, MaybeValue]]
 
 
-class Units:
-    """The units of one entity, who maps them, and which group a field belongs to."""
+class WriteRules(Protocol):
+    """The rules that look at writes of one entity. `owners`: the fields and groups that any of them is about."""
 
-    def __init__(self, entity: EntityPlan) -> None:
+    @property
+    def owners(self) -> frozenset[str]: ...
+
+    def rules(self, unit: Unit, old: MaybeValue, new: MaybeValue) -> Sequence[str]:
+        """The names of the rules that a write breaks. `old`: the value at the writer's source."""
+        ...
+
+
+class Units:
+    """The units of one entity: which sources map them, which group a field belongs to, when their states are compacted.
+
+    `write_rules`: set where rules look at writes. `with_tolerance`: the owners whose differences are timed."""
+
+    def __init__(self, entity: EntityPlan, limits: CompactionLimits = LIMITS) -> None:
         self.entity = entity
+        self.limits = limits
         self.by_name: dict[str, Unit] = {}
         self.group_of: dict[str, FieldPlan] = {}
-        self._holding: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+        self._holders: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
         plans = (*entity.fields.values(), *entity.groups.values())
         self.write_rules: WriteRules | None = None
-        self.timed = frozenset(plan.name for plan in plans if plan.tolerance_us is not None)
+        self.with_tolerance = frozenset(plan.name for plan in plans if plan.tolerance_us is not None)
         for plan in entity.groups.values():
             self._add(plan, plan.members[0])
             self.group_of.update(dict.fromkeys(plan.members, plan))
         for plan in entity.fields.values():
             if plan.merge != "map":
                 self._add(plan, plan.name)
-        self.plain = not entity.groups and all(plan.merge != "map" for plan in entity.fields.values())
+        self.has_only_fields = not entity.groups and all(plan.merge != "map" for plan in entity.fields.values())
 
     def _add(self, plan: FieldPlan, field: str) -> None:
         self.by_name[plan.name] = self.unit(plan, plan.name, field)
@@ -63,15 +75,15 @@ class Units:
         order = tuple(s for s in self.entity.sources if field in self.entity.mapped.get(s, ()))
         kind = TYPES[plan.merge]
         steps = (kind.apply, kind.copy, kind.snapshot, kind.decide)
-        rivals = kind.traits.rivals and len(self.entity.sources) > 1
-        return Unit(plan.name, owner, plan, kind, order, kind.keyed(plan), steps, rivals)
+        candidates = kind.traits.snapshot_candidates and len(self.entity.sources) > 1
+        return Unit(plan.name, owner, plan, kind, order, kind.comparison_key(plan), steps, candidates)
 
     def maps(self, source: str, unit: Unit) -> bool:
         return source in unit.order
 
-    def holding(self, present: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-        """For these present sources: unit owner → its holders. Shared by all records in the same situation."""
-        return self._holding.setdefault(present, {})
+    def holders_by_owner(self, present: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """For these present sources: unit owner → its holders. One mapping, shared by all records with these sources."""
+        return self._holders.setdefault(present, {})
 
     def grouped(self, fields: Fields) -> Iterator[tuple[FieldPlan, Fields]]:
         """The groups that a change touches, each with its members' values."""
@@ -80,21 +92,20 @@ class Units:
             yield plan, {m: fields[m] for m in plan.members if m in fields}
 
 
-def group_values(plan: FieldPlan, fields: Fields, held: MaybeValue) -> tuple[MaybeValue, MaybeValue]:
-    """(before, after) of a group as one value: a tuple of members, None where all are NULL, UNKNOWN where nothing is
-    known.
+def group_values(plan: FieldPlan, fields: Fields, present: MaybeValue) -> tuple[MaybeValue, MaybeValue]:
+    """(before, after) of a group as one value: a tuple of members, None where all are NULL, UNKNOWN where any is unknown.
 
-    `held` is the source's present view of the group; it fills the members that the change does not mention.
+    `present`: the group's value at the source; it fills the members that the change leaves out.
     """
-    view = held if isinstance(held, tuple) else tuple([None if held is None else UNKNOWN] * len(plan.members))
+    view = present if isinstance(present, tuple) else tuple([None if present is None else UNKNOWN] * len(plan.members))
     before = tuple([_before(fields, m, v) for m, v in zip(plan.members, view, strict=True)])
     after = tuple([fields[m][1] if m in fields else v for m, v in zip(plan.members, view, strict=True)])
     return _whole(before), _whole(after)
 
 
-def _before(fields: Fields, member: str, held: MaybeValue) -> MaybeValue:
+def _before(fields: Fields, member: str, present: MaybeValue) -> MaybeValue:
     before = fields[member][0] if member in fields else UNKNOWN
-    return held if before is UNKNOWN else before
+    return present if before is UNKNOWN else before
 
 
 def _whole(values: tuple[MaybeValue, ...]) -> MaybeValue:
@@ -106,7 +117,7 @@ def _whole(values: tuple[MaybeValue, ...]) -> MaybeValue:
 
 
 def members_of(plan: FieldPlan, value: MaybeValue) -> dict[str, MaybeValue]:
-    """A group's value taken apart again."""
+    """A group's value by member."""
     if isinstance(value, tuple):
         return dict(zip(plan.members, value, strict=True))
     return dict.fromkeys(plan.members, value)

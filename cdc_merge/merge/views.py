@@ -1,138 +1,145 @@
-"""What a folded record says: the merged record, its views, and which writes count at present."""
+"""Reading a record: the merged record, the view of each source, and the writes that count at present. Nothing here writes."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from cdc_merge.merge import auto_resolution, delta_ops, map_fields
-from cdc_merge.merge.record_state import PRESENT, Delete, Record, opposes
+from cdc_merge.merge.record_state import PRESENT, Delete, Record
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, members_of
 from cdc_merge.merge.writes import ABSENT, BASELINE, Write
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, MaybeValue, MergedRecord, SourceView, Value
 
-ADDING: Final = frozenset({"counter", "append"})  # what they began with stays until somebody rewrites it
+# Their base stays part of the value until a reset.
+ADDING: Final = frozenset({"counter", "append"})
 
 
 def merged(record: Record) -> MergedRecord:
     """The merged record with every source's view. An ended record has no values."""
-    gone = ended(record)
+    is_deleted = ended(record)
     return MergedRecord(
         entity=record.units.entity.name,
         key=record.key,
-        deleted=gone,
-        values={} if gone else values(record),
-        sources={source: view(record, source) for source in record.units.entity.sources if source in record.rows},
+        deleted=is_deleted,
+        values={} if is_deleted else values(record),
+        sources={
+            source: source_view(record, source) for source in record.units.entity.sources if source in record.rows
+        },
     )
 
 
 def values(record: Record) -> dict[str, Value]:
     """One value per field; unknown ones are left out, groups appear as their members, maps as objects."""
-    found: dict[str, MaybeValue] = {}
+    by_field: dict[str, MaybeValue] = {}
     trees: dict[str, dict[str, Any]] = {}
-    for name, cell in record.cells.items():
+    for name, state in record.unit_states.items():
         unit = record.unit_of[name]
-        value = value_of(record, unit, cell)
+        value = value_of(record, unit, state)
         if unit.owner in record.units.entity.fields and unit.name != unit.owner:
             trees.setdefault(unit.owner, {})[name] = value
         elif unit.plan.members:
-            found.update(members_of(unit.plan, value))
+            by_field.update(members_of(unit.plan, value))
         else:
-            found[name] = value
-    found.update(_maps(record, trees))
-    return {name: value for name, value in found.items() if value is not UNKNOWN}
+            by_field[name] = value
+    by_field.update(_merged_maps(record, trees))
+    return {name: value for name, value in by_field.items() if value is not UNKNOWN}
 
 
-def _maps(record: Record, trees: dict[str, dict[str, Any]]) -> dict[str, MaybeValue]:
+def _merged_maps(record: Record, trees: dict[str, dict[str, Any]]) -> dict[str, MaybeValue]:
     """A map is NULL where every holder's map is NULL and no key is left, else the object of its keys."""
-    found: dict[str, MaybeValue] = {}
+    maps: dict[str, MaybeValue] = {}
     for plan in record.units.entity.fields.values():
         if plan.merge != "map":
             continue
-        held = [h for (name, source), h in record.map_keys.items() if name == plan.name and source in record.present]
+        keys = [k for (name, source), k in record.map_keys.items() if name == plan.name and source in record.present]
         document = map_fields.assembled(plan, trees.get(plan.name, {}))
-        is_null = bool(held) and all(map(map_fields.is_null, held)) and document == map_fields.EMPTY
-        if held or plan.name in trees:
-            found[plan.name] = None if is_null else document
-    return found
+        is_null = bool(keys) and all(map(map_fields.is_null, keys)) and document == map_fields.EMPTY
+        if keys or plan.name in trees:
+            maps[plan.name] = None if is_null else document
+    return maps
 
 
-def value_of(record: Record, unit: Unit, cell: UnitState) -> MaybeValue:
-    """The merged (or provisional) value of one unit; ABSENT for a map key that is not there."""
-    front = effective(record, unit, cell)
+def value_of(record: Record, unit: Unit, state: UnitState) -> MaybeValue:
+    """The merged (or provisional) value of one unit; ABSENT for an absent map key."""
+    front = readable_frontier(record, unit, state)
     if front:
-        value = unit.type.read(cell, unit.plan, front)
-        asked = unit.type.conflicting_writes(cell, unit.plan, front) if unit.plan.auto else []
-        return auto_resolution.read(cell, unit.plan, asked, value) if asked else value
-    views = [(s, cell.sides[s].value) for s in record.holders(unit) if s in cell.sides and not cell.sides[s].ended]
-    there = [(s, v) for s, v in views if v is not ABSENT]
-    if not there and views and not (unit.plan.merge in ADDING and any(True for _ in delta_ops.bases(cell))):
+        value = unit.type.read(state, unit.plan, front)
+        conflicting = unit.type.conflicting_writes(state, unit.plan, front) if unit.plan.auto else []
+        return auto_resolution.value_with_answer(state, unit.plan, conflicting, value) if conflicting else value
+    views = [
+        (s, state.by_source[s].value)
+        for s in record.holders(unit)
+        if s in state.by_source and not state.by_source[s].ended
+    ]
+    present = [(s, v) for s, v in views if v is not ABSENT]
+    if not present and views and not (unit.plan.merge in ADDING and any(True for _ in delta_ops.delta_bases(state))):
         return ABSENT  # type: ignore[no-any-return]
-    return unit.type.start(cell, unit.plan, there)
+    return unit.type.start(state, unit.plan, present)
 
 
-def effective(record: Record, unit: Unit, cell: UnitState) -> list[Write]:
-    """What the value is read from: the record stays readable while a delete that has seen everything is opposed elsewhere."""
-    return standing(record, unit, cell) or cell.front()
+def readable_frontier(record: Record, unit: Unit, state: UnitState) -> list[Write]:
+    """The writes that the value is read from: a record stays readable while a delete that has seen them is opposed elsewhere."""
+    return live_frontier(record, unit, state) or state.frontier_writes()
 
 
-def standing(record: Record, unit: Unit, cell: UnitState) -> list[Write]:
-    """The frontier without what a delete that still counts had seen: what may be asked about."""
-    front = cell.front()
+def live_frontier(record: Record, unit: Unit, state: UnitState) -> list[Write]:
+    """The frontier without the writes that a delete which still counts had seen: the possible candidates of a conflict."""
+    front = state.frontier_writes()
     if not record.deletes:
         return front
-    over = _seen_by_deletes(record, unit, cell)
-    return [w for w in front if not w.bit & over]
+    seen = _seen_by_deletes(record, unit, state)
+    return [w for w in front if not w.bit & seen]
 
 
-def _seen_by_deletes(record: Record, unit: Unit, cell: UnitState) -> int:
-    """What the deletes that still count have seen, of units that their sources map."""
-    over = 0
+def _seen_by_deletes(record: Record, unit: Unit, state: UnitState) -> int:
+    """The joint context of the deletes that still count, of units that their sources map."""
+    seen = 0
     for delete in record.deletes:
         if delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit):
-            over |= cell.deletes.get(delete.stamp, 0)
-    return over
+            seen |= state.deletes.get(delete.stamp, 0)
+    return seen
 
 
-def opposing(record: Record, delete: Delete) -> list[tuple[Unit, Write]]:
-    """The writes of the frontiers that no delete had seen and whose writers had not seen this one."""
-    found = []
-    for name, cell in record.cells.items():
-        over = _seen_by_deletes(record, record.unit_of[name], cell)
-        for write in cell.front():
-            if write.kind != BASELINE and not write.bit & over and opposes(cell, write, delete):
-                found.append((record.unit_of[name], write))
-    return found
+def writes_unseen_by(record: Record, delete: Delete) -> list[tuple[Unit, Write]]:
+    """The frontier writes that oppose a delete: no delete had seen them, and their writers had not seen this one."""
+    writes = []
+    for name, state in record.unit_states.items():
+        seen = _seen_by_deletes(record, record.unit_of[name], state)
+        for write in state.frontier_writes():
+            if write.kind != BASELINE and not write.bit & seen and delete.is_concurrent_with(write, state):
+                writes.append((record.unit_of[name], write))
+    return writes
 
 
 def ended(record: Record) -> bool:
-    """An unopposed delete ends the record (with `delete_wins` any delete); so does that no source holds it."""
+    """The record is deleted: no source holds it, or a delete is unopposed (with `delete_wins` any delete)."""
     if not any(row.presence == PRESENT for row in record.rows.values()):
         return bool(record.rows)
     if record.units.entity.deletes == "delete_wins":
         return bool(record.deletes)
-    return any(not opposing(record, delete) for delete in record.deletes)
+    return any(not writes_unseen_by(record, delete) for delete in record.deletes)
 
 
-def view(record: Record, source: str) -> SourceView:
-    """What one source is known to hold."""
+def source_view(record: Record, source: str) -> SourceView:
+    """The values of one source, as far as they are known."""
     row = record.rows[source]
-    held: dict[str, MaybeValue] = {}
+    by_field: dict[str, MaybeValue] = {}
     if row.presence == PRESENT:
-        for name, cell in record.cells.items():
+        for name, state in record.unit_states.items():
             plan = record.unit_of[name].plan
-            value = cell.view(source)
+            value = state.value_at(source)
             if value is not UNKNOWN and name == record.unit_of[name].owner:
-                held.update(members_of(plan, value) if plan.members else {name: value})
-        held.update(_held_maps(record, source))
-    return SourceView(row.presence, {f: v for f, v in held.items() if v is not UNKNOWN}, row.last)
+                by_field.update(members_of(plan, value) if plan.members else {name: value})
+        by_field.update(_maps_of(record, source))
+    return SourceView(row.presence, {f: v for f, v in by_field.items() if v is not UNKNOWN}, row.last)
 
 
-def _held_maps(record: Record, source: str) -> dict[str, MaybeValue]:
-    found: dict[str, MaybeValue] = {}
+def _maps_of(record: Record, source: str) -> dict[str, MaybeValue]:
+    maps: dict[str, MaybeValue] = {}
     for plan in record.units.entity.fields.values():
         if plan.merge == "map" and (plan.name, source) in record.map_keys:
             keys = record.map_keys[(plan.name, source)]
-            held = {f"{plan.name}.{k}": v for k, v in (keys or {}).items()}
-            found[plan.name] = None if map_fields.is_null(keys) else map_fields.assembled(plan, held)
-    return found
+            by_path = {f"{plan.name}.{k}": v for k, v in (keys or {}).items()}
+            maps[plan.name] = None if map_fields.is_null(keys) else map_fields.assembled(plan, by_path)
+    return maps

@@ -1,6 +1,6 @@
-"""What a cell is made of: writes, what each source holds, copies that wait, and how a type takes part in the rules.
+"""The data of one unit's state: writes, the value and causal context of each source, waiting copies, the traits of a type.
 
-No rules here; cell.py has them.
+Data only; the rules are in unit_state.py, baselines.py and late_copies.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MISSING = object()
 
 
 class Absent(Enum):
-    """A key that a map does not have: held like a value, different from NULL."""
+    """The value of a key that a map does not have; different from NULL."""
 
     ABSENT = "absent"
 
@@ -26,17 +26,27 @@ class Absent(Enum):
 
 ABSENT: Final[Any] = Absent.ABSENT
 
-# Beyond this many kept writes a cell is compacted. Small, so that masks stay machine words; large enough to be rare.
-COMPACT_AT = 8
 
-# A row that was deleted and inserted again and again goes back to many inserts; beyond so many they are compacted too.
-MANY_INSERTS = 4
+class CompactionLimits(NamedTuple):
+    """When a unit's state is compacted.
+
+    `writes`: beyond so many kept writes. Small, so that masks stay machine words; large enough to be rare.
+    `inserts`: a row that is deleted and inserted again and again goes back to many inserts; beyond so many they are
+    compacted too. `dumped`: a state with at most so many writes goes into a checkpoint as it is."""
+
+    writes: int = 8
+    inserts: int = 4
+    dumped: int = 3
+
+
+LIMITS: Final = CompactionLimits()
 
 WRITE, BASELINE, DECIDED = 0, 1, 2
 
 
 class Insert(NamedTuple):
-    """An insert that values go back to. `baseline`: a first-snapshot value, which counts as one against a first insert (§4)."""
+    """An insert that values descend from. `baseline`: a first-snapshot value, which counts as an insert against a first
+    insert at another source (§4)."""
 
     stamp: Stamp
     first: bool
@@ -45,8 +55,8 @@ class Insert(NamedTuple):
 
 NO_INSERTS: frozenset[Insert] = frozenset()
 NO_DELETES: frozenset[Stamp] = frozenset()
-# Shared by the many cells that no delete has witnessed; never written to.
-NOTHING: dict[Stamp, int] = {}
+# Shared by the many units without deletes or past values; never written to.
+NO_DELETE_CONTEXTS: dict[Stamp, int] = {}
 NO_PAST: dict[tuple[str, str], list[tuple[object, int]]] = {}
 
 # How far back `agreement: past` looks (semantics §2 rule 3).
@@ -65,9 +75,11 @@ def plus(left: Decimal | int, right: Decimal | int) -> Decimal | int:
 
 
 class Write:
-    """A genuine edit (or decision, or first-snapshot value) of one cell. `seen`: what its source had seen before it;
-    `after`: just after it, agreement included. `part`: what it adds to a counter or log; `is_set`: it rewrites that; `is_gap`: a delta
-    nobody knows."""
+    """A write of one unit: a genuine edit, a decision or a first-snapshot value (`kind`). `bit`: its dot in the masks.
+
+    `seen`: its causal context, the mask of writes that its source had seen before it; `after`: the same right after it,
+    agreement included. `delta`: what it adds to a counter or log; `is_reset`: it replaces the whole value instead;
+    `delta_unknown`: it adds an amount that the log does not show. `deletes`: the deletes that its writer had seen."""
 
     __slots__ = (
         "after",
@@ -110,7 +122,9 @@ class Write:
 
 
 class WaitingCopy:
-    """A copy that repeated no write known at its stamp; it waits `max_ahead` of stamp time for one (§2 rule 2)."""
+    """A copy whose original has not arrived; it waits `max_ahead` of stamp time for it (§2 rule 2).
+
+    `replaced`: the bit of its source's own write that it replaced; `written`: what its source has written since."""
 
     __slots__ = ("change", "key", "replaced", "source", "written")
 
@@ -123,23 +137,26 @@ class WaitingCopy:
 
 
 class SourceState:
-    """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
-    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `base`: what the parts of a
-    counter or log add to while nobody has rewritten it; `ended`: a new life of the record began elsewhere since, so the value does
-    not count as long as nobody writes; `untouched`: it still holds its first snapshot value, `baseline` is that value as an insert;
-    `gone`: (value, key) before its row was deleted."""
+    """The value of one unit at one source, with the causal context of that value.
+
+    `key`: the value's comparison key, MISSING while the value is unknown. `seen`: the writes that the value reflects.
+    `inserts`: the inserts that these writes descend from. `set_by`: the change that brought the value.
+    `snapshot_value`: the source's first snapshot value; `untouched`: the source still holds it; `baseline`: that value
+    as an insert. `delta_base`: what deltas add to while there is no reset. `ended`: the value belongs to an incarnation
+    that has ended at another source; it counts again when it is written. `before_delete`: (value, key) before the
+    source's row was deleted."""
 
     __slots__ = (
-        "base",
         "baseline",
-        "by",
+        "before_delete",
+        "delta_base",
         "ended",
-        "first",
-        "first_key",
-        "gone",
         "inserts",
         "key",
         "seen",
+        "set_by",
+        "snapshot_key",
+        "snapshot_value",
         "untouched",
         "value",
     )
@@ -147,24 +164,28 @@ class SourceState:
     def __init__(self) -> None:
         self.value: MaybeValue = UNKNOWN
         self.key: object = MISSING
-        self.by: Change | None = None
+        self.set_by: Change | None = None
         self.seen = 0
         self.ended = False
         self.untouched = False
-        self.gone: tuple[MaybeValue, object] | None = None
+        self.before_delete: tuple[MaybeValue, object] | None = None
         self.baseline: Insert | None = None
         self.inserts = NO_INSERTS
-        self.base: MaybeValue = UNKNOWN
-        self.first: MaybeValue = UNKNOWN
-        self.first_key: object = MISSING
+        self.delta_base: MaybeValue = UNKNOWN
+        self.snapshot_value: MaybeValue = UNKNOWN
+        self.snapshot_key: object = MISSING
 
 
 class Traits(NamedTuple):
-    """How a merge type takes part in the rules. `agrees`: §2 rule 3. `settles`: rule 4. `overwrites`: copies overwrite. `rivals`: a
-    first-snapshot value counts as an insert against a first insert elsewhere (§4). `together`: two parts as one."""
+    """How a merge type takes part in the rules of causality.
+
+    `agrees`: equal values at two sources join their contexts (§2 rule 3). `settles`: the value that all holders share
+    overwrites the others (rule 4). `overwrites`: a copy overwrites its source's own concurrent write.
+    `snapshot_candidates`: a first-snapshot value is an insert against a first insert elsewhere (§4). `combine`: two
+    deltas as one."""
 
     agrees: bool
     settles: bool
     overwrites: bool
-    rivals: bool = True
-    together: Callable[[Any, Any], Any] = plus
+    snapshot_candidates: bool = True
+    combine: Callable[[Any, Any], Any] = plus

@@ -17,10 +17,10 @@ from cdc_merge.conflicts.rules.rulebook import rulebooks
 from cdc_merge.conflicts.rules.selection import first, untriggered
 from cdc_merge.errors import ConfigError, HistoryRemoved, NotFound
 from cdc_merge.history.order import ordered
-from cdc_merge.merge.explain import explained
+from cdc_merge.merge.explain import explain_in_one_pass
 from cdc_merge.merge.fold import advance
 from cdc_merge.merge.record_state import Record
-from cdc_merge.merge.replay import folded as base_and_tail
+from cdc_merge.merge.replay import fold_from_checkpoint as base_and_tail
 from cdc_merge.merge.replay import policy_of
 from cdc_merge.merge.restore_plan import restore_plan
 from cdc_merge.merge.units import Units
@@ -83,10 +83,10 @@ class StoreQueries:
         if base is None and not changes:
             return None
         units, ahead_us = self._units[record.entity], self._plan.max_ahead_us
-        folded = base_and_tail(units, record.key, (base, changes), max_ahead_us=ahead_us)
+        fold_from_checkpoint = base_and_tail(units, record.key, (base, changes), max_ahead_us=ahead_us)
         if units.entity.on_missing != REPORT:
-            return merged(folded)
-        return replace(merged(folded), missing=tuple(missing_sources(folded, self._copied())))
+            return merged(fold_from_checkpoint)
+        return replace(merged(fold_from_checkpoint), missing=tuple(missing_sources(fold_from_checkpoint, self._copied())))
 
     def _copied(self) -> frozenset[str]:
         """The sources whose first copies are complete."""
@@ -118,7 +118,7 @@ class StoreQueries:
             return None
         units, ahead_us = self._units[record.entity], self._plan.max_ahead_us
         begun = base_and_tail(units, record.key, (root, ()), max_ahead_us=ahead_us, compacts=False)
-        told = explained(begun, ordered(changes), field)
+        told = explain_in_one_pass(begun, ordered(changes), field)
         rule = first(untriggered(self._plan.rules), record.entity, told.field)
         return replace(told, rule=rule.name) if rule is not None and rule.auto else told
 

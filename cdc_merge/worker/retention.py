@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cdc_merge.merge.checkpoint import dump_state
-from cdc_merge.merge.replay import folded, policy_of
+from cdc_merge.merge.replay import fold_from_checkpoint, policy_of
 from cdc_merge.merge.units import Units
 from cdc_merge.merge.views import ended
 from cdc_merge.model import Checkpoint, QuarantineReleased, RecordKey, Stamp
@@ -76,7 +76,7 @@ class Retention:
         later = tx.histories([key], {} if base is None else {key: base.stamp})[key]
         changes = [change for change in later if change.stamp < horizon]
         units, ahead_us = self._units[key.entity], self._plan.max_ahead_us
-        record = folded(units, key.key, (base, changes), max_ahead_us=ahead_us)
+        record = fold_from_checkpoint(units, key.key, (base, changes), max_ahead_us=ahead_us)
         assert record.last is not None, "a piece of the log has changes"
         return Checkpoint(record.last, 0 if base is None else base.number, self._policy, dump_state(record))
 
@@ -85,7 +85,7 @@ class Retention:
         root = tx.pruned(key)
         if root is None or tx.histories([key])[key] or tx.open_conflicts([key])[key]:
             return False
-        record = folded(self._units[key.entity], key.key, (root, ()), max_ahead_us=self._plan.max_ahead_us)
+        record = fold_from_checkpoint(self._units[key.entity], key.key, (root, ()), max_ahead_us=self._plan.max_ahead_us)
         if not ended(record) or any(not record.absent(source) for source in record.rows):
             return False
         tx.forget_record(key)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from cdc_merge.cel import compile_expression
-from cdc_merge.config.reloadable import _ungraded
+from cdc_merge.config.reloadable import _merge_options
 from cdc_merge.conflicts.detect import Detection, detect
 from cdc_merge.conflicts.rules.rulebook import rulebooks
 from cdc_merge.conflicts.rules.selection import ruled
@@ -51,7 +51,7 @@ def severities(plan: Plan) -> dict[str | None, str]:
 
 
 def answered(plan: Plan) -> set[str | None]:
-    return {field for field, _, _ in asked(plan).answered}
+    return {field for field, _, _ in asked(plan).auto_resolved}
 
 
 ALL = {"prefs.city": "medium", "prefs.zip": "low", "prefs.home.street": "medium", "prefs.home.floor": "medium"}
@@ -114,5 +114,5 @@ def test_a_key_may_switch_agreement_off_by_itself() -> None:
 def test_rules_on_a_key_leave_what_is_folded_as_it_is() -> None:
     rules = (Rule("r", "customer.prefs.city", severity="high", auto=("latest",)),)
     assert policy_of(planned(*rules)) == policy_of(planned())
-    options = [_ungraded(each.entities[ENTITY].fields["prefs"].options) for each in (planned(*rules), planned())]
+    options = [_merge_options(each.entities[ENTITY].fields["prefs"].options) for each in (planned(*rules), planned())]
     assert options[0] == options[1]

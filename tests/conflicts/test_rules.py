@@ -377,7 +377,7 @@ def outcome(world: World, *auto: str | tuple[str, ...]) -> tuple[object, bool]:
     value = merged(fold(shape, world.changes)).values.get("phone")
     assert question.provisional == value
     answers = detect(fold(shape, world.changes), rulebooks(plan, compile_expression)[ENTITY], 0)
-    return value, bool(answers.answered)
+    return value, bool(answers.auto_resolved)
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_a_rule_of_a_map_answers_for_its_keys() -> None:
     record = fold(plan.entities[ENTITY], world.changes)
     answers = detect(record, rulebooks(plan, compile_expression)[ENTITY], 0)
     assert merged(record).values == {"phone": '{"home":"1"}'}
-    assert answers.answered == {("phone.home", "concurrent", None)}
+    assert answers.auto_resolved == {("phone.home", "concurrent", None)}
 
 
 def test_an_explanation_says_which_write_the_rule_chose() -> None:

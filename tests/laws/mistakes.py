@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from cdc_merge.merge import fold, map_fields, record_state, register_ops
+from cdc_merge.merge import apply, fold, map_fields, register_ops
 from cdc_merge.merge.merge_type import Event, MergeType
+from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.types import TYPES, append, counter, flag, immutable, lattice, lww, max_min, mv, orset, priority
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Fields, Units, group_values
@@ -38,7 +39,7 @@ def _type(name: str, kind: MergeType, **wrong: Any) -> Swap:
     return TYPES, name, kind._replace(**wrong)
 
 
-# ---------------------------------------------------------------- how a cell is read
+# ---------------------------------------------------------------- how a state is read
 
 Read = Callable[[UnitState, FieldPlan, list[Write]], MaybeValue]
 
@@ -46,27 +47,27 @@ Read = Callable[[UnitState, FieldPlan, list[Write]], MaybeValue]
 def _of_all_writes(read: Read) -> Read:
     """Whoever had seen a value cannot take it back: nothing ever leaves the frontier."""
 
-    def wrong(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
-        return read(cell, plan, [write for write in cell.writes.values() if write.kind != BASELINE])
+    def wrong(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+        return read(state, plan, [write for write in state.writes.values() if write.kind != BASELINE])
 
     return wrong
 
 
-def _latest_of_all(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
-    return max(cell.writes.values(), key=lambda write: write.stamp).value
+def _latest_of_all(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    return max(state.writes.values(), key=lambda write: write.stamp).value
 
 
-def _first(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def _first(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     return front[0].value
 
 
-def _asks_everything(cell: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
+def _asks_everything(state: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
     return front if len(front) > 1 else []
 
 
-def _frontier_alone(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def _frontier_alone(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     """What everybody had seen is no longer part of the sum."""
-    base = counter.base(cell) or 0
+    base = counter.base(state) or 0
     return sum((write.delta or 0 for write in front), base)
 
 
@@ -79,17 +80,17 @@ def _lower(plan: FieldPlan, values: Iterable[object]) -> object:
 # ---------------------------------------------------------------- what a change does
 
 
-def _add_wins(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    return orset.apply(cell, replace(plan, options={}), event)
+def _add_wins(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    return orset.apply(state, replace(plan, options={}), event)
 
 
-def _remove_wins(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    return orset.apply(cell, replace(plan, options={**plan.options, "wins": "remove"}), event)
+def _remove_wins(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    return orset.apply(state, replace(plan, options={**plan.options, "wins": "remove"}), event)
 
 
-def _without_dots(cell: UnitState, plan: FieldPlan, element: object, what: tuple[Event, object]) -> None:
+def _without_dots(state: UnitState, plan: FieldPlan, element: object, what: tuple[Event, object]) -> None:
     """A removal takes every addition away, seen or not."""
-    cell.extra.dots.pop(element, None)
+    state.type_state.dots.pop(element, None)
 
 
 def _genuine(change: Change) -> int:
@@ -101,15 +102,15 @@ def _nobody(self: UnitState, holders: tuple[str, ...], *, bound: object = None) 
     """What everybody holds is nothing special."""
 
 
-def _no_agreement(cell: UnitState, plan: FieldPlan, event: Event) -> bool:
+def _no_agreement(state: UnitState, plan: FieldPlan, event: Event) -> bool:
     return False
 
 
-def _agreement_anyway(cell: UnitState, plan: FieldPlan, event: Event) -> bool:
-    return cell.traits.agrees and cell.agree(event.source, event.holders)
+def _agreement_anyway(state: UnitState, plan: FieldPlan, event: Event) -> bool:
+    return state.traits.agrees and state.agree(event.source, event.holders)
 
 
-def _never_late(self: UnitState, *_: object) -> bool:
+def _never_late(state: UnitState, *_: object) -> bool:
     return False
 
 
@@ -147,7 +148,7 @@ def _unsent_is_null(plan: FieldPlan, fields: Fields, held: MaybeValue) -> tuple[
     return group_values(plan, fields, None)
 
 
-def _only_what_is_there(record_: record_state.Record, plan: FieldPlan) -> set[str]:
+def _only_what_is_there(record: Record, plan: FieldPlan) -> set[str]:
     """A row that lacks a key says nothing of it."""
     return set()
 
@@ -166,11 +167,11 @@ MISTAKES: Final = (
     Mistake(
         "mv", "the later stamp has seen the earlier", _type("mv", mv.TYPE, conflicting_writes=register_ops.no_conflicts)
     ),
-    Mistake("mv", "a marked copy is somebody's edit", (record_state, "_step", _genuine)),
+    Mistake("mv", "a marked copy is somebody's edit", (apply, "_step", _genuine)),
     Mistake("mv", "sources that hold one value agree on nothing", (register_ops, "agreement", _no_agreement)),
     Mistake("mv", "what everybody holds settles nothing", (UnitState, "apply_consensus", _nobody)),
     Mistake("mv", "the order of arrival decides", AS_THEY_CAME, "order"),
-    Mistake("mv_past", "a value held before is a new edit", (UnitState, "late_copy", _never_late), "deeper"),
+    Mistake("mv_past", "a value held before is a new edit", (register_ops, "apply_late_copy", _never_late), "deeper"),
     Mistake("mv_off", "equality proves agreement although it is off", (register_ops, "agreement", _agreement_anyway)),
     Mistake("lww", "the latest stamp wins over who had seen it", _type("lww", lww.TYPE, read=_latest_of_all)),
     Mistake("lww", "the first wins", _type("lww", lww.TYPE, read=_first)),
@@ -191,13 +192,13 @@ MISTAKES: Final = (
     Mistake("min", "never raised again", _type("min", max_min.MIN, read=_of_all_writes(max_min.MIN.read))),
     Mistake("min", "the greatest", _type("min", max_min.MIN, read=max_min.MAX.read)),
     Mistake("set", "without dots", (orset, "_remove", _without_dots)),
-    Mistake("set", "one value", _type("set", mv.TYPE, keyed=orset.keyed)),
+    Mistake("set", "one value", _type("set", mv.TYPE, comparison_key=orset.comparison_key)),
     Mistake("set", "add wins as remove wins", _type("set", orset.TYPE, apply=_remove_wins)),
     Mistake("set_remove", "remove wins as add wins", _type("set", orset.TYPE, apply=_add_wins)),
     Mistake("set", "copies remove", _type("set", orset.TYPE, copy=orset.apply)),
     Mistake("map", "one value", (fold, "Units", OneValue)),
     Mistake("map", "every key is mv", (map_fields, "key_plan", _every_key_alike)),
-    Mistake("map", "a row says nothing of the keys it lacks", (map_fields, "_known_keys", _only_what_is_there)),
+    Mistake("map", "a row says nothing of the keys it lacks", (map_fields, "_all_keys", _only_what_is_there)),
     Mistake("flag", "the latest wins", _type("flag", flag.TYPE, read=mv.read)),
     Mistake("flag", "wins for ever", _type("flag", flag.TYPE, read=_of_all_writes(flag.read))),
     Mistake("lattice", "the latest wins", _type("lattice", lattice.TYPE, read=mv.read)),
@@ -227,5 +228,5 @@ MISTAKES: Final = (
         _type("immutable", immutable.TYPE, snapshot=register_ops.apply_snapshot_read),
     ),
     Mistake("group", "member by member", (fold, "Units", MemberByMember)),
-    Mistake("group", "what an update leaves out is NULL", (record_state, "group_values", _unsent_is_null)),
+    Mistake("group", "what an update leaves out is NULL", (apply, "group_values", _unsent_is_null)),
 )

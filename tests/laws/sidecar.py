@@ -16,7 +16,7 @@ from cdc_merge.conflicts.lifecycle import ConflictIdentity, conflict_identity
 from cdc_merge.mapping.mapper import Mapper
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.record_state import Record
-from cdc_merge.merge.replay import folded
+from cdc_merge.merge.replay import fold_from_checkpoint
 from cdc_merge.merge.units import Units
 from cdc_merge.merge.views import merged
 from cdc_merge.model import Change, Conflict, DetectedConflict, Fact, MergedRecord, RecordKey, Stamp
@@ -118,7 +118,7 @@ class Sidecar:
         found = {}
         for key in self.store.records(ENTITY, None, ALL):
             state = self.store.folded(RecordKey(ENTITY, key))
-            found[key] = told(folded(units, key, state, max_ahead_us=self._plan.max_ahead_us))
+            found[key] = told(fold_from_checkpoint(units, key, state, max_ahead_us=self._plan.max_ahead_us))
         return Picture(found, self._unfinished())
 
     def cached(self) -> dict[str, Told]:
@@ -131,7 +131,7 @@ class Sidecar:
         found: dict[tuple[str, ConflictIdentity], DetectedConflict] = {}
         for key, record in records.items():
             answers = detect(record, rulebook, watermark_us, records)
-            open_ = (question for question in answers.conflicts if conflict_identity(question) not in answers.answered)
+            open_ = (question for question in answers.conflicts if conflict_identity(question) not in answers.auto_resolved)
             found |= {(key, conflict_identity(question)): question for question in open_}
         return Picture({key: told(record) for key, record in records.items()}, found)
 
@@ -152,5 +152,5 @@ def _is_answered(plans: Mapping[str, Any], conflict: Conflict) -> bool:
 
 
 def told(record: Record) -> Told:
-    fronts = {name: tuple(write.stamp for write in cell.front()) for name, cell in record.cells.items()}
+    fronts = {name: tuple(write.stamp for write in cell.frontier_writes()) for name, cell in record.unit_states.items()}
     return merged(record), {name: stamps for name, stamps in fronts.items() if stamps}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cdc_merge.history.order import ordered
 from cdc_merge.merge import write_outcomes
-from cdc_merge.merge.explain import explain, explained
+from cdc_merge.merge.explain import explain, explain_in_one_pass
 from cdc_merge.merge.fold import MAX_AHEAD_US, fold
 from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.units import Units
@@ -31,12 +31,12 @@ def compact_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 def in_one_pass(entity: EntityPlan, changes: Sequence[Change], field: str) -> Explanation:
     record = Record(Units(entity), KEY, max_ahead_us=MAX_AHEAD_US, compacts=False)
-    return explained(record, ordered(changes), field)
+    return explain_in_one_pass(record, ordered(changes), field)
 
 
 def check(entity: EntityPlan, changes: Sequence[Change]) -> None:
     whole = fold(entity, changes)
-    names = {*whole.cells, *entity.groups} or {*entity.fields}
+    names = {*whole.unit_states, *entity.groups} or {*entity.fields}
     for field in sorted(names):
         if field in whole.unit_of or field in whole.units.by_name:
             assert in_one_pass(entity, changes, field) == explain(whole, field), story(changes)

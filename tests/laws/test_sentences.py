@@ -244,7 +244,7 @@ def test_a_question_that_copies_cross_leaves_no_trace() -> None:
     world.update("B", MARKED, phone="1")
     world.update("A", MARKED, phone="2")
     record = fold(world.plan, world.changes)
-    assert [write.value for write in record.cells["phone"].lost_updates] == []
+    assert [write.value for write in record.unit_states["phone"].lost_updates] == []
     assert said(world)[1] == {("phone", "concurrent_update", frozenset({("A", "1"), ("B", "2")}))}
 
 

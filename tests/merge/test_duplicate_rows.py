@@ -15,7 +15,7 @@ from cdc_merge.conflicts.rules.duplicate import Member, detected_duplicate
 from cdc_merge.conflicts.rules.rulebook import rulebooks
 from cdc_merge.merge.checkpoint import dump_state, load_state
 from cdc_merge.merge.conflict_detection import merge_conflicts
-from cdc_merge.merge.duplicate_rows import order_of
+from cdc_merge.merge.duplicate_rows import identity_order
 from cdc_merge.merge.fold import advance, fold
 from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.units import Units
@@ -210,7 +210,7 @@ def test_systems_differ_at_first_if_the_smaller_identity_does(rows: list[tuple[s
 
 
 def test_numbers_in_identities_count_as_numbers() -> None:
-    assert sorted(["10", "9", "a", "1,10", "1,9"], key=order_of) == ["1,9", "1,10", "9", "10", "a"]
+    assert sorted(["10", "9", "a", "1,10", "1,9"], key=identity_order) == ["1,9", "1,10", "9", "10", "a"]
 
 
 # ---------------------------------------------------------------- laws

@@ -1,8 +1,8 @@
-"""business_rule: writes that a rule's `when` says something about, by what the writer's source held and what it wrote
-(semantics §5). Open until people decide; neither what is written later nor a delete answers it.
+"""business_rule: writes for which a rule's `when` is true, over the value at the writer's source and the written one
+(semantics §5). Open until people decide; neither later writes nor a delete close it.
 
-`old` and `new` are the field's values, of a group objects of its members. Where one is NULL or unknown the rule is
-silent, unless the rest of the expression decides without it.
+`old` and `new` are the field's values, of a group objects of its members. Where one is NULL or unknown the rule does not
+match, unless the rest of the expression decides without it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 from cdc_merge.conflicts.expression_port import Compile, Expression, Values, Variables
 from cdc_merge.conflicts.rules.selection import matches
-from cdc_merge.merge.conflict_detection import About, made, shown
-from cdc_merge.merge.record_state import Record
-from cdc_merge.merge.rule_hits import RuleHit
+from cdc_merge.merge.conflict_detection import ConflictSubject, build_conflict, displayed
+from cdc_merge.merge.record_state import Record, RuleHit
 from cdc_merge.merge.units import Unit, members_of
 from cdc_merge.model import UNKNOWN, Candidate, DetectedConflict, MaybeValue
 from cdc_merge.model.plan import EntityPlan, FieldPlan, Rule
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class BusinessRules:
-    """merge.caught.Catches over the rules with a `when`; what they gave is counted in `tally`."""
+    """The rules with a `when` of one entity (merge.rule_hits.WriteRules); `tally` counts their outcomes."""
 
     def __init__(
         self, entity: EntityPlan, rules: Iterable[Rule], compile_text: Compile, tally: Counter[tuple[str, str]]
@@ -44,17 +43,17 @@ class BusinessRules:
 
     def rules(self, unit: Unit, old: MaybeValue, new: MaybeValue) -> list[str]:
         values = {"old": _operand(unit.plan, old), "new": _operand(unit.plan, new)}
-        met = [(rule, test) for rule, test in self._tests[unit.owner] if matches(rule.on, self._entity, unit.name)]
-        return [rule.name for rule, test in met if self._catches(rule, test, values)]
+        applicable = [(rule, test) for rule, test in self._tests[unit.owner] if matches(rule.on, self._entity, unit.name)]
+        return [rule.name for rule, test in applicable if self._is_hit(rule, test, values)]
 
-    def _catches(self, rule: Rule, test: Expression, values: Values) -> bool:
+    def _is_hit(self, rule: Rule, test: Expression, values: Values) -> bool:
         errors = test.errors
-        said = test.evaluate(values)
+        answer = test.evaluate(values)
         failed = test.errors > errors
         self._tally[
-            rule.name, "error" if failed else "unknown" if said is UNKNOWN else "true" if said else "false"
+            rule.name, "error" if failed else "unknown" if answer is UNKNOWN else "true" if answer else "false"
         ] += 1
-        return said is True
+        return answer is True
 
 
 def is_about(on: str, entity: str, unit: FieldPlan) -> bool:
@@ -77,38 +76,38 @@ def _operand(plan: FieldPlan, value: MaybeValue) -> MaybeValue | Mapping[str, Ma
     return members_of(plan, value) if plan.members and value is not UNKNOWN else value
 
 
-# ---------------------------------------------------------------- the questions
+# ---------------------------------------------------------------- detection
 
 
-def detect(record: Record, rulebook: Rulebook, stage: RuleContext) -> Iterator[DetectedConflict]:
-    for (name, rule_name), several in sorted(record.rule_hits.items()):
+def detect(record: Record, rulebook: Rulebook, context: RuleContext) -> Iterator[DetectedConflict]:
+    for (name, rule_name), hits in sorted(record.rule_hits.items()):
         rule = rulebook.business.by_name.get(rule_name) if rulebook.business is not None else None
         unit = record.unit_of.get(name)
         if rule is None or unit is None:
             continue
-        about = About(record, unit, record.cells[name])
-        candidates = tuple(_candidate(unit, caught) for caught in several)
-        question = made(about, candidates, kind="business_rule", base=_base(unit, several))
-        yield replace(question, severity=rule.severity or question.severity, rule=rule.name)
+        subject = ConflictSubject(record, unit, record.unit_states[name])
+        candidates = tuple(_candidate(unit, hit) for hit in hits)
+        detected = build_conflict(subject, candidates, kind="business_rule", base=_base(unit, hits))
+        yield replace(detected, severity=rule.severity or detected.severity, rule=rule.name)
 
 
-def _candidate(unit: Unit, caught: RuleHit) -> Candidate:
-    change = caught.change
+def _candidate(unit: Unit, hit: RuleHit) -> Candidate:
+    change = hit.change
     return Candidate(
         source=change.stamp.source.partition("/")[0],
-        value=shown(unit, caught.value),
+        value=displayed(unit, hit.value),
         stamp=change.stamp,
         committed_us=change.committed_us,
         actor=change.actor,
         place=change.place,
-        seen=() if caught.seen is None else (caught.seen,),
-        delta=caught.delta,
+        seen=() if hit.seen is None else (hit.seen,),
+        delta=hit.delta,
     )
 
 
-def _base(unit: Unit, several: tuple[RuleHit, ...]) -> MaybeValue:
-    """Of one source's writes each has seen what the first one had; of several sources' only what all started from."""
-    bases = {unit.keyed(caught.base) for caught in several if caught.base is not UNKNOWN}
-    one_source = len({caught.change.stamp.source for caught in several}) == 1
-    is_common = one_source or (len(bases) == 1 and all(caught.base is not UNKNOWN for caught in several))
-    return several[0].base if is_common else UNKNOWN
+def _base(unit: Unit, hits: tuple[RuleHit, ...]) -> MaybeValue:
+    """One source's writes all start from the first one's base; writes of several sources only have a base if it is common."""
+    bases = {unit.key_of(hit.base) for hit in hits if hit.base is not UNKNOWN}
+    one_source = len({hit.change.stamp.source for hit in hits}) == 1
+    is_common = one_source or (len(bases) == 1 and all(hit.base is not UNKNOWN for hit in hits))
+    return hits[0].base if is_common else UNKNOWN

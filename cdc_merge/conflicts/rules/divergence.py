@@ -1,8 +1,8 @@
-"""divergence: a source holds something else than the others for longer than its rule's `tolerance` (semantics §5).
+"""divergence: a source's value differs from the others' for longer than its rule's `tolerance` (semantics §5).
 
-Stamp time up to the watermark is all the time there is: the question is a function of history, rules and watermark.
-It is not asked beside a question of concurrent writes, nor of sources whose first snapshots are asked about
-(`baseline`): that question tells their difference already.
+Time is stamp time up to the watermark: the conflict is a function of history, rules and watermark. It is not raised beside a
+conflict of concurrent writes, nor for sources whose initial snapshots are in conflict (`baseline`): that conflict shows
+their difference already.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cdc_merge.conflicts.rules.rulebook import Rulebook, RuleContext
-from cdc_merge.merge.auto_resolution import answers
-from cdc_merge.merge.conflict_detection import About, made, shown
+from cdc_merge.merge.auto_resolution import resolves
+from cdc_merge.merge.conflict_detection import ConflictSubject, build_conflict, displayed
 from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit
@@ -21,60 +21,64 @@ from cdc_merge.model import Candidate, DetectedConflict
 from cdc_merge.model.plan import Rule
 
 
-def detect(record: Record, rulebook: Rulebook, stage: RuleContext) -> Iterator[DetectedConflict]:
-    for unit, rule, told in _quiet(record, rulebook, stage):
-        if any(at_us < stage.watermark_us for at_us in _ends(record, unit, rule, told)):
-            about = About(record, unit, record.cells[unit.name])
-            question = made(about, tuple(_held(record, unit)), kind="divergence")
-            yield replace(question, severity=rule.severity or question.severity, rule=rule.name)
+def detect(record: Record, rulebook: Rulebook, context: RuleContext) -> Iterator[DetectedConflict]:
+    for unit, rule, excluded in _timed_units(record, rulebook, context):
+        if any(at_us < context.watermark_us for at_us in _tolerance_ends(record, unit, rule, excluded)):
+            subject = ConflictSubject(record, unit, record.unit_states[unit.name])
+            detected = build_conflict(subject, tuple(_candidates(record, unit)), kind="divergence")
+            yield replace(detected, severity=rule.severity or detected.severity, rule=rule.name)
 
 
-def due_us(record: Record, rulebook: Rulebook, stage: RuleContext) -> int | None:
-    """The next stamp time that makes a question when the watermark has passed it; None when time alone makes none."""
-    ends = [at_us for quiet in _quiet(record, rulebook, stage) for at_us in _ends(record, *quiet)]
-    return min((at_us for at_us in ends if at_us >= stage.watermark_us), default=None)
+def due_us(record: Record, rulebook: Rulebook, context: RuleContext) -> int | None:
+    """The next stamp time after which the watermark alone raises a conflict; None when it raises none."""
+    ends = [at_us for timed in _timed_units(record, rulebook, context) for at_us in _tolerance_ends(record, *timed)]
+    return min((at_us for at_us in ends if at_us >= context.watermark_us), default=None)
 
 
-def _quiet(record: Record, rulebook: Rulebook, stage: RuleContext) -> Iterator[tuple[Unit, Rule, frozenset[str]]]:
-    """The timed fields that no question of concurrent writes is open on; the sources whose difference at their first
-    snapshot is told already."""
+def _timed_units(record: Record, rulebook: Rulebook, context: RuleContext) -> Iterator[tuple[Unit, Rule, frozenset[str]]]:
+    """The fields with a tolerance and no conflict of concurrent writes; with the sources whose difference at their initial
+    snapshot is in conflict already."""
     if not record.divergence_clocks:
         return
-    asked = {q.group or q.field: q for q in stage.found if q.kind.startswith("concurrent_") or q.kind == "divergence"}
+    detected = {
+        each.group or each.field: each
+        for each in context.conflicts
+        if each.kind.startswith("concurrent_") or each.kind == "divergence"
+    }
     for name in sorted(record.divergence_clocks):
-        unit, question = record.unit_of[name], asked.get(name)
+        unit, conflict = record.unit_of[name], detected.get(name)
         if unit.owner not in rulebook.divergence_clocks:
             continue
         rule = rulebook.divergence_clocks[unit.owner]
-        if question is None or answers(unit.plan, question):
+        if conflict is None or resolves(unit.plan, conflict):
             yield unit, rule, frozenset()
-        elif question.kind == "divergence":
-            yield unit, rule, frozenset(candidate.source for candidate in question.candidates)
+        elif conflict.kind == "divergence":
+            yield unit, rule, frozenset(candidate.source for candidate in conflict.candidates)
 
 
-def _ends(record: Record, unit: Unit, rule: Rule, told: frozenset[str]) -> Iterator[int]:
-    """When the tolerance of each source that holds something else ends, µs of stamp time."""
-    assert rule.tolerance_us is not None, "only tolerant rules are among a rulebook's drifts"
-    drift, cell = record.divergence_clocks[unit.name], record.cells[unit.name]
+def _tolerance_ends(record: Record, unit: Unit, rule: Rule, excluded: frozenset[str]) -> Iterator[int]:
+    """The end of the tolerance (µs of stamp time) of each source whose value differs."""
+    assert rule.tolerance_us is not None, "a divergence clock without a tolerance"
+    clock, state = record.divergence_clocks[unit.name], record.unit_states[unit.name]
     for source in record.holders(unit):
-        if source in told:
+        if source in excluded:
             continue
-        since = drift.since(source, alone=not _first_null(cell, source))
+        since = clock.since(source, alone=not _is_snapshot_null(state, source))
         if since is not None:
             yield since.wall_us + rule.tolerance_us
 
 
-def _first_null(cell: UnitState, source: str) -> bool:
-    """A NULL of the first snapshot differs from nothing by itself; nor does what nobody knows of the source's row."""
-    side = cell.sides.get(source)
-    return side is None or (side.key is None and side.first_key is None)
+def _is_snapshot_null(state: UnitState, source: str) -> bool:
+    """A NULL from the initial snapshot alone is no difference; nor is an unknown value of the source's row."""
+    at_source = state.by_source.get(source)
+    return at_source is None or (at_source.key is None and at_source.snapshot_key is None)
 
 
-def _held(record: Record, unit: Unit) -> Iterator[Candidate]:
-    """What every source holds, with the change that brought it."""
-    drift, cell = record.divergence_clocks[unit.name], record.cells[unit.name]
+def _candidates(record: Record, unit: Unit) -> Iterator[Candidate]:
+    """The value at every source, with the change that set it."""
+    clock, state = record.divergence_clocks[unit.name], record.unit_states[unit.name]
     for source in record.holders(unit):
-        key, change = drift.taken.get(source, (MISSING, None))
+        key, change = clock.held_since.get(source, (MISSING, None))
         if change is not None and key is not MISSING:
-            value = shown(unit, cell.view(source))
+            value = displayed(unit, state.value_at(source))
             yield Candidate(source, value, change.stamp, change.committed_us, change.actor, change.place)

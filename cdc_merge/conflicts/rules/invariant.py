@@ -1,7 +1,7 @@
-"""invariant: a check that does not hold of the merged record (semantics §3, Checks).
+"""invariant: the merged record violates a check (semantics §3, Checks).
 
-Candidates are the frontier's writes of the fields that the check mentions. A record that nobody has written raises
-none: a first snapshot never makes a question of its own.
+Candidates are the frontier writes of the fields in the check. A record without writes raises no conflict: an initial
+snapshot alone never does.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from collections.abc import Iterator
 
 from cdc_merge.conflicts.expression_port import Expression
 from cdc_merge.conflicts.rules.rulebook import Rulebook, RuleContext
-from cdc_merge.merge.conflict_detection import updates
+from cdc_merge.merge.conflict_detection import update_candidates
 from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.units import Unit
-from cdc_merge.merge.views import effective, values
+from cdc_merge.merge.views import readable_frontier, values
 from cdc_merge.merge.writes import BASELINE, Write
 from cdc_merge.model import UNKNOWN, DetectedConflict
 
 
-def detect(record: Record, rulebook: Rulebook, stage: RuleContext) -> Iterator[DetectedConflict]:
+def detect(record: Record, rulebook: Rulebook, context: RuleContext) -> Iterator[DetectedConflict]:
     if not rulebook.checks:
         return
     merged = {"record": values(record)}
     for check, test in rulebook.checks:
         errors = test.errors
         holds = test.evaluate(merged)
-        said = "error" if test.errors > errors else "unknown" if holds is UNKNOWN else "true" if holds else "false"
-        rulebook.tally[check.name, said] += 1
+        outcome = "error" if test.errors > errors else "unknown" if holds is UNKNOWN else "true" if holds else "false"
+        rulebook.tally[check.name, outcome] += 1
         if holds is not False:
             continue
-        candidates = updates(_writes(record, test))
+        candidates = update_candidates(_frontier_writes(record, test))
         if candidates:
             yield DetectedConflict(
                 entity=record.units.entity.name,
@@ -44,13 +44,13 @@ def detect(record: Record, rulebook: Rulebook, stage: RuleContext) -> Iterator[D
             )
 
 
-def _writes(record: Record, test: Expression) -> list[tuple[Unit, Write]]:
+def _frontier_writes(record: Record, test: Expression) -> list[tuple[Unit, Write]]:
     groups = record.units.group_of
     owners = {groups[name].name if name in groups else name for name in test.fields}
-    found = []
-    for name in sorted(record.cells):
+    writes = []
+    for name in sorted(record.unit_states):
         unit = record.unit_of[name]
         if unit.owner in owners:
-            front = effective(record, unit, record.cells[name])
-            found += [(unit, write) for write in front if write.kind != BASELINE]
-    return found
+            frontier = readable_frontier(record, unit, record.unit_states[name])
+            writes += [(unit, write) for write in frontier if write.kind != BASELINE]
+    return writes

@@ -1,8 +1,8 @@
-"""What a record may not share with another one of its entity (`unique:` of an entity, semantics §5, duplicate).
+"""Unique rules: what a record may not share with another one of its entity (`unique:`, semantics §5, duplicate).
 
 A record holds one digest per rule: of the rule and its fields' merged values, each compared as its field is and then
-after the rule's own `normalize:`. NULL and what is unknown match nothing; nor does a record that has ended, or of which
-`when` does not say true.
+after the rule's own `normalize:`. NULL and unknown values match nothing; nor does a record that has ended, or for which
+`when` is not true.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NO_RULES: Final[Mapping[bytes, CompiledUnique]] = {}
 
 
 class CompiledUnique(NamedTuple):
-    """A rule, ready to be asked. `texts`: its fields, each with what makes equal values equal texts."""
+    """A compiled rule. `texts`: its fields, each with the function that maps equal values to equal texts."""
 
     rule: Unique
     test: Expression | None
@@ -49,22 +49,22 @@ def compiled(entity: EntityPlan, compile_text: Compile, types: Mapping[str, str]
 def digests(
     record: Record, rules: Sequence[CompiledUnique], count: Callable[[str, str], None]
 ) -> Mapping[bytes, CompiledUnique]:
-    """What the record may not share, with the rule that says so. `count` is told what each `when` gave."""
+    """The record's digests, each with its rule. `count` is called with the outcome of each `when`."""
     if not rules or ended(record):
         return NO_RULES
     merged = values(record)
-    held = ((_digest(rule, merged), rule) for rule in rules)
-    return {digest: rule for digest, rule in held if digest is not None and _applies(rule, merged, count)}
+    by_rule = ((_digest(rule, merged), rule) for rule in rules)
+    return {digest: rule for digest, rule in by_rule if digest is not None and _applies(rule, merged, count)}
 
 
 def _applies(rule: CompiledUnique, merged: Mapping[str, MaybeValue], count: Callable[[str, str], None]) -> bool:
     if rule.test is None:
         return True
     errors = rule.test.errors
-    said = rule.test.evaluate({"record": merged})
+    answer = rule.test.evaluate({"record": merged})
     failed = rule.test.errors > errors
-    count(rule.rule.name, "error" if failed else "unknown" if said is UNKNOWN else "true" if said else "false")
-    return said is True
+    count(rule.rule.name, "error" if failed else "unknown" if answer is UNKNOWN else "true" if answer else "false")
+    return answer is True
 
 
 def _digest(rule: CompiledUnique, merged: Mapping[str, Value]) -> bytes | None:
@@ -79,25 +79,25 @@ def _digest(rule: CompiledUnique, merged: Mapping[str, Value]) -> bytes | None:
 
 
 def _text_of(entity: EntityPlan, field: str, more: tuple[str, ...]) -> Callable[[Value], str]:
-    keyed, normal = _keyed(entity, field), normalizer(more)
+    key_of, normal = _comparison_key(entity, field), normalizer(more)
 
     def text(value: Value) -> str:
-        key = keyed(value)
+        key = key_of(value)
         if isinstance(key, frozenset):
-            return ",".join(sorted(encoded(_written(normal(each))) for each in key))
-        return _written(normal(key))  # type: ignore[arg-type]  # a key is a value, or a set of them
+            return ",".join(sorted(encoded(_text(normal(each))) for each in key))
+        return _text(normal(key))  # type: ignore[arg-type]  # a key is a value, or a set of them
 
     return text
 
 
-def _written(value: Value) -> str:
+def _text(value: Value) -> str:
     return "" if value is None else value_text(value)
 
 
-def _keyed(entity: EntityPlan, field: str) -> Callable[[Value], object]:
+def _comparison_key(entity: EntityPlan, field: str) -> Callable[[Value], object]:
     """How the field's values are compared."""
     for group in entity.groups.values():
         if field in group.members:
             return normalizer(tuple((group.options.get("normalize") or {}).get(field, ())))
     plan = entity.fields[field]
-    return TYPES[plan.merge].keyed(plan) if plan.merge in TYPES else normalizer(plan.normalize)
+    return TYPES[plan.merge].comparison_key(plan) if plan.merge in TYPES else normalizer(plan.normalize)

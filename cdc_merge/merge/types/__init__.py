@@ -1,4 +1,4 @@
-"""One module per merge type; `TYPES` is the table that names them."""
+"""The merge types: one module a type, which says what it adds to mv, the plain register. `TYPES` is the table of them."""
 
 from __future__ import annotations
 

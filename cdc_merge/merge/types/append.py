@@ -1,8 +1,8 @@
-"""append: a text log. An update that continues what was there is a part; the value is every part in stamp order.
+"""append, a text log with resets: an update that continues the text is a delta; the value is every delta in stamp order.
 
-An insert, a decision and an update that does not continue the text are rewrites; NULL is the empty log for an update.
-A part or another rewrite concurrent with a rewrite is asked about; equal rewrites are one. Equality of anything else
-proves nothing: logs never agree.
+An insert, a decision and an update that does not continue the text are resets; NULL is the empty log for an update. A delta
+or another reset concurrent with a reset is a conflict; equal resets are one. Equal values prove nothing else: logs never
+agree.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ class Run(NamedTuple):
     text: str
 
 
-def zero(cell: UnitState, plan: FieldPlan) -> None:
-    cell.extra = 0
+def zero(state: UnitState, plan: FieldPlan) -> None:
+    state.type_state = 0
 
 
-def _part(cell: UnitState, write: Write) -> bool:
-    """Note what an update appended; parts are numbered as they come."""
+def _append(state: UnitState, write: Write) -> bool:
+    """Note what an update appended; deltas are numbered in stamp order."""
     before, after = _text(write.before), _text(write.value)
     if not isinstance(before, str) or not isinstance(after, str) or not after.startswith(before):
         return False
-    cell.extra += 1
-    write.delta = (Run(cell.extra, cell.extra, after[len(before) :]),)
+    state.type_state += 1
+    write.delta = (Run(state.type_state, state.type_state, after[len(before) :]),)
     return True
 
 
 def _text(value: MaybeValue) -> str | None:
-    """A log's text; None when nobody knows it."""
+    """A log's text; None when it is unknown."""
     return "" if value is None else None if value is UNKNOWN else str(value)
 
 
-def together(one: tuple[Run, ...], other: tuple[Run, ...]) -> tuple[Run, ...]:
-    """Both parts as one. Runs that no foreign part can come between become one run."""
+def combine(one: tuple[Run, ...], other: tuple[Run, ...]) -> tuple[Run, ...]:
+    """Both deltas as one. Runs that no other delta can come between become one run."""
     joined: list[Run] = []
     for run in sorted((*one, *other)):
         if joined and joined[-1].last + 1 == run.first:
@@ -56,33 +56,33 @@ def together(one: tuple[Run, ...], other: tuple[Run, ...]) -> tuple[Run, ...]:
     return tuple(joined)
 
 
-def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
-    standing = delta_ops.standing(cell, front)
+def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    standing = delta_ops.standing_resets(state, front)
     if standing:
         latest = max(standing, key=lambda w: w.stamp)
         log, seen = latest.value, latest.seen | latest.bit
     else:
-        log, seen = next(delta_ops.bases(cell), None), 0
-    unseen = [write.delta for write in delta_ops.unseen(cell, seen)]
+        log, seen = next(delta_ops.delta_bases(state), None), 0
+    unseen = [write.delta for write in delta_ops.unseen_deltas(state, seen)]
     added = "".join(run.text for run in sorted(run for runs in unseen for run in runs))
     return (_text(log) or "") + added if unseen else log
 
 
-def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    value = next(delta_ops.bases(cell), None)
-    return register_ops.first_in_order(cell, plan, views) if value is None else value
+def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+    value = next(delta_ops.delta_bases(state), None)
+    return register_ops.first_in_order(state, plan, views) if value is None else value
 
 
-def load_state(cell: UnitState, plan: FieldPlan) -> None:
-    for write in cell.writes.values():
+def load_state(state: UnitState, plan: FieldPlan) -> None:
+    for write in state.writes.values():
         write.delta = write.delta and tuple([Run(*run) for run in write.delta])
 
 
 TYPE = mv.TYPE._replace(
     name="append",
-    traits=Traits(agrees=False, settles=False, overwrites=False, together=together),
+    traits=Traits(agrees=False, settles=False, overwrites=False, combine=combine),
     zero=zero,
-    apply=delta_ops.applying(_part),
+    apply=delta_ops.apply_with(_append),
     decide=delta_ops.decide,
     end=delta_ops.end,
     read=read,

@@ -1,8 +1,8 @@
-"""counter: base plus the sum of every source's deltas; exact.
+"""counter, a PN-counter with resets: the base plus the sum of every source's deltas; exact.
 
-An update from a number to a number is a delta. An insert, NULL → n and n → NULL are sets. The value is the latest set
-that no other set has seen, plus the deltas which it had not seen. A set concurrent with a delta or with a different set
-is asked about; equal concurrent sets agree. A delta whose base is unknown counts as nothing and is asked about
+An update from a number to a number is a delta. An insert, NULL → n and n → NULL are resets. The value is the latest reset
+that no other reset has seen, plus the deltas which it had not seen. A reset concurrent with a delta or with a different
+reset is a conflict; equal concurrent resets agree. A delta whose base is unknown counts as nothing and is a conflict
 (`unknown_base`).
 """
 
@@ -25,47 +25,47 @@ def number(value: MaybeValue) -> Number | None:
     return value if isinstance(value, int | Decimal) and not isinstance(value, bool) else None
 
 
-def zero(cell: UnitState, plan: FieldPlan) -> None:
-    cell.watched = plan.options.get("min") is not None or plan.options.get("max") is not None
+def zero(state: UnitState, plan: FieldPlan) -> None:
+    state.always_checked = plan.options.get("min") is not None or plan.options.get("max") is not None
 
 
-def _delta(cell: UnitState, write: Write) -> bool:
+def _delta(state: UnitState, write: Write) -> bool:
     """Note what an update from a number to a number adds."""
     before, old, new = write.before, number(write.before), number(write.value)
     if before is None or before is ABSENT or new is None:
         return False
     if old is None:
-        write.delta_unknown = cell.watched = True
+        write.delta_unknown = state.always_checked = True
     else:
         write.delta = plus(new, -old)
-        side = cell.sides[write.source]
-        if side.base is UNKNOWN and not cell.sets and base(cell) is None:
-            side.base = old  # the first count that is known; what it was before that is asked (`unknown_base`)
+        at_source = state.by_source[write.source]
+        if at_source.delta_base is UNKNOWN and not state.resets and base(state) is None:
+            at_source.delta_base = old  # the first known count; what came before it is a conflict (`unknown_base`)
     return True
 
 
-def base(cell: UnitState) -> Number | None:
-    return next((value for value in map(number, delta_ops.bases(cell)) if value is not None), None)
+def base(state: UnitState) -> Number | None:
+    return next((value for value in map(number, delta_ops.delta_bases(state)) if value is not None), None)
 
 
-def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
-    standing = delta_ops.standing(cell, front)
+def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    standing = delta_ops.standing_resets(state, front)
     if standing:
         latest = max(standing, key=lambda w: w.stamp)
         value, seen = number(latest.value), latest.seen | latest.bit
-        if latest.value is ABSENT and not delta_ops.unseen(cell, seen):
+        if latest.value is ABSENT and not delta_ops.unseen_deltas(state, seen):
             return ABSENT
     else:
-        value, seen = base(cell), 0
-    unseen = delta_ops.unseen(cell, seen)
+        value, seen = base(state), 0
+    unseen = delta_ops.unseen_deltas(state, seen)
     for write in unseen:
         value = write.delta if value is None else plus(value, write.delta)
-    return UNKNOWN if value is None and not standing and not unseen and not delta_ops.null_held(cell) else value
+    return UNKNOWN if value is None and not standing and not unseen and not delta_ops.any_null_base(state) else value
 
 
-def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    value = base(cell)
-    return register_ops.first_in_order(cell, plan, views) if value is None else value
+def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+    value = base(state)
+    return register_ops.first_in_order(state, plan, views) if value is None else value
 
 
 def outside(plan: FieldPlan, value: MaybeValue) -> bool:
@@ -81,7 +81,7 @@ TYPE = mv.TYPE._replace(
     name="counter",
     traits=Traits(agrees=False, settles=False, overwrites=False),
     zero=zero,
-    apply=delta_ops.applying(_delta),
+    apply=delta_ops.apply_with(_delta),
     decide=delta_ops.decide,
     end=delta_ops.end,
     read=read,

@@ -1,4 +1,4 @@
-"""flag: a boolean of which one value wins (`wins: true` or `wins: false`) among concurrent writes. NULL gives way."""
+"""flag, a boolean of which one value wins among concurrent writes (`wins: true` or `wins: false`). NULL gives way."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def _join(plan: FieldPlan, values: Iterable[MaybeValue]) -> MaybeValue:
     return winner if winner in written else not winner
 
 
-def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     return _join(plan, [w.value for w in front])
 
 
-def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
     return _join(plan, [value for _, value in views])
 
 

@@ -1,8 +1,8 @@
-"""immutable: bound to the latest decision, else to the first value that is not NULL, a snapshot's included.
+"""immutable, a write-once register: bound to the latest decision, else to the first value that is not NULL, also of a snapshot.
 
 Of several first snapshots the first source of `from:` that has a value binds. Any other value in the frontier is a conflict,
-even from a writer who had seen the bound one. `cell.extra` is the binding: (key, value, rank), None while unbound;
-`cell.sets` keeps the write that bound.
+even from a writer who had seen the bound one. `type_state` is the binding: (key, value, rank), None while unbound;
+`resets` keeps the write that bound.
 """
 
 from __future__ import annotations
@@ -21,70 +21,70 @@ from cdc_merge.model.plan import FieldPlan
 WRITTEN = -1
 
 
-def _bind(cell: UnitState, value: MaybeValue, rank: int) -> None:
+def _bind(state: UnitState, value: MaybeValue, rank: int) -> None:
     if value is not None and value is not UNKNOWN:
-        cell.extra = (cell.keyed(value), value, rank)
+        state.type_state = (state.key_of(value), value, rank)
 
 
-def zero(cell: UnitState, plan: FieldPlan) -> None:
-    cell.watched = True
+def zero(state: UnitState, plan: FieldPlan) -> None:
+    state.always_checked = True
 
 
-def apply(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    unbound, before = cell.extra is None, cell.next
+def apply(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    unbound, before = state.type_state is None, state.next_bit
     if unbound:
-        _bind(cell, event.after, WRITTEN)
-    outcome = register_ops.apply_write(cell, plan, event)
-    if unbound and cell.extra is not None and cell.next != before:
-        cell.sets = before
+        _bind(state, event.after, WRITTEN)
+    outcome = register_ops.apply_write(state, plan, event)
+    if unbound and state.type_state is not None and state.next_bit != before:
+        state.resets = before
     return outcome
 
 
-def snapshot(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    rank = cell.order.index(event.source) if event.source in cell.order else len(cell.order)
-    if cell.side(event.source).first_key is MISSING and (cell.extra is None or rank < cell.extra[2]):
-        _bind(cell, event.after, rank)
-    return register_ops.apply_snapshot_read(cell, plan, event)
+def snapshot(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    rank = state.order.index(event.source) if event.source in state.order else len(state.order)
+    if state.at(event.source).snapshot_key is MISSING and (state.type_state is None or rank < state.type_state[2]):
+        _bind(state, event.after, rank)
+    return register_ops.apply_snapshot_read(state, plan, event)
 
 
-def decide(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    cell.extra = (cell.keyed(event.after), event.after, WRITTEN)
-    cell.sets = cell.next
-    return register_ops.apply_decision(cell, plan, event)
+def decide(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    state.type_state = (state.key_of(event.after), event.after, WRITTEN)
+    state.resets = state.next_bit
+    return register_ops.apply_decision(state, plan, event)
 
 
-def end(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
-    """A new life unbinds, unless the delete had not seen the write that bound: then the earliest left binds."""
-    register_ops.start_incarnation(cell, delete, source, everything)
-    if cell.sets:
+def end(state: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    """A new incarnation unbinds, unless the delete had not seen the write that bound: then the earliest write left binds."""
+    register_ops.start_incarnation(state, delete, source, everything)
+    if state.resets:
         return
-    cell.extra = None
-    left = [w for w in cell.front() if w.value is not None]
-    if left:
-        _bind(cell, left[0].value, WRITTEN)
-        cell.sets = left[0].bit
+    state.type_state = None
+    remaining = [w for w in state.frontier_writes() if w.value is not None]
+    if remaining:
+        _bind(state, remaining[0].value, WRITTEN)
+        state.resets = remaining[0].bit
 
 
-def dump_state(cell: UnitState) -> list[Any]:
-    return list(cell.extra[1:])
+def dump_state(state: UnitState) -> list[Any]:
+    return list(state.type_state[1:])
 
 
-def load_state(cell: UnitState, plan: FieldPlan) -> None:
-    if cell.extra is not None:
-        value, rank = cell.extra
-        cell.extra = (cell.keyed(value), value, rank)
+def load_state(state: UnitState, plan: FieldPlan) -> None:
+    if state.type_state is not None:
+        value, rank = state.type_state
+        state.type_state = (state.key_of(value), value, rank)
 
 
-def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
-    return register_ops.latest(front).value if cell.extra is None else cell.extra[1]
+def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    return register_ops.latest(front).value if state.type_state is None else state.type_state[1]
 
 
-def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    return register_ops.first_in_order(cell, plan, views) if cell.extra is None else cell.extra[1]
+def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+    return register_ops.first_in_order(state, plan, views) if state.type_state is None else state.type_state[1]
 
 
-def conflicting_writes(cell: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
-    bound = None if cell.extra is None else cell.extra[0]
+def conflicting_writes(state: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
+    bound = None if state.type_state is None else state.type_state[0]
     return front if any(w.key != bound for w in front) else []
 
 

@@ -1,8 +1,8 @@
-"""lattice: concurrent writes read as their least upper bound in an order (a chain or a graph), even one nobody wrote.
+"""lattice: concurrent writes read as their least upper bound in an order (a chain or a graph), even one that was never written.
 
 `order` is a list (each element below the next) or a mapping from an element to those directly above it. Where no least upper
-bound exists, or a value is not listed, people are asked and the latest stamp stands meanwhile. NULL is below everything.
-Only concurrent writes are bound: a writer who has seen the old value may go anywhere.
+bound exists, or a value is not listed, the writes conflict and the latest stamp is provisional. NULL is below everything.
+Only concurrent writes are joined: a writer who has seen the old value may go anywhere.
 """
 
 from __future__ import annotations
@@ -53,25 +53,25 @@ def join(plan: FieldPlan, values: Iterable[object]) -> object:
 
 
 def _joined(plan: FieldPlan, front: list[Write]) -> object:
-    if not register_ops.differing(front):
+    if not register_ops.differing_writes(front):
         return register_ops.latest(front).value
     if any(w.value is not None and not _above(plan.options.get("order", ()), w.value) for w in front):
         return MISSING
     return join(plan, [w.value for w in front])
 
 
-def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     joined: Any = _joined(plan, front)
     return register_ops.latest(front).value if joined is MISSING else joined
 
 
-def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
     known = [value for _, value in views if value is not UNKNOWN]
     joined: Any = join(plan, known) if known else MISSING
-    return register_ops.first_in_order(cell, plan, views) if joined is MISSING else joined
+    return register_ops.first_in_order(state, plan, views) if joined is MISSING else joined
 
 
-def conflicting_writes(cell: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
+def conflicting_writes(state: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
     return front if _joined(plan, front) is MISSING else []
 
 

@@ -1,4 +1,4 @@
-"""lww: the latest stamp wins; the losers stay readable in the history. Any type of value."""
+"""lww, a last-writer-wins register: among concurrent writes the latest stamp. The others stay in the history. Any value type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""max, min: the greatest or least value of the frontier. A writer who has seen 9 may lower a max to 2.
+"""max, min: the greatest or least value of the frontier, not of the history: a writer who has seen 9 may lower a max to 2.
 
 NULL gives way to any value; a frontier of nothing but NULL reads NULL.
 """
@@ -28,14 +28,14 @@ def _extreme(pick: Pick, values: Iterable[MaybeValue]) -> MaybeValue:
 
 
 def _reading(pick: Pick) -> Callable[[UnitState, FieldPlan, list[Write]], MaybeValue]:
-    def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
         return _extreme(pick, [w.value for w in front])
 
     return read
 
 
 def _starting(pick: Pick) -> Callable[[UnitState, FieldPlan, Views], MaybeValue]:
-    def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+    def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
         return _extreme(pick, [value for _, value in views])
 
     return start

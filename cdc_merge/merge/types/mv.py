@@ -1,4 +1,4 @@
-"""mv: every concurrent value is kept and people are asked; provisional is the latest stamp. Any type of value."""
+"""mv, a multi-value register: every concurrent value is kept and needs a decision; provisional is the latest. Any value type."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from cdc_merge.model import MaybeValue
 from cdc_merge.model.plan import FieldPlan
 
 
-def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     return register_ops.latest(front).value
 
 
-def conflicting_writes(cell: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
-    return register_ops.differing(front)
+def conflicting_writes(state: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
+    return register_ops.differing_writes(front)
 
 
 TYPE = MergeType(
     name="mv",
     traits=Traits(agrees=True, settles=True, overwrites=True),
-    keyed=register_ops.normalized,
-    zero=register_ops.nothing,
+    comparison_key=register_ops.comparison_key,
+    zero=register_ops.no_preparation,
     apply=register_ops.apply_write,
     copy=register_ops.apply_copy,
     snapshot=register_ops.apply_snapshot_read,

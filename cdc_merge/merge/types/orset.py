@@ -1,8 +1,9 @@
-"""set: an observed-remove set. A remove takes away the additions its source had seen; concurrent additions win.
+"""set, an observed-remove set: a remove takes away the additions (dots) its source has seen; concurrent additions win.
 
-With `wins: remove` an element is in only if some addition has seen every removal of it. Values are arrays, JSON arrays, or
-text split by `separator`; a set over text reads sorted. Elements of first snapshots are one shared addition each. Copies that
-add x have seen the additions of x; copies remove nothing. Equality proves nothing here: sets never agree.
+Data structure: element → its live dots, each with the sources that have seen it and since when. With `wins: remove`: also
+element → its removals; it is in only if some addition has seen every removal of it. Values are arrays, JSON arrays, or
+text split by `separator`; a set over text reads sorted. Elements of first snapshots are one shared addition each. Copies
+that add x have seen the additions of x; copies remove nothing. Equal values prove nothing: sets never agree.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from cdc_merge.values.normalizers import normalizer
 from cdc_merge.values.postgres_text import order_key
 
 Seen = dict[object, Stamp]
-"""Who has seen something (sources; deletes by their stamp), and since when."""
+"""The sources (and deletes, by stamp) that have seen a dot or a removal, and since when."""
 
 
 class Dot:
-    """One addition of one element, and who has seen it; `since`: who added it, and when. `place` None: of first snapshots."""
+    """One addition of one element. `seen_by`: the sources that have seen it; `since`: the source that added it, and when.
+    `place` None: of first snapshots."""
 
     __slots__ = ("place", "seen_by", "since")
 
@@ -37,8 +39,9 @@ class Dot:
 
 
 class Elements:
-    """Beside the cell's writes: live additions, removals (`wins: remove`), copies waiting for an addition, and what their sources have
-    dropped while waiting."""
+    """The `type_state` of a set. `dots`: live additions; `names`: the spelling of each element; `removals` (`wins: remove`);
+    `waiting`: copies whose addition has not arrived; `dropped`: what their sources have removed meanwhile; `form`: how
+    the field writes a set."""
 
     __slots__ = ("dots", "dropped", "form", "names", "removals", "waiting")
 
@@ -51,8 +54,8 @@ class Elements:
         self.form = "array"
 
 
-def zero(cell: UnitState, plan: FieldPlan) -> None:
-    cell.extra = Elements()
+def zero(state: UnitState, plan: FieldPlan) -> None:
+    state.type_state = Elements()
 
 
 def _json_elements(text: str) -> list[Value]:
@@ -82,7 +85,7 @@ FORMS: Final[Mapping[str, Callable[[list[Value], FieldPlan], Value]]] = {
     "json": _as_json,
     "text": _as_text,
 }
-"""How a field writes a set, by the last value that was seen of it."""
+"""How a field writes a set, by its last value."""
 
 
 def _split(plan: FieldPlan, value: MaybeValue) -> list[Value]:
@@ -96,7 +99,7 @@ def _split(plan: FieldPlan, value: MaybeValue) -> list[Value]:
     return [part for part in (p.strip() for p in str(value).split(separator)) if part]
 
 
-def keyed(plan: FieldPlan) -> Callable[[Any], object]:
+def comparison_key(plan: FieldPlan) -> Callable[[Any], object]:
     normal = normalizer(plan.normalize)
 
     def key(value: Any) -> object:
@@ -105,15 +108,15 @@ def keyed(plan: FieldPlan) -> Callable[[Any], object]:
     return key
 
 
-def _had(plan: FieldPlan, value: MaybeValue) -> set[object]:
-    """The element keys of a value that adds nothing."""
+def _element_keys(plan: FieldPlan, value: MaybeValue) -> set[object]:
+    """The element keys of a value."""
     normal = normalizer(plan.normalize)
     return {normal(item) for item in _split(plan, value)}
 
 
-def _named(cell: UnitState, plan: FieldPlan, value: MaybeValue) -> set[object]:
-    """The element keys of a value; remembers how each is spelled and how the field writes a set."""
-    elements: Elements = cell.extra
+def _name_elements(state: UnitState, plan: FieldPlan, value: MaybeValue) -> set[object]:
+    """The element keys of a value; notes how each is spelled and how the field writes a set."""
+    elements: Elements = state.type_state
     normal = normalizer(plan.normalize)
     keys: set[object] = set()
     for item in _split(plan, value):
@@ -125,51 +128,51 @@ def _named(cell: UnitState, plan: FieldPlan, value: MaybeValue) -> set[object]:
     return keys
 
 
-def apply(cell: UnitState, plan: FieldPlan, event: Event) -> str:
+def apply(state: UnitState, plan: FieldPlan, event: Event) -> str:
     source = event.source
-    before = event.before if event.before is not UNKNOWN else cell.view(source)
+    before = event.before if event.before is not UNKNOWN else state.value_at(source)
     inserted = event.inserted is not None and event.change.operation == INSERT
-    had = set() if inserted else _had(plan, before)
-    has = _named(cell, plan, event.after)
-    key = cell.keyed(event.after)
+    had = set() if inserted else _element_keys(plan, before)
+    has = _name_elements(state, plan, event.after)
+    key = state.key_of(event.after)
     if (had == has and not inserted and before is not UNKNOWN and (before is None) == (event.after is None)) or (
         event.inserted is not None and event.inserted.first and event.after is None
     ):
-        cell.hold(source, event.change, event.after, key)
+        state.set_value(source, event.change, event.after, key)
         return register_ops.REPEATED
-    taught = _awaited(cell, source, key)
-    write = cell.write(source, event.change, event.after, key)
+    seen_since = _sources_of_waiting_copies(state, source, key)
+    write = state.add_write(source, event.change, event.after, key)
     write.before = before
-    register_ops.describe(cell, write, event)
+    register_ops.record_context(state, write, event)
     for element in had - has:
-        _remove(cell, plan, element, (event, taught))
+        _remove(state, plan, element, (event, seen_since))
     for element in has - had:
-        _add(cell, plan, element, event)
-    write.after = cell.sides[source].seen
-    register_ops.apply_consensus(cell, plan, event)
-    return register_ops.APPLIED if cell.frontier == write.bit else register_ops.MERGED
+        _add(state, plan, element, event)
+    write.after = state.by_source[source].seen
+    register_ops.apply_consensus(state, plan, event)
+    return register_ops.APPLIED if state.frontier == write.bit else register_ops.MERGED
 
 
-def _awaited(cell: UnitState, source: str, key: object) -> Seen:
-    """The sources whose copies were waiting for this value, and since when they have seen what this write does."""
-    seen = cell.seen(source)
-    waiting = (w for w in cell.waiting if w.source != source and w.key == key and not seen & w.written)
+def _sources_of_waiting_copies(state: UnitState, source: str, key: object) -> Seen:
+    """The sources whose copies waited for this value, and since when they have seen this write."""
+    seen = state.seen_by(source)
+    waiting = (w for w in state.waiting_copies if w.source != source and w.key == key and not seen & w.written)
     return {w.source: w.change.stamp for w in waiting}
 
 
-def _add(cell: UnitState, plan: FieldPlan, element: object, event: Event) -> None:
-    elements: Elements = cell.extra
+def _add(state: UnitState, plan: FieldPlan, element: object, event: Event) -> None:
+    elements: Elements = state.type_state
     source = event.source
     if any(source not in seen_by for seen_by in elements.removals.get(element, ())):
         return
     dot = Dot(event.change.place, {source: event.change.stamp})
-    if _answer(elements, element, event, dot):
+    if _match_waiting_copies(elements, element, event, dot):
         return
     elements.dots.setdefault(element, []).append(dot)
 
 
-def _answer(elements: Elements, element: object, event: Event, dot: Dot) -> bool:
-    """Copies that waited for this addition have seen it; whether one of their sources has removed the element since."""
+def _match_waiting_copies(elements: Elements, element: object, event: Event, dot: Dot) -> bool:
+    """Copies that waited for this addition have seen it. True when one of their sources has removed the element since."""
     dropped = False
     now_us = event.change.stamp.wall_us
     elements.waiting = [w for w in elements.waiting if now_us - w[2].wall_us <= event.max_ahead_us]
@@ -182,18 +185,18 @@ def _answer(elements: Elements, element: object, event: Event, dot: Dot) -> bool
     return dropped
 
 
-def _remove(cell: UnitState, plan: FieldPlan, element: object, what: tuple[Event, Seen]) -> None:
-    elements: Elements = cell.extra
-    event, taught = what
+def _remove(state: UnitState, plan: FieldPlan, element: object, removal_of: tuple[Event, Seen]) -> None:
+    elements: Elements = state.type_state
+    event, seen_since = removal_of
     source = event.source
     if any(waiting[:2] == (source, element) for waiting in elements.waiting):
         elements.dropped.add((source, element))
     if plan.options.get("wins") == "remove":
-        removal: Seen = {**taught, source: event.change.stamp}
-        # Whoever sees this removal has seen those that its source had seen: they keep nothing out by themselves any more.
+        removal: Seen = {**seen_since, source: event.change.stamp}
+        # This removal implies those that its source had seen: they keep nothing out by themselves any more.
         kept = [seen_by for seen_by in elements.removals.get(element, ()) if not removal.keys() <= seen_by.keys()]
         elements.removals[element] = [*kept, removal]
-        _keep(elements, element, lambda dot: any(dot.since.get(s, at) > at for s, at in taught.items()))
+        _keep(elements, element, lambda dot: any(dot.since.get(s, at) > at for s, at in seen_since.items()))
         return
     _keep(elements, element, lambda dot: source not in dot.seen_by)
 
@@ -206,11 +209,11 @@ def _keep(elements: Elements, element: object, wanted: Callable[[Dot], bool]) ->
         elements.dots.pop(element, None)
 
 
-def copy(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    elements: Elements = cell.extra
+def copy(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    elements: Elements = state.type_state
     source, mark = event.source, event.change.copy
     assert mark is not None
-    had, has = _had(plan, cell.view(source)), _had(plan, event.after)
+    had, has = _element_keys(plan, state.value_at(source)), _element_keys(plan, event.after)
     unmatched = False
     for element in has - had:
         dots = elements.dots.get(element, ())
@@ -223,149 +226,149 @@ def copy(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     for element in had - has:
         for seen_by in elements.removals.get(element, ()):
             seen_by.setdefault(source, event.change.stamp)
-    key = cell.keyed(event.after)
-    if cell.held(source) == key:
-        cell.learn_unchanged(source, event.change, key)
+    key = state.key_of(event.after)
+    if state.key_at(source) == key:
+        state.apply_unchanged_copy(source, event.change, key)
         return register_ops.REPEATED
-    _learn(cell, event)
-    cell.copy(source, event.change, event.after, key)
-    register_ops.apply_consensus(cell, plan, event)
+    _join_originals(state, event)
+    state.apply_copy(source, event.change, event.after, key)
+    register_ops.apply_consensus(state, plan, event)
     return register_ops.UNMATCHED if unmatched else register_ops.COPIED
 
 
-def _learn(cell: UnitState, event: Event) -> None:
-    """What the writes that the copy repeats, and the source it names, had seen."""
+def _join_originals(state: UnitState, event: Event) -> None:
+    """The copy's source has seen what its originals, and the source that it names, had seen."""
     mark = event.change.copy
     assert mark is not None
-    key = cell.keyed(event.after)
-    repeated = [w for w in cell.of(cell.frontier) if (w.change.place in mark.of if mark.of else w.key == key)]
-    for seen_by in _sightings(cell.extra):
-        told = any(seen_by[w.source] <= w.stamp for w in repeated if w.source in seen_by)
-        if told or (mark.from_source is not None and mark.from_source in seen_by):
+    key = state.key_of(event.after)
+    repeated = [w for w in state.writes_in(state.frontier) if (w.change.place in mark.of if mark.of else w.key == key)]
+    for seen_by in _contexts(state.type_state):
+        has_original = any(seen_by[w.source] <= w.stamp for w in repeated if w.source in seen_by)
+        if has_original or (mark.from_source is not None and mark.from_source in seen_by):
             seen_by.setdefault(event.source, event.change.stamp)
 
 
-def _sightings(elements: Elements) -> Iterator[Seen]:
+def _contexts(elements: Elements) -> Iterator[Seen]:
     for dots in elements.dots.values():
         yield from (dot.seen_by for dot in dots)
     for removals in elements.removals.values():
         yield from removals
 
 
-def snapshot(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    elements: Elements = cell.extra
-    first = cell.side(event.source).first_key is MISSING
-    known = set(elements.names) if cell.frontier else set()
-    outcome = register_ops.apply_snapshot_read(cell, plan, event)
-    for element in _named(cell, plan, event.after):
+def snapshot(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    elements: Elements = state.type_state
+    first = state.at(event.source).snapshot_key is MISSING
+    seen_elements = set(elements.names) if state.frontier else set()
+    outcome = register_ops.apply_snapshot_read(state, plan, event)
+    for element in _name_elements(state, plan, event.after):
         dots = elements.dots.get(element, ())
         for dot in dots:
             dot.seen_by.setdefault(event.source, event.change.stamp)
-        if first and not dots and element not in known:
+        if first and not dots and element not in seen_elements:
             elements.dots.setdefault(element, []).append(Dot(None, {event.source: event.change.stamp}))
     return outcome
 
 
-def decide(cell: UnitState, plan: FieldPlan, event: Event) -> str:
-    """The difference to the provisional value: what it leaves out goes, what it adds is an addition of its own."""
-    elements: Elements = cell.extra
-    wanted = _named(cell, plan, event.after)
+def decide(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    """The difference to the provisional value: left-out elements are removed, new ones are additions of the decision."""
+    elements: Elements = state.type_state
+    wanted = _name_elements(state, plan, event.after)
     for element in [e for e in elements.dots if e not in wanted]:
         elements.dots.pop(element)
         if plan.options.get("wins") == "remove":
             elements.removals[element] = [{event.source: event.change.stamp}]
     for element in wanted - elements.dots.keys():
         elements.dots[element] = [Dot(event.change.place, {event.source: event.change.stamp})]
-    return register_ops.apply_decision(cell, plan, event)
+    return register_ops.apply_decision(state, plan, event)
 
 
-def witness(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
-    register_ops.record_delete_context(cell, delete, source, everything)
-    for seen_by in _sightings(cell.extra):
+def record_delete_context(state: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    register_ops.record_delete_context(state, delete, source, everything)
+    for seen_by in _contexts(state.type_state):
         if everything or source in seen_by:
             seen_by[delete] = delete
 
 
-def end(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
-    register_ops.start_incarnation(cell, delete, source, everything)
-    elements: Elements = cell.extra
-    for seen_by in _sightings(elements):
+def end(state: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
+    register_ops.start_incarnation(state, delete, source, everything)
+    elements: Elements = state.type_state
+    for seen_by in _contexts(elements):
         if everything or delete in seen_by:
             seen_by.setdefault(source, delete)
     for element in list(elements.dots):
         _keep(elements, element, lambda dot: not everything and delete not in dot.seen_by)
 
 
-def current(cell: UnitState, plan: FieldPlan) -> Value:
-    elements: Elements = cell.extra
+def current(state: UnitState, plan: FieldPlan) -> Value:
+    elements: Elements = state.type_state
     names = [elements.names[element] for element in elements.dots]
     return FORMS[elements.form](sorted(names, key=order_key), plan)
 
 
-def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
-    if not cell.extra.dots and all(w.value is None for w in front):
+def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+    if not state.type_state.dots and all(w.value is None for w in front):
         return None
-    return current(cell, plan)
+    return current(state, plan)
 
 
-def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    if cell.extra.dots:
-        return current(cell, plan)
-    return register_ops.first_in_order(cell, plan, views)
+def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+    if state.type_state.dots:
+        return current(state, plan)
+    return register_ops.first_in_order(state, plan, views)
 
 
-def dump_state(cell: UnitState) -> list[Any]:
-    """Elements beside their spellings, then additions, removals, waiting copies, what was dropped, the form."""
-    elements: Elements = cell.extra
+def dump_state(state: UnitState) -> list[Any]:
+    """Elements with their spellings, then additions, removals, waiting copies, dropped elements, the form."""
+    elements: Elements = state.type_state
     return [
         [[element, name] for element, name in elements.names.items()],
-        [[element, [_dot_saved(dot) for dot in dots]] for element, dots in elements.dots.items()],
-        [[element, [_seen_saved(seen) for seen in several]] for element, several in elements.removals.items()],
+        [[element, [_dump_dot(dot) for dot in dots]] for element, dots in elements.dots.items()],
+        [[element, [_dump_seen(seen) for seen in several]] for element, several in elements.removals.items()],
         [[source, element, [*stamp]] for source, element, stamp in elements.waiting],
         [[*each] for each in elements.dropped],
         elements.form,
     ]
 
 
-def _dot_saved(dot: Dot) -> list[Any]:
-    return [None if dot.place is None else [*dot.place], _seen_saved(dot.seen_by), _seen_saved(dot.since)]
+def _dump_dot(dot: Dot) -> list[Any]:
+    return [None if dot.place is None else [*dot.place], _dump_seen(dot.seen_by), _dump_seen(dot.since)]
 
 
-def _seen_saved(seen: Seen) -> list[Any]:
+def _dump_seen(seen: Seen) -> list[Any]:
     return [[[*who] if isinstance(who, Stamp) else who, *since] for who, since in seen.items()]
 
 
-def load_state(cell: UnitState, plan: FieldPlan) -> None:
-    names, dots, removals, waiting, dropped, form = cell.extra
-    elements = cell.extra = Elements()
+def load_state(state: UnitState, plan: FieldPlan) -> None:
+    names, dots, removals, waiting, dropped, form = state.type_state
+    elements = state.type_state = Elements()
     elements.names = {element: name for element, name in names}
-    elements.dots = {element: [_dot(*items) for items in several] for element, several in dots}
-    elements.removals = {element: [_seen(items) for items in several] for element, several in removals}
+    elements.dots = {element: [_load_dot(*items) for items in several] for element, several in dots}
+    elements.removals = {element: [_load_seen(items) for items in several] for element, several in removals}
     elements.waiting = [(source, element, Stamp(*stamp)) for source, element, stamp in waiting]
     elements.dropped = {(source, element) for source, element in dropped}
     elements.form = form
 
 
-def _dot(place: Any, seen_by: Any, since: Any) -> Dot:
-    dot = Dot(place and Place(*place), _seen(seen_by))
-    dot.since = _seen(since)
+def _load_dot(place: Any, seen_by: Any, since: Any) -> Dot:
+    dot = Dot(place and Place(*place), _load_seen(seen_by))
+    dot.since = _load_seen(since)
     return dot
 
 
-def _seen(items: Any) -> Seen:
+def _load_seen(items: Any) -> Seen:
     return {who if isinstance(who, str) else Stamp(*who): Stamp(*since) for who, *since in items}
 
 
 TYPE: MergeType = mv.TYPE._replace(
     name="set",
-    traits=Traits(agrees=False, settles=False, overwrites=False, rivals=False),
-    keyed=keyed,
+    traits=Traits(agrees=False, settles=False, overwrites=False, snapshot_candidates=False),
+    comparison_key=comparison_key,
     zero=zero,
     apply=apply,
     copy=copy,
     snapshot=snapshot,
     decide=decide,
-    record_delete_context=witness,
+    record_delete_context=record_delete_context,
     end=end,
     read=read,
     start=start,

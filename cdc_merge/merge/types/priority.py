@@ -1,4 +1,4 @@
-"""priority: the write of the highest-ranked source in the frontier (`order:`), then the latest stamp. Any type of value."""
+"""priority, a register with ranked writers: the highest-ranked source of the frontier (`order:`), then the latest stamp."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def _rank(plan: FieldPlan, source: str) -> int:
     return order.index(source) if source in order else len(order)
 
 
-def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
+def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     best = min(_rank(plan, w.source) for w in front)
     return register_ops.latest([w for w in front if _rank(plan, w.source) == best]).value
 
 
-def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
+def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
     ranked = sorted(views, key=lambda view: _rank(plan, view[0]))
-    return register_ops.first_in_order(cell, plan, ranked)
+    return register_ops.first_in_order(state, plan, ranked)
 
 
 TYPE = mv.TYPE._replace(name="priority", read=read, start=start, conflicting_writes=register_ops.no_conflicts)
