@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from cdc_merge.config.load import load
-from cdc_merge.config.reloadable import refuse_restarts, typed_as
+from cdc_merge.config.reloadable import refuse_restarts, copy_value_types
 from cdc_merge.config.settings import Settings
 from cdc_merge.errors import CdcMergeError, ConfigError
 from cdc_merge.model import ConfigReloaded
@@ -61,7 +61,7 @@ class ConfigReload:
         old = self._settings
         new = load(old.file, self._environment)
         refuse_restarts(old, new)
-        new = dataclasses.replace(new, plan=typed_as(new.plan, old.plan))
+        new = dataclasses.replace(new, plan=copy_value_types(new.plan, old.plan))
         taken: Future[None] = Future()
         self._next = (new, taken)
         self._wake()

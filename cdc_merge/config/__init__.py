@@ -1,7 +1,7 @@
-"""YAML → frozen settings; all problems in one report, each with its place and a suggestion.
+"""YAML → frozen settings; all problems in one report, each with its path and a suggestion.
 
-tree.py reads the text, shape*.py say what it may look like, checks*.py what it must mean, building.py and plan_of.py
-make the settings. Opens no connection; reads only the file itself and those that it names for connection strings.
+yaml_source.py parses the text, schema/ validates types and keys, checks/ validates the meaning, settings_builder.py and
+plan_builder.py build the settings. No connection is opened; only the file and its `dsn_file`s are read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The configuration against the sources' catalogs: do the mapped columns exist, can their types merge as asked. Pure.
+"""The configuration against the sources' catalogs: the mapped columns exist, and their types fit the merge type. Pure.
 
-A field has one value type, taken from its mapped columns. Integers and decimals are both exact numbers; every other
-mixture cannot be compared, except in a set, whose elements may be written as an array, a JSON array or separated text.
+A field has one value type, derived from its mapped columns. Integers and decimals are both exact numbers. Any other
+mixture cannot be compared, except in a set, whose elements may be an array, a JSON array or separated text.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
 from cdc_merge.values.postgres_text import value_type
 
 Columns: TypeAlias = Mapping[str, tuple[int, str]]
-"""Column → (type OID, type name), as the source's catalog says; a domain under its base type."""
+"""Column → (type OID, type name) from the source's catalog; a domain has its base type."""
 
 CatalogColumns: TypeAlias = Mapping[tuple[str, str], Columns]
-"""(source, schema.table) → its columns. A table that does not exist has no entry."""
+"""(source, schema.table) → the table's columns. A table that does not exist has no entry."""
 
 BOOLEAN: Final = "boolean"
 
 
 def catalog_problems(settings: Settings, facts: CatalogColumns, sources: frozenset[str]) -> list[ConfigProblem]:
-    """Everything in the file that the catalogs of these sources contradict; other sources are not judged."""
+    """Every contradiction between the file and the catalogs of these sources; other sources are not checked."""
     problems: list[ConfigProblem] = []
     for table in settings.plan.tables:
         if table.source in sources:
-            problems += _missing(table, facts.get((table.source, table.table)))
+            problems += _missing_columns(table, facts.get((table.source, table.table)))
     for entity in settings.plan.entities.values():
         for field in _every_field(entity):
-            problems += _type_problems(settings, entity, field, _types(settings.plan, facts, entity.name, field.name))
+            problems += _type_problems(
+                settings, entity, field, _column_types(settings.plan, facts, entity.name, field.name)
+            )
     typed = with_value_types(settings.plan, facts)
     for entity in typed.entities.values():
         problems += expression_problems(entity)
@@ -43,34 +45,35 @@ def catalog_problems(settings: Settings, facts: CatalogColumns, sources: frozens
 
 
 def with_value_types(plan: Plan, facts: CatalogColumns) -> Plan:
-    """The plan with every field's value type, where the catalogs tell it. The policy stays: types are no policy."""
+    """The plan with every field's value type, as far as the catalogs determine it. The policy digest stays the same:
+    it does not cover types."""
     entities = {
         name: dataclasses.replace(
-            entity, fields={f: _typed(plan, facts, name, field) for f, field in entity.fields.items()}
+            entity, fields={f: _with_type(plan, facts, name, field) for f, field in entity.fields.items()}
         )
         for name, entity in plan.entities.items()
     }
     return dataclasses.replace(plan, entities=entities)
 
 
-def one_type(found: frozenset[str], merge: str) -> str:
-    """The value type of a field whose columns have these types; "" when they cannot be compared or nothing is known."""
-    if len(found) == 1:
-        return next(iter(found))
-    if found and found <= NUMBERS:
+def common_type(types: frozenset[str], merge: str) -> str:
+    """The value type of a field whose columns have these types; "" when there is none or they cannot be compared."""
+    if len(types) == 1:
+        return next(iter(types))
+    if types and types <= NUMBERS:
         return "decimal"
-    if found and merge == "set" and found <= COLLECTIONS:
-        return "array" if "array" in found else "json"
+    if types and merge == "set" and types <= COLLECTIONS:
+        return "array" if "array" in types else "json"
     return ""
 
 
-def _typed(plan: Plan, facts: CatalogColumns, entity: str, field: FieldPlan) -> FieldPlan:
-    found = frozenset(_types(plan, facts, entity, field.name).values())
-    return dataclasses.replace(field, value_type=one_type(found, field.merge))
+def _with_type(plan: Plan, facts: CatalogColumns, entity: str, field: FieldPlan) -> FieldPlan:
+    types = frozenset(_column_types(plan, facts, entity, field.name).values())
+    return dataclasses.replace(field, value_type=common_type(types, field.merge))
 
 
-def _types(plan: Plan, facts: CatalogColumns, entity: str, field: str) -> dict[str, str]:
-    """Source → value type of the column that it maps to the field, where that is known."""
+def _column_types(plan: Plan, facts: CatalogColumns, entity: str, field: str) -> dict[str, str]:
+    """Source → value type of the column that it maps to the field, for columns in the catalog."""
     columns = {
         table.source: facts.get((table.source, table.table), {}).get(table.fields[field])
         for table in plan.tables
@@ -80,13 +83,13 @@ def _types(plan: Plan, facts: CatalogColumns, entity: str, field: str) -> dict[s
 
 
 def _every_field(entity: EntityPlan) -> Iterator[FieldPlan]:
-    """The entity's fields, and those of its groups, which have to be comparable and nothing else."""
+    """The entity's fields, and the members of its groups, whose types only have to be comparable."""
     yield from entity.fields.values()
     for group in entity.groups.values():
         yield from (FieldPlan(name=member) for member in group.members)
 
 
-def _missing(table: TableMap, columns: Columns | None) -> Iterator[ConfigProblem]:
+def _missing_columns(table: TableMap, columns: Columns | None) -> Iterator[ConfigProblem]:
     path = entity_path(table.entity, "from", table.source)
     if columns is None:
         hint = "check the name, and write it as schema.table"
@@ -104,7 +107,7 @@ def _missing(table: TableMap, columns: Columns | None) -> Iterator[ConfigProblem
 def _type_problems(
     settings: Settings, entity: EntityPlan, field: FieldPlan, types: Mapping[str, str]
 ) -> Iterator[ConfigProblem]:
-    found = frozenset(types.values())
+    different = frozenset(types.values())
     place = entity_path(entity.name, "fields", field.name, "merge")
     wanted = OPTIONS[field.merge].value_types
     unfit = {source: kind for source, kind in types.items() if wanted is not None and kind not in wanted}
@@ -112,16 +115,16 @@ def _type_problems(
         listed = ", ".join(f"{source} ({kind})" for source, kind in unfit.items())
         sentence = f"merge: {field.merge} cannot read the column of {listed}"
         yield ConfigProblem(place, sentence, f"it reads {', '.join(sorted(wanted))}")
-    elif found and not one_type(found, field.merge):
+    elif different and not common_type(different, field.merge):
         listed = ", ".join(f"{source} has {kind}" for source, kind in types.items())
-        yield ConfigProblem(_mapping(settings, entity, field.name), f"these columns cannot be compared: {listed}")
-    if field.agreement == "past" and BOOLEAN in found:
+        yield ConfigProblem(_field_path(settings, entity, field.name), f"these columns cannot be compared: {listed}")
+    if field.agreement == "past" and BOOLEAN in different:
         path = entity_path(entity.name, "fields", field.name, "agreement")
         yield ConfigProblem(path, "past values prove nothing for a boolean", "use agreement: true or false")
 
 
-def _mapping(settings: Settings, entity: EntityPlan, field: str) -> Path:
-    """Where the file speaks of a field: under `fields:`, or else where its last source maps it."""
+def _field_path(settings: Settings, entity: EntityPlan, field: str) -> Path:
+    """The path of a field: under `fields:`, or else in the mapping of its last source."""
     listed = entity_path(entity.name, "fields", field)
     if listed in settings.lines:
         return listed

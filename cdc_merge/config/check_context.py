@@ -1,7 +1,7 @@
-"""What the checks of meaning look at: the shape, and beside it the names that the file itself uses.
+"""The input of the checks: the validated schema object and the raw values of the file.
 
-Names come from the file's values, not from the shape: an entry that could not be read still has its name, so that one
-mistake is not reported again wherever the name is used.
+Names come from the raw values: an entry that failed validation still has its name, so that one mistake is not reported
+again wherever the name is used.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from cdc_merge.config.schema.file_schema import ConfigShape
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """A configuration under examination."""
+    """One configuration under check."""
 
     shape: ConfigShape
     values: Mapping[str, Any]
 
     def given(self, *path: str) -> Any:
-        """What the file says at a path; None when it says nothing."""
+        """The file's value at a path; None when there is none."""
         here: Any = self.values
         for part in path:
             here = here.get(part) if isinstance(here, dict) else None
         return here
 
     def names(self, *path: str) -> list[str]:
-        """The keys that the file has at a path."""
+        """The keys in the file at a path."""
         here = self.given(*path)
         return list(here) if isinstance(here, dict) else []
 
     def mapped(self, entity: str) -> list[str]:
-        """The fields of an entity that some source maps, in file order."""
-        found: dict[str, None] = {}
+        """The mapped fields of an entity over all sources, in file order."""
+        fields: dict[str, None] = {}
         for source in self.names("entities", entity, "from"):
-            found |= dict.fromkeys(self.names("entities", entity, "from", source, "fields"))
-        return list(found)
+            fields |= dict.fromkeys(self.names("entities", entity, "from", source, "fields"))
+        return list(fields)
 
     def units(self, entity: str) -> list[str]:
-        """Everything of an entity that a rule may select: fields and groups."""
+        """The fields and groups of an entity: what a rule may select."""
         return [*self.mapped(entity), *self.names("entities", entity, "groups")]
 
 
@@ -50,5 +50,5 @@ def entity_path(entity: str, *rest: str | int) -> Path:
 
 
 def table_name(table: str) -> str:
-    """`schema.table`; the schema is public when the file does not say."""
+    """`schema.table`; the schema defaults to public."""
     return table if "." in table else f"public.{table}"

@@ -1,4 +1,4 @@
-"""Durations and addresses as people write them. Durations become whole microseconds."""
+"""Parsing of durations and addresses. Durations become whole microseconds."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _DURATION: Final = re.compile(DURATION_PATTERN)
 _PART: Final = re.compile(r"(\d+)(us|ms|s|m|h|d|w)")
 _LISTEN: Final = re.compile(r"^(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>\d{1,5})$")
 HIGHEST_PORT: Final = 65_535
-LONGEST_US: Final = 100 * 365 * UNITS_US["d"]  # a century; more is a slip of the pen and would overflow date arithmetic
+LONGEST_US: Final = 100 * 365 * UNITS_US["d"]  # a century; more is a typing error and would overflow date arithmetic
 
 
 class Listen(NamedTuple):
-    """Where the HTTP side listens; port 0 takes a free one."""
+    """The address of the HTTP server; port 0 takes a free port."""
 
     host: str
     port: int
 
 
 def duration_us(text: object) -> int:
-    """`2s`, `10m`, `1h30m` in microseconds; ValueError says how a duration is written."""
+    """`2s`, `10m`, `1h30m` in microseconds; the ValueError explains the format."""
     if not isinstance(text, str) or not _DURATION.match(text):
         raise ValueError("a duration is a whole number and a unit (us, ms, s, m, h, d, w), such as 2s, 10m or 1h30m")
     duration = sum(int(count) * UNITS_US[unit] for count, unit in _PART.findall(text))
     if duration > LONGEST_US:
-        raise ValueError("a duration of more than a hundred years is not a duration")
+        raise ValueError("a duration of more than a hundred years is not allowed")
     return duration
 
 
 def listen_address(text: object) -> Listen:
-    """`127.0.0.1:8787` or `[::1]:8787`; ValueError says how an address is written."""
+    """`127.0.0.1:8787` or `[::1]:8787`; the ValueError explains the format."""
     match = _LISTEN.match(text) if isinstance(text, str) else None
     if match is None or int(match["port"]) > HIGHEST_PORT:
         raise ValueError("an address is host:port, such as 127.0.0.1:8787 or [::1]:8787")

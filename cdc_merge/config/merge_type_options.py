@@ -1,4 +1,4 @@
-"""What each merge type may be told, and which column types it can read (semantics §3). One line per merge type."""
+"""The options of each merge type, and the column types it can merge (semantics §3). One line per merge type."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ TEXT: Final = frozenset({"text"})
 
 
 class Options(NamedTuple):
-    """`allowed` are the type's own keys, `required` those it cannot do without; `wins` the values of that key.
+    """`allowed` are the type's own keys, `required` the mandatory ones; `wins` the values of that key.
 
-    `value_types` are the column types it can read; None is any. `groups` says whether a group may use it,
-    `agrees` whether equal values may count as having seen each other.
+    `value_types` are the column types that it can merge; None: any. `groups`: a group may use it. `agrees`: equal values
+    may count as having seen each other.
     """
 
     allowed: frozenset[str] = frozenset()
@@ -49,4 +49,4 @@ OPTIONS: Final[Mapping[str, Options]] = {
 }
 
 KEYS: Final = ("min", "max", "separator", "wins", "order", "keys")
-"""Every key that belongs to some merge type; all other keys of a field belong to all."""
+"""Every key that belongs to some merge types; the other keys of a field belong to all."""

@@ -1,4 +1,4 @@
-"""The checked shape → the plan that the core works by."""
+"""The validated configuration → the plan that mapping, merge and rules use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cdc_merge.model.plan import Check, EntityPlan, FieldPlan, Plan, Rule, Table
 
 
 def plan_of(shape: ConfigShape) -> Plan:
-    """The plan of a shape without problems; its value types are not known yet."""
+    """The plan of a configuration without problems; the value types are filled in from the catalogs later."""
     entities = {name: _entity(name, entity) for name, entity in shape.entities.items()}
     tables = tuple(
         _table(shape.sources[source], source, name, entity)
@@ -41,17 +41,17 @@ def plan_of(shape: ConfigShape) -> Plan:
 
 
 def policy(entities: Mapping[str, EntityPlan], tables: tuple[TableMap, ...], rules: list[RuleShape]) -> str:
-    """`sha256:…` of entities, mappings and rules; the same for the same meaning, however the file is laid out."""
-    meaning = {
+    """`sha256:…` of entities, mappings and rules; independent of the file's layout."""
+    content = {
         "entities": {name: dataclasses.asdict(entity) for name, entity in entities.items()},
         "tables": [dataclasses.asdict(table) for table in tables],
         "rules": [rule.model_dump(mode="json") for rule in rules],
     }
-    text = json.dumps(meaning, sort_keys=True, default=_written)
+    text = json.dumps(content, sort_keys=True, default=_json_default)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _written(value: object) -> object:
+def _json_default(value: object) -> object:
     return sorted(value) if isinstance(value, frozenset | set) else str(value)
 
 
@@ -86,7 +86,7 @@ def _field(name: str, shape: FieldShape) -> FieldPlan:
 
 
 def _group(name: str, shape: GroupShape, fields: Mapping[str, FieldShape]) -> FieldPlan:
-    """`options["normalize"]` holds each member's own list: only `merge` of a member is ignored."""
+    """`options["normalize"]` has each member's own list: only `merge` of a member is ignored."""
     normalize = {field: tuple(fields[field].normalize) for field in shape.fields if field in fields}
     options: dict[str, Any] = {"normalize": {field: names for field, names in normalize.items() if names}}
     if isinstance(shape.order, list):
@@ -104,10 +104,10 @@ def _group(name: str, shape: GroupShape, fields: Mapping[str, FieldShape]) -> Fi
 
 
 def _options(shape: MergeShape) -> dict[str, Any]:
-    """The merge type's own settings that the file gives, as plain values."""
+    """The merge type's own options in the file, as plain values."""
     given = {key: getattr(shape, key) for key in KEYS if getattr(shape, key) is not None}
     if "keys" in given:
-        given["keys"] = {key: _leaf(leaf) for key, leaf in given["keys"].items()}
+        given["keys"] = {key: _map_key(shape) for key, shape in given["keys"].items()}
     order = given.get("order")
     if isinstance(order, dict):
         given["order"] = {value: tuple(after) for value, after in order.items()}
@@ -116,10 +116,10 @@ def _options(shape: MergeShape) -> dict[str, Any]:
     return given
 
 
-def _leaf(shape: MergeShape) -> dict[str, Any]:
-    """How one key of a map merges; what the file does not say is the map's own."""
-    said = {key: getattr(shape, key) for key in ("severity", "agreement") if key in shape.model_fields_set}
-    return {"merge": shape.merge, "normalize": tuple(shape.normalize)} | said | _options(shape)
+def _map_key(shape: MergeShape) -> dict[str, Any]:
+    """The merge options of one key of a map; severity and agreement default to the map's own."""
+    given = {key: getattr(shape, key) for key in ("severity", "agreement") if key in shape.model_fields_set}
+    return {"merge": shape.merge, "normalize": tuple(shape.normalize)} | given | _options(shape)
 
 
 def _table(source: SourceShape, name: str, entity: str, shape: EntityShape) -> TableMap:

@@ -1,6 +1,6 @@
-"""What is wrong with a configuration, as a value: where, what, and what was probably meant.
+"""A problem of the configuration as a value: path, sentence, suggestion.
 
-A problem never repeats a connection string or the value of an environment variable.
+A problem never contains a connection string or the value of an environment variable.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 Path: TypeAlias = "tuple[str | int, ...]"
-"""The way from the top of the file to a value: ("entities", "customer", "unique", 0, "fields")."""
+"""The keys from the top of the file to a value: ("entities", "customer", "unique", 0, "fields")."""
 
-LISTED: Final = 12  # so many alternatives are named in full; more would hide the sentence
+LISTED: Final = 12  # the most alternatives that are listed; more would hide the sentence
 
 
 class ConfigProblem(NamedTuple):
-    """One thing that is wrong, or, as a warning, worth knowing. `suggestion` is the next step, or ""."""
+    """One problem or warning. `suggestion` is the next step, or ""."""
 
     path: Path
     sentence: str
@@ -33,9 +33,9 @@ def path_text(path: Path) -> str:
     return text
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The nearest of the known words, or all of them when they are few, or nothing."""
-    words = list(known)
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """The nearest allowed word, or all of them when they are few, or nothing."""
+    words = list(allowed)
     near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]}?"

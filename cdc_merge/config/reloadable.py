@@ -1,8 +1,8 @@
-"""What of a configuration may change while the sidecar runs, and what needs a restart.
+"""Settings that a reload may change while the sidecar runs, and settings that need a restart.
 
-Rules, severities, writers, checks, `settle`, how long history is kept and how much is logged may change between two
-batches: they say what is asked about a record, not what it is. Where changes come from, how rows become records and how
-fields merge may not: readers, mappings and everything folded so far rest on them.
+Rules, severities, writers, checks, `settle`, retention and log level may change between two batches: they decide which
+conflicts are raised, not what a record is. Sources, mappings and merge types may not: readers, mapped changes and all
+folded state depend on them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cdc_merge.config.settings import Settings, SourceSettings
 from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
 
 SENTENCE: Final = "this cannot change while the sidecar runs"
-SUGGESTION: Final = "restart the sidecar to use it, or put the old setting back"
+SUGGESTION: Final = "restart the sidecar to apply it, or restore the old setting"
 
 FIXED: Final[tuple[tuple[Path, Callable[[Settings], object]], ...]] = (
     (("store",), lambda settings: settings.store),
@@ -31,44 +31,40 @@ FIXED: Final[tuple[tuple[Path, Callable[[Settings], object]], ...]] = (
 ENTITY_FIXED: Final = ("deletes", "on_missing", "unique")
 FIELD_FIXED: Final = ("merge", "normalize", "agreement")
 
-Named = TypeVar("Named")
+Entry = TypeVar("Entry")
 
 
 def refuse_restarts(old: Settings, new: Settings) -> None:
-    """ConfigError that names, with its line, every setting of the new file that cannot replace the old one now."""
+    """ConfigError with the line of every changed setting that needs a restart."""
     paths = dict.fromkeys(_differing(old, new))
     if paths:
         raise config_error(new.file, new.lines, [ConfigProblem(path, SENTENCE, SUGGESTION) for path in paths])
 
 
-def typed_as(plan: Plan, known: Plan) -> Plan:
-    """The plan with the value types that another one of the same mappings has: the sources need not be asked again."""
-    entities = {name: _typed(entity, known.entities[name]) for name, entity in plan.entities.items()}
+def copy_value_types(plan: Plan, typed: Plan) -> Plan:
+    """The plan with the value types of another plan of the same mappings: no catalog query is needed."""
+    entities = {}
+    for name, entity in plan.entities.items():
+        types = {field: typed.entities[name].fields[field].value_type for field in entity.fields}
+        fields = {key: dataclasses.replace(field, value_type=types[key]) for key, field in entity.fields.items()}
+        entities[name] = dataclasses.replace(entity, fields=fields)
     return dataclasses.replace(plan, entities=entities)
 
 
-def _typed(entity: EntityPlan, known: EntityPlan) -> EntityPlan:
-    fields = {
-        name: dataclasses.replace(field, value_type=known.fields[name].value_type)
-        for name, field in entity.fields.items()
-    }
-    return dataclasses.replace(entity, fields=fields)
-
-
 def _differing(old: Settings, new: Settings) -> Iterator[Path]:
-    yield from (path for path, figure in FIXED if figure(old) != figure(new))
+    yield from (path for path, setting in FIXED if setting(old) != setting(new))
     yield from _each(("sources",), old.sources, new.sources, _source)
-    yield from _mappings(_by_place(old.plan), _by_place(new.plan))
+    yield from _mappings(_by_entity_and_source(old.plan), _by_entity_and_source(new.plan))
     yield from _each(("entities",), old.plan.entities, new.plan.entities, _entity)
 
 
 def _each(
     place: Path,
-    old: Mapping[str, Named],
-    new: Mapping[str, Named],
-    differing: Callable[[Path, Named, Named], Iterator[Path]],
+    old: Mapping[str, Entry],
+    new: Mapping[str, Entry],
+    differing: Callable[[Path, Entry, Entry], Iterator[Path]],
 ) -> Iterator[Path]:
-    """What came, what went, and what differs in those that both have."""
+    """The paths of added and removed entries, and of differences within the entries of both."""
     yield from ((*place, name) for name in (*new, *old) if name not in old or name not in new)
     for name in new:
         if name in old:
@@ -84,7 +80,7 @@ def _source(place: Path, old: SourceSettings, new: SourceSettings) -> Iterator[P
     yield from ((*place, name) for name in names if getattr(old, name) != getattr(new, name))
 
 
-def _by_place(plan: Plan) -> dict[tuple[str, str], TableMap]:
+def _by_entity_and_source(plan: Plan) -> dict[tuple[str, str], TableMap]:
     return {(table.entity, table.source): table for table in plan.tables}
 
 
@@ -113,15 +109,15 @@ def _field(place: Path, old: FieldPlan, new: FieldPlan) -> Iterator[Path]:
     yield from ((*place, name) for name in FIELD_FIXED if getattr(old, name) != getattr(new, name))
     if old.members != new.members:
         yield (*place, "fields")
-    before, after = _ungraded(old.options), _ungraded(new.options)
+    before, after = _merge_options(old.options), _merge_options(new.options)
     yield from ((*place, name) for name in {**before, **after} if before.get(name) != after.get(name))
 
 
-def _ungraded(options: Mapping[str, object]) -> dict[str, object]:
-    """A merge type's options without how conflicts of a map's keys are judged, which may change."""
-    told = {
-        name: _ungraded(option) if isinstance(option, Mapping) else option
+def _merge_options(options: Mapping[str, object]) -> dict[str, object]:
+    """A merge type's options without the severity and automatic decision of a map's keys, which may change."""
+    fixed = {
+        name: _merge_options(option) if isinstance(option, Mapping) else option
         for name, option in options.items()
         if name not in ("severity", "auto")
     }
-    return {name: option for name, option in told.items() if option != {}}
+    return {name: option for name, option in fixed.items() if option != {}}

@@ -1,6 +1,6 @@
-"""The configuration as the rest of the program sees it: frozen, checked, with the plan for the core inside.
+"""The configuration as frozen, validated values, with the plan of mapping, merge and rules.
 
-Times are microseconds. Connection strings are `Secret`: they have to be asked for, and show in no repr and no error.
+Times are microseconds. Connection strings are `Secret`: only `reveal()` returns them, and no repr or error shows them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cdc_merge.model.plan import Plan
 
 
 class Secret:
-    """A text that must not be shown; `reveal()` is for whoever opens the connection."""
+    """A text that must not be shown; `reveal()` is for the code that opens the connection."""
 
     __slots__ = ("_text",)
 
@@ -54,7 +54,7 @@ StoreSettings: TypeAlias = "SqliteStoreSettings | PostgresStore"
 
 @dataclass(frozen=True, slots=True)
 class WriteBack:
-    """Writing into a source. `entities` names the fields per entity; empty is all."""
+    """Writing into a source. `entities`: the fields per entity; empty means all."""
 
     enabled: bool = False
     dry_run: bool = False
@@ -65,9 +65,9 @@ class WriteBack:
 
 @dataclass(frozen=True, slots=True)
 class PostgresSourceSettings:
-    """A PostgreSQL database. `snapshot` is initial or never; `tables` are those that some entity maps.
+    """A PostgreSQL database. `snapshot` is initial or never; `tables` are the mapped tables.
 
-    `heartbeat_us`: how often a message is written into it; None: never. `failover`: its slot is kept on standbys, too.
+    `heartbeat_us`: the interval of heartbeat messages; None: none. `failover`: the slot is synchronised to standbys.
     """
 
     name: str
@@ -86,7 +86,7 @@ class PostgresSourceSettings:
 
 @dataclass(frozen=True, slots=True)
 class DebeziumSource:
-    """Kafka topics that Debezium fills."""
+    """Kafka topics that Debezium writes."""
 
     name: str
     bootstrap_servers: tuple[str, ...]
@@ -120,7 +120,7 @@ class AccessSettings:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One channel that is told about conflicts, with its own settings as the file gave them."""
+    """One notification channel for conflicts, with its own settings from the file."""
 
     type: str
     options: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -128,7 +128,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Where traces go (OTLP over HTTP), None for nowhere; `share` of the batches are traced."""
+    """The OTLP endpoint of traces, None for no traces; `share` of the batches are traced."""
 
     otlp: str | None = None
     share: float = 1.0
@@ -136,9 +136,9 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One configuration file, checked. `warnings` are worth knowing and stop nothing; `lines` finds a path's line.
+    """One validated configuration file. `warnings` stop nothing; `lines` maps a path to its line.
 
-    `plan` holds what the core needs, `settle` and `clock.max_ahead` included.
+    `plan` includes `settle` and `clock.max_ahead`.
     """
 
     file: Path
@@ -157,12 +157,12 @@ class Settings:
 
 
 def default_slot(source: str) -> str:
-    """`cdc_merge_<name>` in the characters that a slot's name may have."""
+    """`cdc_merge_<name>` in the characters that Postgres allows in a slot name."""
     return f"cdc_merge_{source}".lower().replace("-", "_")[:63]
 
 
 def store_of(text: object) -> StoreSettings:
-    """A store's URL; ValueError says how one is written."""
+    """The store of a URL; the ValueError explains the format."""
     if isinstance(text, str) and text.startswith(("postgresql://", "postgres://")):
         return PostgresStore(Secret(text))
     path = text.removeprefix("sqlite://") if isinstance(text, str) and text.startswith("sqlite://") else ""

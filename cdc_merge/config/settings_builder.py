@@ -1,4 +1,4 @@
-"""The checked shape → settings: defaults filled in, lists made tuples, files placed."""
+"""The validated configuration → settings: defaults filled in, lists made tuples, relative files resolved."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from cdc_merge.config.settings import (
 from cdc_merge.model.plan import Plan
 
 Origin: TypeAlias = "tuple[Path, Mapping[tuple[str | int, ...], int], tuple[str, ...]]"
-"""The file that the shape was read from, its lines, and the warnings about it."""
+"""The file, its lines by path, and its warnings."""
 
 
 def settings_of(
     shape: ConfigShape, secrets: Mapping[str, Secret], environment: Mapping[str, str], origin: Origin
 ) -> Settings:
-    """The settings of a shape without problems. `secrets` are the sources' connection strings."""
+    """The settings of a configuration without problems. `secrets` are the sources' connection strings."""
     file, lines, warnings = origin
     plan = plan_of(shape)
     tokens_file = shape.access.tokens_file
@@ -57,7 +57,7 @@ def settings_of(
 
 
 def default_store(environment: Mapping[str, str]) -> SqliteStoreSettings:
-    """state.db in the state directory: systemd's, else that of the XDG rules, else ./.cdc-merge."""
+    """state.db in the state directory: systemd's, else the XDG one, else ./.cdc-merge."""
     if directory := environment.get("STATE_DIRECTORY", "").partition(":")[0]:
         return SqliteStoreSettings(Path(directory) / "state.db")
     if directory := environment.get("XDG_STATE_HOME", ""):

@@ -1,4 +1,4 @@
-"""What is no mistake and still worth knowing before the sidecar runs."""
+"""Warnings: valid settings that probably do not do what was intended."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ NOT_YET: Final = (
     ("notify",),
     ("sources", ANY, "write_back", "enabled"),
 )
-"""The settings that the file may hold and this version does not act on."""
+"""Settings that are accepted and that this version does not act on."""
 
-SILENT: Final[tuple[object, ...]] = (None, False, "ignore", [], {})
-"""What asks for nothing, where such a setting has it as its value."""
+INACTIVE: Final[tuple[object, ...]] = (None, False, "ignore", [], {})
+"""The values with which such a setting requests nothing."""
 
 
-def warn_unmapped_sources(subject: CheckContext) -> Iterator[ConfigProblem]:
-    """A slot that is read for nothing still keeps WAL on its server."""
-    mapped = {source for entity in subject.shape.entities.values() for source in entity.from_}
-    for source in subject.shape.sources:
+def warn_unmapped_sources(context: CheckContext) -> Iterator[ConfigProblem]:
+    """The slot of an unmapped source still keeps WAL on its server."""
+    mapped = {source for entity in context.shape.entities.values() for source in entity.from_}
+    for source in context.shape.sources:
         if source not in mapped:
             yield ConfigProblem(
                 ("sources", source),
-                "no entity maps this source: its slot would be read for nothing",
-                "map or remove it",
+                "no entity maps this source: its slot keeps WAL without use",
+                "map it in an entity, or remove it",
             )
 
 
-def warn_unmarked_copies(subject: CheckContext) -> Iterator[ConfigProblem]:
+def warn_unmarked_copies(context: CheckContext) -> Iterator[ConfigProblem]:
     """Equality proves nothing for counters, sets and logs: an unmarked copy would count twice (semantics §2)."""
-    sources = subject.shape.sources
-    for name, entity in subject.shape.entities.items():
+    sources = context.shape.sources
+    for name, entity in context.shape.entities.items():
         if any(sources[source].copies.origins or sources[source].copies.actors for source in entity.from_):
             continue
         for field, shape in entity.fields.items():
@@ -47,20 +47,20 @@ def warn_unmarked_copies(subject: CheckContext) -> Iterator[ConfigProblem]:
                     entity_path(name, "fields", field, "merge"),
                     f"if a job copies this {shape.merge} between {', '.join(shared)}, its copies must be marked, or"
                     " they count as edits",
-                    "name the job in copies.origins or copies.actors, or let it send a message cdc_merge.copy",
+                    "list the job in copies.origins or copies.actors, or let it send a message cdc_merge.copy",
                 )
 
 
-def warn_not_yet(subject: CheckContext) -> Iterator[ConfigProblem]:
-    """Nobody shall rely unawares on a setting that is read and does nothing."""
+def warn_not_yet(context: CheckContext) -> Iterator[ConfigProblem]:
+    """A setting without effect must not be relied on unnoticed."""
     for pattern in NOT_YET:
-        for path, given in _places(subject.values, pattern):
-            if given not in SILENT:
-                yield ConfigProblem(path, "this version reads this and does not act on it")
+        for path, given in _places(context.values, pattern):
+            if given not in INACTIVE:
+                yield ConfigProblem(path, "this version accepts this setting and does not act on it")
 
 
 def _places(values: object, pattern: tuple[str, ...]) -> Iterator[tuple[Path, object]]:
-    """The paths of the file that a pattern names, and what the file says there."""
+    """The paths of the file that match a pattern, with their values."""
     if not pattern:
         yield (), values
         return

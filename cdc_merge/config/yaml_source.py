@@ -1,10 +1,9 @@
 """YAML 1.2 text → plain values, with the line of every path, and `${NAME}` replaced from the environment.
 
-A tree holds dict, list, str, int, Decimal, bool and None; keys are always text, numbers are exact. YAML knows `{` and
-`}` as the signs of a mapping, so a reference could not stand in `{ dsn: ${CRM_DSN} }`: references pass the parser
-between two private characters instead and are replaced afterwards: no value can be mistaken for YAML. What holds
-a reference is always text.
-`$${` writes a literal `${`.
+A tree consists of dict, list, str, int, Decimal, bool and None; keys are always text, numbers are exact. `{` and `}`
+delimit a YAML mapping, so that `{ dsn: ${CRM_DSN} }` would not parse: references pass the parser between two private
+characters and are replaced afterwards, and no value can be mistaken for YAML. A value with a reference is always text.
+`$${` is a literal `${`.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ Tree: TypeAlias = "dict[str, Tree] | list[Tree] | str | int | Decimal | bool | N
 _OPEN, _CLOSE, _LITERAL = "\ue000", "\ue001", "\ue002"
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _CARRIED: Final = re.compile(f"{_OPEN}([A-Za-z_][A-Za-z0-9_]*){_CLOSE}")
-DEEPEST: Final = 40  # no setting lies deeper; an anchor that contains itself would never end
+DEEPEST: Final = 40  # no setting is deeper; an anchor that contains itself would never end
 
 
 class Document:
-    """One configuration file as read: `values`, the line of every path (from 1), and what was wrong already."""
+    """One parsed configuration file: `values`, the line of every path (from 1), and the problems of parsing."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.values: dict[str, Tree] = {}
@@ -38,7 +37,7 @@ class Document:
         self._environment = environment
 
     def line(self, path: Path) -> int:
-        """The line of a path, or of the nearest thing around it that stands in the file."""
+        """The line of a path, or of its nearest ancestor in the file."""
         while path not in self.lines:
             path = path[:-1]
         return self.lines[path]
@@ -50,10 +49,10 @@ class Document:
             root = YAML(typ="rt", pure=True).compose(carried)
         except MarkedYAMLError as error:
             self.lines[("",)] = error.problem_mark.line + 1 if error.problem_mark else 1
-            self.problems.append(ConfigProblem(("",), f"this is not YAML: {_plain(error.problem or 'unreadable')}"))
+            self.problems.append(ConfigProblem(("",), f"this is not YAML: {_plain(error.problem or 'syntax error')}"))
             return
         except YAMLError:
-            self.problems.append(ConfigProblem((), "this is not YAML: it holds characters that YAML forbids"))
+            self.problems.append(ConfigProblem((), "this is not YAML: it contains characters that YAML forbids"))
             return
         if not isinstance(root, MappingNode):
             self.problems.append(
@@ -107,15 +106,15 @@ class Document:
         return scalar
 
     def _replaced(self, text: str, path: Path) -> str:
-        def value(match: re.Match[str]) -> str:
-            found = self._environment.get(match[1], "")
-            if not found:
+        def resolve(match: re.Match[str]) -> str:
+            value = self._environment.get(match[1], "")
+            if not value:
                 hint = did_you_mean(match[1], self._environment) if len(self._environment) > 0 else ""
                 suggestion = hint if hint.startswith("did") else f"set the environment variable {match[1]}"
                 self.problems.append(ConfigProblem(path, f"${{{match[1]}}} has no value", suggestion))
-            return found
+            return value
 
-        return _CARRIED.sub(value, text)
+        return _CARRIED.sub(resolve, text)
 
 
 def _plain(text: str) -> str:
@@ -130,7 +129,7 @@ def _decimal(text: str) -> Decimal:
     return Decimal({".inf": "Infinity", "-.inf": "-Infinity", ".nan": "NaN"}.get(text.lower(), text))
 
 
-# YAML 1.2's core schema; what is not here is text (a date, for instance).
+# YAML 1.2's core schema; any other tag is text (a date, for instance).
 SCALARS: Final[Mapping[str, Callable[[str], Any]]] = {
     "tag:yaml.org,2002:int": _integer,
     "tag:yaml.org,2002:float": _decimal,

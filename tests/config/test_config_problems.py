@@ -103,12 +103,12 @@ rules:
         ("store: 'postgresql://u:p@h/d'", "store: a store in PostgreSQL is not part of this version"),
         ("http: { listen: 8787 }", "http.listen: an address is host:port"),
         ("http: { listen: '127.0.0.1:99999' }", "http.listen: an address is host:port"),
-        ("http: true", "http: a mapping is wanted here"),
+        ("http: true", "http: this must be a mapping"),
         ("settle: 2", "settle: a duration is a whole number and a unit"),
         ("settle: -2s", "settle: a duration is a whole number and a unit"),
         ("settle: 40000d", "settle: a duration of more than a hundred years"),
         ("history: { retention: forever }", "history.retention: a duration is"),
-        ("rules: { name: one }", "rules: a list is wanted here"),
+        ("rules: { name: one }", "rules: this must be a list"),
         ("notify: [ { chanel: x } ]", "notify[0].type: this key is missing"),
     ],
 )
@@ -124,15 +124,15 @@ def test_a_wrong_setting_is_named(tmp_path: Path, line: str, problem: str) -> No
         ("{ type: postgres }", "sources.crm.dsn: this key is missing (dsn: ${NAME}, or dsn_file"),
         ("{ type: postgres, dsn: ${ERP_DSN}, dsn_file: x }", "sources.crm.dsn_file: dsn and dsn_file are both given"),
         ("{ type: postgres, dsn_file: nowhere }", "cannot be read: No such file or directory"),
-        ("{ type: postgres, dsn: 5 }", "sources.crm.dsn: text is wanted here"),
+        ("{ type: postgres, dsn: 5 }", "sources.crm.dsn: this must be text"),
         ("{ dsn: ${ERP_DSN} }", "sources.crm.type: this key is missing (one of: postgres"),
-        ("{ type: postgres, dsn: ${CRM_DSN}, slot: Big-Slot }", "sources.crm.slot: a name of at most 63"),
+        ("{ type: postgres, dsn: ${CRM_DSN}, slot: Big-Slot }", "sources.crm.slot: this must be a name of at most 63"),
         ("{ type: postgres, dsn: ${CRM_DSN}, pubication: x }", "'pubication' here (did you mean publication?)"),
         ("{ type: postgres, dsn: ${ERP_DSN}, slot: cdc_merge_erp }", "belongs to the source crm"),
         ("{ type: http }", "sources.crm.type: sources of type http are not part of this version"),
         (
             "{ type: debezium, bootstrap_servers: [a], topics: [] }",
-            "sources.crm.topics: at least one entry is wanted here",
+            "sources.crm.topics: this needs at least 1 entry",
         ),
     ],
 )  # fmt: skip
@@ -151,8 +151,8 @@ def test_a_wrong_source_is_named(tmp_path: Path, source: str, problem: str) -> N
         ("fields:\n  phone: { agreement: sometimes }", "agreement is true, false or past"),
         ("fields:\n  phone: { separator: ';' }", "separator does not belong to merge: mv (it belongs to set)"),
         ("fields:\n  points: { merge: counter, min: 3, max: 2 }", "min is greater than max"),
-        ("fields:\n  points: { merge: counter, min: few }", "a number is wanted here"),
-        ("fields:\n  points: { merge: counter, min: .nan }", "a finite number is wanted here"),
+        ("fields:\n  points: { merge: counter, min: few }", "this must be a number"),
+        ("fields:\n  points: { merge: counter, min: .nan }", "this must be a finite number"),
         ("fields:\n  points: { merge: counter, agreement: true }", "equal values prove nothing for merge: counter"),
         ("fields:\n  phone: { merge: priority }", "phone.order: merge: priority needs this key"),
         ("fields:\n  phone: { merge: priority, order: [crm, epr] }", "no source 'epr' (did you mean erp?)"),
@@ -168,7 +168,7 @@ def test_a_wrong_source_is_named(tmp_path: Path, source: str, problem: str) -> N
             "groups:\n  address: { fields: [city, streets] }",
             "no source maps the field 'streets' (did you mean street?)",
         ),
-        ("groups:\n  address: { fields: [city] }", "groups.address.fields: at least one entry is wanted here"),
+        ("groups:\n  address: { fields: [city] }", "groups.address.fields: this needs at least 2 entries"),
         ("groups:\n  city: { fields: [name, phone] }", "'city' is a field already"),
         ("groups:\n  address: { fields: [city, street], merge: counter }", "counter does not merge a group"),
         (
@@ -234,14 +234,14 @@ ACTOR = "actor: { column: updated_by%s }"
 def test_copies_by_an_actor_column_need_the_promise_that_it_is_always_written(tmp_path: Path, promise: str) -> None:
     sources = SOURCES.replace("${CRM_DSN} }", "${CRM_DSN}, copies: { actors: [etl] }, " + ACTOR % promise + " }")
     (found,) = problems(tmp_path, sources + ENTITIES)
-    assert found.startswith("3: sources.crm.copies.actors: these rest on the column updated_by")
+    assert found.startswith("3: sources.crm.copies.actors: the actor is the column updated_by")
 
 
 def test_writers_by_an_actor_column_need_the_promise_too(tmp_path: Path) -> None:
     sources = SOURCES.replace("${CRM_DSN} }", "${CRM_DSN}, " + ACTOR % "" + " }")
     writers = "    fields: { phone: { writers: { actors: [manager] } } }\n"
     (found,) = problems(tmp_path, sources + ENTITIES + writers)
-    assert "promise sources.crm.actor.always_written: true" in found
+    assert "set sources.crm.actor.always_written: true" in found
 
 
 def test_actors_that_messages_name_need_no_promise(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cdc_merge.config import Settings, load
-from cdc_merge.config.reloadable import refuse_restarts, typed_as
+from cdc_merge.config.reloadable import copy_value_types, refuse_restarts
 from cdc_merge.errors import ConfigError
 
 ENVIRONMENT = {"HOME": "/home/x"}
@@ -114,9 +114,9 @@ def test_a_source_and_an_entity_that_come_or_go_are_refused(tmp_path: Path) -> N
     for before, after in ((old, new), (new, old)):
         with pytest.raises(ConfigError) as refused:
             refuse_restarts(before, after)
-        told = " ".join(refused.value.problems)
-        assert "sources.oa: " in told
-        assert "entities.note: " in told
+        problems = " ".join(refused.value.problems)
+        assert "sources.oa: " in problems
+        assert "entities.note: " in problems
 
 
 def test_every_problem_of_a_reload_is_told_at_once(tmp_path: Path) -> None:
@@ -131,5 +131,5 @@ def test_the_value_types_that_the_sources_told_stay_known(tmp_path: Path) -> Non
     customer = old.plan.entities["customer"]
     fields = {name: replace(field, value_type="text") for name, field in customer.fields.items()}
     known = replace(old.plan, entities={"customer": replace(customer, fields=fields)})
-    typed = typed_as(new.plan, known).entities["customer"].fields["phone"]
+    typed = copy_value_types(new.plan, known).entities["customer"].fields["phone"]
     assert (typed.value_type, typed.severity) == ("text", "low")

@@ -1,1 +1,1 @@
-"""What the configuration must mean: each check reports every problem with its path and a suggestion."""
+"""Checks of the configuration's meaning: each reports every problem with its path and a suggestion."""

@@ -1,5 +1,4 @@
-"""Expressions are read when the file is: grammar, fields and kinds of values, with line and column within the
-expression."""
+"""Checks of expressions: grammar, fields and value types, with line and column within the expression."""
 
 from __future__ import annotations
 
@@ -15,30 +14,30 @@ from cdc_merge.conflicts.rules.rulebook import record_types
 from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan
 
 
-def check_expressions(subject: CheckContext) -> Iterator[ConfigProblem]:
-    """Those of the file by itself: what types the fields have is not known yet."""
-    for name, entity in subject.shape.entities.items():
+def check_expressions(context: CheckContext) -> Iterator[ConfigProblem]:
+    """Without the catalogs: the fields' value types are unknown."""
+    for name, entity in context.shape.entities.items():
         texts: dict[Path, str] = {("checks", n, "expr"): check.expr for n, check in enumerate(entity.checks)}
         texts |= {("unique", n, "when"): unique.when for n, unique in enumerate(entity.unique) if unique.when}
-        yield from _problems(name, texts, dict.fromkeys(subject.mapped(name), ""))
+        yield from _problems(name, texts, dict.fromkeys(context.mapped(name), ""))
 
 
-def check_business_rules(subject: CheckContext) -> Iterator[ConfigProblem]:
-    """A rule's `when`, by the file itself; read once for every field that the rule is about."""
-    units = [(name, unit) for name, entity in subject.shape.entities.items() for unit in _units(subject, name, entity)]
-    yield from _when_problems({n: (r.on, r.when) for n, r in enumerate(subject.shape.rules) if r.when}, units)
+def check_business_rules(context: CheckContext) -> Iterator[ConfigProblem]:
+    """A rule's `when` without the catalogs; compiled once for every field that the rule selects."""
+    units = [(name, unit) for name, entity in context.shape.entities.items() for unit in _units(context, name, entity)]
+    yield from _when_problems({n: (r.on, r.when) for n, r in enumerate(context.shape.rules) if r.when}, units)
 
 
 def business_rule_problems(plan: Plan) -> Iterator[ConfigProblem]:
-    """Once more, with the value types that the sources' catalogs told."""
+    """A rule's `when` with the value types of the sources' catalogs."""
     entities = plan.entities.items()
     units = [(name, unit) for name, e in entities for unit in (*e.fields.values(), *e.groups.values())]
     yield from _when_problems({n: (r.on, r.when) for n, r in enumerate(plan.rules) if r.when}, units)
 
 
-def _units(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[FieldPlan]:
+def _units(context: CheckContext, name: str, entity: EntityShape) -> Iterator[FieldPlan]:
     grouped = {field for group in entity.groups.values() for field in group.fields}
-    for field in subject.mapped(name):
+    for field in context.mapped(name):
         if field not in grouped:
             yield FieldPlan(field, entity.fields[field].merge if field in entity.fields else "mv")
     for group, shape in entity.groups.items():
@@ -48,14 +47,14 @@ def _units(subject: CheckContext, name: str, entity: EntityShape) -> Iterator[Fi
 def _when_problems(
     whens: Mapping[int, tuple[str, str]], units: Sequence[tuple[str, FieldPlan]]
 ) -> Iterator[ConfigProblem]:
-    """By the rule's number: `on` and `when`. Each problem once, however many fields it is about."""
+    """`whens` by the rule's number: `on` and `when`. Each problem once, however many fields it concerns."""
     for number, (on, text) in whens.items():
         if "." not in on:
             yield ConfigProblem(("rules", number, "on"), "a rule with `when` is about fields", f"{on}.* or {on}.FIELD")
             continue
-        met = [variables(unit) for name, unit in units if is_about(on, name, unit)]
-        found = dict.fromkeys(error for names in met for error in _errors(text, names))
-        yield from (ConfigProblem(("rules", number, "when"), sentence, hint) for sentence, hint in found)
+        selected = [variables(unit) for name, unit in units if is_about(on, name, unit)]
+        errors = dict.fromkeys(error for names in selected for error in _errors(text, names))
+        yield from (ConfigProblem(("rules", number, "when"), sentence, hint) for sentence, hint in errors)
 
 
 def _errors(text: str, names: Variables) -> Iterator[tuple[str, str]]:
@@ -66,7 +65,7 @@ def _errors(text: str, names: Variables) -> Iterator[tuple[str, str]]:
 
 
 def expression_problems(entity: EntityPlan) -> Iterator[ConfigProblem]:
-    """Once more, with the value types that the sources' catalogs told."""
+    """Checks and unique conditions with the value types of the sources' catalogs."""
     texts: dict[Path, str] = {("checks", n, "expr"): check.expr for n, check in enumerate(entity.checks)}
     texts |= {("unique", n, "when"): unique.when for n, unique in enumerate(entity.unique) if unique.when}
     yield from _problems(entity.name, texts, record_types(entity))

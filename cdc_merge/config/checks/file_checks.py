@@ -1,6 +1,6 @@
-"""What the keys of a configuration mean together: names that must exist, promises that must be made.
+"""Checks across the keys of a configuration: names that must exist, settings that require others.
 
-Each check yields every problem that it finds; none stops at the first. To add one, write it and add its line to CHECKS.
+Each check yields all its problems; none stops at the first. To add one, write it and add its line to CHECKS.
 """
 
 from __future__ import annotations
@@ -19,54 +19,54 @@ from cdc_merge.config.settings import PostgresStore, default_slot
 from cdc_merge.model import DECISION_SOURCE
 
 SOURCE_TYPES: Final = ("postgres",)
-"""The kinds of sources that this version can read."""
+"""The source types that this version can read."""
 
 # Names become metric labels, parts of stamps and of URLs.
 NAME: Final = re.compile(r"[^\W\d][\w-]{0,62}")
 
 
-def check_names(subject: CheckContext) -> Iterator[ConfigProblem]:
-    named: list[tuple[str, ...]] = [("sources",), ("entities",)]
-    named += [("entities", entity, kind) for entity in subject.shape.entities for kind in ("fields", "groups")]
-    for path in named:
-        for name in subject.names(*path):
+def check_names(context: CheckContext) -> Iterator[ConfigProblem]:
+    paths: list[tuple[str, ...]] = [("sources",), ("entities",)]
+    paths += [("entities", entity, kind) for entity in context.shape.entities for kind in ("fields", "groups")]
+    for path in paths:
+        for name in context.names(*path):
             if not NAME.fullmatch(name):
-                wanted = "letters, digits, _ and -, the first a letter or _, at most 63"
-                yield ConfigProblem((*path, name), "this cannot be a name", wanted)
-    if DECISION_SOURCE in subject.names("sources"):
+                allowed = "use letters, digits, _ and -, the first a letter or _, at most 63"
+                yield ConfigProblem((*path, name), "this is not a valid name", allowed)
+    if DECISION_SOURCE in context.names("sources"):
         yield ConfigProblem(
-            ("sources", DECISION_SOURCE), "the name cdc_merge stands for decisions", "name the source otherwise"
+            ("sources", DECISION_SOURCE), "the name cdc_merge is reserved for decisions", "choose another name"
         )
 
 
-def check_available(subject: CheckContext) -> Iterator[ConfigProblem]:
-    """What the file may say already and this version cannot do yet."""
-    if isinstance(subject.shape.store, PostgresStore):
+def check_available(context: CheckContext) -> Iterator[ConfigProblem]:
+    """Settings that the schema accepts and this version does not implement."""
+    if isinstance(context.shape.store, PostgresStore):
         yield ConfigProblem(
             ("store",), "a store in PostgreSQL is not part of this version", "use sqlite:///ABSOLUTE/PATH"
         )
-    for name, source in subject.shape.sources.items():
+    for name, source in context.shape.sources.items():
         if source.type not in SOURCE_TYPES:
             sentence = f"sources of type {source.type} are not part of this version"
             yield ConfigProblem(("sources", name, "type"), sentence, f"one of: {', '.join(SOURCE_TYPES)}")
 
 
-def check_connection(subject: CheckContext) -> Iterator[ConfigProblem]:
-    for name, source in subject.shape.sources.items():
+def check_connection(context: CheckContext) -> Iterator[ConfigProblem]:
+    for name, source in context.shape.sources.items():
         if not isinstance(source, PostgresShape):
             continue
-        given = [key for key in ("dsn", "dsn_file") if key in subject.names("sources", name)]
+        given = [key for key in ("dsn", "dsn_file") if key in context.names("sources", name)]
         if not given:
             yield ConfigProblem(
-                ("sources", name, "dsn"), "this key is missing", "dsn: ${NAME}, or dsn_file: a file that holds it"
+                ("sources", name, "dsn"), "this key is missing", "dsn: ${NAME}, or dsn_file: a file that contains it"
             )
         if len(given) > 1:
             yield ConfigProblem(("sources", name, "dsn_file"), "dsn and dsn_file are both given", "keep one of them")
 
 
-def check_slots(subject: CheckContext) -> Iterator[ConfigProblem]:
+def check_slots(context: CheckContext) -> Iterator[ConfigProblem]:
     used: dict[tuple[str | None, str], str] = {}
-    for name, source in subject.shape.sources.items():
+    for name, source in context.shape.sources.items():
         if not isinstance(source, PostgresShape):
             continue
         slot = source.slot or default_slot(name)
@@ -77,36 +77,36 @@ def check_slots(subject: CheckContext) -> Iterator[ConfigProblem]:
             )
 
 
-def check_copies(subject: CheckContext) -> Iterator[ConfigProblem]:
-    for name, source in subject.shape.sources.items():
+def check_copies(context: CheckContext) -> Iterator[ConfigProblem]:
+    for name, source in context.shape.sources.items():
         if source.copies.actors and source.actor is not None and not source.actor.always_written:
             yield ConfigProblem(
                 ("sources", name, "copies", "actors"),
-                f"these rest on the column {source.actor.column}, which keeps its old value when a change does not"
-                " write it: the next person's edit would pass for a copy",
-                "promise actor.always_written: true, or mark copies by origin or message",
+                f"the actor is the column {source.actor.column}, which keeps its old value when a change does not"
+                " write it: the next user's edit would count as a copy",
+                "set actor.always_written: true if every change writes the column, or mark copies by origin or message",
             )
 
 
-def check_write_back(subject: CheckContext) -> Iterator[ConfigProblem]:
-    for name, source in subject.shape.sources.items():
+def check_write_back(context: CheckContext) -> Iterator[ConfigProblem]:
+    for name, source in context.shape.sources.items():
         for entity, fields in source.write_back.entities.items():
             path = ("sources", name, "write_back", "entities", entity)
-            if entity not in subject.names("entities"):
+            if entity not in context.names("entities"):
                 yield ConfigProblem(
-                    path, f"there is no entity {entity!r}", did_you_mean(entity, subject.names("entities"))
+                    path, f"there is no entity {entity!r}", did_you_mean(entity, context.names("entities"))
                 )
                 continue
             for field in fields:
-                mapped = subject.names("entities", entity, "from", name, "fields")
+                mapped = context.names("entities", entity, "from", name, "fields")
                 if field not in mapped:
                     yield ConfigProblem(path, f"{name} does not map the field {field!r}", did_you_mean(field, mapped))
 
 
-def check_entities(subject: CheckContext) -> Iterator[ConfigProblem]:
-    for name, entity in subject.shape.entities.items():
+def check_entities(context: CheckContext) -> Iterator[ConfigProblem]:
+    for name, entity in context.shape.entities.items():
         for check in ENTITY_CHECKS:
-            for path, sentence, suggestion in check(subject, name, entity):
+            for path, sentence, suggestion in check(context, name, entity):
                 yield ConfigProblem(entity_path(name, *path), sentence, suggestion)
 
 

@@ -1,4 +1,4 @@
-"""A merge type and its settings: the type exists, the settings are its own, and they make sense together."""
+"""Checks of a merge type and its options: the type exists, the options belong to it and are consistent."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from cdc_merge.config.problems import Path, did_you_mean
 from cdc_merge.config.schema.entity_schema import GroupShape, MergeShape
 from cdc_merge.merge.types import TYPES
 
-Found = tuple[Path, str, str]
+Finding = tuple[Path, str, str]
 
-# A map has no line in TYPES: the fold takes it apart (merge/map_fields.py) and its keys merge by types of their own.
+# A map has no line in TYPES: the fold splits it into its keys (merge/map_fields.py), which have merge types of their own.
 AVAILABLE = frozenset(TYPES) | {"map"}
 
 
-def check_merge(path: Path, shape: MergeShape | GroupShape, sources: list[str]) -> Iterator[Found]:
-    """Everything about one `merge:` and the keys beside it. `sources` are the entity's, for `order:`."""
+def check_merge(path: Path, shape: MergeShape | GroupShape, sources: list[str]) -> Iterator[Finding]:
+    """The problems of one `merge:` and its options. `sources` are the entity's, for `order:`."""
     options = OPTIONS.get(shape.merge)
     if options is None:
         yield (*path, "merge"), f"there is no merge type {shape.merge!r}", did_you_mean(shape.merge, OPTIONS)
         return
     if shape.merge not in AVAILABLE:
-        known = ", ".join(sorted(AVAILABLE))
-        yield (*path, "merge"), f"the merge type {shape.merge} is not part of this version", f"one of: {known}"
+        available = ", ".join(sorted(AVAILABLE))
+        yield (*path, "merge"), f"the merge type {shape.merge} is not part of this version", f"one of: {available}"
     if isinstance(shape, GroupShape) and not options.groups:
         groups = [name for name, other in OPTIONS.items() if other.groups]
         yield (*path, "merge"), f"{shape.merge} does not merge a group", f"one of: {', '.join(groups)}"
@@ -35,7 +35,7 @@ def check_merge(path: Path, shape: MergeShape | GroupShape, sources: list[str]) 
             yield from check_merge((*path, "keys", key), leaf, sources)
 
 
-def _own_keys(path: Path, shape: MergeShape | GroupShape, options: Options) -> Iterator[Found]:
+def _own_keys(path: Path, shape: MergeShape | GroupShape, options: Options) -> Iterator[Finding]:
     given = [key for key in KEYS if getattr(shape, key, None) is not None]
     for key in given:
         if key not in options.allowed:
@@ -56,7 +56,7 @@ def _own_keys(path: Path, shape: MergeShape | GroupShape, options: Options) -> I
         yield (*path, "wins"), f"wins is {' or '.join(words)} for merge: {shape.merge}", ""
 
 
-def _order(path: Path, shape: MergeShape | GroupShape, sources: list[str]) -> Iterator[Found]:
+def _order(path: Path, shape: MergeShape | GroupShape, sources: list[str]) -> Iterator[Finding]:
     if shape.merge != "priority" or shape.order is None:
         return
     if not isinstance(shape.order, list):
@@ -67,6 +67,6 @@ def _order(path: Path, shape: MergeShape | GroupShape, sources: list[str]) -> It
             yield (*path, "order", number), f"the entity has no source {source!r}", did_you_mean(source, sources)
 
 
-def _bounds(path: Path, shape: MergeShape) -> Iterator[Found]:
+def _bounds(path: Path, shape: MergeShape) -> Iterator[Finding]:
     if shape.min is not None and shape.max is not None and shape.min > shape.max:
         yield (*path, "min"), "min is greater than max", ""

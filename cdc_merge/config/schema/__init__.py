@@ -1,1 +1,1 @@
-"""What the configuration file may look like: pydantic shapes, from which its JSON Schema is generated."""
+"""The schema of the configuration file: pydantic models, from which its JSON Schema is generated."""

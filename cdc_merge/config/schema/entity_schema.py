@@ -1,4 +1,4 @@
-"""The shape of `entities:`: where records come from, how their fields merge, what must hold of them."""
+"""The schema of `entities:`: mappings, merge types, groups, checks and unique constraints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _order(given: object) -> object:
     ranked = isinstance(given, list) and all(isinstance(item, str) for item in given)
     graph = isinstance(given, dict) and all(isinstance(_as_list(next_), list) for next_ in given.values())
     if not given or not (ranked or graph):
-        raise ValueError("order is a list of words, or for a lattice a mapping of each value to those that follow it")
+        raise ValueError("order is a list of words, or for a lattice a mapping of each value to its successors")
     return given if ranked else {value: _as_list(after) for value, after in given.items()}  # type: ignore[attr-defined]  # checked above
 
 
@@ -57,26 +57,28 @@ Order: TypeAlias = Annotated[
 
 
 class FromShape(Shape):
-    """How one source's rows become records of the entity."""
+    """The mapping of one source's rows to records of the entity."""
 
     table: str = Field(min_length=1, description="schema.table; the schema is public when absent.")
-    key: OneOrMany = Field(min_length=1, description="The business key's column, or columns in order.")
+    key: OneOrMany = Field(min_length=1, description="The column of the business key, or its columns in order.")
     fields: dict[str, str] = Field(min_length=1, description="Field → column.")
 
 
 class WritersShape(Shape):
-    """Who may write a field; anybody else's write is a conflict `unauthorized`."""
+    """The permitted writers of a field; a write of anyone else is a conflict `unauthorized`."""
 
     sources: list[str] | None = Field(default=None, description="The sources that may write it.")
-    actors: list[str] | None = Field(default=None, description="The actors who may write it; an unknown actor may not.")
+    actors: list[str] | None = Field(
+        default=None, description="The actors that may write it; an unknown actor may not."
+    )
 
 
 class MergeShape(Shape):
-    """How a value merges: the type and the type's own settings."""
+    """The merge type of a value and the type's own options."""
 
     merge: str = Field(
         default="mv",
-        description="mv (ask people), lww, priority, counter, max, min, set, map, flag, lattice, append or immutable.",
+        description="mv (raise a conflict), lww, priority, counter, max, min, set, map, flag, lattice, append or immutable.",
         json_schema_extra={
             "enum": [
                 "mv",
@@ -95,27 +97,33 @@ class MergeShape(Shape):
         },
     )
     normalize: list[str] = Field(default=[], description="Normalisations applied in order before values are compared.")
-    severity: Severity = Field(default="medium", description="How grave a conflict on it is.")
+    severity: Severity = Field(default="medium", description="The severity of its conflicts.")
     agreement: Agreement = Field(
         default="on",
-        description="Whether equal values count as having seen each other; past: also values held earlier.",
+        description="Whether equal values count as having seen each other; past: earlier values too.",
         json_schema_extra={"default": True},
     )
-    min: Number | None = Field(default=None, description="counter: the least value; less is a conflict `bound`.")
-    max: Number | None = Field(default=None, description="counter: the greatest value; more is a conflict `bound`.")
-    separator: str | None = Field(default=None, min_length=1, description="set over text: what separates elements.")
+    min: Number | None = Field(
+        default=None, description="counter: the lower bound; a smaller value is a conflict `bound`."
+    )
+    max: Number | None = Field(
+        default=None, description="counter: the upper bound; a larger value is a conflict `bound`."
+    )
+    separator: str | None = Field(default=None, min_length=1, description="set over text: the separator of elements.")
     wins: Wins | None = Field(default=None, description="set: add or remove; flag: true or false.")
     order: Order | None = Field(
         default=None,
-        description="priority: sources, highest first. lattice: values, lowest first, or value → those that follow.",
+        description="priority: sources, highest first. lattice: values, lowest first, or value → its successors.",
     )
-    keys: dict[str, MergeShape] | None = Field(default=None, description="map: how single keys merge; others are mv.")
+    keys: dict[str, MergeShape] | None = Field(
+        default=None, description="map: the merge types of single keys; other keys are mv."
+    )
 
 
 class FieldShape(MergeShape):
     """One field of an entity."""
 
-    writers: WritersShape | None = Field(default=None, description="Who may write it; everybody when absent.")
+    writers: WritersShape | None = Field(default=None, description="The permitted writers; all when absent.")
 
 
 class GroupShape(Shape):
@@ -127,35 +135,37 @@ class GroupShape(Shape):
         description="mv, lww, priority or immutable.",
         json_schema_extra={"enum": ["mv", "lww", "priority", "immutable"]},
     )
-    severity: Severity = Field(default="medium", description="How grave a conflict on it is.")
+    severity: Severity = Field(default="medium", description="The severity of its conflicts.")
     agreement: Agreement = Field(
         default="on",
         description="Whether equal values count as having seen each other.",
         json_schema_extra={"default": True},
     )
     order: Order | None = Field(default=None, description="priority: sources, highest first.")
-    writers: WritersShape | None = Field(default=None, description="Who may write it; everybody when absent.")
+    writers: WritersShape | None = Field(default=None, description="The permitted writers; all when absent.")
 
 
 class CheckShape(Shape):
-    """What must hold of every merged record."""
+    """A condition that every merged record must satisfy."""
 
-    name: str = Field(min_length=1, description="How the check is called in conflicts and reports.")
+    name: str = Field(min_length=1, description="The name of the check in conflicts and reports.")
     expr: str = Field(min_length=1, description="A CEL expression over `record`.")
-    severity: Severity = Field(default="medium", description="How grave it is when it fails.")
+    severity: Severity = Field(default="medium", description="The severity of its conflicts.")
 
 
 class UniqueShape(Shape):
-    """Fields that no two living records may share."""
+    """Fields whose values no two existing records may share."""
 
     fields: OneOrMany = Field(min_length=1, description="The fields compared together.")
     normalize: list[str] = Field(default=[], description="Normalisations applied before they are compared.")
-    when: str | None = Field(default=None, description="A CEL expression over `record`; others are left alone.")
-    severity: Severity = Field(default="medium", description="How grave a duplicate is.")
+    when: str | None = Field(
+        default=None, description="A CEL expression over `record`: applies to records where it is true."
+    )
+    severity: Severity = Field(default="medium", description="The severity of a duplicate.")
 
 
 class EntityShape(Shape):
-    """A kind of business object that several sources keep a copy of."""
+    """A kind of business object that several sources store."""
 
     from_: dict[str, FromShape] = Field(
         alias="from",
@@ -163,14 +173,14 @@ class EntityShape(Shape):
         description="Source → table, key and fields; the order ranks first-snapshot values.",
     )
     fields: dict[str, FieldShape] = Field(
-        default={}, description="How fields merge; a mapped field not listed here is mv."
+        default={}, description="The merge types of fields; a mapped field that is not listed is mv."
     )
     groups: dict[str, GroupShape] = Field(default={}, description="Fields that merge as one value.")
-    checks: list[CheckShape] = Field(default=[], description="Expressions that must hold of the merged record.")
-    unique: list[UniqueShape] = Field(default=[], description="What no two records may share.")
+    checks: list[CheckShape] = Field(default=[], description="Conditions that the merged record must satisfy.")
+    unique: list[UniqueShape] = Field(default=[], description="Fields whose values must be unique.")
     deletes: Literal["review", "delete_wins", "update_wins", "local"] = Field(
-        default="review", description="What a delete means that a concurrent write opposes."
+        default="review", description="The effect of a delete that is concurrent with a write."
     )
     on_missing: Literal["ignore", "report"] = Field(
-        default="ignore", description="Whether it is told, counted and listed which records a source lacks."
+        default="ignore", description="report: count and list the records that a source lacks."
     )

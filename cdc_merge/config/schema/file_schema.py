@@ -1,6 +1,6 @@
-"""What the file may look like: every key with its type, its default and a description that editors show.
+"""The schema of the file: every key with its type, its default and a description that editors show.
 
-Shape only. What keys mean together is judged in checks.py; the JSON Schema of the configuration is generated from here.
+Structure only: relations between keys are checked in config/checks. The JSON Schema is generated from this module.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from cdc_merge.config.durations import Listen, listen_address
 from cdc_merge.config.schema.entity_schema import EntityShape
 from cdc_merge.config.schema.rule_schema import RuleShape
-from cdc_merge.config.schema.schema_types import Duration, Number, OneOrMany, Shape, lasting
+from cdc_merge.config.schema.schema_types import Duration, Number, OneOrMany, Shape, duration_field
 from cdc_merge.config.settings import PostgresStore, SqliteStoreSettings, store_of
 
 ListenAddress: TypeAlias = Annotated[
@@ -29,7 +29,7 @@ Store: TypeAlias = Annotated[
 
 
 class CopiesShape(Shape):
-    """Which changes only repeat somebody else's write (semantics: copy)."""
+    """Changes that only repeat a write of another source (semantics: copy)."""
 
     origins: list[str] = Field(default=[], description="Replication origins whose transactions are copies.")
     actors: list[str] = Field(
@@ -40,13 +40,13 @@ class CopiesShape(Shape):
 
 
 class ActorShape(Shape):
-    """Who changed a row."""
+    """The actor of a change."""
 
-    column: str = Field(description="The column that names who changed the row.")
+    column: str = Field(description="The column with the actor of the row's last change.")
     always_written: bool = Field(
         default=False,
-        description="A promise that every application writes this column with every change. Without it the column names"
-        " the actor only of a change that wrote it.",
+        description="Set it to true if every application writes this column with every change. Otherwise the column gives"
+        " the actor only of a change that writes it.",
     )
 
 
@@ -56,7 +56,7 @@ class WriteBackShape(Shape):
     enabled: bool = Field(
         default=False, description="Whether merged values and decisions are written into this source."
     )
-    dry_run: bool = Field(default=False, description="Show the statements instead of executing them.")
+    dry_run: bool = Field(default=False, description="Log the statements instead of executing them.")
     entities: dict[str, OneOrMany] = Field(
         default={}, description="Entity → the fields that may be written; all when absent."
     )
@@ -67,10 +67,12 @@ class WriteBackShape(Shape):
 
 
 class SourceShape(Shape):
-    """What every kind of source has."""
+    """The settings of every source type."""
 
-    copies: CopiesShape = Field(default_factory=CopiesShape, description="How copies are told from genuine writes.")
-    actor: ActorShape | None = Field(default=None, description="Who changed a row.")
+    copies: CopiesShape = Field(
+        default_factory=CopiesShape, description="How copies are distinguished from genuine writes."
+    )
+    actor: ActorShape | None = Field(default=None, description="The actor of a change.")
     write_back: WriteBackShape = Field(default_factory=WriteBackShape, description="Off by default.")
 
 
@@ -79,37 +81,40 @@ class PostgresShape(SourceShape):
 
     type: Literal["postgres"] = Field(description="The kind of source.")
     dsn: str | None = Field(default=None, description="Connection string or URI; usually ${NAME} from the environment.")
-    dsn_file: str | None = Field(default=None, description="A file that holds the connection string, instead of dsn.")
+    dsn_file: str | None = Field(default=None, description="A file with the connection string, instead of dsn.")
     slot: str | None = Field(
         default=None,
         pattern="^[a-z0-9_]{1,63}$",
         description="The replication slot. Default: cdc_merge_ and the source's name.",
     )
     publication: str = Field(
-        default="cdc_merge", description="The publication of the mapped tables; never created or altered."
+        default="cdc_merge", description="The publication of the mapped tables; the sidecar never creates or alters it."
     )
     snapshot: Literal["initial", "never"] = Field(
         default="initial",
-        description="initial: create a missing slot and read the tables once; never: refuse when the slot is missing.",
+        description="initial: create a missing slot and take an initial snapshot; never: refuse when the slot is missing.",
     )
     snapshot_workers: int = Field(
-        default=2, ge=1, le=8, description="How many tables are copied at a time, each over a connection of its own."
+        default=2,
+        ge=1,
+        le=8,
+        description="How many tables the initial snapshot copies in parallel, each over its own connection.",
     )
     on_lost_position: Literal["stop", "resnapshot"] = Field(
         default="stop",
-        description="When the stream cannot be continued (slot lost, dropped or made anew, server restored, failover):"
-        " stop and say so, or make a new slot and copy the tables anew, beside the history.",
+        description="When the stream cannot continue (slot lost, dropped or recreated, server restored, failover): stop with"
+        " a problem, or create a new slot and take a new initial snapshot; the history is kept.",
     )
     failover: bool = Field(
         default=False,
-        description="Create the slot so that standbys keep it, too (PostgreSQL 17 and later): after a failover the stream goes"
-        " on. Name all servers in the dsn (host=a,b target_session_attrs=read-write).",
+        description="Create a failover slot (PostgreSQL 17 and later): the stream continues after a failover. List all servers"
+        " in the dsn (host=a,b target_session_attrs=read-write).",
     )
     heartbeat: Duration | None = Field(
         default=None,
         ge=1_000_000,
-        description="How often a small logical message is written into this source, to measure the whole way and to notice"
-        " what is lost on it. Touches no table. Nothing is ever written when absent.",
+        description="The interval of heartbeats: small logical messages written into this source that measure the delay of the"
+        " whole path and detect losses. They touch no table. Without it nothing is written.",
     )
 
 
@@ -119,7 +124,7 @@ class DebeziumShape(SourceShape):
     type: Literal["debezium"] = Field(description="The kind of source.")
     bootstrap_servers: list[str] = Field(min_length=1, description="Kafka brokers, host:port.")
     topics: list[str] = Field(min_length=1, description="The topics of the mapped tables.")
-    grace: Duration = lasting("5s", "How long after its end was read an idle partition passes a time.")
+    grace: Duration = duration_field("5s", "How long after its last message an idle partition holds back merging.")
 
 
 class HttpShape(SourceShape):
@@ -140,16 +145,18 @@ class HttpSideShape(Shape):
 
 
 class ClockShape(Shape):
-    """How far a source's clock is believed."""
+    """The limits of source clocks."""
 
-    max_ahead: Duration = lasting("5s", "A commit time further ahead of our own clock is cut down to this bound.")
+    max_ahead: Duration = duration_field(
+        "5s", "A commit time further ahead of the sidecar's clock is reduced to this bound."
+    )
 
 
 class HistoryShape(Shape):
     """How long histories are kept."""
 
-    keep_folded: Duration = lasting("10m", "Younger history is never folded into a base.")
-    retention: Duration = lasting("90d", "How long the log itself is kept.")
+    keep_folded: Duration = duration_field("10m", "Younger history is never folded into a checkpoint.")
+    retention: Duration = duration_field("90d", "How long the history is kept.")
 
 
 class AccessShape(Shape):
@@ -160,7 +167,7 @@ class AccessShape(Shape):
 
 
 class NotifyShape(Shape, extra="allow"):
-    """One channel that is told about conflicts; the keys beside `type` are the channel's own."""
+    """One notification channel for conflicts; the keys beside `type` are the channel's own."""
 
     type: str = Field(description="The kind of channel.")
 
@@ -169,7 +176,7 @@ class LogShape(Shape):
     """The log on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] | None = Field(
-        default=None, description="The least that is logged; info when absent. --log-level goes before it."
+        default=None, description="The lowest level that is logged; info when absent. --log-level overrides it."
     )
 
 
@@ -179,7 +186,7 @@ class TelemetryShape(Shape):
     otlp: str | None = Field(
         default=None,
         pattern="^https?://[^/?#@]+(/[^?#]*)?$",
-        description="Where traces are sent by OTLP over HTTP, such as http://127.0.0.1:4318; none are made when absent.",
+        description="The OTLP/HTTP endpoint of traces, such as http://127.0.0.1:4318; no traces when absent.",
     )
     share: Number = Field(default=1, gt=0, le=1, description="The share of batches that are traced.")
 
@@ -189,21 +196,19 @@ class ConfigShape(Shape):
 
     store: Store | None = Field(
         default=None,
-        description="Where histories, conflicts and positions rest: sqlite:///ABSOLUTE/PATH or postgresql://…."
+        description="The store of histories, conflicts and positions: sqlite:///ABSOLUTE/PATH or postgresql://…."
         " Default: state.db in the state directory.",
     )
     http: HttpSideShape = Field(default_factory=HttpSideShape, description="Console, API, metrics and health.")
-    settle: Duration = lasting("2s", "How long a question waits for its own answer.")
-    clock: ClockShape = Field(default_factory=ClockShape, description="How far a source's clock is believed.")
+    settle: Duration = duration_field("2s", "How long a conflict waits for the sources to resolve it before it opens.")
+    clock: ClockShape = Field(default_factory=ClockShape, description="The limits of source clocks.")
     history: HistoryShape = Field(default_factory=HistoryShape, description="How long histories are kept.")
     sources: dict[str, AnySource] = Field(min_length=1, description="The business systems whose changes are read.")
     entities: dict[str, EntityShape] = Field(
-        min_length=1, description="The kinds of business objects that sources keep copies of."
+        min_length=1, description="The kinds of business objects that sources store."
     )
-    rules: list[RuleShape] = Field(
-        default=[], description="What to do about which conflicts; the first that matches decides."
-    )
-    notify: list[NotifyShape] = Field(default=[], description="Who is told about conflicts.")
+    rules: list[RuleShape] = Field(default=[], description="Rules for conflicts; the first that matches decides.")
+    notify: list[NotifyShape] = Field(default=[], description="Notification channels for conflicts.")
     access: AccessShape = Field(default_factory=AccessShape, description="Who may do what over HTTP.")
     log: LogShape = Field(default_factory=LogShape, description="The log on stderr.")
     telemetry: TelemetryShape = Field(default_factory=TelemetryShape, description="Traces for OpenTelemetry.")

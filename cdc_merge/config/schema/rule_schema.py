@@ -1,4 +1,4 @@
-"""The shape of `rules:`: which conflicts, how grave, and who or what decides them."""
+"""The schema of `rules:`: selection of conflicts, their severity, and their decision."""
 
 from __future__ import annotations
 
@@ -52,26 +52,28 @@ Levels: TypeAlias = Annotated[
 
 
 class DecideShape(Shape):
-    """Who or what decides."""
+    """How a conflict is decided."""
 
-    auto: Auto = Field(default=(), description="Decided by itself: the first step of the chain that has an answer.")
-    approve: Levels = Field(default=[], description="Levels of approval in order; each needs one of its roles.")
+    auto: Auto = Field(default=(), description="Automatic decision: the first step of the chain that gives a value.")
+    approve: Levels = Field(
+        default=[], description="Levels of approval in order; each needs an approval of one of its roles."
+    )
     votes: int = Field(default=1, ge=1, description="How many approvals a level needs.")
     four_eyes: bool = Field(default=False, description="Whether the proposer may not approve.")
     sla: Duration | None = Field(default=None, description="How long a decision may take.")
-    on_expiry: str | None = Field(default=None, description="What happens then: escalate, or a word of auto.")
-    when: str | None = Field(default=None, description="A CEL expression: true asks for approval, false takes auto.")
+    on_expiry: str | None = Field(default=None, description="The action after the sla: escalate, or a word of auto.")
+    when: str | None = Field(default=None, description="A CEL expression: true requires approval, false uses auto.")
 
 
 class RuleShape(Shape):
     """One rule. The first that matches a conflict decides."""
 
-    name: str = Field(min_length=1, description="How the rule is called in conflicts, reports and metrics.")
+    name: str = Field(min_length=1, description="The name of the rule in conflicts, reports and metrics.")
     on: str = Field(min_length=1, description="entity.field, entity.*, *.field or entity.")
     when: str | None = Field(default=None, description="A CEL expression over old and new.")
     severity: Severity | None = Field(default=None, description="Replaces the field's severity.")
     tolerance: Duration | None = Field(
-        default=None, description="A source may differ for so long before it is `divergence`."
+        default=None, description="How long a source may differ before it is a conflict `divergence`."
     )
     threshold: Number | None = Field(default=None, description="The anomaly score above which a change is a conflict.")
-    decide: DecideShape | None = Field(default=None, description="Who or what decides.")
+    decide: DecideShape | None = Field(default=None, description="How a conflict is decided.")

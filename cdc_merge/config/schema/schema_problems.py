@@ -1,7 +1,7 @@
-"""Values → shape, and what does not fit as problems with the file's own paths.
+"""Validation of the file's values, with every violation as a problem with the file's own path.
 
-What does not fit is then left out and the rest is read again, so that the checks of meaning can speak about all that is
-readable: every problem in one report.
+An invalid part is removed and the rest is validated again, so that the checks of meaning cover all valid parts: every
+problem in one report.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from cdc_merge.config.problems import ConfigProblem, Path, did_you_mean
 from cdc_merge.config.schema.file_schema import ConfigShape
 from cdc_merge.config.yaml_source import Tree
 
-PASSES: Final = 20  # each pass takes out every part that does not fit; a file needs one or two
+PASSES: Final = 20  # each pass removes every invalid part; a file needs one or two
 
 
-class Shaped(NamedTuple):
-    """`shape` is what could be read of the file (None: nothing), `problems` what could not."""
+class Validated(NamedTuple):
+    """`shape` is the valid part of the file (None: nothing), `problems` are the violations."""
 
     shape: ConfigShape | None
     problems: list[ConfigProblem]
 
 
-def shaped(values: dict[str, Tree]) -> Shaped:
-    """The shape of a file's values. Never raises; `values` stay as they are."""
+def validate(values: dict[str, Tree]) -> Validated:
+    """The valid part of a file's values. Never raises; `values` are not changed."""
     problems: list[ConfigProblem] = []
     rest = copy.deepcopy(values)
     for number in range(PASSES):
         try:
-            return Shaped(ConfigShape.model_validate(rest), problems)
+            return Validated(ConfigShape.model_validate(rest), problems)
         except ValidationError as error:
             details = error.errors(include_url=False)
         if number == 0:
             problems = [_problem(detail, values) for detail in details]
-        if not _leave_out(details, rest):
+        if not _remove_invalid(details, rest):
             break
-    return Shaped(None, problems)
+    return Validated(None, problems)
 
 
-# ---------------------------------------------------------------- from pydantic's places to the file's
+# ---------------------------------------------------------------- from pydantic's locations to the file's paths
 
 
 def _path(location: tuple[str | int, ...], values: Tree) -> Path:
-    """pydantic's location without the names of union members, which are no part of the file."""
+    """pydantic's location without the names of union members, which are not part of the file."""
     path: list[str | int] = []
     here: Any = values
     for part in location:
@@ -61,7 +61,7 @@ def _path(location: tuple[str | int, ...], values: Tree) -> Path:
 
 def _problem(detail: ErrorDetails, values: Tree) -> ConfigProblem:
     path = _path(detail["loc"], values)
-    return READINGS.get(detail["type"], _unnamed)(detail, path)
+    return SENTENCES.get(detail["type"], _pydantic_sentence)(detail, path)
 
 
 def _unknown_key(detail: ErrorDetails, path: Path) -> ConfigProblem:
@@ -88,44 +88,49 @@ def _not_listed(detail: ErrorDetails, path: Path) -> ConfigProblem:
     words = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
     given = detail["input"]
     if not isinstance(given, str):
-        return ConfigProblem(path, "one word is wanted here", did_you_mean("", words))
+        return ConfigProblem(path, "this must be one word", did_you_mean("", words))
     return ConfigProblem(path, f"{given!r} is not allowed here", did_you_mean(given, words))
 
 
-def _own_words(detail: ErrorDetails, path: Path) -> ConfigProblem:
+def _too_short(detail: ErrorDetails, path: Path) -> ConfigProblem:
+    least = detail.get("ctx", {}).get("min_length", 1)
+    return ConfigProblem(path, f"this needs at least {least} {'entry' if least == 1 else 'entries'}")
+
+
+def _validator_sentence(detail: ErrorDetails, path: Path) -> ConfigProblem:
     return ConfigProblem(path, str(detail.get("ctx", {}).get("error", "this cannot be read")))
 
 
-def _wanted(kind: str, suggestion: str = "") -> Callable[[ErrorDetails, Path], ConfigProblem]:
-    return lambda detail, path: ConfigProblem(path, f"{kind} is wanted here", suggestion)
+def _must_be(kind: str, suggestion: str = "") -> Callable[[ErrorDetails, Path], ConfigProblem]:
+    return lambda detail, path: ConfigProblem(path, f"this must be {kind}", suggestion)
 
 
-def _unnamed(detail: ErrorDetails, path: Path) -> ConfigProblem:
+def _pydantic_sentence(detail: ErrorDetails, path: Path) -> ConfigProblem:
     # pydantic's own sentence names limits and types ("Input should be greater than 0"), never the input.
     return ConfigProblem(path, detail["msg"][:1].lower() + detail["msg"][1:])
 
 
-READINGS: Final[Mapping[str, Callable[[ErrorDetails, Path], ConfigProblem]]] = {
+SENTENCES: Final[Mapping[str, Callable[[ErrorDetails, Path], ConfigProblem]]] = {
     "extra_forbidden": _unknown_key,
     "missing": _missing,
     "union_tag_not_found": _missing_type,
     "union_tag_invalid": _unknown_type,
     "literal_error": _not_listed,
-    "value_error": _own_words,
-    "string_type": _wanted("text", "put it in quotes"),
-    "list_type": _wanted("a list", "write [a, b]"),
-    "dict_type": _wanted("a mapping"),
-    "model_type": _wanted("a mapping"),
-    "model_attributes_type": _wanted("a mapping"),
-    "bool_type": _wanted("true or false"),
-    "int_type": _wanted("a whole number"),
-    "too_short": _wanted("at least one entry"),
-    "string_too_short": _wanted("a text that is not empty"),
-    "string_pattern_mismatch": _wanted("a name of at most 63 of the characters a-z, 0-9 and _"),
+    "value_error": _validator_sentence,
+    "string_type": _must_be("text", "put it in quotes"),
+    "list_type": _must_be("a list", "write [a, b]"),
+    "dict_type": _must_be("a mapping"),
+    "model_type": _must_be("a mapping"),
+    "model_attributes_type": _must_be("a mapping"),
+    "bool_type": _must_be("true or false"),
+    "int_type": _must_be("a whole number"),
+    "too_short": _too_short,
+    "string_too_short": _must_be("a text that is not empty"),
+    "string_pattern_mismatch": _must_be("a name of at most 63 of the characters a-z, 0-9 and _"),
 }
 
 
-# ---------------------------------------------------------------- which keys a place of the file allows
+# ---------------------------------------------------------------- the keys that the schema allows at a path
 
 
 def _allowed(location: tuple[str | int, ...]) -> list[str]:
@@ -138,7 +143,7 @@ def _allowed(location: tuple[str | int, ...]) -> list[str]:
 
 
 def _within(shape: Any, part: str | int) -> Any:
-    """The annotation one step down: of a model's key, a mapping's values, a list's items or a union's member."""
+    """The annotation one level down: of a model's key, a mapping's values, a list's items or a union's member."""
     if isinstance(shape, type) and issubclass(shape, BaseModel):
         keyed = {field.alias or name: field.annotation for name, field in shape.model_fields.items()}
         return _bare(keyed.get(str(part)))
@@ -162,21 +167,21 @@ def _tags(member: Any) -> tuple[Any, ...]:
     return get_args(tag.annotation) if tag is not None and get_origin(tag.annotation) is Literal else ()
 
 
-# ---------------------------------------------------------------- leaving out what does not fit
+# ---------------------------------------------------------------- removal of invalid parts
 
 
-def _leave_out(details: list[ErrorDetails], values: dict[str, Tree]) -> bool:
-    """Take the places of the errors out of `values`; False when that would leave nothing."""
+def _remove_invalid(details: list[ErrorDetails], values: dict[str, Tree]) -> bool:
+    """Remove the locations of the errors from `values`; False when that would leave nothing."""
     paths = {_path(detail["loc"], values) for detail in details}
     if () in paths:
         return False
     outermost = [path for path in paths if not any(path[:length] in paths for length in range(1, len(path)))]
-    # From the end, so that the numbers of a list's earlier items stay true.
+    # From the end, so that the indices of a list's earlier items stay valid.
     for path in sorted(outermost, key=_in_file_order, reverse=True):
-        around: Any = values
+        parent: Any = values
         for part in path[:-1]:
-            around = around[part]
-        del around[path[-1]]
+            parent = parent[part]
+        del parent[path[-1]]
     return True
 
 

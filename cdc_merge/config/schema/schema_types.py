@@ -1,4 +1,4 @@
-"""The words that the shapes are written in: durations, lists that may be one word, exact numbers."""
+"""The types of the schema: durations, lists that may be a single word, exact numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cdc_merge.config.durations import DURATION_PATTERN, duration_us
 
 
 class Shape(BaseModel):
-    """A mapping of the file: no unknown keys, no silent conversions."""
+    """The base model of a mapping in the file: no unknown keys, no implicit conversions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -22,9 +22,9 @@ def _one_or_many(given: object) -> object:
 
 def _number(given: object) -> Decimal | int:
     if isinstance(given, bool) or not isinstance(given, int | Decimal):
-        raise ValueError("a number is wanted here")  # noqa: TRY004 pydantic collects ValueError, not TypeError
+        raise ValueError("this must be a number")  # noqa: TRY004 pydantic collects ValueError, not TypeError
     if isinstance(given, Decimal) and not given.is_finite():
-        raise ValueError("a finite number is wanted here")
+        raise ValueError("this must be a finite number")
     return given
 
 
@@ -33,11 +33,11 @@ Duration: TypeAlias = Annotated[
     BeforeValidator(duration_us),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["2s", "10m", "90d"]}),
 ]
-"""Whole microseconds; written `2s`, `10m`, `1h30m`."""
+"""Whole microseconds; in the file `2s`, `10m`, `1h30m`."""
 
 
-def lasting(text: str, description: str) -> Any:
-    """A duration's field whose default is written as in the file; typed as pydantic's own Field is."""
+def duration_field(text: str, description: str) -> Any:
+    """A duration field whose default is given as in the file; typed as pydantic's own Field is."""
     return Field(default=duration_us(text), description=description, json_schema_extra={"default": text})
 
 
@@ -46,7 +46,7 @@ OneOrMany: TypeAlias = Annotated[
     BeforeValidator(_one_or_many),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
-"""A list of words, or one word alone."""
+"""A list of words, or a single word."""
 
 Number: TypeAlias = Annotated[Decimal | int, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
 """An exact number."""
