@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from cdc_merge.config.load import load
-from cdc_merge.config.reloadable import refuse_restarts, copy_value_types
+from cdc_merge.config.reloadable import copy_value_types, refuse_restarts
 from cdc_merge.config.settings import Settings
 from cdc_merge.errors import CdcMergeError, ConfigError
 from cdc_merge.model import ConfigReloaded

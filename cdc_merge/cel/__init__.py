@@ -1,9 +1,8 @@
 """Expressions in CEL (cel.dev), behind the port conflicts/expression_port.py.
 
-The library reads the text: grammar, macros and their errors are Google's (cel-expr-python, CEL C++). Types and values
-are ours (docs/adr/0001-expressions.md): one exact kind of number, so that integers and decimals mix and money does not
-round, and the rules of NULL and unknown. `matches` is the library's RE2 again: a pattern never takes longer than
-linear time.
+The library parses the text: grammar, macros and their errors are Google's (cel-expr-python, CEL C++). Types and
+evaluation are ours (docs/adr/0001-expressions.md): one exact number type, so that integers and decimals mix and money is
+never rounded, and the rules of NULL and unknown. `matches` uses the library's RE2: linear time for every pattern.
 """
 
 from cdc_merge.cel.expressions import compile_expression

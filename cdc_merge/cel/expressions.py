@@ -1,8 +1,8 @@
-"""Syntax tree → checked closures. A closure takes the variables and gives a value, or UNKNOWN.
+"""Syntax tree → type-checked closures. A closure maps the variables to a value or UNKNOWN.
 
-NULL and unknown: an operator or function with such an operand is UNKNOWN; `&&`, `||` and `?:` need only what decides
-them; comparing with the literal `null` asks whether there is a value, and so does `has(record.field)`. Errors at run
-time are UNKNOWN and counted.
+NULL and unknown: an operator or function with such an operand is UNKNOWN; `&&`, `||` and `?:` evaluate only the
+operands that decide them; a comparison with the literal `null` and `has(record.field)` test whether there is a value.
+Errors at run time give UNKNOWN and are counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cdc_merge.cel.operations import (
     kind_of,
     shown,
 )
-from cdc_merge.cel.syntax import Call, Const, Items, Loop, Name, Node, Select, Tree, parsed
+from cdc_merge.cel.syntax import Call, Const, Items, Loop, Name, Node, Select, SyntaxTree, parse
 from cdc_merge.conflicts.expression_port import ExpressionError, Values, Variables
 from cdc_merge.model import UNKNOWN, Json
 
@@ -43,20 +43,20 @@ _KINDS: Final = {
     "bytes": BYTES,
     "array": LIST,
 }
-"""Value type → kind; JSON and what is not known yet may be anything."""
+"""Value type → kind; JSON and unknown types may be of any kind."""
 
 _RESULTS: Final = {"boolean": BOOLEAN, "number": NUMBER, "text": TEXT}
 
 
 class Built(NamedTuple):
-    """A checked node: what kind of value it gives, and how."""
+    """A type-checked node: the kind of its value, and its closure."""
 
     kind: str
     run: Run
 
 
 class CelExpression:
-    """decision.expression.Expression."""
+    """A compiled expression (conflicts/expression_port.py: Expression)."""
 
     __slots__ = ("_run", "errors", "fields")
 
@@ -67,27 +67,27 @@ class CelExpression:
 
     def evaluate(self, values: Values) -> Any:
         tally: list[Any] = []
-        found = self._run({**values, _TALLY: tally})
+        value = self._run({**values, _TALLY: tally})
         self.errors += bool(tally)
-        return UNKNOWN if found is None else found
+        return UNKNOWN if value is None else value
 
 
-_TALLY: Final = "#errors"  # no name that a text could have
+_TALLY: Final = "#errors"  # no identifier of an expression
 
 
 def compile_expression(text: str, variables: Variables, result: str = "boolean") -> CelExpression:
-    """decision.expression.Compile, for CEL."""
-    tree = parsed(text)
+    """CEL as the port's Compile (conflicts/expression_port.py)."""
+    tree = parse(text)
     compiler = _Compiler(tree, variables)
     built = compiler.build(tree.root)
-    wanted = _RESULTS[result]
-    if built.kind not in (wanted, ANY):
-        raise tree.error(tree.root, f"this gives {built.kind}, and {wanted} is wanted")
+    required = _RESULTS[result]
+    if built.kind not in (required, ANY):
+        raise tree.error(tree.root, f"this gives {built.kind}, but {required} is required")
     return CelExpression(built.run, frozenset(compiler.fields))
 
 
 class _Compiler:
-    def __init__(self, tree: Tree, variables: Variables) -> None:
+    def __init__(self, tree: SyntaxTree, variables: Variables) -> None:
         self._tree = tree
         self._variables = variables
         self._locals: dict[str, str] = {}
@@ -106,25 +106,25 @@ class _Compiler:
             return Built(self._locals[name], lambda env: env[name])
         if name not in self._variables:
             raise self._tree.error(
-                node, f"there is no {name!r} here", "It knows: " + ", ".join(sorted(self._variables))
+                node, f"there is no {name!r} here", "Variables: " + ", ".join(sorted(self._variables))
             )
         declared = self._variables[name]
         if not isinstance(declared, str):
-            raise self._tree.error(node, f"{name} is a whole record", f"Name one of its fields: {name}.…")
-        return Built(_KINDS.get(declared, ANY), lambda env: _entered(env.get(name, UNKNOWN)))
+            raise self._tree.error(node, f"{name} is a whole record", f"Select one of its fields: {name}.…")
+        return Built(_KINDS.get(declared, ANY), lambda env: _cel_value(env.get(name, UNKNOWN)))
 
     # ------------------------------------------------------------ fields
 
     def select(self, node: Select) -> Built:
-        if (found := self._field(node, node.operand, node.field)) is not None:
-            return Built(BOOLEAN, _is_there(found.run)) if node.test else found
+        if (field := self._record_field(node, node.operand, node.field)) is not None:
+            return Built(BOOLEAN, _has_value(field.run)) if node.test else field
         operand = self.build(node.operand)
         if operand.kind not in (MAP, ANY):
             raise self._tree.error(node, f"{operand.kind} has no field {node.field!r}")
-        run = _selected(operand.run, node.field)
-        return Built(BOOLEAN, _is_there(run)) if node.test else Built(ANY, run)
+        run = _member(operand.run, node.field)
+        return Built(BOOLEAN, _has_value(run)) if node.test else Built(ANY, run)
 
-    def _field(self, node: Node, record: Node, field: str) -> Built | None:
+    def _record_field(self, node: Node, record: Node, field: str) -> Built | None:
         """`record.field` or `record["field"]` of a variable that is a record."""
         if not isinstance(record, Name) or record.name in self._locals:
             return None
@@ -132,32 +132,32 @@ class _Compiler:
         if declared is None or isinstance(declared, str):
             return None
         if field not in declared:
-            raise self._tree.error(node, f"{record.name} has no field {field!r}", "It has: " + ", ".join(declared))
+            raise self._tree.error(node, f"{record.name} has no field {field!r}", "Its fields: " + ", ".join(declared))
         name = record.name
         self.fields.add(field)
         return Built(
-            _KINDS.get(declared[field], ANY), lambda env: _entered(env.get(name, _NOTHING).get(field, UNKNOWN))
+            _KINDS.get(declared[field], ANY), lambda env: _cel_value(env.get(name, _NO_FIELDS).get(field, UNKNOWN))
         )
 
     # ------------------------------------------------------------ operators and functions
 
     def call(self, node: Call) -> Built:
-        if (found := self._indexed(node)) is not None:
-            return found
+        if (field := self._indexed_field(node)) is not None:
+            return field
         args = [self.build(arg) for arg in node.args]
         if node.function in _SPECIAL:
             return self._special(node, args)
         if node.function in ("_==_", "_!=_") and NULL in (args[0].kind, args[1].kind):
             return Built(BOOLEAN, _null_test(args, equal=node.function == "_==_"))
-        fitting = self._fitting(node, [arg.kind for arg in args])
-        gives = fitting[0].gives if len({operation.gives for operation in fitting}) == 1 else ANY
-        return Built(gives, _applied(fitting, [arg.run for arg in args]))
+        overloads = self._overloads(node, [arg.kind for arg in args])
+        gives = overloads[0].gives if len({operation.gives for operation in overloads}) == 1 else ANY
+        return Built(gives, _apply_overload(overloads, [arg.run for arg in args]))
 
-    def _indexed(self, node: Call) -> Built | None:
+    def _indexed_field(self, node: Call) -> Built | None:
         index = node.args[-1]
         if node.function != "_[_]" or not isinstance(index, Const) or not isinstance(index.value, str):
             return None
-        return self._field(node, node.args[0], index.value)
+        return self._record_field(node, node.args[0], index.value)
 
     def _special(self, node: Call, args: list[Built]) -> Built:
         conditions = args[:1] if node.function == "_?_:_" else args
@@ -169,20 +169,20 @@ class _Compiler:
             return Built(BOOLEAN, run)
         return Built(args[1].kind if args[1].kind == args[2].kind else ANY, run)
 
-    def _fitting(self, node: Call, kinds: list[str]) -> tuple[Operation, ...]:
-        known = OPERATIONS.get(node.function)
-        if known is None:
+    def _overloads(self, node: Call, kinds: list[str]) -> tuple[Operation, ...]:
+        """The overloads of a function that operands of these kinds may select."""
+        operations = OPERATIONS.get(node.function)
+        if operations is None:
             raise self._tree.error(node, f"there is no function {node.function!r}")
-        fitting = tuple(
+        overloads = tuple(
             operation
-            for operation in known
+            for operation in operations
             if len(operation.takes) == len(kinds) and all(map(_may_be, kinds, operation.takes))
         )
-        told = " and ".join(kinds)
-        compared = node.function in ("_==_", "_!=_") and ANY not in kinds and kinds[0] != kinds[1]
-        if not fitting or compared:
-            raise self._tree.error(node, f"{shown(node.function)} does not take {told}")
-        return fitting
+        never_equal = node.function in ("_==_", "_!=_") and ANY not in kinds and kinds[0] != kinds[1]
+        if not overloads or never_equal:
+            raise self._tree.error(node, f"{shown(node.function)} does not take {' and '.join(kinds)}")
+        return overloads
 
     # ------------------------------------------------------------ lists and macros
 
@@ -193,12 +193,12 @@ class _Compiler:
     def loop(self, node: Loop) -> Built:
         over, start = self.build(node.over), self.build(node.start)
         if over.kind not in (LIST, MAP, ANY):
-            raise self._tree.error(node, f"{over.kind} has no items to go through")
+            raise self._tree.error(node, f"{over.kind} has no items to iterate over")
         before = dict(self._locals)
         self._locals |= {node.item: ANY, node.result_name: ANY}
-        goes_on, step, result = (self.build(part).run for part in (node.goes_on, node.step, node.result))
+        condition, step, result = (self.build(part).run for part in (node.condition, node.step, node.result))
         self._locals = before
-        return Built(ANY, _looped(node, (over.run, start.run), (goes_on, step, result)))
+        return Built(ANY, _loop(node, (over.run, start.run), (condition, step, result)))
 
 
 _BUILDERS: Final[Mapping[type, Callable[[_Compiler, Any], Built]]] = {
@@ -210,7 +210,7 @@ _BUILDERS: Final[Mapping[type, Callable[[_Compiler, Any], Built]]] = {
     Loop: _Compiler.loop,
 }
 
-_NOTHING: Final[Mapping[str, Any]] = {}
+_NO_FIELDS: Final[Mapping[str, Any]] = {}
 
 
 def _may_be(kind: str, taken: str) -> bool:
@@ -220,9 +220,8 @@ def _may_be(kind: str, taken: str) -> bool:
 # ---------------------------------------------------------------- values
 
 
-def _entered(value: Any) -> Any:
-    """A field's value as expressions know it: a double is the shortest decimal that denotes it, JSON is what it
-    holds."""
+def _cel_value(value: Any) -> Any:
+    """A field's value in an expression: a double is the shortest decimal that denotes it, JSON is parsed."""
     if type(value) is float:
         return Decimal(repr(value))
     if type(value) is Json:
@@ -234,12 +233,12 @@ def _blank(value: Any) -> bool:
     return value is None or value is UNKNOWN
 
 
-def _is_there(run: Run) -> Run:
+def _has_value(run: Run) -> Run:
     return lambda env: not _blank(run(env))
 
 
 def _null_test(args: list[Built], *, equal: bool) -> Run:
-    """A comparison with the literal null is the one place where NULL is an answer; the unknown stays unknown."""
+    """A comparison with the literal null: the only operator for which NULL is a value; UNKNOWN stays UNKNOWN."""
     other = args[0] if args[1].kind == NULL else args[1]
 
     def run(env: Mapping[str, Any]) -> Any:
@@ -249,7 +248,7 @@ def _null_test(args: list[Built], *, equal: bool) -> Run:
     return run
 
 
-def _selected(operand: Run, field: str) -> Run:
+def _member(operand: Run, field: str) -> Run:
     def run(env: Mapping[str, Any]) -> Any:
         value = operand(env)
         return value.get(field, UNKNOWN) if type(value) is dict else UNKNOWN
@@ -260,16 +259,16 @@ def _selected(operand: Run, field: str) -> Run:
 # ---------------------------------------------------------------- running
 
 
-def _applied(operations: tuple[Operation, ...], args: list[Run]) -> Run:
-    """The meaning of a function is chosen by the types of its operands, and remembered: they seldom change."""
-    known: dict[tuple[type, ...], Callable[..., Any]] = {}
+def _apply_overload(operations: tuple[Operation, ...], args: list[Run]) -> Run:
+    """The overload is selected by the operands' types and cached: they seldom change."""
+    cached: dict[tuple[type, ...], Callable[..., Any]] = {}
 
     def run(env: Mapping[str, Any]) -> Any:
         values = [arg(env) for arg in args]
         types = tuple(map(type, values))
-        apply = known.get(types)
+        apply = cached.get(types)
         if apply is None:
-            apply = known[types] = _meaning(operations, values)
+            apply = cached[types] = _select_overload(operations, values)
         try:
             return apply(*values)
         except (ArithmeticError, LookupError, ValueError, TypeError):
@@ -279,25 +278,26 @@ def _applied(operations: tuple[Operation, ...], args: list[Run]) -> Run:
     return run
 
 
-def _meaning(operations: tuple[Operation, ...], values: list[Any]) -> Callable[..., Any]:
+def _select_overload(operations: tuple[Operation, ...], values: list[Any]) -> Callable[..., Any]:
     if any(map(_blank, values)):
         return _unknown
     kinds = [kind_of(value) for value in values]
-    fitting = (o for o in operations if all(t in (ANY, kind) for t, kind in zip(o.takes, kinds, strict=True)))
-    operation = next(fitting, None)
-    return _refused if operation is None else operation.apply
+    for operation in operations:
+        if all(taken in (ANY, kind) for taken, kind in zip(operation.takes, kinds, strict=True)):
+            return operation.apply
+    return _no_overload
 
 
 def _unknown(*values: Any) -> Any:
     return UNKNOWN
 
 
-def _refused(*values: Any) -> Any:
-    raise TypeError("no meaning of this function takes these kinds")
+def _no_overload(*values: Any) -> Any:
+    raise TypeError("no overload of this function takes these kinds")
 
 
-def _all(left: Run, right: Run) -> Run:
-    """`&&`: false when either side is, whatever the other says."""
+def _and(left: Run, right: Run) -> Run:
+    """`&&`: false when either side is false, whatever the other is."""
 
     def run(env: Mapping[str, Any]) -> Any:
         one = left(env)
@@ -311,7 +311,7 @@ def _all(left: Run, right: Run) -> Run:
     return run
 
 
-def _any(left: Run, right: Run) -> Run:
+def _or(left: Run, right: Run) -> Run:
     def run(env: Mapping[str, Any]) -> Any:
         one = left(env)
         if one is True:
@@ -324,7 +324,7 @@ def _any(left: Run, right: Run) -> Run:
     return run
 
 
-def _chosen(condition: Run, then: Run, otherwise: Run) -> Run:
+def _conditional(condition: Run, then: Run, otherwise: Run) -> Run:
     def run(env: Mapping[str, Any]) -> Any:
         decided = condition(env)
         if decided is True:
@@ -335,16 +335,16 @@ def _chosen(condition: Run, then: Run, otherwise: Run) -> Run:
 
 
 _SPECIAL: Final[Mapping[str, tuple[str, Callable[..., Run]]]] = {
-    "_&&_": ("&&", _all),
-    "_||_": ("||", _any),
-    "_?_:_": ("?:", _chosen),
+    "_&&_": ("&&", _and),
+    "_||_": ("||", _or),
+    "_?_:_": ("?:", _conditional),
 }
-"""What does not need all of its operands."""
+"""Operators that do not need all of their operands."""
 
 
-def _looped(node: Loop, begins: tuple[Run, Run], parts: tuple[Run, Run, Run]) -> Run:
+def _loop(node: Loop, begins: tuple[Run, Run], parts: tuple[Run, Run, Run]) -> Run:
     over, start = begins
-    goes_on, step, result = parts
+    condition, step, result = parts
     item, total = node.item, node.result_name
 
     def run(env: Mapping[str, Any]) -> Any:
@@ -354,7 +354,7 @@ def _looped(node: Loop, begins: tuple[Run, Run], parts: tuple[Run, Run, Run]) ->
         inner = {**env, total: start(env)}
         for each in items:
             inner[item] = each
-            if goes_on(inner) is False:
+            if condition(inner) is False:
                 break
             inner[total] = step(inner)
         return result(inner)

@@ -1,7 +1,7 @@
-"""What operators and functions take and give: one table, OPERATIONS. To add a function, write it and add a line.
+"""The signatures of operators and functions: one table, OPERATIONS. To add a function, write it and add a line.
 
-Numbers are one kind: exact integers and decimals. They mix, `+ - *` never round, `/` gives 50 digits, and the largest
-value a double can hold is as legal as a cent. NaN equals itself and is greater than every number, as in Postgres.
+Numbers are one kind: exact integers and decimals. They mix, `+ - *` never round, `/` gives 50 digits, and the range
+includes the largest double. NaN equals itself and is greater than every number, as in Postgres.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ ANY, NUMBER, TEXT, BOOLEAN, BYTES, LIST, MAP, NULL = (
     "null",
 )
 
-# More digits than any numeric column has (131072 before the point, 16383 after): sums and products of values never
-# round.
+# More digits than a numeric column can have (131072 before the point, 16383 after): sums and products never round.
 _EXACT: Final = Context(prec=150_000)
 _QUOTIENT: Final = Context(prec=50)
 
 
 class Operation(NamedTuple):
-    """One meaning of a function name: the kinds it takes, the kind it gives, and what it does."""
+    """One overload of a function: the kinds of its operands, the kind of its result, and the implementation."""
 
     takes: tuple[str, ...]
     gives: str
@@ -127,10 +126,10 @@ _MATCHES: Final = _PATTERN.compile("text.matches(pattern)")
 
 
 def _matches(text: str, pattern: str) -> bool:
-    found = _MATCHES.eval(data={"text": text, "pattern": pattern})
-    if found.type() != cel.Type.BOOL:
-        raise ValueError("this is no regular expression of RE2")
-    return bool(found.value())
+    result = _MATCHES.eval(data={"text": text, "pattern": pattern})
+    if result.type() != cel.Type.BOOL:
+        raise ValueError("this is not a regular expression of RE2")
+    return bool(result.value())
 
 
 def _order(compare: Callable[[Any, Any], bool]) -> tuple[Operation, ...]:
@@ -179,11 +178,11 @@ OPERATIONS: Final[Mapping[str, tuple[Operation, ...]]] = {
     "dyn": (Operation((ANY,), ANY, lambda value: value),),
     "@not_strictly_false": (Operation((ANY,), BOOLEAN, lambda value: value is not False),),
 }
-"""CEL's own names of operators (cel-spec, "List of Standard Definitions")."""
+"""By CEL's names of operators and functions (cel-spec, "List of Standard Definitions")."""
 
 SIGNS: Final[Mapping[str, str]] = {"@in": "in", "_[_]": "[]"}
 
 
 def shown(function: str) -> str:
-    """The function as people write it: `+`, `in`, `size`."""
+    """The function as in the expression's text: `+`, `in`, `size`."""
     return SIGNS.get(function, function.replace("_", "") if function.startswith(("_", "-", "!")) else function)

@@ -1,7 +1,6 @@
-"""Text → syntax tree, by the library's parser. The tree comes as a serialized cel.expr.ParsedExpr (cel-spec,
-syntax.proto).
+"""Text → syntax tree, by the library's parser, which returns a serialized cel.expr.ParsedExpr (cel-spec, syntax.proto).
 
-Only the wire format is read here: field numbers below are those of syntax.proto.
+This module decodes its wire format: the field numbers below are those of syntax.proto.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from cel_expr_python import cel
 
 from cdc_merge.conflicts.expression_port import ExpressionError
 
-LONGEST: Final = 4_000  # characters; a longer text is no rule that a person can check
-DEEPEST: Final = 100  # levels of the tree: our own reading is recursive
+LONGEST: Final = 4_000  # characters; nobody can review a longer rule
+DEEPEST: Final = 100  # levels of the tree: the decoder is recursive
 
 
 class Const(NamedTuple):
@@ -42,7 +41,7 @@ class Select(NamedTuple):
 
 
 class Call(NamedTuple):
-    """An operator or function; the target of a member call is the first of `args`, `member` tells."""
+    """An operator or function; with `member` the target of the call is the first of `args`."""
 
     id: int
     function: str
@@ -58,14 +57,14 @@ class Items(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """What the macros all, exists, exists_one, filter and map stand for."""
+    """A comprehension: the expansion of the macros all, exists, exists_one, filter and map."""
 
     id: int
     item: str
     over: Node
     result_name: str
     start: Node
-    goes_on: Node
+    condition: Node
     step: Node
     result: Node
 
@@ -73,43 +72,43 @@ class Loop(NamedTuple):
 Node: TypeAlias = "Const | Name | Select | Call | Items | Loop"
 
 
-class Tree(NamedTuple):
-    """A parsed text. `places`: where each node stands, as an offset in characters."""
+class SyntaxTree(NamedTuple):
+    """A parsed text. `offsets`: node id → offset in characters."""
 
     text: str
     root: Node
-    places: dict[int, int]
+    offsets: dict[int, int]
 
     def error(self, node: Node, sentence: str, hint: str = "") -> ExpressionError:
-        """What is wrong with a node, and where."""
-        before = self.text[: self.places.get(node.id, 0)]
+        """An error at a node, with its line and column."""
+        before = self.text[: self.offsets.get(node.id, 0)]
         line = before.count("\n") + 1
         return ExpressionError(sentence, line=line, column=len(before) - before.rfind("\n"), hint=hint)
 
 
 _ENV: Final = cel.NewEnv()
-_PLACED: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
+_LOCATED: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
 
 
-def parsed(text: str) -> Tree:
-    """The syntax tree. ExpressionError with line and column where the grammar ends."""
+def parse(text: str) -> SyntaxTree:
+    """The syntax tree. ExpressionError with line and column of a syntax error."""
     if len(text) > LONGEST:
         raise ExpressionError(f"an expression has at most {LONGEST} characters")
     try:
         wire = _ENV.compile(text, disable_check=True).serialize()
     except RuntimeError as error:
-        raise _misread(str(error)) from None
+        raise _syntax_error(str(error)) from None
     message = _one(wire, 2)  # google.protobuf.Any: type_url = 1, value = 2
-    places = {_number(entry, 1): _number(entry, 2) for entry in _all(_one(message, 3), 4)}
-    return Tree(text, _node(_one(message, 2), 0), places)
+    offsets = {_number(entry, 1): _number(entry, 2) for entry in _all(_one(message, 3), 4)}
+    return SyntaxTree(text, _node(_one(message, 2), 0), offsets)
 
 
-def _misread(said: str) -> ExpressionError:
-    found = _PLACED.search(said)
-    if found is None:
+def _syntax_error(message: str) -> ExpressionError:
+    located = _LOCATED.search(message)
+    if located is None:
         return ExpressionError("this is not a CEL expression")
-    sentence = found[3].partition(" expecting {")[0].replace("'<EOF>'", "end of text")
-    return ExpressionError(f"this is not CEL: {sentence}", line=int(found[1]), column=int(found[2]))
+    sentence = located[3].partition(" expecting {")[0].replace("'<EOF>'", "end of text")
+    return ExpressionError(f"this is not CEL: {sentence}", line=int(located[1]), column=int(located[2]))
 
 
 # ---------------------------------------------------------------- the tree
@@ -165,7 +164,7 @@ _KINDS: Final[Mapping[int, Callable[[int, bytes, int], Node]]] = {
 
 
 def _exact(raw: bytes) -> Any:
-    """A floating-point literal means the shortest decimal that reads as it, which is what the text says."""
+    """A floating-point literal denotes the shortest decimal that reads as it, as in the text."""
     return Decimal(repr(struct.unpack("<d", raw)[0]))
 
 
@@ -213,16 +212,16 @@ def _varint(wire: bytes, at: int) -> tuple[int, int]:
 
 
 def _all(wire: bytes, number: int) -> list[bytes]:
-    return [value for found, value in _fields(wire) if found == number]
+    return [value for field, value in _fields(wire) if field == number]
 
 
 def _one(wire: bytes, number: int) -> bytes:
-    found = _all(wire, number)
-    return found[-1] if found else b""
+    values = _all(wire, number)
+    return values[-1] if values else b""
 
 
 def _number(wire: bytes, number: int) -> int:
-    return next((value for found, value in _fields(wire) if found == number), 0)
+    return next((value for field, value in _fields(wire) if field == number), 0)
 
 
 def _text(wire: bytes, number: int) -> str:

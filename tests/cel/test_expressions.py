@@ -135,7 +135,7 @@ def test_an_error_at_run_time_is_counted_and_leaves_the_answer_unknown() -> None
         ("record == 1", 1, 1, "record is a whole record"),
         ("record.used && true", 1, 13, "&& needs a boolean, not a number"),
         ("shout(record.name) == 'A'", 1, 6, "there is no function 'shout'"),
-        ("record.used + 1", 1, 13, "this gives a number, and a boolean is wanted"),
+        ("record.used + 1", 1, 13, "this gives a number, but a boolean is required"),
         ("size(record.used) > 1", 1, 5, "size does not take a number"),
         ("{'a': 1}.a == 1", 1, 1, "messages and mappings cannot be written in an expression"),
     ],

@@ -180,7 +180,7 @@ def test_a_wrong_source_is_named(tmp_path: Path, source: str, problem: str) -> N
         ("checks: [ { name: a, expr: x }, { name: a, expr: y } ]", "the name 'a' is taken by checks[0]"),
         (
             "checks: [ { name: a, expr: 'record.nam == 1' } ]",
-            "checks[0].expr: line 1, column 7: record has no field 'nam' (It has: name",
+            "checks[0].expr: line 1, column 7: record has no field 'nam' (Its fields: name",
         ),
         ('checks: [ { name: a, expr: "record.name ==" } ]', "line 1, column 15: this is not CEL"),
         ("unique: [ { fields: tax, when: record.tax + 1 } ]", "unique[0].when: line 1, column 12: this gives a number"),
