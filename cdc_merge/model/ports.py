@@ -1,6 +1,6 @@
-"""What the pipeline needs from outside: Source, Store, Observer. Small protocols; adapters implement them.
+"""The ports of the pipeline: Source, Store, Observer. Small protocols; adapters implement them.
 
-No adapter assumes that it serves the only worker: a store hands out records to whoever holds its claim, and a source is
+No adapter assumes that it serves the only worker: a store lets the worker that holds its claim write, and a source is
 confirmed only by the worker that took its deliveries.
 """
 
@@ -32,16 +32,16 @@ NOTHING_FOLDED: Final[Mapping[RecordKey, Stamp]] = {}
 NO_DIGESTS: Final[frozenset[bytes]] = frozenset()
 
 PRUNED_SLOT: Final = 15
-"""A record has at most sixteen bases, one a slot; the last slot is its root's, whose log is gone."""
+"""A record has at most sixteen checkpoints, one a slot; the last slot is for its pruned checkpoint, whose log is removed."""
 
 
 class Source(Protocol):
-    """One business system's change stream. Its own thread reads and answers the server; the pipeline only takes.
+    """The change stream of one business system. A thread of its own reads and answers the server; the pipeline only takes.
 
     `start` begins (or begins again) after `position`; None means that nothing of this source is on disk.
-    `take` returns what has arrived, in order, at most about `limit` row changes, without waiting; [] when there is nothing.
-    `confirm` says that everything up to `lsn` is on disk, so the source may forget it.
-    A source that fails keeps trying or stops with `status().problem`; it never raises from `take`.
+    `take` returns the deliveries received so far, in order, at most about `limit` row changes, without waiting; [] if none.
+    `confirm` reports that everything up to `lsn` is on disk, so that the source may discard it.
+    A source that fails retries or stops with `status().problem`; it never raises from `take`.
     """
 
     name: str
@@ -55,77 +55,93 @@ class Source(Protocol):
 
 @runtime_checkable
 class Rereadable(Protocol):
-    """What a source of a database can do beside following its stream."""
+    """A database source that can be paused and can read chunks of an incremental snapshot beside its stream."""
 
-    def rest(self, position: Position | None) -> None:
-        """Read nothing until `start`, but keep telling of the slot; what was not taken comes again."""
+    def pause(self, position: Position | None) -> None:
+        """Read nothing until `start`, but keep reporting the slot's state; deliveries that were not taken come again."""
         ...
 
     def request_chunk(self, wanted: ChunkRequest) -> None:
-        """Answer with one `RowsRead` of that number in the stream, whatever reconnects and restarts lie between. A
-        request replaces the one before."""
+        """Answer with one `ChunkRead` of that number in the stream, across any reconnects and restarts. A request replaces
+        the one before."""
         ...
 
     def accept_loss(self, *, accepts: bool) -> None:
-        """Whether a position that cannot be continued is copied anew; as of the next `start`."""
+        """Whether a position that cannot be resumed is replaced by a new initial snapshot; from the next `start` on."""
         ...
 
 
-class StoreTransaction(Protocol):
-    """Everything one batch changes. Nothing of it is visible or kept unless the `with` block ends without an error."""
+# ---------------------------------------------------------------- the store, for the one that writes
+
+
+class ChangeLog(Protocol):
+    """The log of changes. The record cache appends every batch and folds records from it; ingest looks up places."""
 
     def histories(
         self, keys: Iterable[RecordKey], after: Mapping[RecordKey, Stamp] = NOTHING_FOLDED
     ) -> Mapping[RecordKey, list[Change]]:
-        """All changes of these records in stamp order, this transaction's own included; unknown records give [].
-        `after`: only what is later than the base of that stamp, and the rest is not read."""
-        ...
-
-    def checkpoints(self, wanted: Mapping[RecordKey, Stamp | None]) -> Mapping[RecordKey, Checkpoint]:
-        """The newest base of each record that has one; the newest earlier than the stamp where one is given, or else the
-        record's root: nothing precedes that."""
-        ...
-
-    def save_checkpoint(self, key: RecordKey, base: Checkpoint, slot: int) -> None:
-        """Keep a base that holds every change of the record in the log, in place of the slot's earlier one."""
-        ...
-
-    def promote_checkpoint(self, key: RecordKey, slot: int) -> None:
-        """Move a base to the next slot, in place of what was there; nothing when the slot is empty."""
-        ...
-
-    def forget_checkpoints(self, key: RecordKey, since: Stamp) -> None:
-        """Drop the bases of that stamp and later ones, except the root: a change came that they do not hold."""
+        """All changes of these records in stamp order, those of this transaction included; a record without any has [].
+        `after`: only the changes later than the checkpoint of that stamp; the others are not read."""
         ...
 
     def append(self, changes: Iterable[Change]) -> set[RecordKey]:
-        """Add changes to the log. A change whose (record, place) is there already is dropped; the smaller stamp stays.
-        The records to which that happened."""
+        """Add changes to the log. A change whose (record, place) is in the log is dropped; the smaller stamp stays.
+        Returns the records of dropped changes."""
         ...
 
     def stamps_of(self, key: RecordKey, places: Iterable[Place]) -> Sequence[Stamp]:
-        """The stamps of the record's changes at these places, as far as the log has them."""
+        """The stamps of the record's changes at these places; places that are not in the log are left out."""
         ...
+
+
+class CheckpointStore(Protocol):
+    """Folded record states, so that a load need not fold the whole log. The checkpoint ladder of the record cache writes
+    them."""
+
+    def checkpoints(self, wanted: Mapping[RecordKey, Stamp | None]) -> Mapping[RecordKey, Checkpoint]:
+        """The newest checkpoint of each record that has one; with a stamp, the newest that is earlier, or else the pruned
+        checkpoint: nothing precedes that."""
+        ...
+
+    def save_checkpoint(self, key: RecordKey, checkpoint: Checkpoint, slot: int) -> None:
+        """Save a checkpoint of all the record's changes in the log, in place of the slot's earlier one."""
+        ...
+
+    def promote_checkpoint(self, key: RecordKey, slot: int) -> None:
+        """Move a checkpoint to the next slot, in place of the one there; nothing if the slot is empty."""
+        ...
+
+    def forget_checkpoints(self, key: RecordKey, since: Stamp) -> None:
+        """Drop the checkpoints of that stamp and later ones, except the pruned one: a late change is not in them."""
+        ...
+
+
+class LogPruning(Protocol):
+    """Removes the older end of the log. Retention needs it; a pruned checkpoint keeps what the removed changes meant."""
 
     def pruned(self, key: RecordKey) -> Checkpoint | None:
-        """The base whose log is gone."""
+        """The record's pruned checkpoint, whose log is removed."""
         ...
 
-    def save_pruned_checkpoint(self, key: RecordKey, base: Checkpoint) -> None:
-        """From here on the record begins with this base; its earlier bases go."""
+    def save_pruned_checkpoint(self, key: RecordKey, checkpoint: Checkpoint) -> None:
+        """The record begins with this checkpoint from here on; its earlier checkpoints are dropped."""
         ...
 
     def oldest(self, limit: int) -> Sequence[tuple[RecordKey, Stamp]]:
-        """The log's first changes, about in the order of arrival; never its very last."""
+        """The first changes of the log, about in the order of arrival; never its very last."""
         ...
 
     def forget_oldest(self, count: int) -> None:
-        """Remove the first changes of the log, as `oldest` lists them; roots must hold them."""
+        """Remove the first changes of the log, as `oldest` lists them; pruned checkpoints must include them."""
         ...
 
     def forget_record(self, key: RecordKey) -> None:
-        """Remove a record that has a root and no log; the store remembers that its entity has lost some."""
+        """Remove a record that has a pruned checkpoint and no log; the store remembers that its entity lost records."""
         ...
+
+
+class ConflictStore(Protocol):
+    """Conflicts by id. Detection and the lifecycle read the unfinished ones and save every step."""
 
     def open_conflicts(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, list[Conflict]]:
         """The settling and open conflicts of these records."""
@@ -135,104 +151,155 @@ class StoreTransaction(Protocol):
         """Insert or replace by id."""
         ...
 
+
+class PositionStore(Protocol):
+    """Where each source resumes. Ingest saves it with the batch, so that position and changes commit together."""
+
     def save_position(self, source: str, position: Position, clock: Stamp) -> None: ...
 
     def save_orders(self, source: str, orders: SourceOrders) -> None:
-        """What the source was told, whole."""
+        """The commands of a source (paused, resyncs), all of them."""
         ...
 
+
+class IdentityStore(Protocol):
+    """Row identity → business key. Mapping needs it for rows whose old values do not include the key."""
+
     def keys_of(self, source: str, table: str, identities: Iterable[str]) -> Mapping[str, str]:
-        """identity → business key, for the identities that are known."""
+        """identity → business key; identities without a key are left out."""
         ...
 
     def save_identities(self, source: str, table: str, changes: Mapping[str, str | None]) -> None:
-        """identity → business key; None forgets the identity."""
+        """identity → business key; None removes the identity."""
         ...
 
+
+class QuarantineStore(Protocol):
+    """Changes whose business key is unknown. Ingest quarantines and releases them; retention drops the oldest."""
+
     def quarantine(self, source: str, waiting: Iterable[UnresolvedChange]) -> None:
-        """Keep changes whose records nobody knows yet. Whatever waits for the row that each one's row was before (`was`)
-        waits for its identity from now on."""
+        """Save changes until their key is resolved. Earlier quarantined changes of a row's previous identity (`was`) move
+        to its present identity."""
         ...
 
     def release_quarantined(
         self, source: str, label: str, identities: Iterable[str]
     ) -> Mapping[str, list[UnresolvedChange]]:
-        """What waits for these identities, in the order in which it came; it is kept no longer."""
+        """Remove and return the changes that wait for these identities, in the order of arrival."""
         ...
 
     def forget_quarantined(self, source: str, entity: str, table: str) -> int:
-        """Drop what waits for rows of an emptied table; how many that were."""
+        """Drop the quarantined changes of a truncated table; their number."""
         ...
 
     def forget_quarantined_before(self, wall_us: int) -> Mapping[tuple[str, str], int]:
-        """Drop what has waited since before this stamp time; (source, table) → how many that were."""
+        """Drop changes quarantined since before this stamp time; (source, table) → their number."""
         ...
 
     def awaited_identities(self, source: str) -> Mapping[str, frozenset[tuple[str, ...]]]:
-        """The label of each table with rows that wait → the columns by which these are named."""
+        """The label of each table with quarantined changes → the column sets that identify their rows."""
         ...
+
+
+class DeadlineStore(Protocol):
+    """Records whose conflicts depend on the watermark. The pipeline re-evaluates them when it passes their deadline."""
 
     def save_deadlines(self, due: Mapping[RecordKey, int | None]) -> None:
-        """Records that stamp time alone will say something new about, and when (µs); None: no longer."""
+        """record → due stamp time (µs); None removes the deadline."""
         ...
 
+
+class UniqueIndexStore(Protocol):
+    """Digests of values that no two records of an entity may share. The unique index of conflict detection needs it."""
+
     def digests_of(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, frozenset[bytes]]:
-        """What `save_digests` kept of these records, this transaction's own included; those without any are left out."""
+        """The saved digests of these records, those of this transaction included; records without any are left out."""
         ...
 
     def keys_with(self, entity: str, digest: bytes, limit: int) -> list[str]:
-        """The keys of the records that hold the digest, at most `limit`, in the store's own order."""
+        """The keys of the records with this digest, at most `limit`, in the store's own order."""
         ...
 
     def save_digests(self, digests: Mapping[RecordKey, frozenset[bytes]]) -> None:
-        """What each of these records may not share with another one, in place of what was kept of it."""
+        """Replace the digests of each of these records."""
         ...
+
+
+class EvaluationStore(Protocol):
+    """How far each entity is evaluated by which policy. Re-evaluation after a changed configuration resumes there."""
 
     def save_evaluated(self, entity: str, policy: str, reached: str | None) -> None:
-        """The entity's records up to the key `reached` were judged by this policy; None: all of them."""
+        """The entity's records up to the key `reached` are evaluated by this policy; None: all of them."""
         ...
 
+
+class MissingRecordStore(Protocol):
+    """Records missing at some of their sources, for entities with `on_missing: report`."""
+
     def missing_of(self, keys: Iterable[RecordKey]) -> Mapping[RecordKey, Mapping[str, int]]:
-        """The sources that lack these records, and since when (µs), as far as that is told; others are left out."""
+        """The sources at which each record is missing, and since when (µs); records missing nowhere are left out."""
         ...
 
     def save_missing(self, missing: Mapping[RecordKey, Mapping[str, int]]) -> None:
-        """Which sources lack each of these records, in place of what was kept of it."""
+        """Replace the sources at which each of these records is missing."""
         ...
 
     def forget_missing(self, entity: str) -> None:
-        """It is told no more which records of the entity are missing."""
+        """Remove all of the entity's: it no longer reports missing records."""
         ...
 
+
+class StoreTransaction(
+    ChangeLog,
+    CheckpointStore,
+    LogPruning,
+    ConflictStore,
+    PositionStore,
+    IdentityStore,
+    QuarantineStore,
+    DeadlineStore,
+    UniqueIndexStore,
+    EvaluationStore,
+    MissingRecordStore,
+    Protocol,
+):
+    """All changes of one batch. None is visible or saved unless the `with` block ends without an error."""
+
     def forget_source(self, source: str) -> list[RecordKey]:
-        """Remove all history, identities and waiting changes of a source whose first copy did not finish; the records it touched."""
+        """Remove all history, identities and quarantined changes of a source whose initial snapshot did not finish; returns
+        the records that had some."""
         ...
+
+
+# ---------------------------------------------------------------- the store, for all that read
 
 
 class Store(Protocol):
-    """Where histories, conflicts and positions rest. Readers see only what is durable and may be on any thread."""
+    """Durable histories, conflicts and positions. Readers see only committed state and may be on any thread."""
 
     def claim(self, owner: str) -> None:
         """Become the writer; StoreUnavailable if another worker holds the store."""
         ...
 
     def transaction(self) -> AbstractContextManager[StoreTransaction]:
-        """Whole or not at all. StoreHeld: nothing was begun, the same may be tried again."""
+        """One atomic batch. StoreHeld: nothing began; retry the same batch."""
         ...
 
     def positions(self) -> Mapping[str, tuple[Position, Stamp]]: ...
     def orders(self) -> Mapping[str, SourceOrders]: ...
+
     def history(self, record: RecordKey) -> list[Change]: ...
     def history_page(self, record: RecordKey, after: tuple[Stamp, int] | None, limit: int) -> list[Change]:
-        """As `history`, at most `limit` of them: those behind the first n changes that have the stamp (`after`), and
-        all earlier ones. Holds no more than a page in memory."""
+        """As `history`, at most `limit` changes: those behind all earlier stamps and the first n changes of this stamp
+        (`after`). At most a page is in memory."""
         ...
 
     def folded(
         self, record: RecordKey, until: Stamp | None = None, *, whole: bool = False
     ) -> tuple[Checkpoint | None, list[Change]]:
-        """One state of a record: its newest base (earlier than `until`, where that is given) and the changes after it;
-        with `whole` its root and all that is left of its log. A root is there whatever is asked: nothing precedes it."""
+        """A record as a checkpoint and the changes after it: its newest checkpoint (with `until`, the newest earlier one);
+        with `whole`, its pruned checkpoint and all changes in its log. A pruned checkpoint is always returned: nothing
+        precedes it."""
         ...
 
     def records(self, entity: str, after: str | None, limit: int) -> list[str]:
@@ -241,7 +308,8 @@ class Store(Protocol):
 
     def conflict(self, conflict_id: str) -> Conflict | None: ...
     def conflicts(self, where: Mapping[str, str], after: str | None, limit: int) -> list[Conflict]:
-        """Filters: status (`settling`, `open`, `closed`), entity, field, kind, severity, source, key; newest last; `after` is an id."""
+        """Newest last, those after the id `after`. Filters: status (`settling`, `open`, `closed`), entity, field, kind,
+        severity, source, key."""
         ...
 
     def unfinished_conflicts(self) -> Iterator[Conflict]:
@@ -249,39 +317,43 @@ class Store(Protocol):
         ...
 
     def awaited_identities(self) -> Mapping[str, Mapping[str, frozenset[tuple[str, ...]]]]:
-        """As `StoreTransaction.awaited`, of each source that has parked changes."""
+        """As `QuarantineStore.awaited_identities`, of each source with quarantined changes."""
         ...
 
     def parked(self) -> Mapping[tuple[str, str], int]:
-        """Source and table → how many changes wait for their rows to be named."""
+        """(source, table) → the number of quarantined changes."""
         ...
 
     def deadlines(self) -> Mapping[RecordKey, int]:
-        """What `save_due` kept: record → stamp time."""
+        """All saved deadlines: record → due stamp time (µs)."""
         ...
 
     def evaluated(self) -> Mapping[str, tuple[str, str | None]]:
-        """What `save_judged` kept: entity → the policy, the key reached."""
+        """The saved progress of each entity: its policy and the key reached."""
         ...
 
     def missing(self, where: tuple[str, str | None], after: str | None, limit: int) -> list[Missing]:
-        """What `save_missing` kept of an entity and, if one is named, a source, in the order of keys: those of at most
-        `limit` records after the key `after`."""
+        """Missing records of an entity and, unless None, a source (`where`), in the order of keys: those of at most `limit`
+        records after the key `after`."""
         ...
 
     def lost(self) -> frozenset[str]:
-        """The entities of which ended records were removed."""
+        """The entities of which retention removed records."""
         ...
 
     def figures(self) -> StoreFigures:
-        """Counts from the store (history size, open conflicts, what is parked); cache and watermark are the pipeline's to fill in."""
+        """Counts from the store (history size, open conflicts, quarantined changes); the pipeline adds its own (cached
+        records, watermark)."""
         ...
 
     def close(self) -> None: ...
 
 
+# ---------------------------------------------------------------- beside the store
+
+
 class SpillSpace(Protocol):
-    """Lists of plain values laid aside, each in a numbered bucket, for as long as one large transaction is merged.
+    """Lists of plain values spilled to disk, each in a numbered bucket, while one large transaction is merged.
 
     `size_bytes`: all that was put."""
 
@@ -296,6 +368,6 @@ class SpillSpace(Protocol):
 
 
 class Observer(Protocol):
-    """Told facts after they are durable. Must not raise and must not wait."""
+    """Receives facts after they are durable. Must not raise and must not wait."""
 
     def __call__(self, fact: Fact) -> None: ...

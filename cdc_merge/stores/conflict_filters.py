@@ -1,4 +1,4 @@
-"""What a list of conflicts can be filtered by: one table for every store."""
+"""The filters of a list of conflicts: one table for every store."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Final
 
 from cdc_merge.model import Conflict
 
-# Each filter names the values that a conflict answers to. A group's conflict is found by the group's name as field, one
-# about several records by the key of each of them.
+# Each filter returns the values that match the conflict. A group's conflict also matches the group's name as field, a
+# conflict about several records the key of each of them.
 FILTERS: Final[Mapping[str, Callable[[Conflict], Collection[str | None]]]] = {
     "status": lambda conflict: (conflict.status,),
     "entity": lambda conflict: (conflict.detected.entity,),
@@ -24,5 +24,5 @@ OPEN: Final = "open"
 
 
 def matches(conflict: Conflict, where: Mapping[str, str]) -> bool:
-    """Whether the conflict passes every filter of `where`; KeyError for a filter that does not exist."""
+    """Whether the conflict matches every filter of `where`; KeyError for a filter that does not exist."""
     return all(wanted in FILTERS[name](conflict) for name, wanted in where.items())

@@ -1,4 +1,4 @@
-"""How bases and conflicts rest in a store; changes as in `bodies`, whose rules hold here too."""
+"""The stored form of checkpoints and conflicts; changes as in `change_codec`, whose rules hold here too."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _packing: Final = _Packing()
 
 
 def encode_change(change: Change) -> bytes:
-    """As `bodies.encode_change`, from any thread."""
+    """As `change_codec.encode_change`, from any thread."""
     return encoded(change, _packing.pack)
 
 
-# ---------------------------------------------------------------- bases
+# ---------------------------------------------------------------- checkpoints
 
 
 def encode_checkpoint(number: int, policy: str, tree: Sequence[Any]) -> bytes:
-    """A base's tree (merge/checkpoint.py: lists and tuples of model values), its number and its policy."""
+    """A checkpoint's tree (merge/checkpoint.py: lists and tuples of model values), its number and its policy."""
     return _packing.pack([FORMAT, number, policy, tree])
 
 
 def decode_checkpoint(body: bytes) -> tuple[int, str, tuple[Any, ...]]:
-    """What `encode_base` wrote, lists as tuples. StoreUnavailable when it cannot be read."""
+    """Number, policy and tree, lists as tuples. StoreUnavailable if the body cannot be read."""
     try:
         number, policy, tree = unpacked(body)
     except ValueError as error:
@@ -55,12 +55,12 @@ def decode_checkpoint(body: bytes) -> tuple[int, str, tuple[Any, ...]]:
 
 
 def encode_conflict(conflict: Conflict) -> bytes:
-    """A conflict whole, its question and candidates included."""
+    """A conflict with its detection and candidates."""
     return _packing.pack(
         [
             FORMAT,
             conflict.id,
-            _question_items(conflict.detected),
+            _detected_items(conflict.detected),
             conflict.status,
             conflict.revision,
             conflict.raised_us,
@@ -74,35 +74,35 @@ def encode_conflict(conflict: Conflict) -> bytes:
 
 
 def decode_conflict(body: bytes) -> Conflict:
-    """The conflict that `encode_conflict` wrote. StoreUnavailable when it cannot be read."""
+    """The conflict of a body. StoreUnavailable if it cannot be read."""
     try:
-        conflict_id, question, *life = unpacked(body)
-        return Conflict(conflict_id, _question(question), *life)
+        conflict_id, detected, *lifecycle = unpacked(body)
+        return Conflict(conflict_id, _detected(detected), *lifecycle)
     except (ValueError, TypeError, IndexError) as error:
         raise damaged(body) from error
 
 
-def _question_items(question: DetectedConflict) -> list[object]:
+def _detected_items(detected: DetectedConflict) -> list[object]:
     return [
-        question.entity,
-        question.key,
-        question.field,
-        question.group,
-        question.kind,
-        question.severity,
-        [_candidate_items(candidate) for candidate in question.candidates],
-        question.base,
-        question.provisional,
-        question.labels,
-        question.rule,
-        question.records,
+        detected.entity,
+        detected.key,
+        detected.field,
+        detected.group,
+        detected.kind,
+        detected.severity,
+        [_candidate_items(candidate) for candidate in detected.candidates],
+        detected.base,
+        detected.provisional,
+        detected.labels,
+        detected.rule,
+        detected.records,
     ]
 
 
-def _question(items: tuple[Any, ...]) -> DetectedConflict:
+def _detected(items: tuple[Any, ...]) -> DetectedConflict:
     entity, key, field, group, kind, severity, candidates, *rest = items
-    answers = tuple(_candidate(each) for each in candidates)
-    return DetectedConflict(entity, key, field, group, kind, severity, answers, *rest)
+    candidates = tuple(_candidate(each) for each in candidates)
+    return DetectedConflict(entity, key, field, group, kind, severity, candidates, *rest)
 
 
 def _candidate_items(candidate: Candidate) -> list[object]:
@@ -121,5 +121,5 @@ def _candidate_items(candidate: Candidate) -> list[object]:
 
 def _candidate(items: tuple[Any, ...]) -> Candidate:
     source, value, stamp, committed_us, actor, place, seen, *rest = items
-    saw = tuple(Stamp(*each) for each in seen)
-    return Candidate(source, value, Stamp(*stamp), committed_us, actor, Place(*place), saw, *rest)
+    seen = tuple(Stamp(*each) for each in seen)
+    return Candidate(source, value, Stamp(*stamp), committed_us, actor, Place(*place), seen, *rest)

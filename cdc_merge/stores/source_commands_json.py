@@ -1,4 +1,4 @@
-"""Orders of sources and lists of tables as the stores' JSON text."""
+"""The commands of a source as the stores' JSON text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def encode_orders(orders: SourceOrders) -> str:
 
 
 def decode_orders(text: str) -> SourceOrders:
-    """What `encode_orders` wrote, of this version or an earlier one: fields are only ever added at the end."""
+    """The text of this version or an earlier one: fields are only ever added at the end."""
     document = json.loads(text)
     return SourceOrders(**document | {"resyncs": tuple(_resync(*items) for items in document["resyncs"])})
 
 
 def _resync(table: str, since: list[Any], *items: Any) -> Resync:
-    found = Resync(table, Stamp(*since), *items)
-    return found._replace(after=None if found.after is None else tuple(found.after), keys=tuple(found.keys))
+    resync = Resync(table, Stamp(*since), *items)
+    return resync._replace(after=None if resync.after is None else tuple(resync.after), keys=tuple(resync.keys))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cdc_merge.model.ports import Store
-from cdc_merge.stores.memory.store import Disk, MemoryStore
+from cdc_merge.stores.memory.disk import Disk
+from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
 
 Opening = Callable[[], Store]

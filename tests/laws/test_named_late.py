@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cdc_merge.model import QuarantineReleased, Value
 from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
-from cdc_merge.stores.memory.store import Disk, MemoryStore
+from cdc_merge.stores.memory.disk import Disk
+from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
 from tests.laws.holdings import ENTITY, START_US
 from tests.laws.sidecar import Firm, Sidecar

@@ -29,7 +29,8 @@ from cdc_merge.model import (
 from cdc_merge.model.plan import Check, EntityPlan, FieldPlan, Plan, Rule
 from cdc_merge.model.ports import StoreTransaction
 from cdc_merge.sources.spill import SpillFile
-from cdc_merge.stores.memory.store import Disk, MemoryStore
+from cdc_merge.stores.memory.disk import Disk
+from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
 from cdc_merge.worker import reevaluation
 from cdc_merge.worker.ingest import IngestResult, SourceIngest

@@ -1,7 +1,7 @@
-"""Bases inside SQLite: at most sixteen of a record, side by side; see ports.StoreTransaction.
+"""Checkpoints inside SQLite: at most sixteen of a record, in adjacent rows; see ports.CheckpointStore.
 
-Rules: the log stays the truth. A base knows the newest entry of the record's trail when it was made, so what follows it
-is read from the trail's newer end alone. A root's trail is short: all of it is read.
+Rules: the log stays the truth. A checkpoint stores the newest entry of its record's trail when it was saved, so the
+changes after it are read from the trail's newer end alone. The trail of a pruned checkpoint is short: all of it is read.
 """
 
 from __future__ import annotations
@@ -20,74 +20,79 @@ _SLOTS: Final = PRUNED_SLOT + 1
 
 
 def newest_checkpoint(cursor: sqlite3.Cursor, record_id: int, before: Stamp | None) -> tuple[Checkpoint, int] | None:
-    """The newest base of a record, earlier than `before` when that is given, and the entry that it reaches to."""
-    asked = {"first": record_id * _SLOTS, "last": record_id * _SLOTS + PRUNED_SLOT}
+    """The newest checkpoint of a record, earlier than `before` if given, and the trail entry that it reaches to."""
+    slots = {"first": record_id * _SLOTS, "last": record_id * _SLOTS + PRUNED_SLOT}
     if before is None:
-        found = cursor.execute(SQL["newest_base"], asked).fetchone()
+        row = cursor.execute(SQL["newest_base"], slots).fetchone()
     else:
         wall_us, counter, source = before
         limit = {"wall_us": wall_us, "counter": counter, "source": source}
-        found = cursor.execute(SQL["newest_base_before"], asked | limit).fetchone()
-    return _read(found) if found else None
+        row = cursor.execute(SQL["newest_base_before"], slots | limit).fetchone()
+    return _checkpoint(row) if row else None
 
 
 def pruned_checkpoint(cursor: sqlite3.Cursor, record_id: int) -> tuple[Checkpoint, int] | None:
-    """The base whose log is gone, if there is one."""
-    found = cursor.execute(SQL["base_at"], (record_id * _SLOTS + PRUNED_SLOT,)).fetchone()
-    return _read(found) if found else None
+    """The record's pruned checkpoint, if it has one."""
+    row = cursor.execute(SQL["base_at"], (record_id * _SLOTS + PRUNED_SLOT,)).fetchone()
+    return _checkpoint(row) if row else None
 
 
-def _read(row: tuple[int, int, int, int, str, bytes]) -> tuple[Checkpoint, int]:
-    base_id, seq, wall_us, counter, source, body = row
+def _checkpoint(row: tuple[int, int, int, int, str, bytes]) -> tuple[Checkpoint, int]:
+    checkpoint_id, seq, wall_us, counter, source, body = row
     number, policy, tree = decode_checkpoint(body)
-    root = base_id % _SLOTS == PRUNED_SLOT
-    return Checkpoint(Stamp(wall_us, counter, source), number, policy, tree, root), 0 if root else seq
+    pruned = checkpoint_id % _SLOTS == PRUNED_SLOT
+    return Checkpoint(Stamp(wall_us, counter, source), number, policy, tree, pruned), 0 if pruned else seq
 
 
 class CheckpointTable:
-    """The bases of one transaction's records."""
+    """The checkpoints, as one transaction reads and changes them."""
 
     def __init__(self, cursor: sqlite3.Cursor, log: HistoryLog) -> None:
         self._cursor = cursor
         self._log = log
 
     def checkpoints(self, wanted: Mapping[RecordKey, Stamp | None]) -> dict[RecordKey, Checkpoint]:
-        found = {}
+        checkpoints = {}
         for key, before in wanted.items():
-            known = self._log.number_of(key)
-            if known is None:
+            numbers = self._log.numbers_of(key)
+            if numbers is None:
                 continue
-            base = newest_checkpoint(self._cursor, known[0], before) or pruned_checkpoint(self._cursor, known[0])
-            if base is not None:
-                found[key] = base[0]
-        return found
+            record_id, _ = numbers
+            row = newest_checkpoint(self._cursor, record_id, before) or pruned_checkpoint(self._cursor, record_id)
+            if row is not None:
+                checkpoints[key] = row[0]
+        return checkpoints
 
     def floors(self, after: Mapping[RecordKey, Stamp]) -> dict[RecordKey, int]:
-        """The entries that the bases of these stamps reach to."""
-        found = {}
+        """The trail entries that the checkpoints of these stamps reach to."""
+        floors = {}
         for key, stamp in after.items():
-            known = self._log.number_of(key)
-            if known:
-                span = {"first": known[0] * _SLOTS, "last": known[0] * _SLOTS + PRUNED_SLOT - 1}
-                at = {"wall_us": stamp.wall_us, "counter": stamp.counter, "source": stamp.source}
-                row = self._cursor.execute(SQL["base_reaches"], span | at).fetchone()
-                found[key] = row[0] if row else 0
-        return found
+            numbers = self._log.numbers_of(key)
+            if numbers:
+                row = self._cursor.execute(SQL["base_reaches"], _unpruned_slots(numbers[0], stamp)).fetchone()
+                floors[key] = row[0] if row else 0
+        return floors
 
-    def save_checkpoint(self, key: RecordKey, base: Checkpoint, slot: int) -> None:
-        known = self._log.number_of(key)
-        assert known is not None, "a base of a record that has no log"
-        body = encode_checkpoint(base.number, base.policy, base.tree)
-        self._cursor.execute(SQL["save_base"], (known[0] * _SLOTS + slot, known[1], *base.stamp, body))
+    def save_checkpoint(self, key: RecordKey, checkpoint: Checkpoint, slot: int) -> None:
+        numbers = self._log.numbers_of(key)
+        assert numbers is not None, "a checkpoint of a record that has no log"
+        record_id, head = numbers
+        body = encode_checkpoint(checkpoint.number, checkpoint.policy, checkpoint.tree)
+        self._cursor.execute(SQL["save_base"], (record_id * _SLOTS + slot, head, *checkpoint.stamp, body))
 
     def promote_checkpoint(self, key: RecordKey, slot: int) -> None:
-        known = self._log.number_of(key)
-        if known:
-            self._cursor.execute(SQL["raise_base"], (known[0] * _SLOTS + slot,))
+        numbers = self._log.numbers_of(key)
+        if numbers:
+            self._cursor.execute(SQL["raise_base"], (numbers[0] * _SLOTS + slot,))
 
     def forget_checkpoints(self, key: RecordKey, since: Stamp) -> None:
-        known = self._log.number_of(key)
-        if known:
-            span = {"first": known[0] * _SLOTS, "last": known[0] * _SLOTS + PRUNED_SLOT - 1}
-            at = {"wall_us": since.wall_us, "counter": since.counter, "source": since.source}
-            self._cursor.execute(SQL["forget_bases"], span | at)
+        numbers = self._log.numbers_of(key)
+        if numbers:
+            self._cursor.execute(SQL["forget_bases"], _unpruned_slots(numbers[0], since))
+
+
+def _unpruned_slots(record_id: int, stamp: Stamp) -> dict[str, int | str]:
+    """Parameters: the record's slots except that of its pruned checkpoint, and a stamp."""
+    wall_us, counter, source = stamp
+    first = record_id * _SLOTS
+    return {"first": first, "last": first + PRUNED_SLOT - 1, "wall_us": wall_us, "counter": counter, "source": source}

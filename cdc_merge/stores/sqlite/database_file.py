@@ -1,7 +1,7 @@
-"""The SQLite database file: how it is opened, which migrations it has seen, what its refusals mean.
+"""The SQLite database file: opening it, migrating its layout, translating its errors.
 
-Rules: every commit is on disk before it returns (WAL, `synchronous=FULL`); a file that is not ours, or is newer than
-this program, is not touched; migrations run one by one, each with its number in one transaction, only under the claim.
+Rules: every commit is on disk before it returns (WAL, `synchronous=FULL`); a file of another program, or with a newer
+layout, is not changed; migrations run one by one, each with its number in one transaction, only under the claim.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from cdc_merge.stores.sqlite.migrations import migrations
 SQL: Final = named_statements(__package__, "sqlite")
 _MIGRATIONS: Final = migrations("sqlite")
 
-_BUSY_WAIT_S: Final = 5.0  # only checkpoints and migrations of another process make anyone wait
+_BUSY_WAIT_S: Final = 5.0  # only checkpoints and migrations of another process cause a wait
 _CHECKPOINT_PAGES: Final = 4000  # 16 MB of log between checkpoints: pages hit by many batches are copied once
 _LOG_LIMIT_BYTES: Final = 67_108_864  # a log that one huge batch blew up shrinks again
 _WRITER_CACHE_KIB: Final = 65_536  # holds `head` and the inner pages of 100,000s of records
 _IDLE_READERS: Final = 8  # connections kept for the next readers; more are opened when needed, and closed
 
-_SPACE = "Free disk space beside the store; the sidecar goes on where it stopped."
+_SPACE = "Free disk space beside the store; the sidecar resumes where it stopped."
 _RIGHTS = "Create the directory and let the user that runs cdc-merge write the file and beside it."
 _BACKUP = "Stop the sidecar, keep the file for analysis, restore it from a backup or start an empty store and resync."
 _DISK = "Check the disk and the kernel log; nothing of the batch was confirmed to its source."
 
-_RELEASE = "Close what has the file open for writing (fuser, lsof); nothing of the batch was confirmed to its source."
+_RELEASE = "Stop the program that writes to the file (find it with fuser or lsof); nothing of the batch was confirmed to its source."
 
-# Primary result codes of SQLite (sqlite.org/rescode.html): what happened, and the operator's next step.
+# Primary result codes of SQLite (sqlite.org/rescode.html): the error, and the operator's next step.
 _MEANINGS: Final[Mapping[int, tuple[str, str]]] = {
     sqlite3.SQLITE_FULL: ("has no space left to write", _SPACE),
     sqlite3.SQLITE_IOERR: ("could not be read or written by the operating system", _DISK),
     sqlite3.SQLITE_READONLY: ("may not be written", _RIGHTS),
     sqlite3.SQLITE_CANTOPEN: ("cannot be opened", _RIGHTS),
     sqlite3.SQLITE_PERM: ("may not be opened", _RIGHTS),
-    sqlite3.SQLITE_NOTADB: ("is not an SQLite database", "Name another file in `store:`, or restore this one."),
+    sqlite3.SQLITE_NOTADB: ("is not an SQLite database", "Set `store:` to another file, or restore this one."),
     sqlite3.SQLITE_CORRUPT: ("is damaged", _BACKUP),
     sqlite3.SQLITE_BUSY: ("is held by another program", _RELEASE),
 }
@@ -49,7 +49,7 @@ _MEANINGS: Final[Mapping[int, tuple[str, str]]] = {
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's refusals into StoreUnavailable (nothing was kept). Our own misuse of the driver passes through."""
+    """Turn SQLite's errors into StoreUnavailable (nothing was saved). Our own misuse of the driver passes through."""
     try:
         yield
     except sqlite3.ProgrammingError:
@@ -62,7 +62,7 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def begin(path: Path, cursor: sqlite3.Cursor) -> None:
-    """Begin to write. StoreHeld when somebody else writes, and goes on to."""
+    """Begin a write transaction. StoreHeld while another program writes longer than the driver waits."""
     try:
         cursor.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
@@ -73,23 +73,23 @@ def begin(path: Path, cursor: sqlite3.Cursor) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode: transactions begin and end where the code says so. Any thread may use it."""
+    """A connection in autocommit mode: the code begins and ends transactions itself. Any thread may use it."""
     return sqlite3.connect(path, timeout=_BUSY_WAIT_S, isolation_level=None, check_same_thread=False)
 
 
 def open_for_writing(path: Path, claim: Callable[[], LockFile]) -> sqlite3.Connection:
-    """The one connection that writes, to a file of this program's layout; `claim` is asked when a migration is due."""
+    """The one connection that writes, to a file with this program's layout; a due migration takes `claim` first."""
     connection = _connect(path)
     try:
-        found = _version(path, connection)  # before anything that would change a file that is not ours
+        version = _version(path, connection)  # first: the next statements would change a file that is not a store
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES:d}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES:d}")
         connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB:d}")
-        if found < len(_MIGRATIONS):
-            _bring_up_to_date(path, connection, claim)
+        if version < len(_MIGRATIONS):
+            _run_migrations(path, connection, claim)
     except BaseException:
         connection.close()
         raise
@@ -97,7 +97,7 @@ def open_for_writing(path: Path, claim: Callable[[], LockFile]) -> sqlite3.Conne
 
 
 class Readers:
-    """Connections for reading, lent to whichever thread asks; each loan sees one committed state of the store."""
+    """A pool of read connections for all threads; each use sees one committed state of the store."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -108,19 +108,19 @@ class Readers:
     def reading(self) -> Iterator[sqlite3.Cursor]:
         self.refuse_when_closed()
         with translated(self._path):
-            connection = self._take()
+            connection = self._acquire()
             try:
                 connection.execute("BEGIN")
                 yield connection.cursor()
             finally:
                 connection.rollback()
-                self._give_back(connection)
+                self._release(connection)
 
     def refuse_when_closed(self) -> None:
         if self._closed:
-            raise StoreUnavailable(f"the store {self._path} is closed", hint="Ask again when the sidecar is running.")
+            raise StoreUnavailable(f"the store {self._path} is closed", hint="Retry when the sidecar is running.")
 
-    def _take(self) -> sqlite3.Connection:
+    def _acquire(self) -> sqlite3.Connection:
         try:
             return self._idle.pop()
         except IndexError:
@@ -128,7 +128,7 @@ class Readers:
             connection.execute("PRAGMA query_only = ON")
             return connection
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _release(self, connection: sqlite3.Connection) -> None:
         if self._closed or len(self._idle) >= _IDLE_READERS:
             connection.close()
         else:
@@ -143,10 +143,10 @@ class Readers:
 # ---------------------------------------------------------------- the layout's version
 
 
-def _bring_up_to_date(path: Path, connection: sqlite3.Connection, claim: Callable[[], LockFile]) -> None:
+def _run_migrations(path: Path, connection: sqlite3.Connection, claim: Callable[[], LockFile]) -> None:
     lock = claim()
     try:
-        # Asked again under the lock: another worker may just have done it.
+        # Read again under the lock: another worker may just have migrated.
         for number, statements in _MIGRATIONS[_version(path, connection) :]:
             _migrate(connection, number, statements)
     finally:
@@ -154,22 +154,22 @@ def _bring_up_to_date(path: Path, connection: sqlite3.Connection, claim: Callabl
 
 
 def _version(path: Path, connection: sqlite3.Connection) -> int:
-    """The number of the last migration that the file has seen; StoreUnavailable when it is newer, or not ours."""
+    """The number of the file's last migration; StoreUnavailable if it is newer than ours, or the file is not a store."""
     tables = {name for (name,) in connection.execute(SQL["tables"])}
     if not tables:
         return 0
     if not tables >= {"schema_version", "history", "head"}:
         raise StoreUnavailable(
             f"{path} is an SQLite database of another program",
-            hint="Name another file in `store:`; nothing was changed in this one.",
+            hint="Set `store:` to another file; this one was not changed.",
         )
-    found = int(connection.execute(SQL["schema_version"]).fetchone()[0])
-    if found > len(_MIGRATIONS):
+    version = int(connection.execute(SQL["schema_version"]).fetchone()[0])
+    if version > len(_MIGRATIONS):
         raise StoreUnavailable(
-            f"the store {path} has layout {found}, this cdc-merge knows layouts up to {len(_MIGRATIONS)}",
+            f"the store {path} has layout {version}, this cdc-merge reads layouts up to {len(_MIGRATIONS)}",
             hint="A newer cdc-merge has opened it: run that version, or restore the backup taken before the upgrade.",
         )
-    return found
+    return version
 
 
 def _migrate(connection: sqlite3.Connection, number: int, statements: tuple[str, ...]) -> None:

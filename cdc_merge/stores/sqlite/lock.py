@@ -1,7 +1,7 @@
 """The claim: an advisory lock on a file beside the database, so that one worker writes at a time.
 
-Rules: the operating system lets go of it when its owner dies, however it dies; the file itself stays and says nothing
-when nobody holds it. `flock` belongs to the open file, so two stores of one process exclude each other as well.
+Rules: the operating system releases it when its owner dies, however it dies; the file itself stays, empty while no
+process has the lock. `flock` belongs to the open file, so two stores of one process exclude each other as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cdc_merge.errors import StoreUnavailable
 
 
 class LockFile:
-    """One attempt to own `path`. StoreUnavailable, naming the holder, when somebody else does."""
+    """One attempt to lock `path`. StoreUnavailable, with the holder, if another process has the lock."""
 
     def __init__(self, path: Path, owner: str) -> None:
         self.owner = owner
@@ -32,13 +32,13 @@ class LockFile:
             os.close(self._file)
             raise StoreUnavailable(
                 f"the store is held by {holder} (lock file {path})",
-                hint="Stop that process first, or give this one a store of its own; a dead process holds nothing.",
+                hint="Stop that process first, or configure another store; the lock of a dead process is already released.",
             ) from error
         except OSError as error:
             os.close(self._file)
             raise StoreUnavailable(
                 f"the lock file {path} cannot be locked: {error.strerror}",
-                hint="Keep the store on a local disk; network file systems may not lock.",
+                hint="Put the store on a local disk; network file systems may not support locks.",
             ) from error
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"process {os.getpid()} ({owner})\n".encode(), 0)

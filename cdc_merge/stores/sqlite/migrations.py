@@ -1,4 +1,4 @@
-"""The numbered steps that bring a store's layout up to date: `sql/NNN_<kind>_*.sql`, in order."""
+"""The numbered migrations of a store's layout: `sql/NNN_<kind>_*.sql`, in order."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from cdc_merge.sql_files import folder, query
 
 
 def migrations(kind: str) -> Sequence[tuple[int, tuple[str, ...]]]:
-    """The migrations of a kind of store: (number, its statements)."""
+    """The migrations of one kind of store: (number, statements)."""
     names = [file.name.removesuffix(".sql") for file in folder(__package__).iterdir()]
-    found = sorted(name for name in names if name[3:].startswith(f"_{kind}_"))
-    numbered = {int(name[:3]): name for name in found}
-    assert list(numbered) == list(range(1, len(found) + 1)), (
-        f"migrations of {kind} are not numbered one by one: {found}"
+    migration_names = sorted(name for name in names if name[3:].startswith(f"_{kind}_"))
+    numbered = {int(name[:3]): name for name in migration_names}
+    assert list(numbered) == list(range(1, len(migration_names) + 1)), (
+        f"migrations of {kind} are not numbered one by one: {migration_names}"
     )
     return [(number, tuple(_split(name))) for number, name in numbered.items()]
 
 
 def _split(name: str) -> Iterator[str]:
-    # sqlite3's own executescript commits first, which would tear a migration apart.
+    # sqlite3's executescript commits first, so a failed migration would be half applied.
     pending = ""
     for line in query(__package__, name).splitlines(keepends=True):
         pending += line

@@ -1,6 +1,6 @@
-"""A record's history page by page: in stamp order, of a trail that is in the order of arrival.
+"""A record's history page by page: in stamp order, from a trail in the order of arrival.
 
-The trail is walked once a page, but only stamps and places are looked at, and of these no more than a page is kept.
+Each page walks the trail once, but reads only stamps and places, and at most a page of them is in memory.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def trail_page(
 ) -> list[Change]:
     """See ports.Store.history_page. `of`: the record, its id and its newest entry."""
     record, record_id, head = of
-    since, given = after or (_BEGINNING, 0)
-    page = heapq.nsmallest(given + limit, _entries(cursor, head, since))[given:]
+    since, skipped = after or (_BEGINNING, 0)
+    page = heapq.nsmallest(skipped + limit, _entries(cursor, head, since))[skipped:]
     rows = cursor.execute(SQL["entries"], (json.dumps([seq for _, _, seq in page]),))
     return decoded(rows, {record_id: (record, head)})[record]
 

@@ -1,4 +1,4 @@
-"""Changes whose records nobody knows yet, inside SQLite; see ports.StoreTransaction."""
+"""The quarantine of unresolved business keys, inside SQLite; see ports.QuarantineStore."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cdc_merge.stores.sqlite.database_file import SQL
 from cdc_merge.stores.sqlite.log import signed, unsigned
 
 
-class Quarantine:
-    """What one transaction parks and takes out again."""
+class QuarantineTable:
+    """The quarantined changes, as one transaction reads and changes them."""
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self._cursor = cursor
@@ -33,13 +33,13 @@ class Quarantine:
     def release_quarantined(
         self, source: str, label: str, identities: Iterable[str]
     ) -> Mapping[str, list[UnresolvedChange]]:
-        taken = {}
+        released = {}
         for identity in identities:
-            found = self._cursor.execute(SQL["parked_of"], (source, label, identity)).fetchall()
-            if found:
+            rows = self._cursor.execute(SQL["parked_of"], (source, label, identity)).fetchall()
+            if rows:
                 self._cursor.execute(SQL["unpark"], (source, label, identity))
-                taken[identity] = [_waiting(row) for row in found]
-        return taken
+                released[identity] = [_unresolved_change(row) for row in rows]
+        return released
 
     def forget_quarantined(self, source: str, entity: str, table: str) -> int:
         return self._cursor.execute(SQL["forget_parked"], (source, entity, table)).rowcount
@@ -48,25 +48,25 @@ class Quarantine:
         self._cursor.execute(SQL["forget_parked_of"], (source,))
 
     def forget_quarantined_before(self, wall_us: int) -> Mapping[tuple[str, str], int]:
-        gone = self._cursor.execute(SQL["parked_before"], (wall_us,)).fetchall()
-        if gone:
+        expired = self._cursor.execute(SQL["parked_before"], (wall_us,)).fetchall()
+        if expired:
             self._cursor.execute(SQL["forget_parked_before"], (wall_us,))
-        return {(source, table): count for source, table, count in gone}
+        return {(source, table): count for source, table, count in expired}
 
     def awaited_identities(self, source: str) -> Mapping[str, frozenset[tuple[str, ...]]]:
         return awaited(self._cursor).get(source, {})
 
 
 def awaited(cursor: sqlite3.Cursor) -> Mapping[str, Mapping[str, frozenset[tuple[str, ...]]]]:
-    """Source → label → the columns by which waiting rows are named."""
-    found: dict[str, dict[str, frozenset[tuple[str, ...]]]] = {}
+    """Source → label → the column sets that identify the quarantined rows."""
+    column_sets: dict[str, dict[str, frozenset[tuple[str, ...]]]] = {}
     for source, label, columns in cursor.execute(SQL["awaited"]):
-        of_source = found.setdefault(source, {})
+        of_source = column_sets.setdefault(source, {})
         of_source[label] = of_source.get(label, frozenset()) | {tuple(json.loads(columns))}
-    return found
+    return column_sets
 
 
-def _waiting(row: tuple[Any, ...]) -> UnresolvedChange:
+def _unresolved_change(row: tuple[Any, ...]) -> UnresolvedChange:
     label, columns, identity, was, entity, system, timeline, lsn, table, ordinal, stamp_source, body = row
     place = Place(system, timeline, unsigned(lsn), table, ordinal)
     change = decode_change(body, (entity, ""), stamp_source, place)

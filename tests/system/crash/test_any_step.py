@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cdc_merge.model.ports import Store
-from cdc_merge.stores.memory.store import Disk, MemoryStore
+from cdc_merge.stores.memory.disk import Disk
+from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
 from tests.system.crash.mortal import Day, Death, Fate, Worker, with_evening
 from tests.system.scenarios.incident import Incident

@@ -29,7 +29,8 @@ from cdc_merge.model.ports import Store, StoreTransaction
 from cdc_merge.queries.responses import conflicts_document, records_document
 from cdc_merge.queries.store_queries import StoreQueries
 from cdc_merge.sources.spill import SpillFile
-from cdc_merge.stores.memory.store import Disk, MemoryStore
+from cdc_merge.stores.memory.disk import Disk
+from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.worker.ingest import IngestResult, SourceIngest
 from cdc_merge.worker.pipeline import Environment, Pipeline
 from tests.system.scenarios.picture import Document, Picture, picture

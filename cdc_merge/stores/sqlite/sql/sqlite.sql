@@ -1,11 +1,11 @@
--- Every statement of the SQLite store. `-- name:` begins one; the comment under it says why it is so.
+-- Every statement of the SQLite store. `-- name:` begins one; the comment under it gives the reason.
 
 -- name: tables
--- An empty file, a store, or somebody else's database?
+-- An empty file, a store, or the database of another program?
 SELECT name FROM sqlite_master WHERE type = 'table'
 
 -- name: schema_version
--- Which migrations this file has seen.
+-- The file's last migration.
 SELECT version FROM schema_version
 
 -- name: set_schema_version
@@ -13,7 +13,7 @@ SELECT version FROM schema_version
 UPDATE schema_version SET version = ?
 
 -- name: last_numbers
--- Numbers are given by the one writer; both maxima are the ends of a B-tree.
+-- The one writer assigns numbers; both maxima are the ends of a B-tree.
 SELECT (SELECT coalesce(max(seq), 0) FROM history), (SELECT coalesce(max(record_id), 0) FROM head)
 
 -- name: scopes
@@ -29,7 +29,7 @@ INSERT INTO scope (system, timeline, table_name, lsn, ordinal) VALUES (?, ?, ?, 
 UPDATE scope SET lsn = ?, ordinal = ? WHERE id = ?
 
 -- name: record
--- A point query stays inside the process (about 2 µs), so keys are asked one by one and any text is safe.
+-- A point query stays inside the process (about 2 µs), so keys are queried one by one and any text is safe.
 SELECT record.id, head.seq FROM record CROSS JOIN head ON head.record_id = record.id
 WHERE record.entity = ? AND record.key = ?
 
@@ -75,7 +75,7 @@ FROM json_each(?) AS wanted CROSS JOIN history AS entry ON entry.seq = wanted.va
 CROSS JOIN scope ON scope.id = entry.scope_id
 
 -- name: tail
--- As `trail`, from each head down to the entry that its base reaches to.
+-- As `trail`, from each head down to the entry that its checkpoint reaches to.
 WITH RECURSIVE trail (previous, floor, record_id, scope_id, lsn, ordinal, source, body) AS (
     SELECT entry.previous, json_extract(wanted.value, '$[1]'), entry.record_id, entry.scope_id, entry.lsn, entry.ordinal,
            entry.source, entry.body
@@ -95,7 +95,7 @@ SELECT id, seq, wall_us, counter, source, body FROM base WHERE id BETWEEN :first
 ORDER BY wall_us DESC, counter DESC, source DESC LIMIT 1
 
 -- name: newest_base_before
--- The base to go on from when a change came late.
+-- The checkpoint to refold from when a change arrives late.
 SELECT id, seq, wall_us, counter, source, body FROM base WHERE id BETWEEN :first AND :last
   AND (wall_us, counter, source) < (:wall_us, :counter, :source)
 ORDER BY wall_us DESC, counter DESC, source DESC LIMIT 1
@@ -105,51 +105,51 @@ ORDER BY wall_us DESC, counter DESC, source DESC LIMIT 1
 SELECT id, seq, wall_us, counter, source, body FROM base WHERE id = ?
 
 -- name: base_reaches
--- Where the trail of a record begins to be news for a base.
+-- The newest trail entry in a checkpoint.
 SELECT seq FROM base WHERE id BETWEEN :first AND :last
   AND (wall_us, counter, source) = (:wall_us, :counter, :source)
 ORDER BY seq DESC LIMIT 1
 
 -- name: save_base
--- The slot's earlier base gives way.
+-- Replaces the slot's earlier checkpoint.
 REPLACE INTO base (id, seq, wall_us, counter, source, body) VALUES (?, ?, ?, ?, ?, ?)
 
 -- name: raise_base
--- The base moves to the next slot, in place of what was there.
+-- The checkpoint moves to the next slot, in place of the one there.
 UPDATE OR REPLACE base SET id = id + 1 WHERE id = ?
 
 -- name: forget_bases
--- A change came that they should hold and do not.
+-- They lack a late change.
 DELETE FROM base WHERE id BETWEEN :first AND :last AND (wall_us, counter, source) >= (:wall_us, :counter, :source)
 
 -- name: forget_earlier_bases
--- A root holds all that they do.
+-- The pruned checkpoint includes all of them.
 DELETE FROM base WHERE id BETWEEN :first AND :last AND (wall_us, counter, source) <= (:wall_us, :counter, :source)
 
 -- name: forget_bases_of
--- Part of the record's log was taken back.
+-- Part of the record's log was removed.
 DELETE FROM base WHERE id BETWEEN ? AND ?
 
 -- name: forget_orphans
--- Their records are gone.
+-- Checkpoints of removed records.
 DELETE FROM base WHERE id / 16 NOT IN (SELECT record_id FROM head)
 
 -- name: oldest
--- The log is in order of arrival. Its last entry stays whatever happens: the numbers of entries are given from there.
+-- The log is in order of arrival. Its last entry always stays: entries are numbered from there.
 SELECT record.entity, record.key, entry.source, entry.body
 FROM history AS entry CROSS JOIN record ON record.id = entry.record_id
 WHERE entry.seq < (SELECT max(seq) FROM history) ORDER BY entry.seq LIMIT ?
 
 -- name: forget_oldest
--- A trail that loses its older end needs no mending: it ends where an entry is missing.
+-- A trail that loses its older end needs no relinking: it ends where an entry is missing.
 DELETE FROM history WHERE seq IN (SELECT seq FROM history ORDER BY seq LIMIT ?)
 
 -- name: mend_heads
--- Records whose log is gone; the numbers of their entries may be given again.
+-- Records whose log is removed; the numbers of their entries may be reused.
 UPDATE head SET seq = 0 WHERE seq NOT IN (SELECT seq FROM history)
 
 -- name: forget_record
--- One record that nothing is known of any more but its name.
+-- A record without log and checkpoints.
 DELETE FROM record WHERE entity = ? AND key = ?
 
 -- name: forget_head
@@ -185,14 +185,14 @@ UPDATE history SET source = ?, body = ? WHERE seq = ?
 UPDATE figure SET history_changes = history_changes + ?
 
 -- name: records_of_source
--- What forgetting a source touches; its clocks are its name, or its name and a partition.
+-- The records of a removed source; its clocks are its name, or its name and a partition.
 SELECT entity, key FROM record
 WHERE id IN (SELECT record_id FROM history
              WHERE source = :source OR substr(source, 1, length(:source) + 1) = :source || '/')
 ORDER BY entity, key
 
 -- name: forget_changes
--- Rare (a first copy that did not finish), so it may walk the whole log.
+-- Rare (an initial snapshot that did not finish), so it may walk the whole log.
 DELETE FROM history WHERE source = :source OR substr(source, 1, length(:source) + 1) = :source || '/'
 
 -- name: relink
@@ -202,7 +202,7 @@ FROM (SELECT seq, lag(seq, 1, 0) OVER (PARTITION BY record_id ORDER BY seq) AS p
 WHERE linked.seq = history.seq AND linked.previous <> history.previous
 
 -- name: forget_heads
--- All heads are made again from the log that is left, except of records whose older log is in a root.
+-- All heads are computed again from the remaining log, except of records with a pruned checkpoint.
 DELETE FROM head WHERE record_id NOT IN (SELECT id / 16 FROM base WHERE id % 16 = 15)
 
 -- name: make_heads
@@ -210,15 +210,15 @@ DELETE FROM head WHERE record_id NOT IN (SELECT id / 16 FROM base WHERE id % 16 
 REPLACE INTO head (record_id, seq) SELECT record_id, max(seq) FROM history GROUP BY record_id
 
 -- name: forget_records
--- A record is there as long as something is known about it.
+-- A record exists as long as it has a head.
 DELETE FROM record WHERE id NOT IN (SELECT record_id FROM head)
 
 -- name: forget_scopes
--- The next first copy may stand at lower places.
+-- The next initial snapshot may have lower places.
 DELETE FROM scope WHERE id NOT IN (SELECT scope_id FROM history)
 
 -- name: forget_identities
--- Filled again by the next first copy.
+-- Filled again by the next initial snapshot.
 DELETE FROM identity WHERE source = ?
 
 -- name: records
@@ -235,7 +235,7 @@ ON CONFLICT (id) DO UPDATE SET
     sources = excluded.sources, raised_us = excluded.raised_us, body = excluded.body
 
 -- name: forget_members
--- Who a conflict is about may change while it is open.
+-- The records of a conflict may change while it is open.
 DELETE FROM conflict_member WHERE conflict = ?
 
 -- name: save_member
@@ -264,7 +264,7 @@ SELECT conflict.body FROM json_each(?) AS wanted CROSS JOIN conflict ON conflict
 WHERE conflict.status <> 'closed' ORDER BY conflict.seq
 
 -- name: conflicts_of_record
--- Three ways in, one set of filters: a record's conflicts are few.
+-- Three access paths, one set of filters: a record's conflicts are few.
 SELECT body FROM conflict
 WHERE (entity = :entity AND key = :key
        OR id IN (SELECT conflict FROM conflict_member WHERE entity = :entity AND key = :key))
@@ -276,7 +276,7 @@ WHERE (entity = :entity AND key = :key
 ORDER BY seq LIMIT :limit
 
 -- name: conflicts_by_status
--- The open ones are a small part of all that ever were, and already in the order of the queue.
+-- Open conflicts are a small part of all, and already in the order of the queue.
 SELECT body FROM conflict
 WHERE status = :status AND seq > :after
   AND (:entity IS NULL OR entity = :entity) AND (:key IS NULL OR key = :key
@@ -319,7 +319,7 @@ REPLACE INTO source_order (name, body) VALUES (?, ?)
 SELECT name, body FROM source_order
 
 -- name: key_of
--- Asked one by one, like `record`.
+-- Queried one by one, like `record`.
 SELECT key FROM identity WHERE source = ? AND table_name = ? AND identity = ?
 
 -- name: save_identity
@@ -327,11 +327,11 @@ SELECT key FROM identity WHERE source = ? AND table_name = ? AND identity = ?
 REPLACE INTO identity (source, table_name, identity, key) VALUES (?, ?, ?, ?)
 
 -- name: forget_identity
--- The row is gone.
+-- The row was deleted.
 DELETE FROM identity WHERE source = ? AND table_name = ? AND identity = ?
 
 -- name: park
--- A row that nobody has named.
+-- A change whose business key is unknown.
 INSERT INTO parked (source, label, columns, identity, was, entity, system, timeline, lsn, table_name, ordinal, wall_us, stamp_source, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
@@ -340,36 +340,36 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 UPDATE parked SET identity = ? WHERE source = ? AND label = ? AND identity = ?
 
 -- name: parked_of
--- Asked one by one, like `record`.
+-- Queried one by one, like `record`.
 SELECT label, columns, identity, was, entity, system, timeline, lsn, table_name, ordinal, stamp_source, body
 FROM parked WHERE source = ? AND label = ? AND identity = ? ORDER BY id
 
 -- name: unpark
--- They were named.
+-- Their business key is resolved.
 DELETE FROM parked WHERE source = ? AND label = ? AND identity = ?
 
 -- name: forget_parked
--- Their table was emptied.
+-- Their table was truncated.
 DELETE FROM parked WHERE source = ? AND entity = ? AND table_name = ?
 
 -- name: forget_parked_of
--- The source is copied anew.
+-- The source gets a new initial snapshot.
 DELETE FROM parked WHERE source = ?
 
 -- name: parked_before
--- What leaves with the next statement.
+-- Counts what the next statement removes.
 SELECT source, table_name, count(*) FROM parked WHERE wall_us < ? GROUP BY source, table_name
 
 -- name: forget_parked_before
--- They have waited for the whole retention.
+-- Quarantined for the whole retention.
 DELETE FROM parked WHERE wall_us < ?
 
 -- name: awaited
--- Few kinds, however many rows.
+-- Few distinct values, however many rows.
 SELECT DISTINCT source, label, columns FROM parked
 
 -- name: parked_counts
--- Answered from an index alone, when somebody scrapes.
+-- An index-only query, at each scrape.
 SELECT source, table_name, count(*) FROM parked GROUP BY source, table_name
 
 -- name: save_due
@@ -377,7 +377,7 @@ SELECT source, table_name, count(*) FROM parked GROUP BY source, table_name
 REPLACE INTO due (entity, key, due_us) VALUES (?, ?, ?)
 
 -- name: forget_due
--- Only a change of the record can say something new.
+-- Only a change of the record can affect its conflicts.
 DELETE FROM due WHERE entity = ? AND key = ?
 
 -- name: due
@@ -385,7 +385,7 @@ DELETE FROM due WHERE entity = ? AND key = ?
 SELECT entity, key, due_us FROM due
 
 -- name: digests_of
--- Answered from the index alone.
+-- An index-only query.
 SELECT digest FROM unique_digest WHERE entity = ? AND key = ?
 
 -- name: keys_with
@@ -397,7 +397,7 @@ SELECT key FROM unique_digest WHERE entity = ? AND digest = ? ORDER BY key LIMIT
 INSERT OR IGNORE INTO unique_digest (entity, digest, key) VALUES (?, ?, ?)
 
 -- name: forget_digest
--- The record holds another value, or none.
+-- The record has another value, or none.
 DELETE FROM unique_digest WHERE entity = ? AND digest = ? AND key = ?
 
 -- name: save_judged
@@ -409,19 +409,19 @@ REPLACE INTO judged (entity, policy, reached) VALUES (?, ?, ?)
 SELECT entity, policy, reached FROM judged
 
 -- name: missing_of
--- Asked one by one, like `record`.
+-- Queried one by one, like `record`.
 SELECT source, since_us FROM missing WHERE entity = ? AND key = ?
 
 -- name: save_missing
--- A source that lacks a record.
+-- A source at which a record is missing.
 REPLACE INTO missing (entity, key, source, since_us) VALUES (?, ?, ?, ?)
 
 -- name: forget_missing
--- The sources are told anew.
+-- Replaced by the next statement.
 DELETE FROM missing WHERE entity = ? AND key = ?
 
 -- name: forget_missing_of
--- The entity's records are not looked for any more.
+-- The entity no longer reports missing records.
 DELETE FROM missing WHERE entity = ?
 
 -- name: missing
@@ -434,7 +434,7 @@ WHERE entity = :entity AND (:source IS NULL OR source = :source) AND key IN (
 ORDER BY key, source
 
 -- name: missing_counts
--- Read when somebody scrapes.
+-- At each scrape.
 SELECT entity, source, count(*) FROM missing GROUP BY entity, source
 
 -- name: history_changes
@@ -442,6 +442,6 @@ SELECT entity, source, count(*) FROM missing GROUP BY entity, source
 SELECT history_changes FROM figure
 
 -- name: open_conflicts
--- Answered from the partial index over open conflicts alone.
+-- An index-only query on the partial index over open conflicts.
 SELECT entity, kind, severity, count(*), min(raised_us) FROM conflict INDEXED BY conflict_open WHERE status = 'open'
 GROUP BY entity, kind, severity
