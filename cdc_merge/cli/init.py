@@ -8,8 +8,8 @@ import click
 
 from cdc_merge.cli.context import Invocation
 from cdc_merge.doctor.proposal.catalog_sample import TableSeen
-from cdc_merge.doctor.proposal.matching import proposed
-from cdc_merge.doctor.proposal.sampling import survey
+from cdc_merge.doctor.proposal.matching import propose_entities
+from cdc_merge.doctor.proposal.sampling import sample_tables
 from cdc_merge.doctor.proposal.yaml_writer import config_text, variable
 from cdc_merge.errors import CdcMergeError
 
@@ -31,8 +31,8 @@ def command(invocation: Invocation, given: tuple[str, ...], *, dry_run: bool, fo
         raise CdcMergeError(
             f"{file} exists already.", hint="Choose another file with --config FILE, or overwrite it with --force."
         )
-    tables: list[TableSeen] = [table for name, dsn in sources.items() for table in survey(name, dsn)]
-    entities = proposed(tables)
+    tables: list[TableSeen] = [table for name, dsn in sources.items() for table in sample_tables(name, dsn)]
+    entities = propose_entities(tables)
     if not entities:
         raise CdcMergeError(
             f"No tables of {', '.join(sources)} match each other ({len(tables)} tables were read).",

@@ -1,5 +1,5 @@
-"""What a DBA must know before, and after: one module per family of checks, each from facts to findings.
+"""The doctor: preflight and monitoring checks for DBAs; one module per family of checks, each from facts to findings.
 
-Rules: facts are asked once, as the sidecar's own role, and nothing is changed; judging them is pure; what the role may
-not see is `unknown`, never `ok`; every finding that SQL can mend comes with that SQL.
+Rules: facts are queried once, as the sidecar's own role, read-only; checks are pure functions of facts; what the role
+may not see is `unknown`, never `ok`; every finding that SQL can fix comes with that SQL.
 """

@@ -1,4 +1,4 @@
-"""Every check there is, in the order in which they are told. To add one: write its judge and its line in its family."""
+"""All checks in their printed order. To add one: write its function and its line in its family."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from cdc_merge.doctor import capacity, position, publication, role, server, slots, tables
-from cdc_merge.doctor.findings import Check, CheckResult, Findings, answer, examined, fail, ok, unknown
-from cdc_merge.doctor.source_facts import Facts, NotAnswered
+from cdc_merge.doctor.findings import Check, CheckResult, Findings, fail, ok, result_of, run_check, unknown
+from cdc_merge.doctor.source_facts import Facts, FactUnavailable
 
 
-def _reached(facts: Facts) -> Findings:
+def reachable(facts: Facts) -> Findings:
     yield ok("The source answers.")
 
 
-REACHED: Final = Check("SRC01", "The source answers", "What cannot be asked cannot be judged.", _reached)
+REACHABLE: Final = Check("SRC01", "The source answers", "A source that does not answer cannot be checked.", reachable)
 ACROSS: Final = Check(
     tables.ACROSS,
     "One type for the keys of one entity",
@@ -23,35 +23,35 @@ ACROSS: Final = Check(
 )
 
 FAMILIES: Final[Mapping[str, tuple[Check, ...]]] = {
-    "The source": (REACHED,),
+    "The source": (REACHABLE,),
     "Server": server.CHECKS,
     "Capacity and limits": capacity.CHECKS,
     "Role and privileges": role.CHECKS,
-    # Before the publication: a table must have its identity before it is published, or the fixes would break writes.
+    # Before the publication: a table needs its replica identity before it is published, or the fixes would break writes.
     "Tables": (*tables.CHECKS, ACROSS),
     "Publication": publication.CHECKS,
     "Slots": slots.CHECKS,
     "Position": position.CHECKS,
 }
-KINDS: Final = tuple(kind for family in FAMILIES.values() for kind in family)
+ALL_CHECKS: Final = tuple(check for family in FAMILIES.values() for check in family)
 
 
-def judged(facts: Facts) -> list[CheckResult]:
+def run_checks(facts: Facts) -> list[CheckResult]:
     """Every check of one source by itself."""
-    return [check for kind in KINDS for check in examined(kind, facts)]
+    return [result for check in ALL_CHECKS for result in run_check(check, facts)]
 
 
-def judged_across(sources: Sequence[Facts]) -> list[CheckResult]:
-    """What only several sources together can show."""
+def run_checks_across(sources: Sequence[Facts]) -> list[CheckResult]:
+    """The checks that compare several sources."""
     if len(sources) < 2:
         return []
     try:
-        found = tables.key_types_across(sources)
-    except NotAnswered as missing:
-        found = [(facts, unknown(str(missing))) for facts in sources]
-    return [answer(ACROSS, facts.subject.source, finding) for facts, finding in found]
+        findings = tables.key_types_across(sources)
+    except FactUnavailable as missing:
+        findings = [(facts, unknown(str(missing))) for facts in sources]
+    return [result_of(ACROSS, facts.subject.source, finding) for facts, finding in findings]
 
 
 def unreachable(source: str, sentence: str, hint: str) -> CheckResult:
-    """The only answer about a source that could not be asked."""
-    return answer(REACHED, source, fail(f"{sentence} {hint}".strip()))
+    """The only result for a source that could not be queried."""
+    return result_of(REACHABLE, source, fail(f"{sentence} {hint}".strip()))

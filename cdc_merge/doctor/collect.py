@@ -1,7 +1,7 @@
-"""Asking one source everything: each question of `sql/` once, over a plain connection as the sidecar's own role.
+"""Collects the facts of one source: each query of `sql/` once, over a plain connection as the sidecar's own role.
 
-Nothing is changed, but for the probes (`probe.py`) when they are wanted. A question that the server refuses is kept as
-NotAnswered with its reason; a connection that is lost ends the examination.
+Read-only; only the probes (`probe.py`) change something. A query that the server refuses becomes FactUnavailable with
+its reason; a lost connection ends the examination.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from cdc_merge.doctor.source_facts import (
     CapacityFacts,
     ClockFacts,
     ColumnFacts,
-    Connected,
     EventTrigger,
     Facts,
-    Identified,
+    FactUnavailable,
     IdentityFacts,
-    NotAnswered,
+    LoginProcess,
     PublicationFacts,
-    Published,
+    PublishedTables,
+    ReplicationLogin,
     RoleFacts,
     RoleSetting,
     ServerFacts,
@@ -36,27 +36,27 @@ from cdc_merge.doctor.source_facts import (
     Subject,
     TableFacts,
     WalDirectory,
-    WritePower,
+    WritePrivileges,
 )
 from cdc_merge.errors import CdcMergeError
 from cdc_merge.sources.postgres.connection import Connection, connect
 from cdc_merge.sources.postgres.replication_connection import WalSender
-from cdc_merge.sources.postgres.slot_monitor import Watched, health_of
-from cdc_merge.sources.postgres.sqlstates import answered
+from cdc_merge.sources.postgres.slot_monitor import MonitorTarget, health_of
+from cdc_merge.sources.postgres.sqlstates import query_refusal
 from cdc_merge.sql_files import query
 
 CLOCK_SAMPLES: Final = 5
 
 
 class CatalogQuery(NamedTuple):
-    """The answer's kind, the query's name, and its parameters."""
+    """The row type of the result, the query's name, and its parameters."""
 
     kind: type[Any]
     name: str
     parameters: Callable[[Subject], list[object]]
 
 
-def _none(subject: Subject) -> list[object]:
+def _no_parameters(subject: Subject) -> list[object]:
     return []
 
 
@@ -71,73 +71,73 @@ class _Standby(NamedTuple):
     is_ready: bool
 
 
-QUESTIONS: Final = (
+CATALOG_QUERIES: Final = (
     CatalogQuery(ServerFacts, "server", lambda subject: [subject.publication, subject.slot]),
-    CatalogQuery(IdentityFacts, "identity", _none),
-    CatalogQuery(Setting, "settings", _none),
-    CatalogQuery(RoleFacts, "role", _none),
-    CatalogQuery(RoleSetting, "role_settings", _none),
+    CatalogQuery(IdentityFacts, "identity", _no_parameters),
+    CatalogQuery(Setting, "settings", _no_parameters),
+    CatalogQuery(RoleFacts, "role", _no_parameters),
+    CatalogQuery(RoleSetting, "role_settings", _no_parameters),
     CatalogQuery(CapacityFacts, "capacity", lambda subject: [subject.slot]),
-    CatalogQuery(WalDirectory, "wal_directory", _none),
+    CatalogQuery(WalDirectory, "wal_directory", _no_parameters),
     CatalogQuery(PublicationFacts, "publication", lambda subject: [subject.publication]),
     CatalogQuery(TableFacts, "tables", lambda subject: [subject.publication, list(subject.tables)]),
     CatalogQuery(ColumnFacts, "columns", lambda subject: [list(subject.tables)]),
-    CatalogQuery(SlotFacts, "slots", _none),
-    CatalogQuery(Blocker, "blockers", _none),
-    CatalogQuery(EventTrigger, "event_triggers", _none),
-    CatalogQuery(WritePower, "write_power", lambda subject: [list(subject.written)]),
+    CatalogQuery(SlotFacts, "slots", _no_parameters),
+    CatalogQuery(Blocker, "blockers", _no_parameters),
+    CatalogQuery(EventTrigger, "event_triggers", _no_parameters),
+    CatalogQuery(WritePrivileges, "write_power", lambda subject: [list(subject.written)]),
 )
 
 
-def ask(subject: Subject, dsn: str, now_us: Callable[[], int]) -> Facts:
-    """Every answer of a source. SourceUnavailable or SourceRefused when it cannot be asked at all."""
+def collect_facts(subject: Subject, dsn: str, now_us: Callable[[], int]) -> Facts:
+    """The facts of a source. SourceUnavailable or SourceRefused when it cannot be queried at all."""
     connection = connect(subject.source, dsn)
     try:
-        # A login answered by another process than the questions are: something stands in between.
+        # The login and the queries are answered by different processes behind a pooler (SRV08).
         connection.execute(query(__package__, "no_jit").encode())
-        answers: dict[type[Any], object] = {Connected: (Connected(connection.info.backend_pid),)}
-        answers |= {question.kind: _answer(subject, connection, question) for question in QUESTIONS}
-        answers[ClockFacts] = (_clock(subject, connection, now_us),)
-        answers[Published] = _published(subject, connection)
+        answers: dict[type[Any], object] = {LoginProcess: (LoginProcess(connection.info.backend_pid),)}
+        answers |= {each.kind: _run_query(subject, connection, each) for each in CATALOG_QUERIES}
+        answers[ClockFacts] = (_measure_clock(connection, now_us),)
+        answers[PublishedTables] = _published_tables(subject, connection)
     finally:
         connection.close()
-    answers[Identified] = (_identified(subject, dsn),)
-    answers[StandbyFacts] = _standbys(subject, dsn)
+    answers[ReplicationLogin] = (_try_replication_login(subject, dsn),)
+    answers[StandbyFacts] = _query_standbys(subject, dsn)
     return Facts(subject, answers)
 
 
-def _answer(subject: Subject, connection: Connection, question: CatalogQuery) -> object:
-    parameters = question.parameters(subject)
+def _run_query(subject: Subject, connection: Connection, catalog_query: CatalogQuery) -> object:
+    parameters = catalog_query.parameters(subject)
     try:
         with connection.cursor(row_factory=dict_row) as cursor:
-            rows = cursor.execute(query(__package__, question.name).encode(), parameters or None).fetchall()
+            rows = cursor.execute(query(__package__, catalog_query.name).encode(), parameters or None).fetchall()
     except psycopg.Error as error:
         if error.sqlstate is None:
-            raise answered(subject.source, error) from None
-        return NotAnswered(f"The server does not tell: {error.diag.message_primary}.")
-    return tuple(question.kind(**{name: _frozen(value) for name, value in row.items()}) for row in rows)
+            raise query_refusal(subject.source, error) from None
+        return FactUnavailable(f"The server refuses the query: {error.diag.message_primary}.")
+    return tuple(catalog_query.kind(**{name: _frozen(value) for name, value in row.items()}) for row in rows)
 
 
-def _standbys(subject: Subject, dsn: str) -> object:
-    """Every standby among the hosts that the DSN names."""
-    found: list[StandbyFacts] = []
+def _query_standbys(subject: Subject, dsn: str) -> object:
+    """Every standby among the hosts of the DSN."""
+    standbys: list[StandbyFacts] = []
     for host, port in hosts_of(dsn):
         one = make_conninfo(dsn, host=host, port=port, target_session_attrs="standby")
         try:
             connection = connect(subject.source, one)
         except CdcMergeError:
-            continue  # a primary, or nobody: whether the source answers at all is another check
+            continue  # a primary, or unreachable: whether the source answers is another check
         try:
-            answer = _answer(subject, connection, CatalogQuery(_Standby, "standby", lambda subject: [subject.slot]))
+            rows = _run_query(subject, connection, CatalogQuery(_Standby, "standby", lambda subject: [subject.slot]))
         finally:
             connection.close()
-        if isinstance(answer, tuple):
-            found += [StandbyFacts(host, *each) for each in answer]
-    return tuple(found)
+        if isinstance(rows, tuple):
+            standbys += [StandbyFacts(host, *row) for row in rows]
+    return tuple(standbys)
 
 
 def hosts_of(dsn: str) -> list[tuple[str, str | None]]:
-    """Host and port of each server that a connection string names, when it names several."""
+    """Host and port of each server of a connection string with several hosts; empty otherwise."""
     parts = conninfo_to_dict(dsn)
     hosts = str(parts.get("host") or "").split(",")
     ports = str(parts.get("port") or "").split(",")
@@ -146,21 +146,21 @@ def hosts_of(dsn: str) -> list[tuple[str, str | None]]:
     return [(host, (ports if len(ports) > 1 else ports * len(hosts))[n] or None) for n, host in enumerate(hosts)]
 
 
-def _published(subject: Subject, connection: Connection) -> object:
-    watched = Watched(subject.slot, subject.publication, tuple(subject.tables))
+def _published_tables(subject: Subject, connection: Connection) -> object:
+    target = MonitorTarget(subject.slot, subject.publication, tuple(subject.tables))
     try:
-        return (Published(health_of(connection, watched).membership),)
+        return (PublishedTables(health_of(connection, target).membership),)
     except psycopg.Error as error:
         if error.sqlstate is None:
-            raise answered(subject.source, error) from None
-        return NotAnswered(f"The server does not tell: {error.diag.message_primary}.")
+            raise query_refusal(subject.source, error) from None
+        return FactUnavailable(f"The server refuses the query: {error.diag.message_primary}.")
 
 
 def _frozen(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _clock(subject: Subject, connection: Connection, now_us: Callable[[], int]) -> ClockFacts:
+def _measure_clock(connection: Connection, now_us: Callable[[], int]) -> ClockFacts:
     """The sample with the shortest round trip: its server time lies somewhere within it."""
     samples = []
     for _ in range(CLOCK_SAMPLES):
@@ -173,13 +173,13 @@ def _clock(subject: Subject, connection: Connection, now_us: Callable[[], int]) 
     return ClockFacts(ahead_s, trip_s / 2)
 
 
-def _identified(subject: Subject, dsn: str) -> Identified:
-    """What IDENTIFY_SYSTEM says over a replication connection, which pg_hba.conf may treat differently."""
+def _try_replication_login(subject: Subject, dsn: str) -> ReplicationLogin:
+    """The result of IDENTIFY_SYSTEM over a replication connection, which pg_hba.conf may treat differently."""
     try:
         sender = WalSender(subject.source, dsn)
         try:
-            return Identified(sender.identify())
+            return ReplicationLogin(sender.identify())
         finally:
             sender.close()
     except CdcMergeError as error:
-        return Identified(None, str(error), error.hint)
+        return ReplicationLogin(None, str(error), error.hint)

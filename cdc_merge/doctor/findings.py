@@ -1,4 +1,4 @@
-"""The vocabulary of the doctor: a check, what it found at one source, and the SQL that mends it. Pure."""
+"""The vocabulary of the doctor: a check, its finding at one source, and the SQL that fixes it. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from cdc_merge.doctor.source_facts import Facts, NotAnswered
+from cdc_merge.doctor.source_facts import Facts, FactUnavailable
 
 OK: Final = "ok"
 WARN: Final = "warn"
@@ -19,10 +19,10 @@ GUIDE: Final = "docs/dba-guide.md"
 
 
 class Fix(NamedTuple):
-    """`sql` are statements in order. A line that begins with `--` is left to a person to decide: it may touch others.
+    """`sql` are statements in order. A line that begins with `--` needs the DBA's decision: it may affect others.
 
-    `restart`: the server must be restarted for it. `lock`: it takes a lock that stops writers for a moment.
-    `superuser`: the owner of the table or publication is not enough.
+    `restart`: requires a restart of the server. `lock`: takes a lock that blocks writers for a moment. `superuser`: the
+    owner of the table or publication is not sufficient.
     """
 
     sql: tuple[str, ...]
@@ -39,7 +39,7 @@ NO_FIX: Final = Fix(())
 
 
 class Finding(NamedTuple):
-    """What one check saw. `about` is the table, slot or setting, where a check looks at several."""
+    """One finding of a check. `about` is the table, slot or setting, for a check that covers several."""
 
     severity: str
     seen: str
@@ -51,17 +51,17 @@ Findings: TypeAlias = Iterator[Finding]
 
 
 class Check(NamedTuple):
-    """One check: a stable code, what it asks as a title, why it matters, and how facts answer it."""
+    """One check: a stable code, a title, why it matters, and the function from facts to findings."""
 
     code: str
     title: str
     why: str
-    judge: Callable[[Facts], Findings]
+    evaluate: Callable[[Facts], Findings]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The answer of one check about one source."""
+    """One finding of a check at one source."""
 
     source: str
     code: str
@@ -93,22 +93,22 @@ def unknown(seen: str, fix: Fix = NO_FIX, about: str = "") -> Finding:
     return Finding(UNKNOWN, seen, fix, about)
 
 
-def examined(kind: Check, facts: Facts) -> list[CheckResult]:
-    """What a check says about a source. A fact that the server did not tell makes it unknown."""
+def run_check(kind: Check, facts: Facts) -> list[CheckResult]:
+    """The results of a check at a source. A missing fact makes it unknown."""
     try:
-        found = list(kind.judge(facts))
-    except NotAnswered as missing:
+        found = list(kind.evaluate(facts))
+    except FactUnavailable as missing:
         found = [unknown(str(missing))]
-    return [answer(kind, facts.subject.source, finding) for finding in found]
+    return [result_of(kind, facts.subject.source, finding) for finding in found]
 
 
-def answer(kind: Check, source: str, finding: Finding) -> CheckResult:
+def result_of(kind: Check, source: str, finding: Finding) -> CheckResult:
     return CheckResult(
         source, kind.code, finding.severity, kind.title, finding.seen, kind.why, finding.fix, finding.about
     )
 
 
 def worst(checks: list[CheckResult]) -> str:
-    """The severity that counts: fail before unknown before warn before ok."""
+    """The worst severity: fail before unknown before warn before ok."""
     order = (FAIL, UNKNOWN, WARN, OK)
     return min((check.severity for check in checks), key=order.index, default=OK)

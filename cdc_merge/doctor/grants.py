@@ -1,6 +1,6 @@
-"""The least that a source must grant, as SQL for its DBA, per platform; and how to take it back. Pure.
+"""The least privileges that a source must grant, as SQL for its DBA, per platform; and their removal. Pure.
 
-Nothing here is ever executed by us. Passwords are neither asked for nor printed.
+The sidecar never executes this SQL. Passwords are neither read nor printed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CONNECTIONS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """How one platform makes a role that may replicate, where its settings are, and who lets it in."""
+    """How one platform creates a replication role, changes settings, and permits connections."""
 
     role: tuple[str, ...]
     settings: tuple[str, ...]
@@ -41,7 +41,7 @@ PLATFORMS: Final[Mapping[str, Platform]] = {
         settings=(
             "-- In the parameter group: rds.logical_replication = 1, max_slot_wal_keep_size = 10240 (MB); reboot.",
         ),
-        access=("-- In the security group: let the sidecar's address in on the server's port.",),
+        access=("-- In the security group: allow the sidecar's address on the server's port.",),
     ),
     "cloudsql": Platform(
         role=(
@@ -59,22 +59,22 @@ PLATFORMS: Final[Mapping[str, Platform]] = {
             "ALTER ROLE {role} WITH REPLICATION;                     -- as a member of azure_pg_admin",
         ),
         settings=("-- Server parameters: wal_level = logical, max_slot_wal_keep_size = 10240 (MB); restart.",),
-        access=("-- Let the sidecar's address in with a firewall rule or a private endpoint.",),
+        access=("-- Allow the sidecar's address with a firewall rule or a private endpoint.",),
     ),
 }
 
 
 def grants(subject: Subject, role: str, database: str, platform: str) -> Iterator[str]:
     """The lines of the script for one source."""
-    chosen = PLATFORMS[platform]
+    sections = PLATFORMS[platform]
     names = {"role": identifier(role), "database": identifier(database), "connections": CONNECTIONS}
     publication = identifier(subject.publication)
     tables = ", ".join(qualified(table) for table in subject.tables) or "…"
-    yield f"-- Source {subject.source}: the least that cdc-merge needs. It runs none of this itself."
-    yield from _section("The server (once)", chosen.settings, names)
-    yield from _section("The role (as somebody who may create roles)", (*chosen.role, *_GRANTED), names)
+    yield f"-- Source {subject.source}: the least privileges that cdc-merge needs. It executes none of this itself."
+    yield from _section("The server (once)", sections.settings, names)
+    yield from _section("The role (as a user who may create roles)", (*sections.role, *_GRANTED), names)
     yield from _section(
-        "What the first copy reads; the stream needs no grant (as the tables' owner)",
+        "SELECT for the initial snapshot; the stream needs no grant (as the tables' owner)",
         (
             *(f"GRANT USAGE ON SCHEMA {schema} TO {{role}};" for schema in _schemas(subject)),
             f"GRANT SELECT ON {tables} TO {{role}};",
@@ -82,21 +82,21 @@ def grants(subject: Subject, role: str, database: str, platform: str) -> Iterato
         names,
     )
     yield from _section(
-        "What is sent (as the tables' owner, with CREATE on the database)",
+        "The publication (as the tables' owner, with CREATE on the database)",
         (
             f"CREATE PUBLICATION {publication} FOR TABLE {tables}",
             "    WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);",
         ),
         {},
     )
-    yield from _section("Who is let in", chosen.access, names)
-    yield from _section("To take all of it back", tuple(f"-- {line}" for line in removal(subject, role, database)), {})
+    yield from _section("Access", sections.access, names)
+    yield from _section("To revoke all of it", tuple(f"-- {line}" for line in removal(subject, role, database)), {})
 
 
 _GRANTED: Final = (
-    "-- Its password, so that it stands in no history: \\password {role}",
+    "-- Set its password so that it appears in no history: \\password {role}",
     "GRANT CONNECT ON DATABASE {database} TO {role};",
-    "GRANT pg_read_all_stats TO {role};                      -- optional: doctor names who blocks",
+    "GRANT pg_read_all_stats TO {role};                      -- optional: doctor shows blocking sessions",
 )
 
 
@@ -112,10 +112,10 @@ def _section(title: str, lines: tuple[str, ...], names: Mapping[str, object]) ->
 
 
 def removal(subject: Subject, role: str, database: str) -> tuple[str, ...]:
-    """SQL that takes back what `grants` gave, the slot first: it holds WAL.
+    """SQL that reverts `grants`, the slot first: it keeps WAL.
 
-    Not DROP OWNED: where the sidecar was given an application's role, that would drop the application's tables. DROP
-    ROLE refuses instead while the role owns anything.
+    Not DROP OWNED: where the sidecar uses an application's role, that would drop the application's tables. DROP ROLE
+    refuses instead while the role owns anything.
     """
     name = identifier(role)
     schemas = _schemas(subject)

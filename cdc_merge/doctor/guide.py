@@ -1,4 +1,4 @@
-"""What the repository says about the checks and grants, made from the code so that it stays true.
+"""The generated documentation of checks and grants.
 
 `python -m cdc_merge.doctor.guide` writes docs/dba-guide.md between its marks, and deploy/postgres/grants-*.sql.
 """
@@ -25,10 +25,10 @@ EXAMPLE: Final = Subject(
 def checks() -> str:
     """One section per check, by family."""
     lines: list[str] = []
-    for family, kinds in FAMILIES.items():
+    for family, family_checks in FAMILIES.items():
         lines += [f"### {family}", ""]
-        for kind in kinds:
-            lines += [f"#### {kind.code}", "", f"**{kind.title}.** {kind.why}", ""]
+        for check in family_checks:
+            lines += [f"#### {check.code}", "", f"**{check.title}.** {check.why}", ""]
     return "\n".join(lines)
 
 

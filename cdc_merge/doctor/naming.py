@@ -1,4 +1,4 @@
-"""Names as SQL writes them, without a server to ask. Pure."""
+"""Quoting of SQL identifiers and literals without a server. Pure."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def identifier(name: str) -> str:
 
 
 def qualified(table: str) -> str:
-    """`schema.table` of the configuration, whose schema has no dot."""
+    """The quoted form of `schema.table`; the schema has no dot."""
     schema, _, name = table.partition(".")
     return f"{identifier(schema)}.{identifier(name)}"
 

@@ -1,15 +1,23 @@
-"""One examination: ask each source, walk its path when wanted, judge. A source that cannot be asked is told, too."""
+"""One examination: collect the facts of each source, probe its path when enabled, run the checks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from cdc_merge.doctor.check_list import judged, judged_across, unreachable
-from cdc_merge.doctor.collect import ask
+from cdc_merge.doctor.check_list import run_checks, run_checks_across, unreachable
+from cdc_merge.doctor.collect import collect_facts
 from cdc_merge.doctor.findings import CheckResult
-from cdc_merge.doctor.probe import canary, probed
-from cdc_merge.doctor.source_facts import Canary, CapacityFacts, Facts, NotAnswered, Probed, Stored, Subject
+from cdc_merge.doctor.probe import probe_path, probe_sidecar
+from cdc_merge.doctor.source_facts import (
+    CapacityFacts,
+    Facts,
+    FactUnavailable,
+    PathProbe,
+    SidecarProbe,
+    StoredPosition,
+    Subject,
+)
 from cdc_merge.doctor.targets import Positions
 from cdc_merge.errors import CdcMergeError
 
@@ -17,16 +25,16 @@ SHORTEST_RATE_S: Final = 10.0  # over less time, a single checkpoint would look 
 
 
 class Examination(NamedTuple):
-    """Every check's answer, and why sources could not be asked."""
+    """The results of every check, and the errors of sources that could not be queried."""
 
     checks: tuple[CheckResult, ...]
     errors: tuple[CdcMergeError, ...]
 
 
 class Doctor:
-    """Examines sources, and remembers how far their WAL was, so that the next examination knows how fast it grows.
+    """Examines sources, and keeps the end of their WAL, so that the next examination has the rate of WAL.
 
-    `positions` is asked after each source; `probing` allows what does something there (probe.py).
+    `positions` reads the stored positions after each source; `probing` enables the probes (probe.py).
     """
 
     def __init__(self, positions: Callable[[], Positions], now_us: Callable[[], int], *, probing: bool) -> None:
@@ -35,34 +43,34 @@ class Doctor:
         self._probing = probing
         self._wal: dict[str, tuple[int, int]] = {}
 
-    def examine(self, patients: Sequence[tuple[Subject, str]]) -> Examination:
-        """Every check of these sources, given with their DSNs. A source that cannot be asked stops nothing."""
-        heard: list[Facts] = []
+    def examine(self, targets: Sequence[tuple[Subject, str]]) -> Examination:
+        """Every check of these sources, given with their DSNs. The error of one source does not stop the others."""
+        examined: list[Facts] = []
         checks: list[CheckResult] = []
         errors: list[CdcMergeError] = []
-        for subject, dsn in patients:
+        for subject, dsn in targets:
             try:
-                facts = self._asked(subject, dsn)
+                facts = self._collect(subject, dsn)
             except CdcMergeError as error:
                 errors.append(error)
                 checks.append(unreachable(subject.source, str(error), error.hint))
                 continue
-            heard.append(facts)
-            checks += judged(facts)
-        return Examination((*checks, *judged_across(heard)), tuple(errors))
+            examined.append(facts)
+            checks += run_checks(facts)
+        return Examination((*checks, *run_checks_across(examined)), tuple(errors))
 
-    def _asked(self, subject: Subject, dsn: str) -> Facts:
-        facts = self._rated(ask(subject, dsn, self._now_us))
+    def _collect(self, subject: Subject, dsn: str) -> Facts:
+        facts = self._with_wal_rate(collect_facts(subject, dsn, self._now_us))
         after = self._positions()
         if after is not None:
-            facts = facts.also({Stored: (Stored(after.get(subject.source)),)})
-        return walked(facts, dsn) if self._probing else facts
+            facts = facts.also({StoredPosition: (StoredPosition(after.get(subject.source)),)})
+        return with_probes(facts, dsn) if self._probing else facts
 
-    def _rated(self, facts: Facts) -> Facts:
-        """With the WAL written since the last examination in place of the average since the statistics began."""
+    def _with_wal_rate(self, facts: Facts) -> Facts:
+        """With the WAL rate since the last examination instead of the average since the statistics were reset."""
         try:
             room = facts.one(CapacityFacts)
-        except NotAnswered:
+        except FactUnavailable:
             return facts
         source, at_us = facts.subject.source, self._now_us()
         lsn, before_us = self._wal.get(source, (room.wal_lsn, at_us))
@@ -74,18 +82,18 @@ class Doctor:
         return facts.also({CapacityFacts: (room._replace(wal_bytes_per_s=max(0, room.wal_lsn - lsn) / passed_s),)})
 
 
-def walked(facts: Facts, dsn: str) -> Facts:
+def with_probes(facts: Facts, dsn: str) -> Facts:
     """The facts with the probes' results."""
-    found: dict[type[Any], object] = {Probed: (probed(facts.subject, dsn, facts),)}
-    if _is_read_by_us(facts):
-        answer = canary(facts.subject, dsn)
-        found[Canary] = answer if isinstance(answer, NotAnswered) else (answer,)
-    return facts.also(found)
+    probes: dict[type[Any], object] = {PathProbe: (probe_path(facts.subject, dsn, facts),)}
+    if _sidecar_is_running(facts):
+        result = probe_sidecar(facts.subject, dsn)
+        probes[SidecarProbe] = result if isinstance(result, FactUnavailable) else (result,)
+    return facts.also(probes)
 
 
-def _is_read_by_us(facts: Facts) -> bool:
+def _sidecar_is_running(facts: Facts) -> bool:
     try:
         slot = facts.our_slot()
-    except NotAnswered:
+    except FactUnavailable:
         return False
     return slot is not None and slot.active and (slot.holder or "").startswith("cdc_merge/")

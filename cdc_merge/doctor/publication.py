@@ -1,6 +1,6 @@
-"""PUB: does the publication send what is mapped, and can it break the application's own writes? Pure.
+"""PUB: the publication sends every mapped table, and does not break the application's own writes. Pure.
 
-There is no PUB08, column lists that differ between two publications of one stream (0A000): one publication is read.
+There is no PUB08 (different column lists in two publications of one stream, 0A000): the sidecar reads one publication.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from cdc_merge.doctor.findings import Check, Finding, Findings, Fix, fail, ok, warn
-from cdc_merge.doctor.source_facts import Facts, PublicationFacts, Published, RoleFacts, ServerFacts, TableFacts
-from cdc_merge.sources.postgres.publication_members import changes, told
+from cdc_merge.doctor.source_facts import Facts, PublicationFacts, PublishedTables, RoleFacts, ServerFacts, TableFacts
+from cdc_merge.sources.postgres.publication_members import describe_changes, publication_changes
 
 FULL: Final = "f"
 PARTITIONED: Final = "p"
@@ -25,8 +25,8 @@ def exists(facts: Facts) -> Findings:
         yield ok(f"Publication {name} exists.")
         return
     tables = [table.sql for mapped in facts.subject.tables if (table := facts.table(mapped)) is not None]
-    silent = facts.one(ServerFacts).version >= GENERATED_CHECKED_SINCE
-    what = "this version then sends nothing and says nothing" if silent else "the stream cannot start"
+    is_silent = facts.one(ServerFacts).version >= GENERATED_CHECKED_SINCE
+    what = "this version then sends nothing, without an error" if is_silent else "the stream cannot start"
     sql = facts.one(ServerFacts).publication_sql
     statement = f"CREATE PUBLICATION {sql} FOR TABLE {', '.join(tables)} {OPTIONS};"
     yield fail(f"Publication {name} does not exist: {what}.", Fix((statement,) if tables else ()))
@@ -46,9 +46,9 @@ def operations(facts: Facts) -> Findings:
     if not hidden:
         yield ok("Insert, update, delete and truncate are published.")
     elif hidden == ["truncate"]:
-        yield warn("TRUNCATE is not published: emptied tables keep their records.", fix)
+        yield warn("TRUNCATE is not published: truncated tables keep their records.", fix)
     else:
-        yield fail(f"Never sent: {', '.join(hidden)}.", fix)
+        yield fail(f"Not published: {', '.join(hidden)}.", fix)
 
 
 def partitions(facts: Facts) -> Findings:
@@ -56,14 +56,12 @@ def partitions(facts: Facts) -> Findings:
     roots = [table for table in facts.rows(TableFacts) if table.kind == PARTITIONED]
     fix = Fix((f"ALTER PUBLICATION {facts.one(ServerFacts).publication_sql} SET (publish_via_partition_root = true);",))
     if publication.via_root or not roots:
-        leaves = "; TRUNCATE of a single partition is then not sent" if roots else ""
-        yield ok(
-            f"Partitions appear under their root's name{leaves}." if roots else "No partitioned table is concerned."
-        )
+        seen = "Partitions are published under their root's name; TRUNCATE of a single partition is not sent."
+        yield ok(seen if roots else "No table is partitioned.")
         return
     for table in roots:
         yield fail(
-            "Changes appear under the partitions' names, and moving a row between them as delete and insert.",
+            "Changes are published under the partitions' names; a row moved between partitions as delete and insert.",
             fix,
             table.table,
         )
@@ -82,7 +80,7 @@ def membership(facts: Facts) -> Findings:
         elif table.published_as is None and (name not in roots or publication.via_root):
             found = True
             yield fail(
-                "Mapped, and not published: its changes are never sent.",
+                "Mapped but not published: its changes are never sent.",
                 Fix((f"ALTER PUBLICATION {server.publication_sql} ADD TABLE {table.sql};",)),
                 name,
             )
@@ -95,10 +93,12 @@ def membership(facts: Facts) -> Findings:
 
 
 def _unmapped(table: TableFacts, publication: PublicationFacts, server: ServerFacts) -> Finding:
-    seen = "Published, and not mapped: its changes are decoded and sent for nothing, and readable by our role."
+    seen = (
+        "Published but not mapped: its changes are decoded and sent without use, and the sidecar's role can read them."
+    )
     if not table.is_listed:
-        how = "FOR ALL TABLES" if publication.all_tables else "for a whole schema or a partitioned table"
-        return warn(f"{seen} The publication is {how}.", about=table.table)
+        scope = "FOR ALL TABLES" if publication.all_tables else "for a whole schema or a partitioned table"
+        return warn(f"{seen} The publication is {scope}.", about=table.table)
     return warn(seen, Fix((f"ALTER PUBLICATION {server.publication_sql} DROP TABLE {table.sql};",)), table.table)
 
 
@@ -107,7 +107,7 @@ def own_tables(facts: Facts) -> Findings:
     ours = [table for table in facts.rows(TableFacts) if table.published_as and table.table.startswith("cdc_merge.")]
     for table in ours:
         yield fail(
-            "One of the sidecar's own tables is published: it would read what it writes.",
+            "One of the sidecar's own tables is published: it would read its own writes.",
             Fix((f"ALTER PUBLICATION {server.publication_sql} DROP TABLE {table.sql};",)),
             table.table,
         )
@@ -127,7 +127,7 @@ def column_lists(facts: Facts) -> Findings:
         what = (
             "replica identity FULL allows none"
             if table.identity == FULL
-            else f"it lacks {', '.join(missing)} of the identity"
+            else f"it lacks {', '.join(missing)} of the replica identity"
         )
         yield fail(
             f"The publication has a column list for it, and {what}: {BREAKS}.", _without(facts, table), table.table
@@ -144,17 +144,17 @@ def row_filters(facts: Facts) -> Findings:
         filtered = True
         outside = [column for column in table.filter_columns if column not in table.identity_columns]
         if table.identity != FULL and outside:
-            seen = f"The row filter asks for {', '.join(outside)}, which the identity does not hold: {BREAKS}."
+            seen = f"The row filter uses {', '.join(outside)}, not part of the replica identity: {BREAKS}."
             yield fail(seen, _without(facts, table), table.table)
         else:
-            seen = "A row filter: a row that leaves it comes as a delete, though nobody deleted it."
+            seen = "A row filter: a row that no longer matches it is sent as a delete, without a delete in the source."
             yield warn(seen, _without(facts, table), table.table)
     if not filtered:
         yield ok("No row filter.")
 
 
 def _without(facts: Facts, table: TableFacts) -> Fix:
-    """The table published whole: without column list and row filter."""
+    """Publish the table without column list and row filter."""
     publication = facts.one(ServerFacts).publication_sql
     member = facts.table(table.published_as or "") or table
     statements = (
@@ -173,13 +173,13 @@ def generated(facts: Facts) -> Findings:
         wanted = unsent & {*facts.subject.tables.get(table.table, ())} - {*(table.listed or ())}
         if checked and server.version >= GENERATED_CHECKED_SINCE and table.listed is None:
             found = True
-            seen = f"The identity holds generated columns that are not published ({_listed(checked)}): {BREAKS}."
-            yield fail(seen, _sending(facts, table, checked), table.table)
+            seen = f"The replica identity has generated columns that are not published ({_listed(checked)}): {BREAKS}."
+            yield fail(seen, _publish_generated(facts, table, checked), table.table)
         elif wanted:
             found = True
             yield fail(
-                f"Mapped columns that are generated are not sent: {_listed(wanted)}.",
-                _sending(facts, table, wanted),
+                f"Mapped generated columns are not sent: {_listed(wanted)}.",
+                _publish_generated(facts, table, wanted),
                 table.table,
             )
     if not found:
@@ -190,13 +190,13 @@ def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _sending(facts: Facts, table: TableFacts, columns: set[str]) -> Fix:
+def _publish_generated(facts: Facts, table: TableFacts, columns: set[str]) -> Fix:
     server = facts.one(ServerFacts)
     if server.version >= GENERATED_CHECKED_SINCE and not columns & {*table.generated_virtual}:
         return Fix((f"ALTER PUBLICATION {server.publication_sql} SET (publish_generated_columns = stored);",))
     if table.identity == FULL:
         return Fix((f"ALTER TABLE {table.sql} REPLICA IDENTITY DEFAULT;",), lock=True)
-    return Fix(("-- This version cannot send them: map the columns that they are computed from.",))
+    return Fix(("-- This version cannot send them: map the columns from which they are computed.",))
 
 
 def unchanged(facts: Facts) -> Findings:
@@ -204,11 +204,11 @@ def unchanged(facts: Facts) -> Findings:
     position, subject = facts.subject.position, facts.subject
     if position is None or not position.membership:
         return
-    found = changes(position.membership, facts.one(Published).membership)
-    if found:
+    changed = publication_changes(position.membership, facts.one(PublishedTables).membership)
+    if changed:
         yield fail(
-            f"It is not what it was when it was last read: {told(found)}. What was changed meanwhile may be missing.",
-            Fix((f"-- If it is as it should be: cdc-merge source resync {subject.source}",)),
+            f"It has changed since it was last read: {describe_changes(changed)}. Changes made meanwhile may be missing.",
+            Fix((f"-- If the change is intended: cdc-merge source resync {subject.source}",)),
             subject.publication,
         )
 
@@ -219,13 +219,13 @@ def owner(facts: Facts) -> Findings:
         owners = [table.owner_sql for table in facts.rows(TableFacts) if not table.owns]
         give = (f"ALTER PUBLICATION {server.publication_sql} OWNER TO {owners[0]};",) if owners else ()
         fix = Fix(give, superuser=True)
-        yield warn("The publication belongs to our role, which could change it: the tables' owner should have it.", fix)
+        yield warn("The sidecar's role owns the publication and could change it: give it to the tables' owner.", fix)
     else:
-        yield ok(f"{publication.owner} may change the publication; we never do.")
+        yield ok(f"{publication.owner} owns the publication; the sidecar never changes it.")
 
 
 def written_tables(facts: Facts) -> Iterator[TableFacts]:
-    """The published tables that rows are written to, while updates or deletes are published at all."""
+    """The published tables that store rows; none while neither updates nor deletes are published."""
     publication = facts.maybe(PublicationFacts)
     if publication is None or not (publication.publishes_update or publication.publishes_delete):
         return
@@ -233,38 +233,45 @@ def written_tables(facts: Facts) -> Iterator[TableFacts]:
 
 
 CHECKS: Final = (
-    Check("PUB01", "Publication", "It says which changes are sent. The sidecar never creates or alters one.", exists),
-    Check("PUB02", "Published operations", "What is not published is never seen, and nobody says so.", operations),
-    Check("PUB03", "Partitioned tables", "MappingResult is the table, not its partitions.", partitions),
+    Check(
+        "PUB01", "Publication", "It selects the changes that are sent. The sidecar never creates or alters one.", exists
+    ),
+    Check(
+        "PUB02",
+        "PublishedTables operations",
+        "Operations that are not published are missed without an error.",
+        operations,
+    ),
+    Check("PUB03", "Partitioned tables", "The configuration maps the table, not its partitions.", partitions),
     Check(
         "PUB04",
-        "Published and mapped tables",
-        "A table that is mapped and not published is silently out of date.",
+        "PublishedTables and mapped tables",
+        "A mapped table that is not published is silently out of date.",
         membership,
     ),
-    Check("PUB05", "Our own tables", "A sidecar that reads its own writes never comes to rest.", own_tables),
+    Check("PUB05", "The sidecar's own tables", "A sidecar that reads its own writes never comes to rest.", own_tables),
     Check(
         "PUB06",
         "Column lists",
-        "A list that leaves out identity columns makes the application's own writes fail.",
+        "A list without all replica identity columns makes the application's own writes fail.",
         column_lists,
     ),
     Check(
         "PUB07",
         "Row filters",
-        "A filter on other columns than the identity's makes the application's own writes fail.",
+        "A filter on columns outside the replica identity makes the application's own writes fail.",
         row_filters,
     ),
     Check(
         "PUB09",
         "Generated columns",
-        "They are sent only where the publication says so; in an identity they make writes fail.",
+        "They are sent only when the publication includes them; in a replica identity they make writes fail.",
         generated,
     ),
     Check(
         "PUB10",
-        "Publication as it was",
-        "Whoever may alter it decides what the sidecar sees, and Postgres says nothing about it.",
+        "Unchanged publication",
+        "A change of the publication changes what the sidecar sees, and Postgres does not report it.",
         unchanged,
     ),
 )

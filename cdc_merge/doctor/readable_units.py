@@ -1,4 +1,4 @@
-"""Bytes and seconds as people say them. Pure."""
+"""Readable sizes and durations. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _SECONDS: Final = (("days", 86400.0), ("h", 3600.0), ("min", 60.0))
 
 def size(count: float) -> str:
     """`1.5 GiB`; exact below a kibibyte."""
-    for unit, worth in _BYTES:
-        if abs(count) >= worth:
-            return f"{count / worth:.1f} {unit}"
+    for unit, unit_bytes in _BYTES:
+        if abs(count) >= unit_bytes:
+            return f"{count / unit_bytes:.1f} {unit}"
     return f"{count:.0f} bytes"
 
 
 def span(seconds: float) -> str:
-    """`2.0 h`; the largest unit of which there is at least one and a half."""
-    for unit, worth in _SECONDS:
-        if seconds >= 1.5 * worth:
-            return f"{seconds / worth:.1f} {unit}"
+    """`2.0 h`; in the largest unit that gives at least 1.5."""
+    for unit, unit_s in _SECONDS:
+        if seconds >= 1.5 * unit_s:
+            return f"{seconds / unit_s:.1f} {unit}"
     return f"{seconds:.0f} s"
 
 
 def gib(count: float) -> int:
-    """Whole gibibytes that hold so many bytes."""
+    """Bytes as whole gibibytes, rounded up."""
     return max(1, -int(-count // (1 << 30)))

@@ -1,4 +1,4 @@
-"""ROL: what our role may, must and should not. Pure."""
+"""ROL: the sidecar's role: required, missing and excessive privileges. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Final
 
 from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.readable_units import span
-from cdc_merge.doctor.source_facts import Facts, Identified, RoleFacts, RoleSetting, ServerFacts, TableFacts, WritePower
+from cdc_merge.doctor.source_facts import (
+    Facts,
+    ReplicationLogin,
+    RoleFacts,
+    RoleSetting,
+    ServerFacts,
+    TableFacts,
+    WritePrivileges,
+)
 
 FIDELITY: Final = ("datestyle", "intervalstyle", "extra_float_digits", "bytea_output", "timezone", "client_encoding")
 TIMEOUTS: Final = (
@@ -22,11 +30,11 @@ TIMEOUTS: Final = (
 def attribute(facts: Facts) -> Findings:
     role, server = facts.one(RoleFacts), facts.one(ServerFacts)
     if role.may_replicate:
-        yield ok("The role may read changes.")
+        yield ok("The role has the REPLICATION attribute.")
         return
     grant = f"GRANT rds_replication TO {server.role_sql};"
     statement = grant if server.platform == "rds" else f"ALTER ROLE {server.role_sql} REPLICATION;"
-    yield fail("The role may not read changes: it has no REPLICATION attribute.", Fix((statement,), superuser=True))
+    yield fail("The role has no REPLICATION attribute: it may not read changes.", Fix((statement,), superuser=True))
 
 
 def power(facts: Facts) -> Findings:
@@ -38,21 +46,21 @@ def power(facts: Facts) -> Findings:
         "NOCREATEDB": role.creates_databases and not role.is_super,
         "NOBYPASSRLS": role.bypasses_rls and not needs_bypass and not role.is_super,
     }
-    shed = [word for word, has in extra.items() if has]
-    groups = [name for name in role.member_of if name.endswith("super") or name in _TOO_MUCH]
-    statements = [f"ALTER ROLE {server.role_sql} {' '.join(shed)};"] if shed else []
+    revoked = [word for word, has in extra.items() if has]
+    groups = [name for name in role.member_of if name.endswith("super") or name in _EXCESSIVE]
+    statements = [f"ALTER ROLE {server.role_sql} {' '.join(revoked)};"] if revoked else []
     if role.is_super:
-        # A superuser needs none of these; without that, it does.
+        # A superuser needs no REPLICATION attribute; a plain role does.
         statements = [f"ALTER ROLE {server.role_sql} NOSUPERUSER REPLICATION;"]
     statements += [f"REVOKE {name} FROM {server.role_sql};" for name in groups]
     if statements:
-        has = ", ".join([word.removeprefix("NO") for word in shed] + groups)
-        yield warn(f"The role has more than it needs: {has}.", Fix(tuple(statements), superuser=True))
+        has = ", ".join([word.removeprefix("NO") for word in revoked] + groups)
+        yield warn(f"The role has unnecessary privileges: {has}.", Fix(tuple(statements), superuser=True))
     else:
-        yield ok("The role has no power that it does not need.")
+        yield ok("The role has no unnecessary privileges.")
 
 
-_TOO_MUCH: Final = (
+_EXCESSIVE: Final = (
     "rds_superuser",
     "cloudsqlsuperuser",
     "alloydbsuperuser",
@@ -76,13 +84,13 @@ def expiry(facts: Facts) -> Findings:
 
 
 def replication_login(facts: Facts) -> Findings:
-    found, server = facts.one(Identified), facts.one(ServerFacts)
-    if found.server is not None:
-        yield ok("A replication connection to this database is let in.")
+    login, server = facts.one(ReplicationLogin), facts.one(ServerFacts)
+    if login.server is not None:
+        yield ok("A replication connection to this database is accepted.")
         return
     line = f"hostssl {server.database} {facts.one(RoleFacts).name} ADDRESS/MASK scram-sha-256"
     yield fail(
-        f"A replication connection is refused, although a plain one is let in. {found.refusal}",
+        f"A replication connection is refused, although a plain one is accepted. {login.refusal}",
         Fix((f"-- pg_hba.conf needs the database's name, not the word replication: {line}",), superuser=True),
     )
 
@@ -100,22 +108,22 @@ def privileges(facts: Facts) -> Findings:
         fix = Fix((*usage, f"GRANT SELECT ON {table.sql} TO {server.role_sql};"))
         severity = fail if facts.subject.snapshot == "initial" else warn
         yield severity(
-            "The role may not select from it, which a first copy needs; the stream needs no grant.", fix, name
+            "The role has no SELECT on it, which an initial snapshot needs; the stream needs no grant.", fix, name
         )
     if not missing:
-        yield ok("The role may select from every mapped table.")
+        yield ok("The role has SELECT on every mapped table.")
 
 
 def row_security(facts: Facts) -> Findings:
     role, server = facts.one(RoleFacts), facts.one(ServerFacts)
     hidden = [table for table in _mapped(facts) if table.has_row_security and not table.owns]
     if role.bypasses_rls or not hidden:
-        yield ok("No policy hides rows of mapped tables from the first copy.")
+        yield ok("No policy hides rows of mapped tables from the initial snapshot.")
         return
     for table in hidden:
         yield fail(
-            "Row-level security is on: the stream has every row, a first copy only those that the policies show (it "
-            "refuses to run instead).",
+            "Row-level security is on: the stream sends every row, an initial snapshot reads only the rows that the "
+            "policies permit (it refuses to run instead).",
             Fix((f"ALTER ROLE {server.role_sql} BYPASSRLS;",), superuser=True),
             table.table,
         )
@@ -127,7 +135,7 @@ def _mapped(facts: Facts) -> Iterable[TableFacts]:
 
 def reach(facts: Facts) -> Findings:
     count = len({table.published_as for table in facts.rows(TableFacts) if table.published_as})
-    yield ok(f"Through the stream this role can read every row of {count} published tables, whatever policies say.")
+    yield ok(f"Through the stream this role can read every row of {count} published tables, regardless of policies.")
 
 
 def settings(facts: Facts) -> Findings:
@@ -138,83 +146,94 @@ def settings(facts: Facts) -> Findings:
     for setting in cutting:
         where = f"ALTER ROLE {server.role_sql} IN DATABASE {server.database_sql}"
         yield warn(
-            f"{setting.name} = {setting.value} (set for the {setting.scope}): we lift it in our sessions; where that "
-            "does not reach, it ends a first copy.",
+            f"{setting.name} = {setting.value} (set for the {setting.scope}): the sidecar resets it in its sessions; "
+            "where that has no effect, it ends an initial snapshot.",
             Fix((f"{where} SET {setting.name} = 0;",)),
             setting.name,
         )
     pinned = [setting.name for setting in found if setting.name.lower() in FIDELITY]
     if not cutting:
         yield ok(
-            f"We pin {', '.join(pinned)}, which role or database set." if pinned else "Nothing changes our sessions."
+            f"The sidecar's sessions override {', '.join(pinned)} of role or database."
+            if pinned
+            else "No setting of role or database affects the sidecar's sessions."
         )
 
 
 def messages(facts: Facts) -> Findings:
     role, server = facts.one(RoleFacts), facts.one(ServerFacts)
     if role.message_function is None:
-        yield unknown("pg_logical_emit_message was not found.")
+        yield unknown("pg_logical_emit_message does not exist.")
     elif not role.may_emit:
         fix = Fix((f"GRANT EXECUTE ON FUNCTION {role.message_function} TO {server.role_sql};",), superuser=True)
         yield warn(
-            "The role may not send logical messages: an idle source passes time later, and the path cannot be proved.",
+            "The role may not emit logical messages: no heartbeats, and the path cannot be probed.",
             fix,
         )
     else:
-        yield ok("The role may send logical messages.")
+        yield ok("The role may emit logical messages.")
 
 
 def statistics(facts: Facts) -> Findings:
     role, server = facts.one(RoleFacts), facts.one(ServerFacts)
     if role.sees_all:
-        yield ok("The role sees what other sessions do.")
+        yield ok("The role sees other roles' sessions.")
     else:
         fix = Fix((f"GRANT pg_read_all_stats TO {server.role_sql};",), superuser=True)
-        yield warn("Other roles' sessions are hidden: who holds a slot or blocks its creation stays unknown.", fix)
+        yield warn(
+            "Other roles' sessions are hidden: the reader of a slot and the blockers of its creation stay unknown.", fix
+        )
 
 
 def writing(facts: Facts) -> Findings:
     server = facts.one(ServerFacts)
-    found = facts.rows(WritePower) if facts.subject.written else ()
-    for table in found:
+    tables = facts.rows(WritePrivileges) if facts.subject.written else ()
+    for table in tables:
         if table.ungranted:
             grant = f"GRANT {', '.join(table.ungranted)} ON {table.sql} TO {server.role_sql};"
-            seen = f"Write-back is on, and the role may not {', '.join(table.ungranted)}: what is decided is refused there."
+            seen = (
+                f"Write-back is enabled, but the role lacks {', '.join(table.ungranted)}: decisions are refused there."
+            )
             yield fail(seen, Fix((grant,)), table.table)
         elif table.rewriting:
-            seen = f"Triggers may rewrite what write-back writes: {', '.join(table.rewriting)}."
-            yield warn(seen, Fix(("-- Look whether they leave the written fields alone.",)), table.table)
-    if not any(table.ungranted or table.rewriting for table in found):
-        yield ok("The role may write what write-back writes." if found else "Nothing is written into this source.")
+            seen = f"Triggers may change the values of write-back: {', '.join(table.rewriting)}."
+            yield warn(seen, Fix(("-- Check that they do not change the written fields.",)), table.table)
+    if not any(table.ungranted or table.rewriting for table in tables):
+        yield ok(
+            "The role has the privileges for write-back." if tables else "Write-back into this source is disabled."
+        )
 
 
 CHECKS: Final = (
     Check("ROL01", "REPLICATION attribute", "Only such a role may read changes.", attribute),
     Check(
-        "ROL02", "Power that is not needed", "Whoever gets hold of the sidecar's password gets the role's power.", power
+        "ROL02",
+        "Unnecessary privileges",
+        "The sidecar's password gives access to everything that its role may do.",
+        power,
     ),
-    Check("ROL03", "Expiry of the password", "On that day the sidecar stops.", expiry),
+    Check("ROL03", "Expiry of the password", "The sidecar stops when it expires.", expiry),
     Check(
         "ROL04",
         "Replication login",
-        "pg_hba.conf decides about replication connections too; for logical ones by the database's name.",
+        "pg_hba.conf applies to replication connections as well; logical ones match by the database's name.",
         replication_login,
     ),
-    Check("ROL05", "SELECT on mapped tables", "The first copy reads the tables themselves.", privileges),
-    Check("ROL06", "Row-level security", "Policies apply to the first copy and not to the stream.", row_security),
-    Check("ROL07", "What the role can read", "REPLICATION is more than it seems; the DBA should know.", reach),
+    Check("ROL05", "SELECT on mapped tables", "The initial snapshot reads the tables themselves.", privileges),
+    Check("ROL06", "Row-level security", "Policies apply to the initial snapshot and not to the stream.", row_security),
+    Check("ROL07", "What the role can read", "REPLICATION gives read access to all published rows.", reach),
     Check(
         "ROL08",
         "Settings of role and database",
-        "They reach into our sessions: values would look different, long reads would end.",
+        "They apply to the sidecar's sessions: they change the text of values and end long reads.",
         settings,
     ),
     Check(
         "ROL09",
         "Logical messages",
-        "They mark transactions and prove that the stream is alive, without a table.",
+        "They mark transactions and prove that the stream works, without a table.",
         messages,
     ),
-    Check("ROL10", "pg_read_all_stats", "Without it some answers here stay unknown.", statistics),
-    Check("ROL11", "Power to write back", "What is decided must arrive as it was decided.", writing),
+    Check("ROL10", "pg_read_all_stats", "Without it some checks stay unknown.", statistics),
+    Check("ROL11", "Privileges for write-back", "A decision must be stored exactly as it was made.", writing),
 )

@@ -1,7 +1,7 @@
-"""Making and dropping our own slot, on a person's word; and what is left of us at a source.
+"""Creation and removal of the sidecar's slot on request, and what the sidecar has left at a source.
 
-Rules: only the slot that the configuration names, only if it is pgoutput's and of this database, and never one that
-somebody reads; a slot that cannot be made within the time is not made at all.
+Rules: only the slot of the configuration, only if it is a pgoutput slot of this database, and never an active one; a
+slot that cannot be created within the time is not created at all.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ CANCELLED: Final = "57014"
 
 
 class SlotRefused(CdcMergeError):
-    """The slot is not ours to touch, or not in a state to be touched; nothing was done."""
+    """The slot belongs to another application, or its state forbids the operation; nothing was changed."""
 
 
 class Remnant(NamedTuple):
-    """Something of ours at a source: `what` it is, and the SQL that a person may remove it with."""
+    """Something that the sidecar has left at a source: `what` it is, and the SQL that removes it."""
 
     what: str
     sql: str
@@ -46,7 +46,7 @@ def connected(subject: Subject, dsn: str) -> Iterator[Connection]:
 
 
 def slot_at(subject: Subject, connection: Connection) -> SlotFacts | None:
-    """The slot that the configuration names, if it exists."""
+    """The slot of the configuration, if it exists."""
     return next((slot for slot in _slots(connection) if slot.name == subject.slot), None)
 
 
@@ -71,12 +71,12 @@ def removal(subject: Subject) -> str:
 
 
 def create(subject: Subject, dsn: str, limit_ms: int = CREATION_LIMIT_MS) -> str:
-    """Make the slot; the LSN from where it sends. SourceUnavailable names what it had to wait for too long."""
+    """Create the slot; the LSN from which it sends. SourceUnavailable, with the blockers, when that takes too long."""
     with connected(subject, dsn) as connection:
         if slot_at(subject, connection) is not None:
             raise SlotRefused(
                 f"Source {subject.source}: slot {subject.slot} exists already.",
-                hint="cdc-merge doctor tells its state.",
+                hint="Check its state with `cdc-merge doctor`.",
             )
     try:
         with connected(subject, dsn) as connection:
@@ -85,52 +85,54 @@ def create(subject: Subject, dsn: str, limit_ms: int = CREATION_LIMIT_MS) -> str
     except CdcMergeError as error:
         if getattr(error, "sqlstate", None) != CANCELLED:
             raise
-        raise _waited(subject, dsn, limit_ms) from None
+        raise _timed_out(subject, dsn, limit_ms) from None
     assert row is not None
     return str(row[0])
 
 
-def _waited(subject: Subject, dsn: str, limit_ms: int) -> SourceUnavailable:
+def _timed_out(subject: Subject, dsn: str, limit_ms: int) -> SourceUnavailable:
     with connected(subject, dsn) as connection:
-        found = [Blocker(**row) for row in _rows(connection, "blockers")]
-    who = "; ".join(blocker.who for blocker in found) or "none that this role may see"
+        blockers = [Blocker(**row) for row in _rows(connection, "blockers")]
+    sessions = "; ".join(f"{blocker.who} ({blocker.end_sql})" for blocker in blockers)
     return SourceUnavailable(
         f"Source {subject.source}: slot {subject.slot} was not created: it waited for open transactions for more than "
         f"{limit_ms / 1000:g} s.",
-        hint=f"End what blocks it: {who}.",
+        hint=f"Terminate the blocking session: {sessions or 'none is visible to this role'}.",
     )
 
 
 def check_droppable(subject: Subject, slot: SlotFacts | None) -> SlotFacts:
-    """The slot, if it is ours and nobody reads it; else SlotRefused."""
+    """The slot, if it is the sidecar's own and not active; else SlotRefused."""
     if slot is None:
-        raise SlotRefused(f"Source {subject.source}: there is no slot {subject.slot}.", hint="Nothing is left to drop.")
+        raise SlotRefused(
+            f"Source {subject.source}: there is no slot {subject.slot}.", hint="There is nothing to drop."
+        )
     if slot.is_physical or slot.plugin != PLUGIN or not slot.is_here:
         raise SlotRefused(
-            f"Source {subject.source}: {slot.name} is another database's or plugin's ({slot.plugin or 'physical'}).",
-            hint="It is not the sidecar's; mend `slot:` in the configuration.",
+            f"Source {subject.source}: slot {slot.name} belongs to another database or plugin ({slot.plugin or 'physical'}).",
+            hint="It is not the sidecar's slot; fix `slot:` in the configuration.",
         )
     if slot.active:
         raise SlotRefused(
-            f"Source {subject.source}: slot {slot.name} is being read by {slot.holder or 'another role'}.",
+            f"Source {subject.source}: slot {slot.name} is active: {slot.holder or 'another role'} reads it.",
             hint="Stop the sidecar first.",
         )
     return slot
 
 
 def drop(subject: Subject, dsn: str) -> None:
-    """Drop our slot. SlotRefused when it is not there, not ours, or in use."""
+    """Drop the sidecar's slot. SlotRefused when it does not exist, is not the sidecar's, or is active."""
     with connected(subject, dsn) as connection:
         check_droppable(subject, slot_at(subject, connection))
         connection.execute(removal(subject).removesuffix(";").encode())
 
 
 def remnants_at(subject: Subject, dsn: str) -> list[Remnant]:
-    """What of ours is at the source: slots, sessions. Publication and role are the DBA's, and told apart."""
+    """Slots and sessions of the sidecar at the source. Publication and role belong to the DBA and are not listed."""
     with connected(subject, dsn) as connection:
         slots = [
             Remnant(
-                f"slot {slot.name}" + (" (being read)" if slot.active else ""),
+                f"slot {slot.name}" + (" (active)" if slot.active else ""),
                 f"SELECT pg_drop_replication_slot({slot.sql});",
             )
             for slot in _slots(connection)

@@ -1,6 +1,6 @@
-"""What one source says about itself, as typed rows: one kind of row per question in `sql/`. Pure.
+"""The facts about one source as typed rows: one row type per query in `sql/`. Pure.
 
-Each class is one question's answer; its fields are the query's columns. A figure that the role may not see is None.
+The fields of a class are the query's columns. A value that the role may not see is None.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """From where on a figure is told. `outage_s`: how long the sidecar may be away without losing its slot."""
+    """The thresholds of findings. `outage_s`: how long the sidecar may be down without losing its slot."""
 
     outage_s: float = 4 * 3600.0
     downtime_s: float = 24 * 3600.0
@@ -34,11 +34,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Which source is asked about, and what is wanted of it.
+    """One source under examination, with its requirements from the configuration.
 
-    `tables` maps `schema.table` → the columns needed, `keys` entity → (table, business key's columns).
-    `written` are the tables that write-back may change; `failover`: standbys are to keep the slot, too. `position` is what
-    the store has, None when nothing of this source is on disk; whether the store could be asked is `position_is_known`.
+    `tables` maps `schema.table` → the mapped columns, `keys` entity → (table, columns of the business key). `written` are
+    the tables that write-back may change; `failover`: the slot must be a failover slot. `position` is the position in the
+    store, None when nothing of this source is on disk; `position_is_known`: the store could be read.
     """
 
     source: str
@@ -54,8 +54,8 @@ class Subject:
     limits: Limits = Limits()
 
 
-class NotAnswered(Exception):  # noqa: N818 - no error: the source did not tell this, and the check is unknown
-    """A fact that the server did not tell, with the reason."""
+class FactUnavailable(Exception):  # noqa: N818 - no error: the fact is missing, and the check is unknown
+    """A fact that the server did not provide, with the reason."""
 
 
 class ServerFacts(NamedTuple):
@@ -82,7 +82,7 @@ class IdentityFacts(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """`number` is in the unit's base: bytes or milliseconds, where it has one."""
+    """`number` is in bytes or milliseconds, where the setting has a unit."""
 
     name: str
     setting: str
@@ -108,7 +108,7 @@ class RoleFacts(NamedTuple):
 
 
 class RoleSetting(NamedTuple):
-    """A setting attached to our role or database; the strongest of those with the same name. `scope` says where."""
+    """A setting of the sidecar's role or database; the one that takes precedence. `scope`: where it is set."""
 
     name: str
     value: str
@@ -144,11 +144,11 @@ class PublicationFacts(NamedTuple):
 
 
 class TableFacts(NamedTuple):
-    """A table that is mapped or published, or a leaf of one. `published_as`: the member of the publication, if any.
+    """A mapped or published table, or a leaf of one. `published_as`: the member of the publication, if any.
 
-    `identity_columns` is what Postgres itself would use; empty when unusable. `best_index`: a unique index that could
-    be the identity. `is_listed`: named by the publication itself. `listed` (None: no column list) and `filter_columns`
-    are under this table's own column names.
+    `identity_columns` are the columns of the replica identity; empty when unusable. `best_index`: a unique index that
+    could be the identity. `is_listed`: the publication lists the table itself. `listed` (None: no column list) and
+    `filter_columns` use this table's own column names.
     """
 
     table: str
@@ -232,28 +232,28 @@ class EventTrigger(NamedTuple):
 
 
 class ClockFacts(NamedTuple):
-    """How far the server's clock is ahead of ours, and how sure that is: half of the round trip."""
+    """How far the server's clock is ahead of the sidecar's, with its error: half of the round trip."""
 
     ahead_s: float
     error_s: float
 
 
-class Connected(NamedTuple):
-    """The process that answered the login; `ServerFacts.backend_pid` is the one that answers questions."""
+class LoginProcess(NamedTuple):
+    """The process that answered the login; `ServerFacts.backend_pid` is the one that answers queries."""
 
     login_pid: int
 
 
-class Identified(NamedTuple):
-    """What the replication connection said; `refusal` and `hint` when it could not be had."""
+class ReplicationLogin(NamedTuple):
+    """The server's identity over a replication connection; `refusal` and `hint` when the login failed."""
 
     server: Server | None
     refusal: str = ""
     hint: str = ""
 
 
-class Probed(NamedTuple):
-    """The temporary slot: which step was reached (`create`, `start`, `message`, `done`), and what ended it."""
+class PathProbe(NamedTuple):
+    """The probe with a temporary slot: the last step (`create`, `start`, `message`, `done`), and the error that ended it."""
 
     step: str
     seconds: float
@@ -261,7 +261,7 @@ class Probed(NamedTuple):
 
 
 class StandbyFacts(NamedTuple):
-    """What a standby of the DSN's hosts shows: its settings (None: our role may not see it), and its copy of our slot."""
+    """One standby of the DSN's hosts: its settings (None: the role may not see them), and its copy of the slot."""
 
     host: str
     syncs_slots: str | None
@@ -272,14 +272,14 @@ class StandbyFacts(NamedTuple):
     is_ready: bool
 
 
-class Published(NamedTuple):
-    """What the publication sends of the mapped tables, as the reader compares it (sources/postgres/publication_members.py)."""
+class PublishedTables(NamedTuple):
+    """The mapped tables in the publication, as the reader compares them (sources/postgres/publication_members.py)."""
 
     membership: str
 
 
-class WritePower(NamedTuple):
-    """Whether our role may write a table. `ungranted` is what it may not do, of INSERT, UPDATE and DELETE."""
+class WritePrivileges(NamedTuple):
+    """The role's privileges for write-back on a table. `ungranted`: those missing of INSERT, UPDATE and DELETE."""
 
     table: str
     sql: str
@@ -287,17 +287,17 @@ class WritePower(NamedTuple):
     rewriting: tuple[str, ...]
 
 
-class Stored(NamedTuple):
-    """What the store had of the source after all else was asked: a running sidecar confirms behind the store, so only
-    this may be compared with where the slot stands. `Subject.position` was read before."""
+class StoredPosition(NamedTuple):
+    """The position in the store, read after all other facts: a running sidecar confirms only what is in the store, so that
+    this position, and not the earlier `Subject.position`, may be compared with the slot."""
 
     position: Position | None
 
 
-class Canary(NamedTuple):
-    """Whether what was committed at the source came back as confirmed by the sidecar that reads our slot."""
+class SidecarProbe(NamedTuple):
+    """Whether the running sidecar confirmed a message that was committed at the source."""
 
-    came_back: bool
+    confirmed: bool
     seconds: float
 
 
@@ -305,34 +305,34 @@ Row = TypeVar("Row", bound=tuple[Any, ...])  # one of the rows above
 
 
 class Facts:
-    """The answers of one source by kind of row. What was not answered raises NotAnswered when it is needed."""
+    """The facts of one source by row type. A missing fact raises FactUnavailable on access."""
 
     def __init__(self, subject: Subject, answers: Mapping[type[Any], object]) -> None:
         self.subject = subject
         self._answers = answers
 
     def rows(self, kind: type[Row]) -> tuple[Row, ...]:
-        answer = self._answers.get(kind, NotAnswered("This was not asked."))
-        if isinstance(answer, NotAnswered):
+        answer = self._answers.get(kind, FactUnavailable("This was not queried."))
+        if isinstance(answer, FactUnavailable):
             raise answer
         return cast("tuple[Row, ...]", answer)
 
     def one(self, kind: type[Row]) -> Row:
         rows = self.rows(kind)
         if not rows:
-            raise NotAnswered("The server shows nothing about this.")
+            raise FactUnavailable("The server shows nothing about this.")
         return rows[0]
 
     def maybe(self, kind: type[Row]) -> Row | None:
         return next(iter(self.rows(kind)), None)
 
-    def asked(self, kind: type[Row]) -> bool:
+    def has(self, kind: type[Row]) -> bool:
         return kind in self._answers
 
-    # ---------------------------------------------------------------- what several families need
+    # ---------------------------------------------------------------- shared by several families
 
     def setting(self, name: str) -> Setting | None:
-        return next((found for found in self.rows(Setting) if found.name == name), None)
+        return next((setting for setting in self.rows(Setting) if setting.name == name), None)
 
     def our_slot(self) -> SlotFacts | None:
         return next((slot for slot in self.rows(SlotFacts) if slot.name == self.subject.slot), None)
@@ -346,5 +346,5 @@ class Facts:
         return [column for column in self.rows(ColumnFacts) if (column.table, column.column) in wanted]
 
     def also(self, answers: Mapping[type[Any], object]) -> Facts:
-        """With further answers."""
+        """With additional facts."""
         return Facts(self.subject, {**self._answers, **answers})

@@ -1,4 +1,4 @@
-"""TAB: the tables themselves: identity, types, defaults, size. Pure."""
+"""TAB: the tables: replica identity, types, defaults, size. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANGING_DEFAULTS: Final = (
     "random()",
     "CURRENT_USER",
 )
-COPY_BYTES_PER_S: Final = 50 << 20  # measured on small machines; only the order of magnitude is told
+COPY_BYTES_PER_S: Final = 50 << 20  # measured on small machines; an order of magnitude
 
 
 def identity(facts: Facts) -> Findings:
@@ -55,7 +55,7 @@ def _why_unusable(table: TableFacts) -> str:
     if table.identity == "i":
         return "Its replica identity is an index that was dropped"
     if table.primary_key_is_deferrable:
-        return "Its primary key is DEFERRABLE, which is no replica identity"
+        return "Its primary key is DEFERRABLE and cannot be the replica identity"
     return "It has no primary key"
 
 
@@ -87,14 +87,14 @@ def full(facts: Facts) -> Findings:
                 table.table,
             )
     if not found:
-        yield ok("No table pays for replica identity FULL without need.")
+        yield ok("No table has replica identity FULL without need.")
 
 
 def _key_fix(facts: Facts, table: TableFacts) -> Fix:
     keys = [columns for name, columns in facts.subject.keys.values() if name == table.table]
     quoted = {column.column: column.sql for column in facts.rows(ColumnFacts) if column.table == table.table}
     if not keys or not all(column in quoted for column in keys[0]):
-        return Fix(("-- Give it a primary key.",), lock=True)
+        return Fix(("-- Add a primary key.",), lock=True)
     columns = ", ".join(quoted[column] for column in keys[0])
     return Fix((f"ALTER TABLE {table.sql} ADD PRIMARY KEY ({columns});",), lock=True)
 
@@ -102,7 +102,11 @@ def _key_fix(facts: Facts, table: TableFacts) -> Fix:
 def toast(facts: Facts) -> Findings:
     full_tables = {table.table for table in facts.rows(TableFacts) if table.identity == FULL}
     names = [f"{c.table}.{c.column}" for c in facts.needed_columns() if c.toastable and c.table not in full_tables]
-    yield ok(_some(names, "mapped columns may be left out of updates that do not write them; we keep what we know"))
+    yield ok(
+        _some(
+            names, "mapped columns can be TOASTed: updates that do not write them omit them, and the last value stays"
+        )
+    )
 
 
 def _some(names: Sequence[str], what: str) -> str:
@@ -123,12 +127,12 @@ def logged(facts: Facts) -> Findings:
             found = True
             yield finding
     if not found:
-        yield ok("Every mapped table is one whose changes are logged.")
+        yield ok("Every mapped table is logged.")
 
 
 def _unlogged(table: TableFacts) -> Finding | None:
     if table.kind not in READ_KINDS:
-        return fail("It is no table: views and foreign tables have no changes of their own.", about=table.table)
+        return fail("It is not a table: views and foreign tables have no changes of their own.", about=table.table)
     if table.persistence != "p":
         fix = Fix((f"ALTER TABLE {table.sql} SET LOGGED;",), lock=True)
         return fail("It is unlogged: its changes never reach WAL, and after a crash it is empty.", fix, table.table)
@@ -144,16 +148,16 @@ def key_types(facts: Facts) -> Findings:
             found = True
             yield warn(f"Key column {column.column} is {column.declared}: {reason}.", about=column.table)
     if not found:
-        yield ok("Keys are of types whose equality is the same everywhere.")
+        yield ok("The types of the keys compare equally in every system.")
 
 
 def _key_reason(column: ColumnFacts) -> str:
     if column.type_name in ("float4", "float8"):
         return "equal numbers may differ in their last digit"
     if column.type_name == "bpchar":
-        return "it is filled up with blanks, which other systems may not do"
+        return "it is padded with blanks, which other systems may not do"
     if column.type_name == "citext" or column.nondeterministic:
-        return "it takes for equal what other systems tell apart"
+        return "it treats values as equal that other systems distinguish"
     return ""
 
 
@@ -176,26 +180,26 @@ def careful_types(facts: Facts) -> Findings:
 
 
 def key_types_across(sources: Sequence[Facts]) -> list[tuple[Facts, Finding]]:
-    """TAB07: whether the business keys of one entity have the same types in every source that was examined."""
-    found = []
+    """TAB07: the business keys of one entity have the same types in every examined source."""
+    findings = []
     entities = sorted({entity for facts in sources for entity in facts.subject.keys})
     for entity in entities:
         types = {facts: _key_types(facts, entity) for facts in sources if entity in facts.subject.keys}
-        if len({known for known in types.values() if known}) > 1:
+        if len({kinds for kinds in types.values() if kinds}) > 1:
             shown = ", ".join(
-                f"{facts.subject.source} has {' and '.join(known)}" for facts, known in types.items() if known
+                f"{facts.subject.source} has {' and '.join(kinds)}" for facts, kinds in types.items() if kinds
             )
-            found += [
-                (facts, fail(f"The key of {entity} is not of one type: {shown}.", about=entity)) for facts in types
+            findings += [
+                (facts, fail(f"The key of {entity} has different types: {shown}.", about=entity)) for facts in types
             ]
-    return found or [(facts, ok("Keys have the same types in every source that was asked.")) for facts in sources]
+    return findings or [(facts, ok("Keys have the same types in every examined source.")) for facts in sources]
 
 
 def _key_types(facts: Facts, entity: str) -> tuple[str, ...]:
     name, key = facts.subject.keys[entity]
-    known = {column.column: column for column in facts.rows(ColumnFacts) if column.table == name}
-    types = [value_type(known[part].type_oid, known[part].type_name) for part in key if part in known]
-    # Whole numbers are equal whether a column could hold fractions or not.
+    columns = {column.column: column for column in facts.rows(ColumnFacts) if column.table == name}
+    types = [value_type(columns[part].type_oid, columns[part].type_name) for part in key if part in columns]
+    # Whole numbers are equal whether the column is integer or decimal.
     return tuple("number" if kind in ("integer", "decimal") else kind for kind in types)
 
 
@@ -205,16 +209,16 @@ def defaults(facts: Facts) -> Findings:
         if column.default and any(word.lower() in column.default.lower() for word in CHANGING_DEFAULTS):
             found = True
             yield warn(
-                f"{column.column} has the default {column.default}: every system fills in something else.",
+                f"{column.column} has the default {column.default}: every system fills in a different value.",
                 about=column.table,
             )
     for name in facts.subject.tables:
         table = facts.table(name)
         if table is not None and table.triggers:
             found = True
-            yield warn(f"Triggers may rewrite values before they are stored: {', '.join(table.triggers)}.", about=name)
+            yield warn(f"Triggers may change values before they are stored: {', '.join(table.triggers)}.", about=name)
     if not found:
-        yield ok("No default or trigger makes values of its own in mapped columns.")
+        yield ok("No default or trigger generates values in mapped columns.")
 
 
 def sizes(facts: Facts) -> Findings:
@@ -226,18 +230,18 @@ def sizes(facts: Facts) -> Findings:
     stored = sum(table.bytes for table in leaves)
     rows = sum(table.expected_rows for table in leaves if table.kind != "p")
     yield ok(
-        f"About {rows} rows, {size(stored)}: a first copy takes at least {span(stored / COPY_BYTES_PER_S)}."
+        f"About {rows} rows, {size(stored)}: an initial snapshot takes at least {span(stored / COPY_BYTES_PER_S)}."
         if stored > COPY_BYTES_PER_S
         else f"About {rows} rows, {size(stored)}."
     )
 
 
 def event_triggers(facts: Facts) -> Findings:
-    found = [trigger.name for trigger in facts.rows(EventTrigger) if trigger.enabled != "D"]
+    names = [trigger.name for trigger in facts.rows(EventTrigger) if trigger.enabled != "D"]
     yield ok(
-        f"Event triggers: {', '.join(found)}."
-        if found
-        else "None. Changes of tables are noticed in the stream and the catalog."
+        f"Event triggers: {', '.join(names)}."
+        if names
+        else "None. Schema changes are detected in the stream and the catalog."
     )
 
 
@@ -246,17 +250,15 @@ CHECKS: Final = (
     Check(
         "TAB01",
         "Replica identity",
-        "Once a table is published, Postgres refuses updates and deletes on it that it cannot identify.",
+        "On a published table without a replica identity Postgres refuses updates and deletes.",
         identity,
     ),
-    Check("TAB02", "Replica identity FULL", "It writes every old row whole into WAL.", full),
-    Check("TAB03", "Large values", "Postgres does not send large values that a change did not write.", toast),
-    Check("TAB04", "Logged tables", "What is not in WAL cannot be read from it.", logged),
-    Check("TAB05", "Types of keys", "Two systems must agree on when two keys are the same.", key_types),
-    Check("TAB06", "Types that need care", "Their text may mean something else in another system.", careful_types),
-    Check(
-        "TAB08", "Values that each system makes itself", "They differ everywhere, and look like conflicts.", defaults
-    ),
-    Check("TAB09", "Size", "The first copy reads all of it once.", sizes),
+    Check("TAB02", "Replica identity FULL", "Every update writes the whole old row into WAL.", full),
+    Check("TAB03", "Large values", "Postgres does not send TOASTed values that a change does not write.", toast),
+    Check("TAB04", "Logged tables", "Changes of unlogged tables are not in WAL.", logged),
+    Check("TAB05", "Types of keys", "Two systems must agree on which keys are equal.", key_types),
+    Check("TAB06", "Types that need care", "Their text may have another meaning in another system.", careful_types),
+    Check("TAB08", "Generated values", "They differ in every system, and look like conflicts.", defaults),
+    Check("TAB09", "Size", "The initial snapshot reads all rows once.", sizes),
     Check("TAB10", "Event triggers", "Informational.", event_triggers),
 )

@@ -1,4 +1,4 @@
-"""What the configuration wants of each source, as the doctor asks about it. Pure."""
+"""The requirements of the configuration for each source, as the doctor checks them. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cdc_merge.model import Position
 from cdc_merge.model.plan import Plan
 
 Positions: TypeAlias = "Mapping[str, Position] | None"
-"""What the store has by source; None when it could not be asked."""
+"""The stored position by source; None when the store could not be read."""
 
 
 def subject_of(source: PostgresSourceSettings, plan: Plan, positions: Positions) -> Subject:

@@ -1,28 +1,28 @@
 -- An example. `cdc-merge source grants --platform cloudsql` prints this for your own configuration.
--- Source crm: the least that cdc-merge needs. It runs none of this itself.
+-- Source crm: the least privileges that cdc-merge needs. It executes none of this itself.
 
 -- The server (once)
 -- Flags of the instance: cloudsql.logical_decoding = on, max_slot_wal_keep_size = 10240; it restarts.
 
--- The role (as somebody who may create roles)
+-- The role (as a user who may create roles)
 CREATE ROLE cdc_merge_crm LOGIN CONNECTION LIMIT 8;
 ALTER ROLE cdc_merge_crm WITH REPLICATION;                     -- as a member of cloudsqlsuperuser
--- Its password, so that it stands in no history: \password cdc_merge_crm
+-- Set its password so that it appears in no history: \password cdc_merge_crm
 GRANT CONNECT ON DATABASE crm TO cdc_merge_crm;
-GRANT pg_read_all_stats TO cdc_merge_crm;                      -- optional: doctor names who blocks
+GRANT pg_read_all_stats TO cdc_merge_crm;                      -- optional: doctor shows blocking sessions
 
--- What the first copy reads; the stream needs no grant (as the tables' owner)
+-- SELECT for the initial snapshot; the stream needs no grant (as the tables' owner)
 GRANT USAGE ON SCHEMA app TO cdc_merge_crm;
 GRANT SELECT ON app.customer, app.sales_order TO cdc_merge_crm;
 
--- What is sent (as the tables' owner, with CREATE on the database)
+-- The publication (as the tables' owner, with CREATE on the database)
 CREATE PUBLICATION cdc_merge FOR TABLE app.customer, app.sales_order
     WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);
 
--- Who is let in
+-- Access
 -- Authorise the sidecar's network, or use the Cloud SQL Auth Proxy.
 
--- To take all of it back
+-- To revoke all of it
 -- SELECT pg_drop_replication_slot('cdc_merge_crm');
 -- DROP PUBLICATION IF EXISTS cdc_merge;
 -- REVOKE ALL ON app.customer, app.sales_order FROM cdc_merge_crm;

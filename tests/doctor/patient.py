@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 from cdc_merge.demo.servers import DemoServer
-from cdc_merge.doctor.check_list import judged
-from cdc_merge.doctor.collect import ask
+from cdc_merge.doctor.check_list import run_checks
+from cdc_merge.doctor.collect import collect_facts
 from cdc_merge.doctor.findings import CheckResult
-from cdc_merge.doctor.preflight import walked
+from cdc_merge.doctor.preflight import with_probes
 from cdc_merge.doctor.source_facts import Facts, Limits, Subject
 from cdc_merge.model import Position
 from tests.conftest import drop_slots, fresh_database
@@ -112,18 +112,18 @@ class Patient:
         return Subject(**given | self.wanted)
 
     def facts(self, *, probing: bool = False, ahead_us: int = 0) -> Facts:
-        facts = ask(self.subject(), self.own_dsn, lambda: time.time_ns() // 1000 - ahead_us)
-        return walked(facts, self.own_dsn) if probing else facts
+        facts = collect_facts(self.subject(), self.own_dsn, lambda: time.time_ns() // 1000 - ahead_us)
+        return with_probes(facts, self.own_dsn) if probing else facts
 
     def checks(self, code: str, *, probing: bool = False, ahead_us: int = 0) -> list[CheckResult]:
         facts = self.facts(probing=probing, ahead_us=ahead_us)
-        return [check for check in judged(facts) if check.code == code]
+        return [check for check in run_checks(facts) if check.code == code]
 
-    def told(self, code: str, **how: Any) -> dict[str, str]:
+    def severities(self, code: str, **how: Any) -> dict[str, str]:
         """about → severity of one check."""
         return {check.about: check.severity for check in self.checks(code, **how)}
 
-    def mend(self, check: CheckResult, *, deciding: bool = False) -> None:
+    def apply_fix(self, check: CheckResult, *, deciding: bool = False) -> None:
         """Run the printed fix as the DBA, in one session; `deciding` also what it leaves to a person."""
         statements = [s for s in check.fix.sql if not s.startswith("--")]
         if deciding:

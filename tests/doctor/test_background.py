@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cdc_merge.doctor.background import DoctorCollector, Rounds
-from cdc_merge.doctor.check_list import KINDS, judged
+from cdc_merge.doctor.check_list import ALL_CHECKS, run_checks
 from cdc_merge.doctor.findings import CheckResult
 from cdc_merge.doctor.preflight import Doctor
 from cdc_merge.doctor.source_facts import CapacityFacts, Facts, SlotFacts
@@ -44,13 +44,13 @@ def test_every_check_that_only_asks_has_a_sample_and_the_worst_counts(patient: P
     assert status(registry, "TAB01") is None
     rounds.round()
     active = {"SLT11", "SLT12", "TAB07"}
-    assert {kind.code for kind in KINDS if status(registry, kind.code) is None} == active
+    assert {kind.code for kind in ALL_CHECKS if status(registry, kind.code) is None} == active
     patient.sql("ALTER TABLE app.customer REPLICA IDENTITY NOTHING", "REVOKE pg_read_all_stats FROM {role}")
     rounds.round()
     assert [status(registry, code) for code in ("SRV02", "ROL10", "TAB01", "SLT10")] == [0, 1, 2, 3]
 
 
-def test_rounds_come_by_themselves_and_end_when_told(patient: Patient) -> None:
+def test_rounds_come_by_themselves_and_end_when_stopped(patient: Patient) -> None:
     rounds, registry = rounds_of(patient, Clock(), period_s=0.05)
     rounds.start()
     wait_for(lambda: status(registry, "SRV02") == 0, "a round was made")
@@ -91,8 +91,8 @@ def test_the_rate_of_wal_is_that_of_the_last_minute(patient: Patient) -> None:
     doctor.examine([(patient.subject(), patient.own_dsn)])
     patient.sql("INSERT INTO app.customer SELECT i::text, repeat('x', 500) FROM generate_series(1000, 3000) i")
     clock.ahead_us = 60_000_000
-    told = [c for c in doctor.examine([(patient.subject(), patient.own_dsn)]).checks if c.code == "CAP07"]
-    assert "a second" in told[0].seen
+    results = [c for c in doctor.examine([(patient.subject(), patient.own_dsn)]).checks if c.code == "CAP07"]
+    assert "a second" in results[0].seen
 
 
 def with_slot(facts: Facts, **changes: object) -> Facts:
@@ -101,7 +101,7 @@ def with_slot(facts: Facts, **changes: object) -> Facts:
     return facts.also({SlotFacts: (slot._replace(**changes),)})  # type: ignore[arg-type] # a test's keywords
 
 
-def test_the_time_to_invalidation_is_told_before_it_is_over(patient: Patient) -> None:
+def test_the_time_to_invalidation_is_reported_before_it_is_over(patient: Patient) -> None:
     patient.sql("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")
     facts = patient.facts()
     room = facts.one(CapacityFacts)._replace(wal_bytes_per_s=1e6)
@@ -116,4 +116,4 @@ def test_the_time_to_invalidation_is_told_before_it_is_over(patient: Patient) ->
 
 
 def of(code: str, facts: Facts) -> list[CheckResult]:
-    return [check for check in judged(facts) if check.code == code]
+    return [check for check in run_checks(facts) if check.code == code]

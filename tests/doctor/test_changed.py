@@ -1,9 +1,9 @@
 # ruff: noqa: E501 - SQL on one line
-"""What changed since we last looked: the publication, the slot, the power to write; each is told, and mended by its fix."""
+"""Changes since the last examination: publication, slot, privileges; each is reported, and removed by its fix."""
 
 from __future__ import annotations
 
-from cdc_merge.doctor.source_facts import Facts, Published
+from cdc_merge.doctor.source_facts import Facts, PublishedTables
 from cdc_merge.model import Position
 from tests.doctor.patient import Patient
 from tests.doctor.test_slots import CREATE, read_by
@@ -12,7 +12,7 @@ from tests.system.postgres.reading import wait_for
 
 def remembered(patient: Patient) -> Position:
     """A position that knows the publication as it is."""
-    return patient.position()._replace(membership=patient.facts().one(Published).membership)
+    return patient.position()._replace(membership=patient.facts().one(PublishedTables).membership)
 
 
 ALTERED = {
@@ -24,40 +24,40 @@ ALTERED = {
 }  # fmt: skip
 
 
-def test_a_publication_that_is_not_what_it_was_is_told_until_it_is_read_again(either: Patient) -> None:
+def test_a_publication_that_is_not_what_it_was_is_reported_until_it_is_read_again(either: Patient) -> None:
     for said, made_by in ALTERED.items():
         either.wanted["position"] = remembered(either)
-        assert either.told("PUB10") == {"": "ok"}
+        assert either.severities("PUB10") == {"": "ok"}
         either.sql(*made_by)
-        (told,) = [check for check in either.checks("PUB10") if check.severity == "fail"]
-        assert said in told.seen
-        assert told.fix.sql == ("-- If it is as it should be: cdc-merge source resync crm",)
+        (result,) = [check for check in either.checks("PUB10") if check.severity == "fail"]
+        assert said in result.seen
+        assert result.fix.sql == ("-- If the change is intended: cdc-merge source resync crm",)
         either.wanted["position"] = remembered(either)  # what a resync leaves behind
-        assert either.told("PUB10") == {"": "ok"}
+        assert either.severities("PUB10") == {"": "ok"}
 
 
 def test_a_publication_of_which_nothing_is_remembered_is_not_judged(patient: Patient) -> None:
     patient.wanted["position"] = patient.position()
     patient.sql(*ALTERED["was dropped and created again"])
-    assert patient.told("PUB10") == {"": "ok"}
+    assert patient.severities("PUB10") == {"": "ok"}
 
 
-def test_a_position_of_another_slot_is_told_and_the_old_slot_dropped_by_the_fix(patient: Patient) -> None:
+def test_a_position_of_another_slot_is_reported_and_the_old_slot_dropped_by_the_fix(patient: Patient) -> None:
     patient.sql(CREATE, "SELECT pg_create_logical_replication_slot('before_{slot}', 'pgoutput')")
     patient.wanted["position"] = patient.position()._replace(slot=f"before_{patient.slot}")
-    (told,) = patient.checks("POS06")
-    assert told.severity == "warn"
-    patient.mend(told, deciding=True)
+    (result,) = patient.checks("POS06")
+    assert result.severity == "warn"
+    patient.apply_fix(result, deciding=True)
     assert patient.sql("SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'before%'") == []
     patient.wanted["position"] = patient.position()
-    assert patient.told("POS06") == {"": "ok"}
+    assert patient.severities("POS06") == {"": "ok"}
 
 
 def test_a_slot_that_was_dropped_and_created_again_is_another_one(either: Patient) -> None:
     either.sql(CREATE)
     here = either.position()
     either.wanted["position"] = here
-    assert either.told("POS06") == {"": "ok"}
+    assert either.severities("POS06") == {"": "ok"}
     either.sql(
         "SELECT pg_drop_replication_slot('{slot}')",
         "CHECKPOINT",
@@ -66,51 +66,51 @@ def test_a_slot_that_was_dropped_and_created_again_is_another_one(either: Patien
         "CHECKPOINT",
         CREATE,
     )
-    assert either.told("POS06") == {"": "fail"}
+    assert either.severities("POS06") == {"": "fail"}
     either.wanted["position"] = either.position()  # what a resync leaves behind
-    assert either.told("POS06") == {"": "ok"}
+    assert either.severities("POS06") == {"": "ok"}
 
 
-def test_who_confirms_what_is_not_on_disk_is_told(patient: Patient) -> None:
+def test_who_confirms_what_is_not_on_disk_is_reported(patient: Patient) -> None:
     patient.sql(CREATE)
     here = patient.position()
     patient.wanted["position"] = here
     with read_by(patient, "postgres", "cdc_merge/crm"):
         wait_for(lambda: patient.facts().our_slot().active, "it is read")  # type: ignore[union-attr] # it was created
-        assert patient.told("POS07") == {"": "ok"}
+        assert patient.severities("POS07") == {"": "ok"}
     wait_for(lambda: not patient.facts().our_slot().active, "it is free")  # type: ignore[union-attr] # as above
     patient.sql(
         "UPDATE app.customer SET name = 'x'", "SELECT pg_replication_slot_advance('{slot}', pg_current_wal_flush_lsn())"
     )
     with read_by(patient, "postgres", "cdc_merge/crm"):
         wait_for(lambda: patient.facts().our_slot().active, "it is read again")  # type: ignore[union-attr] # as above
-        assert patient.told("POS07") == {"": "fail"}
+        assert patient.severities("POS07") == {"": "fail"}
         patient.wanted["position"] = patient.position()
-        assert patient.told("POS07") == {"": "ok"}
+        assert patient.severities("POS07") == {"": "ok"}
 
 
-def test_write_back_without_the_power_to_write_is_told_and_granted_by_the_fix(either: Patient) -> None:
-    assert either.told("ROL11") == {"": "ok"}
+def test_write_back_without_the_power_to_write_is_reported_and_granted_by_the_fix(either: Patient) -> None:
+    assert either.severities("ROL11") == {"": "ok"}
     either.wanted["written"] = ("app.customer",)
-    (told,) = either.checks("ROL11")
-    assert (told.severity, told.about) == ("fail", "app.customer")
-    assert "INSERT, UPDATE, DELETE" in told.seen
-    either.mend(told)
-    assert either.told("ROL11") == {"": "ok"}
+    (result,) = either.checks("ROL11")
+    assert (result.severity, result.about) == ("fail", "app.customer")
+    assert "INSERT, UPDATE, DELETE" in result.seen
+    either.apply_fix(result)
+    assert either.severities("ROL11") == {"": "ok"}
 
 
-def test_a_trigger_that_may_rewrite_what_is_written_back_is_told(patient: Patient) -> None:
+def test_a_trigger_that_may_rewrite_what_is_written_back_is_reported(patient: Patient) -> None:
     patient.wanted["written"] = ("app.customer",)
-    patient.mend(patient.checks("ROL11")[0])
+    patient.apply_fix(patient.checks("ROL11")[0])
     patient.sql(
         "CREATE FUNCTION app.shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := upper(NEW.name); RETURN NEW; END $$",
         "CREATE TRIGGER shout BEFORE UPDATE ON app.customer FOR EACH ROW EXECUTE FUNCTION app.shout()",
     )
-    assert patient.told("ROL11") == {"app.customer": "warn"}
+    assert patient.severities("ROL11") == {"app.customer": "warn"}
     patient.sql("DROP TRIGGER shout ON app.customer")
-    assert patient.told("ROL11") == {"": "ok"}
+    assert patient.severities("ROL11") == {"": "ok"}
 
 
 def test_every_fact_of_a_well_patient_is_answered(either: Patient) -> None:
     facts: Facts = either.facts()
-    assert facts.one(Published).membership
+    assert facts.one(PublishedTables).membership

@@ -19,7 +19,7 @@ from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.cli.main import run
 from cdc_merge.config import load
 from cdc_merge.doctor import guide, slot_lifecycle
-from cdc_merge.doctor.check_list import KINDS
+from cdc_merge.doctor.check_list import ALL_CHECKS
 from cdc_merge.errors import SourceUnavailable
 from tests.doctor.patient import Patient
 from tests.system.postgres.reading import Reading, wait_for
@@ -38,18 +38,18 @@ entities:
 
 
 class Desk:
-    """Runs commands against one patient; `said` is the last command's stdout, `told` its stderr."""
+    """Runs commands against one patient; `stdout` and `stderr` are the last command's."""
 
     def __init__(self, patient: Patient, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.patient = patient
         self._directory = directory
         self._capsys = capsys
-        self.said = self.told = ""
+        self.stdout = self.stderr = ""
 
     def __call__(self, *arguments: str, dsn: str | None = None) -> int:
         code = run(["--config", str(self.file(dsn)), *arguments])
-        self.said, self.told = self._capsys.readouterr()
-        assert "geheim" not in self.said + self.told
+        self.stdout, self.stderr = self._capsys.readouterr()
+        assert "geheim" not in self.stdout + self.stderr
         return code
 
     def file(self, dsn: str | None = None) -> Path:
@@ -72,12 +72,12 @@ def desk(patient: Patient, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_healthy_source_ends_with_0_and_one_line_per_check(desk: Desk) -> None:
     assert desk("doctor") == 0
-    codes = re.findall(r"^  ok       ([A-Z]{3}\d\d)  ", desk.said, re.MULTILINE)
-    assert set(codes) == {kind.code for kind in KINDS} - {"SLT12", "TAB07"}
-    assert "0 failed, 0 unknown" in desk.told
+    codes = re.findall(r"^  ok       ([A-Z]{3}\d\d)  ", desk.stdout, re.MULTILINE)
+    assert set(codes) == {kind.code for kind in ALL_CHECKS} - {"SLT12", "TAB07"}
+    assert "0 failed, 0 unknown" in desk.stderr
 
 
-def test_what_is_printed_with_sql_alone_mends_everything(desk: Desk) -> None:
+def test_what_is_printed_with_sql_alone_fixes_everything(desk: Desk) -> None:
     desk.patient.sql(
         "DROP PUBLICATION cdc_merge",
         "ALTER TABLE app.customer DROP CONSTRAINT customer_pkey",
@@ -86,7 +86,7 @@ def test_what_is_printed_with_sql_alone_mends_everything(desk: Desk) -> None:
     )
     assert desk("doctor") == 4
     assert desk("doctor", "--sql") == 4
-    script = desk.said
+    script = desk.stdout
     # The identity comes before the publication: in between, the application's writes would fail.
     assert script.index("REPLICA IDENTITY") < script.index("CREATE PUBLICATION")
     psql(desk.patient, script)
@@ -117,7 +117,7 @@ def psql(patient: Patient, script: str, **variables: str) -> str:
 def test_json_says_the_same_as_the_table(desk: Desk) -> None:
     desk.patient.sql("ALTER TABLE app.customer REPLICA IDENTITY NOTHING")
     assert desk("doctor", "--output", "json") == 4
-    document: dict[str, Any] = json.loads(desk.said)
+    document: dict[str, Any] = json.loads(desk.stdout)
     (failed,) = [item for item in document["items"] if item["severity"] == "fail"]
     assert document["summary"]["fail"] == 1
     assert (failed["source"], failed["code"], failed["about"]) == ("crm", "TAB01", "app.customer")
@@ -130,13 +130,13 @@ def test_json_says_the_same_as_the_table(desk: Desk) -> None:
     assert failed["docs"] == "docs/dba-guide.md#tab01"
 
 
-def test_whoever_cannot_be_asked_is_told_and_decides_the_exit_code(desk: Desk, tmp_path: Path) -> None:
+def test_whoever_cannot_be_queried_is_reported_and_decides_the_exit_code(desk: Desk, tmp_path: Path) -> None:
     assert desk("doctor", dsn=f"host={tmp_path} dbname=nothing") == 69
-    assert "SRC01" in desk.said
+    assert "SRC01" in desk.stdout
     desk.patient.sql("ALTER ROLE {role} NOLOGIN")
     assert desk("doctor") == 77
     assert desk("doctor", "--source", "cmr") == 1
-    assert "crm" in desk.told.lower()
+    assert "crm" in desk.stderr.lower()
 
 
 def test_beside_a_running_sidecar_the_path_through_it_is_proved_and_its_rounds_find_nothing(desk: Desk) -> None:
@@ -154,7 +154,7 @@ def test_beside_a_running_sidecar_the_path_through_it_is_proved_and_its_rounds_f
             "cdc_merge_doctor_check_status", {"source": "crm", "check": "POS03"}
         ) == (0.0)
         assert desk("doctor") == 0
-        assert "ok       SLT12" in desk.said
+        assert "ok       SLT12" in desk.stdout
     finally:
         sidecar.stop()
 
@@ -165,19 +165,19 @@ def test_beside_a_running_sidecar_the_path_through_it_is_proved_and_its_rounds_f
 def test_the_printed_grants_make_a_role_that_the_doctor_finds_healthy(desk: Desk) -> None:
     desk.patient.sql("DROP PUBLICATION cdc_merge")
     assert desk("source", "grants", "crm", "--role", "granted one") == 0
-    script = desk.said
+    script = desk.stdout
     try:
         psql(desk.patient, script)
         dsn = desk.patient.dsn.replace("user=postgres", "user='granted one'")
         desk("doctor", "--problems", dsn=dsn)
-        assert re.findall(r"^  (\w+) +([A-Z]{3}\d\d)", desk.said, re.MULTILINE) == [("unknown", "CAP08")]
+        assert re.findall(r"^  (\w+) +([A-Z]{3}\d\d)", desk.stdout, re.MULTILINE) == [("unknown", "CAP08")]
         removal = re.findall(r"^-- ((?:DROP|REVOKE) .*;)$", script, re.MULTILINE)
         desk.patient.sql(*removal)
     finally:
         desk.patient.sql('DROP ROLE IF EXISTS "granted one"')
     assert desk("source", "grants", "--platform", "rds") == 0
-    assert "GRANT rds_replication" in desk.said
-    assert "ALTER SYSTEM" not in desk.said
+    assert "GRANT rds_replication" in desk.stdout
+    assert "ALTER SYSTEM" not in desk.stdout
 
 
 def test_a_slot_is_made_and_dropped_on_ones_word_and_dry_runs_do_nothing(
@@ -208,9 +208,9 @@ def streaming(patient: Patient) -> Iterator[None]:
 def test_a_slot_that_is_read_or_belongs_to_others_is_never_dropped(desk: Desk) -> None:
     with streaming(desk.patient):
         assert desk("source", "drop-slot", "crm", "--yes") == 1
-        assert "Stop the sidecar first" in desk.told
+        assert "Stop the sidecar first" in desk.stderr
         assert desk("uninstall", "--yes") == 4
-        assert "replication connection" in desk.said
+        assert "replication connection" in desk.stdout
     assert desk("uninstall", "--verify") == 4
     assert desk.slots() == 1
     assert desk("uninstall", "--yes") == 0
@@ -222,10 +222,10 @@ def test_a_slot_that_is_read_or_belongs_to_others_is_never_dropped(desk: Desk) -
 
 def test_uninstall_names_what_only_the_dba_removes_and_never_drops_what_a_role_owns(desk: Desk) -> None:
     assert desk("uninstall", "--verify") == 0
-    assert "DROP PUBLICATION IF EXISTS cdc_merge;" in desk.said
-    assert "DROP OWNED" not in desk.said
+    assert "DROP PUBLICATION IF EXISTS cdc_merge;" in desk.stdout
+    assert "DROP OWNED" not in desk.stdout
     assert desk("uninstall", "--verify", "--output", "json") == 0
-    assert json.loads(desk.said)["items"][0]["left"] == []
+    assert json.loads(desk.stdout)["items"][0]["left"] == []
 
 
 def test_a_slot_that_would_wait_for_too_long_is_not_made_and_the_blocker_is_named(patient: Patient) -> None:
@@ -244,7 +244,7 @@ def test_the_guide_has_a_section_for_each_check_as_the_code_has_it() -> None:
     text = (ROOT / guide.GUIDE).read_text()
     assert guide.guide(text) == text, "run python -m cdc_merge.doctor.guide"
     sections = re.findall(r"^#### (\w+)$", text, re.MULTILINE)
-    assert sections == [kind.code for kind in KINDS]
+    assert sections == [kind.code for kind in ALL_CHECKS]
     linked = set(re.findall(r"\(#([a-z]{3}\d\d)\)", text))
     assert linked <= {code.lower() for code in sections}
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a fault is one line of a table, however long its SQL
-"""Each fault is told with its code and severity, and the printed fix mends it.
+"""Each fault is reported with its code and severity, and the printed fix removes it.
 
 The table is the text: what the DBA or the application did, what the doctor says, and what it says after its own fix.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cdc_merge.doctor.check_list import judged
+from cdc_merge.doctor.check_list import run_checks
 from tests.doctor.patient import Patient
 
 
@@ -70,18 +70,18 @@ CASES = [
 
 
 @pytest.mark.parametrize(("either", "name"), CASES, indirect=["either"])
-def test_a_fault_is_told_and_its_fix_mends_it(either: Patient, name: str) -> None:
+def test_a_fault_is_reported_and_its_fix_fixes_it(either: Patient, name: str) -> None:
     fault = FAULTS[name]
     either.limits(blocker_s=0.0)
-    assert set(either.told(fault.code).values()) == {"ok"}
+    assert set(either.severities(fault.code).values()) == {"ok"}
     either.sql(*fault.made_by)
     found = {check.about: check for check in either.checks(fault.code)}
-    told = found[either.filled(fault.about)]
-    assert told.severity == fault.severity
-    assert told.seen
-    assert told.why
-    either.mend(told, deciding=fault.deciding)
-    assert set(either.told(fault.code).values()) == {fault.then}
+    result = found[either.filled(fault.about)]
+    assert result.severity == fault.severity
+    assert result.seen
+    assert result.why
+    either.apply_fix(result, deciding=fault.deciding)
+    assert set(either.severities(fault.code).values()) == {fault.then}
 
 
 BREAKING = {
@@ -113,18 +113,18 @@ BREAKING = {
 
 
 @pytest.mark.parametrize(("code", "sqlstate", "made_by"), BREAKING.values(), ids=BREAKING.keys())
-def test_what_breaks_the_applications_own_writes_is_told_and_mended(
+def test_what_breaks_the_applications_own_writes_is_reported_and_fixed(
     either: Patient, code: str, sqlstate: str, made_by: tuple[str, ...]
 ) -> None:
     either.write()
-    assert "fail" not in either.told(code).values()
+    assert "fail" not in either.severities(code).values()
     either.sql(*made_by)
     assert either.refuses_writes() == sqlstate
-    told = either.checks(code)
-    assert [(check.severity, check.about) for check in told] == [("fail", "app.customer")]
-    assert sqlstate in told[0].seen
-    either.mend(told[0])
-    assert either.told(code) == {"": "ok"}
+    results = either.checks(code)
+    assert [(check.severity, check.about) for check in results] == [("fail", "app.customer")]
+    assert sqlstate in results[0].seen
+    either.apply_fix(results[0])
+    assert either.severities(code) == {"": "ok"}
     either.write()
 
 
@@ -149,27 +149,27 @@ GENERATED = {
 def test_from_18_on_generated_columns_in_the_identity_break_writes(patient: Patient, made_by: tuple[str, ...]) -> None:
     patient.sql(*made_by)
     assert patient.refuses_writes() == "42P10"
-    told = patient.checks("PUB09")
-    assert [(check.severity, check.about) for check in told] == [("fail", "app.customer")]
-    patient.mend(told[0])
+    results = patient.checks("PUB09")
+    assert [(check.severity, check.about) for check in results] == [("fail", "app.customer")]
+    patient.apply_fix(results[0])
     patient.write()
-    assert patient.told("PUB09") == {"": "ok"}
+    assert patient.severities("PUB09") == {"": "ok"}
 
 
 def test_before_18_generated_columns_in_the_identity_break_nothing(old_patient: Patient) -> None:
     old_patient.sql(*GENERATED["a generated column in the key"])
     old_patient.write()
-    assert old_patient.told("PUB09") == {"": "ok"}
+    assert old_patient.severities("PUB09") == {"": "ok"}
 
 
-def test_a_mapped_generated_column_that_is_not_sent_is_told(either: Patient) -> None:
+def test_a_mapped_generated_column_that_is_not_sent_is_reported(either: Patient) -> None:
     either.sql("ALTER TABLE app.customer ADD code text GENERATED ALWAYS AS (upper(name)) STORED")
     either.wanted["tables"] = {"app.customer": ("no", "name", "code")}
-    told = either.checks("PUB09")
-    assert [(check.severity, "code" in check.seen) for check in told] == [("fail", True)]
+    results = either.checks("PUB09")
+    assert [(check.severity, "code" in check.seen) for check in results] == [("fail", True)]
     if either.server.directory.name == "clinic":
-        either.mend(told[0])
-        assert either.told("PUB09") == {"": "ok"}
+        either.apply_fix(results[0])
+        assert either.severities("PUB09") == {"": "ok"}
 
 
 PARTITIONED = (
@@ -183,31 +183,31 @@ PARTITIONED = (
 WITH_ORDERS = {"app.customer": ("no", "name"), "app.orders": ("no", "day")}
 
 
-def test_partitions_under_their_own_names_are_told(either: Patient) -> None:
+def test_partitions_under_their_own_names_are_reported(either: Patient) -> None:
     either.wanted["tables"] = WITH_ORDERS
     either.sql(*PARTITIONED)
-    assert either.told("PUB03") == {"": "ok"}
-    assert either.told("PUB04") == {"": "ok"}
+    assert either.severities("PUB03") == {"": "ok"}
+    assert either.severities("PUB04") == {"": "ok"}
     either.sql("ALTER PUBLICATION cdc_merge SET (publish_via_partition_root = false)")
-    told = either.checks("PUB03")
-    assert [(check.severity, check.about) for check in told] == [("fail", "app.orders")]
-    either.mend(told[0])
-    assert either.told("PUB03") == {"": "ok"}
+    results = either.checks("PUB03")
+    assert [(check.severity, check.about) for check in results] == [("fail", "app.orders")]
+    either.apply_fix(results[0])
+    assert either.severities("PUB03") == {"": "ok"}
 
 
 def test_one_leaf_without_identity_is_found_behind_its_root(either: Patient) -> None:
     either.wanted["tables"] = WITH_ORDERS
     either.sql(*PARTITIONED, "ALTER TABLE app.orders_old REPLICA IDENTITY NOTHING")
-    told = either.checks("TAB01")
-    assert [(check.severity, check.about) for check in told] == [("fail", "app.orders_old")]
+    results = either.checks("TAB01")
+    assert [(check.severity, check.about) for check in results] == [("fail", "app.orders_old")]
     with pytest.raises(Exception, match="does not have a replica identity"):
         either.sql("UPDATE app.orders SET no = 'O3' WHERE no = 'O1'")
-    either.mend(told[0])
+    either.apply_fix(results[0])
     either.sql("UPDATE app.orders SET no = 'O3' WHERE no = 'O1'")
-    assert either.told("TAB01") == {"": "ok"}
+    assert either.severities("TAB01") == {"": "ok"}
 
 
-def test_what_cannot_be_mended_with_sql_is_told_all_the_same(patient: Patient) -> None:
+def test_what_cannot_be_fixed_with_sql_is_reported_all_the_same(patient: Patient) -> None:
     patient.sql(
         "CREATE TABLE app.odd (k float8, fee money, at timestamptz DEFAULT now(), made int GENERATED ALWAYS AS IDENTITY)",
         "CREATE FUNCTION app.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'",
@@ -216,12 +216,12 @@ def test_what_cannot_be_mended_with_sql_is_told_all_the_same(patient: Patient) -
     )
     patient.wanted["tables"] = {"app.odd": ("k", "fee", "at"), "app.seen": ("no",), "app.gone": ("x",)}
     patient.wanted["keys"] = {"odd": ("app.odd", ("k",))}
-    assert patient.told("TAB05") == {"app.odd": "warn"}
-    assert patient.told("TAB06") == {"app.odd": "warn"}
-    assert patient.told("TAB04") == {"app.seen": "fail"}
+    assert patient.severities("TAB05") == {"app.odd": "warn"}
+    assert patient.severities("TAB06") == {"app.odd": "warn"}
+    assert patient.severities("TAB04") == {"app.seen": "fail"}
     assert {check.seen.partition(" ")[0] for check in patient.checks("TAB08")} == {"at", "Triggers"}
-    assert patient.told("PUB04")["app.gone"] == "fail"
+    assert patient.severities("PUB04")["app.gone"] == "fail"
 
 
 def test_a_database_by_the_book_has_no_problem(either: Patient) -> None:
-    assert [(c.code, c.about, c.seen) for c in judged(either.facts(probing=True)) if c.severity != "ok"] == []
+    assert [(c.code, c.about, c.seen) for c in run_checks(either.facts(probing=True)) if c.severity != "ok"] == []

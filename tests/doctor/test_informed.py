@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cdc_merge.doctor.check_list import judged
-from cdc_merge.doctor.source_facts import Identified, ServerFacts
+from cdc_merge.doctor.check_list import run_checks
+from cdc_merge.doctor.source_facts import ReplicationLogin, ServerFacts
 from tests.doctor.patient import Patient
 
 TRIGGER = (
@@ -12,7 +12,7 @@ TRIGGER = (
 )
 
 
-def said(patient: Patient, code: str) -> str:
+def seen_of(patient: Patient, code: str) -> str:
     """What one check saw; it must be `ok`."""
     (check,) = patient.checks(code)
     assert check.severity == "ok"
@@ -20,57 +20,57 @@ def said(patient: Patient, code: str) -> str:
 
 
 def test_event_triggers_are_named(patient: Patient) -> None:
-    assert said(patient, "TAB10").startswith("None.")
+    assert seen_of(patient, "TAB10").startswith("None.")
     patient.sql(*TRIGGER)
     try:
-        assert said(patient, "TAB10") == patient.filled("Event triggers: watch_{database}.")
+        assert seen_of(patient, "TAB10") == patient.filled("Event triggers: watch_{database}.")
     finally:
         patient.sql("DROP EVENT TRIGGER watch_{database}", "DROP FUNCTION app.watch()")
 
 
 def test_columns_that_an_update_may_leave_out_are_named_unless_old_rows_come_whole(patient: Patient) -> None:
-    assert "app.customer.name" in said(patient, "TAB03")
+    assert "app.customer.name" in seen_of(patient, "TAB03")
     patient.sql("ALTER TABLE app.customer REPLICA IDENTITY FULL")
-    assert said(patient, "TAB03").startswith("No mapped columns")
+    assert seen_of(patient, "TAB03").startswith("No mapped columns")
 
 
-def test_the_first_copys_rows_are_estimated(patient: Patient) -> None:
+def test_the_initial_snapshots_rows_are_estimated(patient: Patient) -> None:
     patient.sql("INSERT INTO app.customer SELECT 'N' || n, 'x' FROM generate_series(1, 700) n", "ANALYZE app.customer")
-    rows = int(said(patient, "TAB09").split()[1])
+    rows = int(seen_of(patient, "TAB09").split()[1])
     assert 700 <= rows <= 710
 
 
 def test_what_the_stream_lets_the_role_read_is_counted(patient: Patient) -> None:
-    assert "of 1 published tables" in said(patient, "ROL07")
+    assert "of 1 published tables" in seen_of(patient, "ROL07")
 
 
 def test_settings_that_do_not_matter_to_us_are_shown_as_they_are(patient: Patient) -> None:
-    assert said(patient, "CAP12").startswith("track_commit_timestamp is off")
-    assert "we confirm at once" in said(patient, "CAP10")
+    assert seen_of(patient, "CAP12").startswith("track_commit_timestamp is off")
+    assert "the sidecar confirms at once" in seen_of(patient, "CAP10")
 
 
-def test_the_platform_is_told(patient: Patient) -> None:
+def test_the_platform_is_reported(patient: Patient) -> None:
     facts = patient.facts()
-    for platform, word in (("", "own"), ("rds", "Amazon"), ("cloudsql", "Cloud SQL"), ("azure", "Azure")):
+    for platform, word in (("", "Self-managed"), ("rds", "Amazon"), ("cloudsql", "Cloud SQL"), ("azure", "Azure")):
         there = facts.also({ServerFacts: (facts.one(ServerFacts)._replace(platform=platform),)})
-        (check,) = [check for check in judged(there) if check.code == "SRV09"]
+        (check,) = [check for check in run_checks(there) if check.code == "SRV09"]
         assert word in check.seen
 
 
 def test_what_a_slot_repeats_is_said(patient: Patient) -> None:
-    assert said(patient, "POS04") == "No position to compare."
+    assert seen_of(patient, "POS04") == "No position to compare."
     patient.sql("SELECT pg_create_logical_replication_slot('" + patient.slot + "', 'pgoutput')", "CHECKPOINT")
     patient.sql("INSERT INTO app.customer VALUES ('C9', 'later')")
     patient.wanted["position"] = patient.position()
-    assert said(patient, "POS04").startswith("The slot repeats from")
+    assert seen_of(patient, "POS04").startswith("The slot resends from")
     patient.wanted["position"] = patient.position(lsn=1)
-    assert said(patient, "POS04") == "Nothing is repeated."
+    assert seen_of(patient, "POS04") == "Nothing is resent."
 
 
 def test_a_replication_login_that_is_refused_names_the_line_that_lets_it_in(patient: Patient) -> None:
-    assert said(patient, "ROL04") == "A replication connection to this database is let in."
+    assert seen_of(patient, "ROL04") == "A replication connection to this database is accepted."
     facts = patient.facts()
-    refused = facts.one(Identified)._replace(server=None, refusal="no entry for this host")
-    (check,) = [check for check in judged(facts.also({Identified: (refused,)})) if check.code == "ROL04"]
+    refused = facts.one(ReplicationLogin)._replace(server=None, refusal="no entry for this host")
+    (check,) = [check for check in run_checks(facts.also({ReplicationLogin: (refused,)})) if check.code == "ROL04"]
     assert check.severity == "fail"
     assert patient.filled("hostssl {database} {role}") in check.fix.sql[0]

@@ -8,9 +8,17 @@ import psycopg
 import pytest
 
 from cdc_merge.demo.servers import DemoServer
-from cdc_merge.doctor.check_list import KINDS, judged
+from cdc_merge.doctor.check_list import ALL_CHECKS, run_checks
 from cdc_merge.doctor.naming import identifier, literal, qualified
-from cdc_merge.doctor.source_facts import CapacityFacts, Connected, Facts, NotAnswered, ServerFacts, Setting, TableFacts
+from cdc_merge.doctor.source_facts import (
+    CapacityFacts,
+    Facts,
+    FactUnavailable,
+    LoginProcess,
+    ServerFacts,
+    Setting,
+    TableFacts,
+)
 from tests.conftest import fresh_database
 from tests.doctor.patient import Patient
 
@@ -21,8 +29,8 @@ def facts(patient: Patient) -> Facts:
     return patient.facts()
 
 
-def told(code: str, facts: Facts) -> list[str]:
-    return [check.severity for check in judged(facts) if check.code == code]
+def severities(code: str, facts: Facts) -> list[str]:
+    return [check.severity for check in run_checks(facts) if check.code == code]
 
 
 def server(facts: Facts, **changes: Any) -> Facts:
@@ -35,69 +43,71 @@ def setting(facts: Facts, name: str, value: str, number: float | None = None) ->
 
 
 def test_versions_are_judged_by_what_they_can_send_and_how_long_they_are_maintained(facts: Facts) -> None:
-    assert told("SRV01", server(facts, version=130012)) == ["fail"]
-    assert told("SRV01", server(facts, version=140012, now_us=1_900_000_000_000_000)) == ["warn"]
-    assert told("SRV01", server(facts, version=180001)) == ["ok"]
+    assert severities("SRV01", server(facts, version=130012)) == ["fail"]
+    assert severities("SRV01", server(facts, version=140012, now_us=1_900_000_000_000_000)) == ["warn"]
+    assert severities("SRV01", server(facts, version=180001)) == ["ok"]
 
 
 def test_from_19_on_replica_is_enough(facts: Facts) -> None:
-    assert told("SRV02", server(facts, version=180001, wal_level="replica")) == ["fail"]
-    assert told("SRV02", server(facts, version=190000, wal_level="replica")) == ["ok"]
-    assert told("SRV02", server(facts, version=190000, wal_level="replica", effective_wal_level="minimal")) == ["fail"]
+    assert severities("SRV02", server(facts, version=180001, wal_level="replica")) == ["fail"]
+    assert severities("SRV02", server(facts, version=190000, wal_level="replica")) == ["ok"]
+    assert severities("SRV02", server(facts, version=190000, wal_level="replica", effective_wal_level="minimal")) == [
+        "fail"
+    ]
 
 
 @pytest.mark.parametrize("platform", ["rds", "cloudsql", "alloydb", "azure"])
 def test_on_a_platform_the_fix_is_the_platforms_own(facts: Facts, platform: str) -> None:
-    (check,) = (c for c in judged(server(facts, wal_level="replica", platform=platform)) if c.code == "SRV02")
+    (check,) = (c for c in run_checks(server(facts, wal_level="replica", platform=platform)) if c.code == "SRV02")
     assert all(statement.startswith("--") for statement in check.fix.sql)
 
 
 def test_a_standby_is_read_only_from_16_on_and_only_if_its_primary_keeps_what_we_need(facts: Facts) -> None:
-    assert told("SRV04", server(facts, standby=True, version=150000)) == ["fail"]
+    assert severities("SRV04", server(facts, standby=True, version=150000)) == ["fail"]
     standby = server(facts, standby=True)
-    assert told("SRV04", standby) == ["fail", "warn"]
+    assert severities("SRV04", standby) == ["fail", "warn"]
     ready = setting(setting(standby, "hot_standby_feedback", "on"), "primary_slot_name", "standby1")
-    assert told("SRV04", ready) == ["ok"]
+    assert severities("SRV04", ready) == ["ok"]
 
 
 def test_a_pooler_shows_in_the_process_that_answers(facts: Facts) -> None:
-    assert told("SRV08", facts.also({Connected: (Connected(1),)})) == ["fail"]
+    assert severities("SRV08", facts.also({LoginProcess: (LoginProcess(1),)})) == ["fail"]
 
 
-def test_a_sidecar_that_commits_could_wait_for_is_told(facts: Facts) -> None:
+def test_a_sidecar_that_commits_could_wait_for_is_reported(facts: Facts) -> None:
     for names in ("*", "FIRST 1 (standby1, *)", 'ANY 1 ("cdc_merge/crm")'):
-        assert told("CAP11", setting(facts, "synchronous_standby_names", names)) == ["warn"]
-    assert told("CAP11", setting(facts, "synchronous_standby_names", "FIRST 1 (standby1)")) == ["ok"]
+        assert severities("CAP11", setting(facts, "synchronous_standby_names", names)) == ["warn"]
+    assert severities("CAP11", setting(facts, "synchronous_standby_names", "FIRST 1 (standby1)")) == ["ok"]
 
 
 def test_the_wal_budget_is_compared_with_the_longest_outage(facts: Facts) -> None:
     busy = facts.also({CapacityFacts: (facts.one(CapacityFacts)._replace(wal_bytes_per_s=1e6),)})
     for bytes_kept, severity in ((0, "fail"), (1e9, "warn"), (1e12, "ok"), (-1, "warn")):
-        assert told("CAP04", setting(busy, "max_slot_wal_keep_size", "…", bytes_kept)) == [severity]
+        assert severities("CAP04", setting(busy, "max_slot_wal_keep_size", "…", bytes_kept)) == [severity]
 
 
-def test_large_transactions_on_the_servers_disk_are_told_with_more_memory_as_the_fix(facts: Facts) -> None:
+def test_large_transactions_on_the_servers_disk_are_reported_with_more_memory_as_the_fix(facts: Facts) -> None:
     room = facts.one(CapacityFacts)._replace(decoded_bytes=100, spill_bytes=50)
-    (check,) = (c for c in judged(facts.also({CapacityFacts: (room,)})) if c.code == "CAP09")
+    (check,) = (c for c in run_checks(facts.also({CapacityFacts: (room,)})) if c.code == "CAP09")
     assert (check.severity, "logical_decoding_work_mem" in check.fix.sql[0]) == ("warn", True)
 
 
 def test_what_the_server_does_not_tell_is_unknown_in_every_check_that_needs_it(facts: Facts) -> None:
-    hidden = facts.also({TableFacts: NotAnswered("Nobody tells.")})
-    unknown = {check.code for check in judged(hidden) if check.severity == "unknown"}
+    hidden = facts.also({TableFacts: FactUnavailable("Nobody tells.")})
+    unknown = {check.code for check in run_checks(hidden) if check.severity == "unknown"}
     assert {"TAB01", "PUB06", "PUB07", "PUB04", "ROL05", "ROL06"} <= unknown
     nothing = Facts(facts.subject, {})
-    severities = {check.code: check.severity for check in judged(nothing)}
+    severities = {check.code: check.severity for check in run_checks(nothing)}
     assert {code for code, severity in severities.items() if severity == "ok"} <= {"SRC01", "POS01", "POS02", "POS05"}
 
 
-def test_codes_are_told_once_and_every_check_says_why_it_matters() -> None:
-    codes = [kind.code for kind in KINDS]
+def test_codes_are_reported_once_and_every_check_says_why_it_matters() -> None:
+    codes = [kind.code for kind in ALL_CHECKS]
     assert len(set(codes)) == len(codes)
-    assert all(kind.title and kind.why.endswith(".") for kind in KINDS)
+    assert all(kind.title and kind.why.endswith(".") for kind in ALL_CHECKS)
 
 
-def test_databases_in_other_encodings_are_told(clinic: DemoServer, patient: Patient) -> None:
+def test_databases_in_other_encodings_are_reported(clinic: DemoServer, patient: Patient) -> None:
     for encoding, severity in (("SQL_ASCII", "fail"), ("LATIN1", "warn")):
         with fresh_database(clinic) as dsn:
             name = dsn.partition("dbname=")[2].partition(" ")[0]
@@ -106,17 +116,17 @@ def test_databases_in_other_encodings_are_told(clinic: DemoServer, patient: Pati
                 options = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
                 connection.execute(f"CREATE DATABASE {name} {options}".encode())
             elsewhere = Patient(clinic, dsn, patient.role)
-            assert elsewhere.told("SRV05") == {"": severity}
+            assert elsewhere.severities("SRV05") == {"": severity}
 
 
 def test_an_origin_or_a_subscription_brings_foreign_commit_times(patient: Patient) -> None:
-    assert patient.told("SRV10") == {"": "ok"}
+    assert patient.severities("SRV10") == {"": "ok"}
     patient.sql("SELECT pg_replication_origin_create('elsewhere')")
     try:
-        assert patient.told("SRV10") == {"": "warn"}
+        assert patient.severities("SRV10") == {"": "warn"}
     finally:
         patient.sql("SELECT pg_replication_origin_drop('elsewhere')")
-    assert patient.told("SRV10") == {"": "ok"}
+    assert patient.severities("SRV10") == {"": "ok"}
 
 
 def test_names_are_written_as_postgres_writes_them(patient: Patient) -> None:

@@ -13,8 +13,8 @@ import pytest
 from cdc_merge.cli.main import run
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.doctor.proposal.catalog_sample import ColumnSeen, EntityProposed, TableSeen
-from cdc_merge.doctor.proposal.matching import proposed
-from cdc_merge.doctor.proposal.sampling import survey
+from cdc_merge.doctor.proposal.matching import propose_entities
+from cdc_merge.doctor.proposal.sampling import sample_tables
 from cdc_merge.doctor.proposal.similarity import of_names, of_types, of_values
 from tests.conftest import fresh_database
 
@@ -41,7 +41,7 @@ def systems(clinic: DemoServer) -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture
 def entities(systems: Mapping[str, str]) -> dict[str, EntityProposed]:
-    found = proposed([seen for name, dsn in systems.items() for seen in survey(name, dsn)])
+    found = propose_entities([seen for name, dsn in systems.items() for seen in sample_tables(name, dsn)])
     return {entity.name: entity for entity in found}
 
 
@@ -90,7 +90,7 @@ def test_the_file_is_one_that_check_config_accepts(
 
 def test_one_system_alone_gets_an_entity_per_table_with_a_key() -> None:
     people = table("hr", "Staff members", {"id": INT, "full name": TEXT, "生日": DATE}, "id")
-    found = proposed([people, table("hr", "log", {"line": TEXT}, "line")])
+    found = propose_entities([people, table("hr", "log", {"line": TEXT}, "line")])
     assert [(entity.name, entity.keys) for entity in found] == [("Staff_members", {"hr": ("id",)})]
     assert [field.name for field in found[0].fields] == ["full_name", "生日"]
 
@@ -98,7 +98,7 @@ def test_one_system_alone_gets_an_entity_per_table_with_a_key() -> None:
 def test_a_key_that_only_one_database_knows_is_proposed_with_a_doubt() -> None:
     one = table("a", "customer", {"id": INT, "name": TEXT, "phone": TEXT}, "id", made="id")
     other = table("b", "customer", {"id": INT, "name": TEXT, "mobile": TEXT}, "id", made="id")
-    (entity,) = proposed([one, other])
+    (entity,) = propose_entities([one, other])
     assert entity.keys == {"a": ("id",), "b": ("id",)}
     assert len(entity.doubts) == 2
 
@@ -106,7 +106,7 @@ def test_a_key_that_only_one_database_knows_is_proposed_with_a_doubt() -> None:
 def test_tables_that_have_nothing_in_common_are_not_proposed() -> None:
     one = table("a", "customer", {"no": TEXT, "phone": TEXT}, "no")
     other = table("b", "warehouse", {"hall": TEXT, "height": INT}, "hall")
-    assert proposed([one, other]) == []
+    assert propose_entities([one, other]) == []
 
 
 def test_values_in_common_join_what_names_do_not() -> None:
@@ -120,15 +120,15 @@ def test_values_in_common_join_what_names_do_not() -> None:
         table("a", "kunde", {"kdnr": TEXT, "ort": TEXT}, "kdnr"),
         table("b", "klant", {"xyz": TEXT, "plaats": TEXT}, "xyz"),
     ]
-    assert proposed(without) == []
-    (entity,) = proposed([seen("a", "kunde", "kdnr", "ort"), seen("b", "klant", "xyz", "plaats")])
+    assert propose_entities(without) == []
+    (entity,) = propose_entities([seen("a", "kunde", "kdnr", "ort"), seen("b", "klant", "xyz", "plaats")])
     assert entity.keys == {"a": ("kdnr",), "b": ("xyz",)}
 
 
 def test_values_that_could_never_be_compared_are_never_mapped() -> None:
     one = table("a", "customer", {"no": TEXT, "name": TEXT, "born": DATE}, "no")
     other = table("b", "customer", {"no": TEXT, "name": TEXT, "born": INT}, "no")
-    (entity,) = proposed([one, other])
+    (entity,) = propose_entities([one, other])
     assert [field.name for field in entity.fields] == ["name"]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from cdc_merge.demo.servers import DemoServer, start_server
 from cdc_merge.doctor import probe
-from cdc_merge.doctor.check_list import judged_across
+from cdc_merge.doctor.check_list import run_checks_across
 from tests.conftest import FAST
 from tests.doctor.patient import Patient, admitted
 from tests.system.postgres.reading import Reading, wait_for
@@ -40,43 +40,43 @@ def read_by(patient: Patient, user: str, name: str) -> Iterator[None]:
 # ---------------------------------------------------------------- our slot
 
 
-def test_without_a_first_copy_a_missing_slot_is_told_and_created_by_its_fix(either: Patient) -> None:
-    assert either.told("SLT01") == {"": "ok"}
+def test_without_a_initial_snapshot_a_missing_slot_is_reported_and_created_by_its_fix(either: Patient) -> None:
+    assert either.severities("SLT01") == {"": "ok"}
     either.wanted["snapshot"] = "never"
-    told = either.checks("SLT01")
-    assert [check.severity for check in told] == ["fail"]
-    either.mend(told[0])
-    assert either.told("SLT01") == {"": "ok"}
+    results = either.checks("SLT01")
+    assert [check.severity for check in results] == ["fail"]
+    either.apply_fix(results[0])
+    assert either.severities("SLT01") == {"": "ok"}
 
 
 def test_a_slot_that_vanished_behind_our_position_is_no_fresh_start(patient: Patient) -> None:
     patient.wanted["position"] = patient.position()
-    assert patient.told("SLT01") == {"": "fail"}
+    assert patient.severities("SLT01") == {"": "fail"}
 
 
 def test_a_slot_of_another_plugin_is_not_ours(patient: Patient) -> None:
     patient.sql("SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')")
-    assert patient.told("SLT01") == {"": "fail"}
+    assert patient.severities("SLT01") == {"": "fail"}
 
 
-def test_whoever_else_reads_our_slot_is_named(patient: Patient) -> None:
+def test_another_client_that_reads_our_slot_is_named(patient: Patient) -> None:
     patient.sql(CREATE)
     with read_by(patient, patient.role, "thief"):
-        told = patient.checks("SLT02")
-        assert [check.severity for check in told] == ["fail"]
-        assert "thief" in told[0].seen
-        patient.mend(told[0], deciding=True)
+        results = patient.checks("SLT02")
+        assert [check.severity for check in results] == ["fail"]
+        assert "thief" in results[0].seen
+        patient.apply_fix(results[0], deciding=True)
     wait_until_free(patient)
-    assert patient.told("SLT02") == {"": "ok"}
+    assert patient.severities("SLT02") == {"": "ok"}
 
 
 def test_a_reader_that_the_role_may_not_see_is_unknown_and_never_ok(patient: Patient) -> None:
     patient.sql(CREATE, "REVOKE pg_read_all_stats FROM {role}")
     with read_by(patient, "postgres", "cdc_merge/crm"):
-        told = patient.checks("SLT02")
-        assert [check.severity for check in told] == ["unknown"]
-        patient.mend(told[0])
-        assert patient.told("SLT02") == {"": "ok"}
+        results = patient.checks("SLT02")
+        assert [check.severity for check in results] == ["unknown"]
+        patient.apply_fix(results[0])
+        assert patient.severities("SLT02") == {"": "ok"}
     wait_until_free(patient)
 
 
@@ -87,33 +87,33 @@ def wait_until_free(patient: Patient) -> None:
     )
 
 
-def test_a_slot_left_alone_is_told_once_it_is_long_enough(patient: Patient) -> None:
+def test_a_slot_left_alone_is_reported_once_it_is_long_enough(patient: Patient) -> None:
     patient.sql(CREATE)
-    assert patient.told("SLT05") == {"": "ok"}
+    assert patient.severities("SLT05") == {"": "ok"}
     patient.limits(inactive_s=0.0)
-    told = patient.checks("SLT05")
-    assert [check.severity for check in told] == ["warn"]
-    patient.mend(told[0], deciding=True)
-    assert patient.told("SLT05") == {"": "ok"}
+    results = patient.checks("SLT05")
+    assert [check.severity for check in results] == ["warn"]
+    patient.apply_fix(results[0], deciding=True)
+    assert patient.severities("SLT05") == {"": "ok"}
     assert slots_of(patient) == 0
 
 
 def test_before_17_nobody_knows_since_when_a_slot_is_left_alone(old_patient: Patient) -> None:
     old_patient.sql(CREATE)
-    assert old_patient.told("SLT05") == {"": "unknown"}
+    assert old_patient.severities("SLT05") == {"": "unknown"}
 
 
-def test_wal_kept_for_nobody_and_rows_kept_from_vacuum_are_told(patient: Patient) -> None:
+def test_wal_kept_without_a_reader_and_rows_kept_from_vacuum_are_reported(patient: Patient) -> None:
     patient.sql(CREATE)
     patient.sql(*["INSERT INTO app.customer SELECT i::text, repeat('x', 500) FROM generate_series(10, 400) i"])
     patient.sql("CREATE TABLE app.other (id int)", "CREATE TABLE app.third (id int)")
-    assert patient.told("SLT06") == {"": "ok"}
-    assert patient.told("SLT07") == {"": "ok"}
+    assert patient.severities("SLT06") == {"": "ok"}
+    assert patient.severities("SLT07") == {"": "ok"}
     patient.limits(retained_bytes=1000, xid_age=2)
-    assert patient.told("SLT06") == {"": "warn"}
-    assert patient.told("SLT07") == {"": "warn"}
+    assert patient.severities("SLT06") == {"": "warn"}
+    assert patient.severities("SLT07") == {"": "warn"}
     patient.limits(retained_bytes=1000, xid_age=0)
-    assert patient.told("SLT07") == {"": "fail"}
+    assert patient.severities("SLT07") == {"": "fail"}
 
 
 def test_an_abandoned_slot_of_others_is_named_and_never_dropped_without_a_decision(patient: Patient) -> None:
@@ -122,59 +122,59 @@ def test_an_abandoned_slot_of_others_is_named_and_never_dropped_without_a_decisi
         "SELECT pg_create_logical_replication_slot('theirs', 'test_decoding')",
         "INSERT INTO app.customer VALUES ('C3', 'x')",
     )
-    told = patient.checks("SLT09")
-    assert [(check.severity, check.about) for check in told] == [("warn", "theirs")]
-    assert all(statement.startswith("--") for statement in told[0].fix.sql)
-    patient.mend(told[0], deciding=True)
-    assert patient.told("SLT09") == {"": "ok"}
+    results = patient.checks("SLT09")
+    assert [(check.severity, check.about) for check in results] == [("warn", "theirs")]
+    assert all(statement.startswith("--") for statement in results[0].fix.sql)
+    patient.apply_fix(results[0], deciding=True)
+    assert patient.severities("SLT09") == {"": "ok"}
 
 
-def test_a_slot_that_no_standby_would_get_is_told(patient: Patient) -> None:
+def test_a_slot_that_no_standby_would_get_is_reported(patient: Patient) -> None:
     patient.sql(CREATE, "SELECT pg_create_physical_replication_slot('standby1', true)")
     try:
-        told = patient.checks("SLT08")
-        assert [check.severity for check in told] == ["warn"]
-        command = told[0].fix.sql[0].partition(": ")[2].removesuffix(";")
+        results = patient.checks("SLT08")
+        assert [check.severity for check in results] == ["warn"]
+        command = results[0].fix.sql[0].partition(": ")[2].removesuffix(";")
         with psycopg.connect(patient.dsn, replication="database", autocommit=True) as connection:
             connection.execute(command.encode())
-        assert patient.told("SLT08") == {"": "ok"}
+        assert patient.severities("SLT08") == {"": "ok"}
         ahead = patient.checks("FOV01")
         assert [check.severity for check in ahead] == ["warn"]
-        patient.mend(ahead[0])
-        assert patient.told("FOV01") == {"standby1": "warn"}
+        patient.apply_fix(ahead[0])
+        assert patient.severities("FOV01") == {"standby1": "warn"}
     finally:
         patient.sql("ALTER SYSTEM RESET synchronized_standby_slots", "SELECT pg_reload_conf()")
         patient.sql(DROP, "SELECT pg_drop_replication_slot('standby1')")
 
 
-def test_a_lost_slot_is_told_and_dropping_it_is_the_fix(either: Patient) -> None:
+def test_a_lost_slot_is_reported_and_dropping_it_is_the_fix(either: Patient) -> None:
     either.sql(CREATE, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()")
     try:
         for _ in range(3):
             either.sql("INSERT INTO app.customer SELECT gen_random_uuid(), 'x'", "SELECT pg_switch_wal()", "CHECKPOINT")
     finally:
         either.sql(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{10}GB'", "SELECT pg_reload_conf()")
-    assert either.told("SLT03") == {"": "fail"}
+    assert either.severities("SLT03") == {"": "fail"}
     if either.server.directory.name == "clinic":
-        assert either.told("SLT04") == {"": "fail"}
-    either.mend(either.checks("SLT03")[0])
-    assert either.told("SLT03") == {"": "ok"}
-    assert either.told("SLT04") == {"": "ok"}
+        assert either.severities("SLT04") == {"": "fail"}
+    either.apply_fix(either.checks("SLT03")[0])
+    assert either.severities("SLT03") == {"": "ok"}
+    assert either.severities("SLT04") == {"": "ok"}
 
 
 def test_an_open_transaction_is_named_with_its_end_and_hidden_ones_are_unknown(patient: Patient) -> None:
     patient.limits(blocker_s=0.0)
     with psycopg.connect(patient.dsn) as blocker:
         blocker.execute("INSERT INTO app.customer VALUES ('C4', 'x')")
-        told = patient.checks("SLT10")
-        assert [check.severity for check in told] == ["warn"]
-        assert str(blocker.info.backend_pid) in told[0].about
+        results = patient.checks("SLT10")
+        assert [check.severity for check in results] == ["warn"]
+        assert str(blocker.info.backend_pid) in results[0].about
         patient.sql("REVOKE pg_read_all_stats FROM {role}")
-        assert patient.told("SLT10") == {"": "unknown"}
-        patient.mend(patient.checks("SLT10")[0])
-        patient.mend(told[0], deciding=True)
+        assert patient.severities("SLT10") == {"": "unknown"}
+        patient.apply_fix(patient.checks("SLT10")[0])
+        patient.apply_fix(results[0], deciding=True)
         blocker.close()
-    assert patient.told("SLT10") == {"": "ok"}
+    assert patient.severities("SLT10") == {"": "ok"}
 
 
 # ---------------------------------------------------------------- positions
@@ -191,29 +191,29 @@ def test_positions_that_cannot_be_continued_have_a_code_each(patient: Patient) -
     }
     for code, position in wrong.items():
         patient.wanted["position"] = position
-        assert patient.told(code) == {"": "fail"}, code
+        assert patient.severities(code) == {"": "fail"}, code
         patient.wanted["position"] = here
-        assert patient.told(code) == {"": "ok"}, code
+        assert patient.severities(code) == {"": "ok"}, code
 
 
-def test_a_store_that_cannot_be_asked_leaves_positions_unknown(patient: Patient) -> None:
+def test_a_store_that_cannot_be_queried_leaves_positions_unknown(patient: Patient) -> None:
     patient.wanted["position_is_known"] = False
-    assert patient.told("POS01") == {"": "unknown"}
+    assert patient.severities("POS01") == {"": "unknown"}
 
 
-def test_a_clock_that_disagrees_is_told_with_its_error(patient: Patient) -> None:
-    assert patient.told("SRV07") == {"": "ok"}
-    told = patient.checks("SRV07", ahead_us=60_000_000)
-    assert [(check.severity, "60.0" in check.seen) for check in told] == [("warn", True)]
+def test_a_clock_that_disagrees_is_reported_with_its_error(patient: Patient) -> None:
+    assert patient.severities("SRV07") == {"": "ok"}
+    results = patient.checks("SRV07", ahead_us=60_000_000)
+    assert [(check.severity, "60.0" in check.seen) for check in results] == [("warn", True)]
 
 
-def test_keys_of_different_types_are_told_at_every_source(patient: Patient, another: Callable[[], Patient]) -> None:
+def test_keys_of_different_types_are_reported_at_every_source(patient: Patient, another: Callable[[], Patient]) -> None:
     other = another()
-    assert {check.severity for check in judged_across([patient.facts(), other.facts()])} == {"ok"}
+    assert {check.severity for check in run_checks_across([patient.facts(), other.facts()])} == {"ok"}
     other.sql("ALTER TABLE app.customer ADD number int")
     other.wanted["keys"] = {"customer": ("app.customer", ("number",))}
-    told = judged_across([patient.facts(), other.facts()])
-    assert [(check.code, check.severity, check.about) for check in told] == [("TAB07", "fail", "customer")] * 2
+    results = run_checks_across([patient.facts(), other.facts()])
+    assert [(check.code, check.severity, check.about) for check in results] == [("TAB07", "fail", "customer")] * 2
 
 
 # ---------------------------------------------------------------- the path
@@ -221,7 +221,7 @@ def test_keys_of_different_types_are_told_at_every_source(patient: Patient, anot
 
 def test_the_probe_walks_the_whole_path_and_leaves_nothing_behind(either: Patient) -> None:
     before = slots_of(either)
-    assert either.told("SLT11", probing=True) == {"": "ok"}
+    assert either.severities("SLT11", probing=True) == {"": "ok"}
     assert slots_of(either) == before
     wait_for(lambda: not either.sql("SELECT 1 FROM pg_stat_replication"), "its session has ended")
 
@@ -230,7 +230,7 @@ def test_the_probe_gives_up_in_time_when_a_transaction_blocks_it(patient: Patien
     facts = patient.facts()
     with psycopg.connect(patient.dsn) as blocker:
         blocker.execute("INSERT INTO app.customer VALUES ('C5', 'x')")
-        found = probe.probed(patient.subject(), patient.own_dsn, facts, limit_s=0.5)
+        found = probe.probe_path(patient.subject(), patient.own_dsn, facts, limit_s=0.5)
     assert found.step == "create"
     assert slots_of(patient) == 0
 
@@ -240,8 +240,8 @@ def test_the_probe_says_at_which_step_the_path_ends(patient: Patient) -> None:
         "DO $$ BEGIN EXECUTE (SELECT format('REVOKE EXECUTE ON FUNCTION %s FROM public', oid::regprocedure) FROM pg_proc"
         " WHERE proname = 'pg_logical_emit_message' AND proargtypes[2] = 'text'::regtype); END $$"
     )
-    told = patient.checks("SLT11", probing=True)
-    assert [(check.severity, "sending a logical message" in check.seen) for check in told] == [("fail", True)]
+    results = patient.checks("SLT11", probing=True)
+    assert [(check.severity, "sending a logical message" in check.seen) for check in results] == [("fail", True)]
     assert slots_of(patient) == 0
 
 
@@ -259,11 +259,11 @@ def test_a_running_sidecar_is_proved_by_what_it_confirms(patient: Patient) -> No
         worker = threading.Thread(target=work)
         worker.start()
         try:
-            assert patient.told("SLT12", probing=True) == {"": "ok"}
+            assert patient.severities("SLT12", probing=True) == {"": "ok"}
         finally:
             stopping.set()
             worker.join()
-        stuck = probe.canary(patient.subject(), patient.own_dsn, limit_s=1.0)
+        stuck = probe.probe_sidecar(patient.subject(), patient.own_dsn, limit_s=1.0)
         assert stuck == (False, 1.0)
 
 
@@ -292,14 +292,16 @@ def test_a_server_that_is_not_ready_is_made_ready_by_what_is_printed(poor: DemoS
         )
         codes = {"SRV02": "fail", "CAP01": "fail", "CAP02": "warn", "CAP04": "warn", "CAP05": "warn"}
         for code, severity in codes.items():
-            told = patient.checks(code)
-            assert [check.severity for check in told] == [severity], code
-            patient.mend(told[0])
-        assert patient.told("SLT11", probing=True) == {"": "unknown"}
-        assert patient.told("SRV03") == {"": "warn"}
+            results = patient.checks(code)
+            assert [check.severity for check in results] == [severity], code
+            patient.apply_fix(results[0])
+        assert patient.severities("SLT11", probing=True) == {"": "unknown"}
+        assert patient.severities("SRV03") == {"": "warn"}
         patient.sql("SELECT pg_drop_replication_slot('standby1')")
         patient.hang_up()
         poor.stop()
         poor.start()
-        assert {code: patient.told(code) for code in (*codes, "SRV03")} == dict.fromkeys((*codes, "SRV03"), {"": "ok"})
-        assert patient.told("SLT11", probing=True) == {"": "ok"}
+        assert {code: patient.severities(code) for code in (*codes, "SRV03")} == dict.fromkeys(
+            (*codes, "SRV03"), {"": "ok"}
+        )
+        assert patient.severities("SLT11", probing=True) == {"": "ok"}

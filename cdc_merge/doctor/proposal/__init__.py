@@ -1,5 +1,5 @@
-"""A first configuration from the sources' catalogs: which tables are about the same things, and which columns match.
+"""Proposal of a configuration from the sources' catalogs: matching tables and columns.
 
-Rules: a proposal is for people to read and correct, so each line says how sure it is; nothing is changed at a source;
-sampled values are compared and never shown or written.
+Rules: a proposal is to be reviewed, so each line has a confidence; read-only at the sources; sampled values are
+compared and never shown or written.
 """

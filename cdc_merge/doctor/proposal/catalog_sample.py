@@ -1,4 +1,4 @@
-"""What a source's catalog and a small sample show of its tables. Pure vocabulary of the proposal."""
+"""Tables and columns of a source's catalog with small samples of values, and proposed entities. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cdc_merge.values.postgres_text import value_type
 
 
 class ColumnSeen(NamedTuple):
-    """`is_made`: the database fills it in itself (sequence, identity, generated, uuid). `sample`: some values."""
+    """`is_made`: the database generates the value (sequence, identity, generated, uuid). `sample`: some values."""
 
     name: str
     type_oid: int
@@ -43,7 +43,7 @@ class FieldProposed(NamedTuple):
 
 
 class EntityProposed(NamedTuple):
-    """`keys`: source → columns. `doubts` are sentences for the person who reads the proposal."""
+    """`keys`: source → columns. `doubts` are sentences for the reviewer."""
 
     name: str
     tables: dict[str, TableSeen]
@@ -53,6 +53,6 @@ class EntityProposed(NamedTuple):
     doubts: tuple[str, ...]
 
     def unmapped(self, source: str) -> list[str]:
-        """Columns of a source that found no counterpart."""
+        """Columns of a source without a counterpart."""
         taken = {*self.keys[source], *(field.columns[source] for field in self.fields if source in field.columns)}
         return [column.name for column in self.tables[source].columns if column.name not in taken]

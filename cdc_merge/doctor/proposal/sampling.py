@@ -1,6 +1,6 @@
-"""Looking at one source: its tables, and a few hundred rows of those that the role may read.
+"""Reads one source: its tables, and a few hundred rows of each table that the role may read.
 
-The sample is taken with a short time limit and only its values' texts are kept, in memory, for comparing.
+Sampling has a short time limit, and only the texts of the values are kept, in memory, for comparison.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cdc_merge.sql_files import query
 
 SAMPLE_ROWS: Final = 300
 SAMPLE_LIMIT_MS: Final = 3_000
-MOST_TABLES: Final = 300  # a schema with more is sampled no further; names still count
+MOST_TABLES: Final = 300  # a schema with more tables is not sampled; only names are compared
 COMPARED_TYPES: Final = frozenset({"text", "integer", "decimal", "date"})
 
 
-def survey(source: str, dsn: str) -> list[TableSeen]:
-    """The tables of a source. SourceUnavailable or SourceRefused when it cannot be asked."""
+def sample_tables(source: str, dsn: str) -> list[TableSeen]:
+    """The tables of a source. SourceUnavailable or SourceRefused when it cannot be queried."""
     connection = connect(source, dsn)
     try:
         with server_errors(source), connection.cursor(row_factory=dict_row) as cursor:
@@ -37,7 +37,8 @@ def survey(source: str, dsn: str) -> list[TableSeen]:
 
 def _table(source: str, connection: Connection, row: dict[str, Any], *, sampled: bool) -> TableSeen:
     columns = [
-        ColumnSeen(found["name"], found["type_oid"], found["type_name"], found["is_made"]) for found in row["columns"]
+        ColumnSeen(column["name"], column["type_oid"], column["type_name"], column["is_made"])
+        for column in row["columns"]
     ]
     compared = [column for column in columns if column.value_type in COMPARED_TYPES]
     samples = _samples(connection, row, compared) if sampled and row["may_select"] and compared else {}
@@ -52,7 +53,7 @@ def _table(source: str, connection: Connection, row: dict[str, Any], *, sampled:
 
 
 def _samples(connection: Connection, row: dict[str, Any], columns: list[ColumnSeen]) -> dict[str, frozenset[str]]:
-    """Column → values, in the form in which they are compared. Nothing where the table cannot be read in time."""
+    """Column → values in their compared form. Empty when the table cannot be read in time."""
     listed = sql.SQL(", ").join(sql.SQL("left({}::text, 200)").format(sql.Identifier(c.name)) for c in columns)
     table = sql.Identifier(row["namespace"], row["plain_name"])
     statement = sql.SQL("SELECT {} FROM {} LIMIT {}").format(listed, table, SAMPLE_ROWS)

@@ -1,7 +1,7 @@
-"""How alike two names, types and columns are, from 0 to 1. Pure.
+"""Similarity of names, types and columns, from 0 to 1. Pure.
 
-Names are compared by their words, with the plural taken off and synonyms made one; a table's own name in front of a
-column (`partner_name` of `partner`) says nothing and is left out.
+Names are compared by their words, in the singular and with synonyms unified; the table's name as prefix of a column
+(`partner_name` of `partner`) is ignored.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final
 from cdc_merge.doctor.proposal.catalog_sample import ColumnSeen
 
 NUMBERS: Final = frozenset({"integer", "decimal"})
-DIFFERENT_WORDS: Final = 0.7  # what letters alone may say, where no word is the same
-FEWEST_VALUES: Final = 5  # fewer different values are equal by chance: yes and no, open and closed
+DIFFERENT_WORDS: Final = 0.7  # the largest score by letters alone, without a common word
+FEWEST_VALUES: Final = 5  # fewer distinct values are equal by chance: yes and no, open and closed
 
 # One line per idea: the first word stands for the others.
 SYNONYMS: Final = """
@@ -65,9 +65,9 @@ _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 
 @lru_cache(maxsize=20_000)  # every name of a few large schemas
 def words(name: str) -> frozenset[str]:
-    """The words of a name, each in the form that stands for its synonyms."""
-    found = (word.casefold() for word in _WORDS.findall(name))
-    return frozenset(_canonical(word) for word in found if word not in FILLING)
+    """The words of a name, each as the first of its synonyms."""
+    folded = (word.casefold() for word in _WORDS.findall(name))
+    return frozenset(_canonical(word) for word in folded if word not in FILLING)
 
 
 def _canonical(word: str) -> str:
@@ -86,28 +86,28 @@ def of_names(one: str, other: str, tables: Iterable[str] = ()) -> float:
     if left == right and left:
         return 0.95
     if left & right:
-        # `contact_phone` says all that `phone` says: half for what is shared, half for how much of the shorter one is.
+        # `contact_phone` contains `phone`: half the score for the shared words, half for their share of the shorter name.
         share = len(left & right)
         return 0.9 * (share / len(left | right) + share / min(len(left), len(right))) / 2
     return DIFFERENT_WORDS * difflib.SequenceMatcher(None, one.casefold(), other.casefold()).ratio()
 
 
 def of_types(one: str, other: str) -> float:
-    """0 when values of these types could never be compared."""
+    """0 when values of these types cannot be compared."""
     if one == other:
         return 1.0
     return 0.9 if {one, other} <= NUMBERS else 0.0
 
 
 def of_values(one: frozenset[str], other: frozenset[str]) -> float:
-    """Share of the smaller sample that the other has, too; 0 where it proves nothing."""
+    """The share of the smaller sample that is in the other as well; 0 for small samples."""
     if min(len(one), len(other)) < FEWEST_VALUES:
         return 0.0
     return len(one & other) / min(len(one), len(other))
 
 
 def of_columns(one: ColumnSeen, other: ColumnSeen, tables: Iterable[str]) -> float:
-    """Values in common make a match surer; different samples prove nothing against it."""
+    """Common values raise the score; different samples do not lower it."""
     types = of_types(one.value_type, other.value_type)
     if not types:
         return 0.0

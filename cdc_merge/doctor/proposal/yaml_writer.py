@@ -13,8 +13,8 @@ _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 _WORDS_OF_YAML: Final = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 COUNTED: Final = frozenset({"quantity", "point", "balance"})
 HEAD: Final = """\
-# Proposed by `cdc-merge init` from the sources' catalogs. Read it before you use it: names that are alike may
-# mean different things, and every field asks people (merge: mv) until you say how it merges.
+# Proposed by `cdc-merge init` from the sources' catalogs. Review it before use: similar names may mean different
+# things, and every field raises conflicts (merge: mv) until you set its merge type.
 # Next: cdc-merge check-config; cdc-merge source grants; cdc-merge doctor
 """
 
@@ -35,14 +35,14 @@ def config_text(sources: Iterable[str], entities: Iterable[EntityProposed]) -> s
 
 
 def word(text: str) -> str:
-    """A word as YAML writes it: quoted wherever it could be read as something else."""
+    """A word in YAML: quoted where it would otherwise be parsed as something else."""
     if _PLAIN.match(text) and text.casefold() not in _WORDS_OF_YAML:
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _entity(entity: EntityProposed) -> Iterator[str]:
-    yield f"  # {entity.confidence:.0%} sure that these tables are about the same things"
+    yield f"  # confidence that these tables match: {entity.confidence:.0%}"
     for doubt in entity.doubts:
         yield f"  # ATTENTION {_comment(doubt)}"
     yield f"  {word(entity.name)}:"
@@ -69,27 +69,26 @@ def _key(columns: tuple[str, ...]) -> str:
 
 
 def _comment(text: str) -> str:
-    """On one line, whatever a name holds."""
+    """The text on one line, whatever characters a name has."""
     return text.replace("\n", " ").replace("\r", " ")
 
 
 def _remark(field: FieldProposed) -> str:
-    alone = len(field.columns) == 1
-    sure = "one source only" if alone else f"{field.confidence:.0%} sure"
-    return "; ".join(part for part in (sure, _merge(field)) if part)
+    confidence = "one source only" if len(field.columns) == 1 else f"confidence {field.confidence:.0%}"
+    return "; ".join(part for part in (confidence, _suggested_merge(field)) if part)
 
 
-def _merge(field: FieldProposed) -> str:
-    """Which merge type to think about: never chosen for people, since only they know what the applications do."""
+def _suggested_merge(field: FieldProposed) -> str:
+    """A merge type to consider: never set automatically, since it depends on the applications."""
     meaning = words(field.name)
     if field.value_type in ("integer", "decimal") and meaning & COUNTED:
         return "if applications add and subtract: merge: counter"
     if "tag" in meaning or field.value_type == "array":
-        return 'if it is a list of words: merge: set, with separator: ";" over text'
+        return 'if it is a list: merge: set, for text with separator: ";"'
     if field.value_type in ("date", "timestamp") and "last" in meaning:
-        return "if the latest holds: merge: max"
+        return "if the latest wins: merge: max"
     if field.value_type == "boolean":
-        return "if one answer outweighs the other: merge: flag, wins: true"
+        return "if one value always wins: merge: flag, wins: true"
     if "remark" in meaning:
-        return "if the last one may win: merge: lww"
+        return "if the last write may win: merge: lww"
     return "normalize: [digits]" if "phone" in meaning else ""

@@ -1,5 +1,5 @@
--- What is left of slots, senders and connections, and how fast WAL grows. $1 is our slot.
--- The rate is an average since the statistics were reset, unless that was just now; whoever asks twice takes the difference of `wal_lsn`.
+-- Free slots, senders and connections, and the rate of WAL. $1 is the sidecar's slot.
+-- The rate is an average since the statistics were reset, NULL just after that; two examinations take the difference of `wal_lsn`.
 SELECT (current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots))::int AS free_slots,
        (current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_get_wal_senders()))::int AS free_senders,
        (current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int

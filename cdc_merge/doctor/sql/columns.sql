@@ -1,4 +1,4 @@
--- Columns of the mapped tables ($1): types, defaults, privileges. A domain stands under its base type's name.
+-- Columns of the mapped tables ($1): types, defaults, privileges. A domain has its base type's name.
 WITH RECURSIVE plain (oid, typname, typtype, typbasetype, first) AS (
     SELECT t.oid, t.typname, t.typtype, t.typbasetype, t.oid FROM pg_type t
     UNION ALL

@@ -1,2 +1,2 @@
--- Which cluster this is. PUBLIC may ask by default; where that was taken away, the answer is a refusal.
+-- System identifier and timeline. PUBLIC may query them by default; where that was revoked, the query is refused.
 SELECT s.system_identifier::text AS system, c.timeline_id AS timeline FROM pg_control_system() s, pg_control_checkpoint() c

@@ -1,2 +1,2 @@
--- Catalogs without statistics look costly to the planner: compiling these questions takes longer than answering them.
+-- Catalogs without statistics look costly to the planner: compiling these queries takes longer than running them.
 SET jit = off

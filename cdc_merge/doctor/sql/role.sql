@@ -1,4 +1,4 @@
--- Our own role: what it may, and whether it may do more than it needs.
+-- The current role: required and excessive privileges.
 SELECT r.rolname::text AS name, r.rolsuper AS is_super, r.rolcanlogin AS can_login,
        r.rolsuper OR r.rolreplication
            OR EXISTS (SELECT 1 FROM pg_roles g WHERE g.rolname = 'rds_replication' AND pg_has_role(r.oid, g.oid, 'MEMBER'))

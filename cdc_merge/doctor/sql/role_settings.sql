@@ -1,4 +1,4 @@
--- Settings that role or database bring along, the strongest of each name: role in database, role, database, all.
+-- Settings of role and database, by precedence: role in database, role, database, all.
 SELECT DISTINCT ON (name) split_part(g.pair, '=', 1) AS name, substr(g.pair, strpos(g.pair, '=') + 1) AS value,
        CASE WHEN s.setrole <> 0 AND s.setdatabase <> 0 THEN 'role in this database'
             WHEN s.setrole <> 0 THEN 'role' WHEN s.setdatabase <> 0 THEN 'database' ELSE 'every role' END AS scope

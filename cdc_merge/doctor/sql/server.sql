@@ -1,4 +1,4 @@
--- Who answers: version, role of the server, identity, platform; and our names as SQL writes them.
+-- Version, role, identity and platform of the server; the sidecar's names as quoted SQL.
 SELECT current_setting('server_version_num')::int AS version,
        pg_is_in_recovery() AS standby,
        current_setting('wal_level') AS wal_level,

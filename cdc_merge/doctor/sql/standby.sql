@@ -1,4 +1,4 @@
--- A standby and its copy of our slot ($1). A setting that our role may not see has no row in pg_settings.
+-- A standby and its copy of the slot $1. A setting that the role may not see has no row in pg_settings.
 WITH shown AS (SELECT name, setting FROM pg_settings)
 SELECT (SELECT setting FROM shown WHERE name = 'sync_replication_slots') AS syncs_slots,
        (SELECT setting FROM shown WHERE name = 'hot_standby_feedback') AS feedback,

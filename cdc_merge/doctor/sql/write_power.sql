@@ -1,4 +1,4 @@
--- The tables that write-back may change ($1): what our role may not do there, and triggers that may rewrite what it writes.
+-- The tables that write-back may change ($1): missing privileges of the role, and triggers that may change written values.
 SELECT n.nspname || '.' || c.relname AS "table", c.oid::regclass::text AS sql,
        ARRAY(SELECT wanted FROM unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) wanted
              WHERE NOT has_table_privilege(c.oid, wanted)) AS ungranted,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_merge.doctor.check_list import KINDS
+from cdc_merge.doctor.check_list import ALL_CHECKS
 from tests.support.alerting import ROOT, RULES, Parsed, parsed, program
 from tests.system.observability.vocabulary import metric_names, recorded_names, selected_names
 
@@ -80,7 +80,7 @@ def test_a_check_of_the_doctor_with_an_alert_of_its_own_is_told_by_that_one_alon
     (rest,) = [rule for rule in ALERTS if rule["alert"] == "CdcMergeDoctorFinding"]
     told = [checks_of(rule) for rule in ALERTS if rule is not rest]
     assert checks_of(rest, "!~") == set().union(*told)
-    assert checks_of(rest, "!~") <= {kind.code for kind in KINDS}
+    assert checks_of(rest, "!~") <= {kind.code for kind in ALL_CHECKS}
 
 
 @pytest.mark.parametrize("file", ["alerts.yaml", "recording.yaml"])

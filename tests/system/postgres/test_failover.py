@@ -16,8 +16,8 @@ import pytest
 
 from cdc_merge.demo.binaries import account, installed
 from cdc_merge.demo.servers import DemoServer, start_server
-from cdc_merge.doctor.check_list import judged
-from cdc_merge.doctor.collect import ask
+from cdc_merge.doctor.check_list import run_checks
+from cdc_merge.doctor.collect import collect_facts
 from cdc_merge.doctor.source_facts import Subject
 from cdc_merge.errors import SourceRefused
 from cdc_merge.sources.postgres.replication_connection import WalSender
@@ -90,8 +90,8 @@ def _copied(primary: DemoServer, directory: Path) -> None:
 
 def told(pair: Pair, code: str, slot: str, *, failover: bool = True) -> dict[str, str]:
     subject = Subject("crm", slot, "cdc_merge", tables=TABLES, failover=failover)
-    facts = ask(subject, pair.dsn, lambda: time.time_ns() // 1000)
-    return {check.about: check.severity for check in judged(facts) if check.code == code}
+    facts = collect_facts(subject, pair.dsn, lambda: time.time_ns() // 1000)
+    return {check.about: check.severity for check in run_checks(facts) if check.code == code}
 
 
 def test_with_a_failover_slot_the_stream_goes_on_at_the_promoted_standby(pair: Pair) -> None:
@@ -154,7 +154,7 @@ def test_a_standby_that_is_not_prepared_is_told_with_what_mends_it(pair: Pair) -
     wait_for(lambda: run(standby, "SHOW sync_replication_slots") == [("off",)], "it is off")
     assert told(pair, "FOV02", "ours") == {about: "fail"}
     subject = Subject("crm", "ours", "cdc_merge", tables=TABLES, failover=True)
-    (check,) = [c for c in judged(ask(subject, pair.dsn, lambda: time.time_ns() // 1000)) if c.code == "FOV02"]
+    (check,) = [c for c in run_checks(collect_facts(subject, pair.dsn, lambda: time.time_ns() // 1000)) if c.code == "FOV02"]
     run(standby, *(sql for sql in check.fix.sql if not sql.startswith("--")))
     wait_for(
         lambda: (
