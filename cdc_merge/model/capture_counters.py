@@ -108,7 +108,7 @@ class Tally:
         if lag_us > 0:
             self._lag_us += lag_us
 
-    def told(self) -> dict[Counted, int]:
+    def counts(self) -> dict[Counted, int]:
         # `dict` copies in one step of the interpreter, so that no other thread's count comes in between.
         found = dict(self._counts)
         found.update({(EVENTS, kind): count for kind, count in self._events.items()})
@@ -117,7 +117,7 @@ class Tally:
         return found
 
 
-def added(*counts: Counts) -> dict[Counted, int]:
+def sum_counts(*counts: Counts) -> dict[Counted, int]:
     """What several processes have counted, or one before and one after the other."""
     total: Counter[Counted] = Counter()
     for each in counts:

@@ -15,7 +15,7 @@ from cdc_merge.model import Message
 HEARTBEAT_PREFIX: Final = "cdc_merge.heartbeat"
 
 
-class Beat(NamedTuple):
+class Heartbeat(NamedTuple):
     """One message. `sent_us` is our own clock at its sending; `slot` says whose it is: others may read the same server."""
 
     slot: str
@@ -24,11 +24,11 @@ class Beat(NamedTuple):
     sent_us: int
 
 
-def beat_content(beat: Beat) -> str:
+def heartbeat_content(beat: Heartbeat) -> str:
     return json.dumps(beat._asdict(), separators=(",", ":"))
 
 
-def beats_in(messages: Iterable[Message], slot: str) -> Iterator[Beat]:
+def heartbeats_in(messages: Iterable[Message], slot: str) -> Iterator[Heartbeat]:
     """The heartbeats of this slot's readers; a message that cannot be read is none."""
     for message in messages:
         if message.prefix == HEARTBEAT_PREFIX:
@@ -37,22 +37,22 @@ def beats_in(messages: Iterable[Message], slot: str) -> Iterator[Beat]:
                 yield beat
 
 
-def _read(content: bytes) -> Beat | None:
+def _read(content: bytes) -> Heartbeat | None:
     try:
         told = json.loads(content)
-        return Beat(str(told["slot"]), str(told["run"]), int(told["sequence"]), int(told["sent_us"]))
+        return Heartbeat(str(told["slot"]), str(told["run"]), int(told["sequence"]), int(told["sent_us"]))
     except (ValueError, KeyError, TypeError):
         return None
 
 
-class Pulse:
+class HeartbeatGaps:
     """Counts the losses of one source: the numbers that were passed over."""
 
     def __init__(self) -> None:
         self._run = ""
         self._sequence = 0
 
-    def lost_before(self, beat: Beat) -> int:
+    def lost_before(self, beat: Heartbeat) -> int:
         """How many messages between the last one and this one never came."""
         is_first = not self._run
         before = self._sequence if beat.run == self._run else 0

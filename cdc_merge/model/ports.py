@@ -54,7 +54,7 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Rereadable(Protocol):
+class IncrementalSource(Protocol):
     """A database source that can be paused and can read chunks of an incremental snapshot beside its stream."""
 
     def pause(self, position: Position | None) -> None:

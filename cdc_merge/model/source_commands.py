@@ -16,7 +16,7 @@ MISSING: Final = "missing"
 FAILED: Final = "failed"
 PHASES: Final = (ROWS, MISSING, FAILED)
 
-ASKED: Final = "asked"
+REQUESTED: Final = "asked"
 INTERRUPTED: Final = "copy_interrupted"
 
 
@@ -42,7 +42,7 @@ class Resync(NamedTuple):
     table: str
     since: Stamp
     asked_us: int
-    cause: str = ASKED
+    cause: str = REQUESTED
     phase: str = ROWS
     after: tuple[str, ...] | None = None
     entity: int = 0

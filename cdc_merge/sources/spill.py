@@ -1,7 +1,7 @@
-"""What does not fit into memory waits in a file: the rows of a large transaction, and what mapping makes of them.
+"""Spill files: the rows of a large transaction, and its keyed changes in mapping, on disk instead of in memory.
 
-Rules: the file has no name from the moment it is made (mode 0600), so it is gone with its last reader, whichever process
-dies; nothing in it outlives the transaction it is about. It is written front to back and read as often as it is asked for.
+Rules: the file has no name from its creation on (mode 0600), so it disappears with its last reader, whichever process dies;
+nothing in it outlives its transaction. It is written front to back and read as often as needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LENGTH: Final = struct.Struct("!Q")
 
 
 class SpillFull(CdcMergeError):
-    """A large transaction could not be laid aside; nothing of it was merged, and it comes again."""
+    """A large transaction could not be spilled. Nothing of it was merged, and the server sends it again."""
 
 
 class _File:
@@ -42,10 +42,9 @@ class _File:
 
 
 class SpillFile:
-    """Lists of values laid aside in `directory` (None: the system's own for temporary files), each in a bucket.
+    """Lists of values in a file in `directory` (None: the system's directory for temporary files), each in a bucket.
 
-    Only what we wrote ourselves is ever read: lists of plain values, and of the model's. SpoolFull when the disk does not
-    take it.
+    Only our own data is ever read: lists of plain values, and of the model's. SpillFull when the disk is full.
     """
 
     def __init__(self, directory: str | None = None) -> None:
@@ -59,7 +58,7 @@ class SpillFile:
             raise self._full(error) from error
 
     def put(self, bucket: int, items: Sequence[object]) -> None:
-        """Lay a list aside."""
+        """Write a list."""
         body = pickle.dumps(items, pickle.HIGHEST_PROTOCOL)
         rest = memoryview(_LENGTH.pack(len(body)) + body)
         self._places.setdefault(bucket, array("Q")).append(self.size_bytes)
@@ -76,7 +75,7 @@ class SpillFile:
             yield _block(self._file.descriptor, place)[0]
 
     def share(self) -> int:
-        """A descriptor of the file, for whoever reads it on; theirs to close."""
+        """A descriptor of the file for another reader, who closes it."""
         return os.dup(self._file.descriptor)
 
     def close(self) -> None:
@@ -85,7 +84,7 @@ class SpillFile:
     def _full(self, error: OSError) -> SpillFull:
         where = self._directory or tempfile.gettempdir()
         return SpillFull(
-            f"a large transaction could not be laid aside: {error.strerror}", hint=f"Make space in {where}."
+            f"a large transaction could not be spilled to disk: {error.strerror}", hint=f"Make space in {where}."
         )
 
 
@@ -112,11 +111,11 @@ class SpilledRows(Sequence[RowChange]):
 
     def __iter__(self) -> Iterator[RowChange]:
         place, end = 0, self.size_bytes
-        known: dict[Relation, Relation] = {}
+        relations_by_value: dict[Relation, Relation] = {}
         while place < end:
             (relations, rows), place = _block(self.descriptor, place)
-            # One object a relation: whoever compares by identity need not look twice.
-            relations = [known.setdefault(relation, relation) for relation in relations]
+            # One object per relation: consumers compare relations by identity first.
+            relations = [relations_by_value.setdefault(relation, relation) for relation in relations]
             for operation, relation, old, is_full, new, ordinal in rows:
                 yield fast_new(RowChange, (operation, relations[relation], old, is_full, new, ordinal))
 
@@ -129,10 +128,10 @@ class SpilledRows(Sequence[RowChange]):
 
 
 class RowSpill:
-    """Collects the rows of one transaction that is still open."""
+    """Collects the rows of one open transaction."""
 
     def __init__(self, directory: str | None = None) -> None:
-        self._spool = SpillFile(directory)
+        self._spill = SpillFile(directory)
         self._rows = 0
 
     def add(self, changes: Sequence[RowChange]) -> None:
@@ -146,18 +145,18 @@ class RowSpill:
                     number = numbers[id(relation)] = len(relations)
                     relations.append(relation)
                 rows.append((operation, number, old, is_full, new, ordinal))
-            self._spool.put(0, (relations, rows))
+            self._spill.put(0, (relations, rows))
         self._rows += len(changes)
 
-    def finished(self) -> SpilledRows:
-        """All of them; nothing is added any more."""
-        rows = SpilledRows(self._spool.share(), self._rows)
-        self._spool.close()
+    def finish(self) -> SpilledRows:
+        """All rows; nothing can be added afterwards."""
+        rows = SpilledRows(self._spill.share(), self._rows)
+        self._spill.close()
         return rows
 
 
 def _block(descriptor: int, place: int) -> tuple[Any, int]:
-    """What was put there, and where the next one begins."""
+    """The list at `place`, and the place of the next one."""
     (length,) = _LENGTH.unpack(os.pread(descriptor, _LENGTH.size, place))
     start = place + _LENGTH.size
     body = b""

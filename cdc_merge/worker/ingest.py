@@ -49,7 +49,7 @@ from cdc_merge.model import (
 )
 from cdc_merge.model.capture_counters import DUPLICATES, KEY_CHANGES, SPILLED, Tally
 from cdc_merge.model.clock import received, tick
-from cdc_merge.model.heartbeats import Beat, Pulse, beats_in
+from cdc_merge.model.heartbeats import Heartbeat, HeartbeatGaps, heartbeats_in
 from cdc_merge.model.ports import SpillSpace, StoreTransaction
 from cdc_merge.model.source_commands import FAILED, Resync
 from cdc_merge.worker.resync import ResyncQueue
@@ -78,7 +78,7 @@ class IngestResult(NamedTuple):
     carried: Mapping[RecordKey, str] = {}
     shapes: tuple[RelationColumns, ...] = ()
     is_piece: bool = False
-    beats: tuple[tuple[Beat, int], ...] = ()  # with how many before it were lost
+    beats: tuple[tuple[Heartbeat, int], ...] = ()  # with how many before it were lost
     absent: MissingFromChunk | None = None
     unparked: tuple[QuarantineReleased, ...] = ()
 
@@ -107,7 +107,7 @@ class SourceIngest:
         self.mapper = mapper
         self.slot = slot
         self._spill_space = spill_space
-        self._pulse = Pulse()
+        self._pulse = HeartbeatGaps()
         self.tally = Tally(mapper.tables())
         self.clock = Stamp(0, 0, source)
         self.position: Position | None = None
@@ -174,7 +174,7 @@ class SourceIngest:
             committed_us=delivery.commit_us,
             carried=mapped.carried,
             shapes=mapped.shapes,
-            beats=tuple((beat, self._pulse.lost_before(beat)) for beat in beats_in(delivery.messages, self.slot)),
+            beats=tuple((beat, self._pulse.lost_before(beat)) for beat in heartbeats_in(delivery.messages, self.slot)),
             unparked=named.released,
         )
 

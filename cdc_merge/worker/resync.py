@@ -16,11 +16,11 @@ from cdc_merge.errors import NotFound, SourceRefused
 from cdc_merge.model import ChunkRead, Stamp
 from cdc_merge.model.plan import TableMap
 from cdc_merge.model.source_commands import (
-    ASKED,
     FAILED,
     INTERRUPTED,
     MISSING,
     NO_ORDERS,
+    REQUESTED,
     ROWS,
     ChunkRequest,
     Resync,
@@ -78,7 +78,7 @@ class ResyncQueue:
         added = [resync for resync in wanted if resync.keys or resync.table not in running]
         self.change(self.orders._replace(resyncs=(*going, *added)))
 
-    def _whole(self, table: str, clock: Stamp, now_us: int, cause: str = ASKED) -> Resync:
+    def _whole(self, table: str, clock: Stamp, now_us: int, cause: str = REQUESTED) -> Resync:
         return Resync(table, clock, now_us, cause)
 
     def _record(self, table: str, key: str, clock: Stamp, now_us: int) -> list[Resync]:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from cdc_merge.errors import CdcMergeError, NotFound, SourceRefused, StoreHeld
 from cdc_merge.model import Position
-from cdc_merge.model.ports import Rereadable, Source, Store
+from cdc_merge.model.ports import IncrementalSource, Source, Store
 from cdc_merge.model.source_commands import ChunkRequest, SourceOrders
 from cdc_merge.worker.ingest import SourceIngest
 
@@ -105,11 +105,11 @@ class SourceControl:
         if ingest.resyncs.orders.accepts_loss and source.status().state == "streaming":
             ingest.resyncs.change(ingest.resyncs.orders._replace(accepts_loss=False))
         accepts = ingest.resyncs.orders.accepts_loss
-        if self._accepting.get(source.name, False) != accepts and isinstance(source, Rereadable):
+        if self._accepting.get(source.name, False) != accepts and isinstance(source, IncrementalSource):
             self._accept(source, accepts=accepts)
 
     def _accept(self, source: Source, *, accepts: bool) -> None:
-        assert isinstance(source, Rereadable), "a source that knows no positions of a server"
+        assert isinstance(source, IncrementalSource), "a source that knows no positions of a server"
         self._accepting[source.name] = accepts
         source.accept_loss(accepts=accepts)
 
@@ -128,7 +128,7 @@ class SourceControl:
 
     def _ask(self, source: Source, ingest: SourceIngest) -> None:
         wanted = ingest.resyncs.wanted()
-        if wanted is not None and wanted != self._asked.get(source.name) and isinstance(source, Rereadable):
+        if wanted is not None and wanted != self._asked.get(source.name) and isinstance(source, IncrementalSource):
             source.request_chunk(wanted)
         self._asked[source.name] = wanted
 
@@ -136,13 +136,13 @@ class SourceControl:
         position = self._position(source.name)
         self._asked.pop(source.name, None)
         orders = ingest.resyncs.orders
-        if not isinstance(source, Rereadable):
+        if not isinstance(source, IncrementalSource):
             if not orders.paused:
                 source.start(position)
             return
         self._accept(source, accepts=orders.accepts_loss)
         if orders.paused:
-            source.rest(position)
+            source.pause(position)
         else:
             source.start(position)
 
@@ -154,7 +154,7 @@ class SourceControl:
         if ingest.resyncs.orders.paused:
             return
         ingest.resyncs.change(ingest.resyncs.orders._replace(paused=True))
-        if not isinstance(source, Rereadable):
+        if not isinstance(source, IncrementalSource):
             source.stop()
             return
         self._start(source, ingest)
@@ -166,7 +166,7 @@ class SourceControl:
         self._start(source, ingest)
 
     def _resync(self, source: Source, ingest: SourceIngest, table: str | None, key: str | None) -> None:
-        if not isinstance(source, Rereadable):
+        if not isinstance(source, IncrementalSource):
             raise SourceRefused(
                 f"Source {source.name}: its tables cannot be read again.",
                 problem="configuration",

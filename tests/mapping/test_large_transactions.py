@@ -129,7 +129,7 @@ def _taken(changes: list[RowChange], *, large: bool) -> list[Change]:
 def test_a_file_of_rows_is_gone_with_its_last_reader() -> None:
     spool = RowSpill()
     spool.add(Table([], "full").changes)
-    rows = spool.finished()
+    rows = spool.finish()
     assert os.fstat(rows.descriptor).st_nlink == 0
     assert os.fstat(rows.descriptor).st_mode & 0o077 == 0
     descriptor = rows.descriptor

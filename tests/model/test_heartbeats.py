@@ -6,23 +6,23 @@ import math
 
 from cdc_merge.mapping.mapper import Mapper
 from cdc_merge.model import Message, Transaction
-from cdc_merge.model.heartbeats import HEARTBEAT_PREFIX, Beat, Pulse, beat_content, beats_in
+from cdc_merge.model.heartbeats import HEARTBEAT_PREFIX, Heartbeat, HeartbeatGaps, heartbeat_content, heartbeats_in
 from cdc_merge.model.plan import Plan
 from cdc_merge.sources.postgres.heartbeat_writer import REFUSED_RETRY_S, HeartbeatWriter
 from cdc_merge.sources.spill import SpillFile
 from cdc_merge.worker.ingest import SourceIngest
 
 
-def beat(sequence: int, run: str = "a", slot: str = "ours") -> Beat:
-    return Beat(slot, run, sequence, 1_000)
+def beat(sequence: int, run: str = "a", slot: str = "ours") -> Heartbeat:
+    return Heartbeat(slot, run, sequence, 1_000)
 
 
 def message(content: str, prefix: str = HEARTBEAT_PREFIX) -> Message:
     return Message(prefix, content.encode(), transactional=True)
 
 
-def lost(*beats: Beat) -> list[int]:
-    pulse = Pulse()
+def lost(*beats: Heartbeat) -> list[int]:
+    pulse = HeartbeatGaps()
     return [pulse.lost_before(each) for each in beats]
 
 
@@ -42,25 +42,25 @@ def test_a_new_run_begins_with_its_first_number() -> None:
 def test_only_readable_messages_of_our_own_slot_are_heartbeats() -> None:
     ours = beat(1)
     told = [
-        message(beat_content(ours)),
-        message(beat_content(beat(1, slot="another"))),
-        message(beat_content(ours), "cdc_merge.actor"),
+        message(heartbeat_content(ours)),
+        message(heartbeat_content(beat(1, slot="another"))),
+        message(heartbeat_content(ours), "cdc_merge.actor"),
         message("{}"),
         message("not json"),
         message("[]"),
     ]
-    assert list(beats_in(told, "ours")) == [ours]
+    assert list(heartbeats_in(told, "ours")) == [ours]
 
 
 def test_a_heartbeat_that_is_delivered_again_is_neither_counted_nor_lost() -> None:
     ingest = SourceIngest("crm", Mapper("crm", (), Plan({}, ())), "ours", SpillFile)
 
     def taken(sequence: int) -> list[int]:
-        tx = Transaction("crm", "7", 1, 100 * sequence, 1000, None, (message(beat_content(beat(sequence))),), ())
+        tx = Transaction("crm", "7", 1, 100 * sequence, 1000, None, (message(heartbeat_content(beat(sequence))),), ())
         return [lost for _, lost in ingest.take(tx, None, 2000).beats]  # type: ignore[arg-type] # nothing is stored
 
     assert [taken(1), taken(2), taken(1), taken(2), taken(5)] == [[0], [0], [], [], [2]]
-    assert ingest.tally.told()[("duplicates_dropped", "")] == 2
+    assert ingest.tally.counts()[("duplicates_dropped", "")] == 2
 
 
 class Listening:
@@ -70,41 +70,41 @@ class Listening:
         self.said: list[str] = []
         self.heart = HeartbeatWriter("ours", every_s, self.said.append)
 
-    def next(self) -> Beat:
-        (found,) = beats_in([message(self.heart.message(1_000))], "ours")
+    def next(self) -> Heartbeat:
+        (found,) = heartbeats_in([message(self.heart.message(1_000))], "ours")
         return found
 
 
 def test_a_number_is_used_again_until_the_server_has_committed_it() -> None:
     it = Listening()
     first = it.next()
-    it.heart.asked()
-    it.heart.answered("no", 5.0)
+    it.heart.on_sent()
+    it.heart.on_result("no", 5.0)
     assert it.next() == first
-    it.heart.asked()
-    it.heart.answered(None, 400.0)
+    it.heart.on_sent()
+    it.heart.on_result(None, 400.0)
     assert it.next() == first._replace(sequence=2)
 
 
 def test_after_a_connection_that_ended_without_an_answer_a_new_run_begins() -> None:
     it = Listening()
     first = it.next()
-    it.heart.begin()
+    it.heart.on_connect()
     assert it.next() == first, "nothing was under way"
-    it.heart.asked()
-    it.heart.begin()
+    it.heart.on_sent()
+    it.heart.on_connect()
     assert it.next().run != first.run
     assert it.next().sequence == 1
-    assert it.heart.due(0.0)
+    assert it.heart.is_due(0.0)
 
 
 def test_a_heartbeat_is_due_when_its_time_is_over_and_none_is_under_way() -> None:
     it = Listening()
-    assert it.heart.due(100.0)
-    it.heart.asked()
-    assert not it.heart.due(1_000.0)
-    it.heart.answered(None, 100.0)
-    assert [it.heart.due(at) for at in (109.9, 110.0)] == [False, True]
+    assert it.heart.is_due(100.0)
+    it.heart.on_sent()
+    assert not it.heart.is_due(1_000.0)
+    it.heart.on_result(None, 100.0)
+    assert [it.heart.is_due(at) for at in (109.9, 110.0)] == [False, True]
     assert it.heart.sent == 1
 
 
@@ -112,18 +112,18 @@ def test_what_may_not_be_written_is_said_once_and_tried_again_later() -> None:
     it = Listening()
     at_s = 0.0
     for _ in range(3):
-        assert it.heart.due(at_s)
-        it.heart.asked()
-        it.heart.answered("permission denied", at_s)
+        assert it.heart.is_due(at_s)
+        it.heart.on_sent()
+        it.heart.on_result("permission denied", at_s)
         at_s += REFUSED_RETRY_S
-        assert not it.heart.due(at_s - 1)
-    assert it.said == ["may not write heartbeats (permission denied): its idle keepalives must do"]
+        assert not it.heart.is_due(at_s - 1)
+    assert it.said == ["may not write heartbeats (permission denied): keepalives alone advance its slot"]
     assert it.heart.is_permitted is False
-    it.heart.answered(None, at_s)
+    it.heart.on_result(None, at_s)
     assert it.said[1:] == ["may write heartbeats again"]
     assert it.heart.sent == 1
 
 
 def test_without_an_interval_there_is_no_heartbeat() -> None:
     it = Listening(None)
-    assert not it.heart.due(math.inf)
+    assert not it.heart.is_due(math.inf)

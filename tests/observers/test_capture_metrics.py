@@ -165,7 +165,7 @@ def test_what_reader_and_merging_have_counted_is_one_figure() -> None:
     tally.add("duplicates_dropped")
     tally.of_table("truncates", "public.elsewhere")
     merging = {("duplicates_dropped", ""): 2, ("truncates", "public.gone"): 1}
-    world = World(replace(CRM, counts=tally.told()), merging)
+    world = World(replace(CRM, counts=tally.counts()), merging)
     assert world.value("duplicates_dropped_total", source="crm") == 3
     assert world.value("truncates_total", source="crm", table="other") == 2
     assert world.value("truncates_total", source="crm", table="public.customer") == 0
@@ -175,7 +175,7 @@ def test_a_lag_is_in_every_bucket_from_its_own_on() -> None:
     tally = Tally()
     for lag_us in (-3_000_000, 250_000, 250_001, 400_000_000):
         tally.committed(100, lag_us)
-    world = World(replace(CRM, counts=tally.told()))
+    world = World(replace(CRM, counts=tally.counts()))
     told = {
         le: world.value("commit_lag_seconds_bucket", source="crm", le=le)
         for le in ("0.1", "0.25", "0.5", "300.0", "+Inf")

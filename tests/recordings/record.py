@@ -146,7 +146,7 @@ def _capture(sender: WalSender, recorder: Recorder) -> None:
                 ended = ended or isinstance(message, LogicalMessage) and message.prefix == "recording.end"
             elif ended:
                 return
-        sender.send_status(0, 0, time.time_ns() // 1000, asks_reply=ended)
+        sender.send_status(0, 0, time.time_ns() // 1000, requests_reply=ended)
         time.sleep(0.05)
     raise TimeoutError("the story's end did not come within 30 s")
 

@@ -15,21 +15,21 @@ from cdc_merge.sources.postgres.protocol.pgoutput import decode
 from tests.recordings import payloads as wire
 
 ALL_KINDS = [
-    (wire.begin(0x16B3748, 1_790_000_000_000_001, 900), pgoutput.Begin(0x16B3748, 1_790_000_000_000_001, 900)),
-    (wire.commit(10, 20, 1_790_000_000_000_002), pgoutput.Commit(10, 20, 1_790_000_000_000_002)),
-    (wire.origin("erp"), pgoutput.Origin(1, "erp")),
+    (wire.begin(0x16B3748, 1_790_000_000_000_001, 900), pgoutput.BeginMessage(0x16B3748, 1_790_000_000_000_001, 900)),
+    (wire.commit(10, 20, 1_790_000_000_000_002), pgoutput.CommitMessage(10, 20, 1_790_000_000_000_002)),
+    (wire.origin("erp"), pgoutput.OriginMessage(1, "erp")),
     (wire.type_name(16390, "public", "mood"), pgoutput.TypeMessage(16390, "public", "mood")),
     (
         wire.relation(5, "public.客户", [("id", 23, True), ("name", 25, False)], "f"),
         Relation(5, "public", "客户", "f", (Column("id", 23, "", True), Column("name", 25, "", False))),
     ),
-    (wire.insert(5, [b"1", None, b""]), pgoutput.Insert(5, (b"1", None, b""))),
-    (wire.update(5, [b"1", UNCHANGED]), pgoutput.Update(5, None, False, (b"1", UNCHANGED), True)),
-    (wire.update(5, [b"2"], [b"1"], b"K"), pgoutput.Update(5, (b"1",), False, (b"2",), False)),
-    (wire.update(5, [b"2"], [b"1"], b"O"), pgoutput.Update(5, (b"1",), True, (b"2",), False)),
-    (wire.delete(5, [b"1", None]), pgoutput.Delete(5, (b"1", None), False)),
-    (wire.delete(5, [b"1", b"x"], b"O"), pgoutput.Delete(5, (b"1", b"x"), True)),
-    (wire.truncate([5, 6], 3), pgoutput.Truncate((5, 6))),
+    (wire.insert(5, [b"1", None, b""]), pgoutput.InsertMessage(5, (b"1", None, b""))),
+    (wire.update(5, [b"1", UNCHANGED]), pgoutput.UpdateMessage(5, None, False, (b"1", UNCHANGED), True)),
+    (wire.update(5, [b"2"], [b"1"], b"K"), pgoutput.UpdateMessage(5, (b"1",), False, (b"2",), False)),
+    (wire.update(5, [b"2"], [b"1"], b"O"), pgoutput.UpdateMessage(5, (b"1",), True, (b"2",), False)),
+    (wire.delete(5, [b"1", None]), pgoutput.DeleteMessage(5, (b"1", None), False)),
+    (wire.delete(5, [b"1", b"x"], b"O"), pgoutput.DeleteMessage(5, (b"1", b"x"), True)),
+    (wire.truncate([5, 6], 3), pgoutput.TruncateMessage((5, 6))),
     (wire.message("p", b"\0\xff"), pgoutput.LogicalMessage(True, 9, "p", b"\0\xff")),
     (wire.message("p", b"", False), pgoutput.LogicalMessage(False, 9, "p", b"")),
 ]
@@ -61,7 +61,7 @@ def test_a_byte_too_many_is_a_protocol_error(payload: bytes) -> None:
 
 def test_equal_cells_of_an_update_are_one_object() -> None:
     update = decode(wire.update(5, [b"same text", b"new", None], [b"same text", b"old", None]))
-    assert isinstance(update, pgoutput.Update)
+    assert isinstance(update, pgoutput.UpdateMessage)
     assert update.old is not None
     assert update.new[0] is update.old[0]
     assert update.new[1:] == (b"new", None)
@@ -69,12 +69,12 @@ def test_equal_cells_of_an_update_are_one_object() -> None:
 
 def test_a_key_only_old_row_does_not_leak_into_the_new_one() -> None:
     update = decode(wire.update(5, [b"2", UNCHANGED, None], [b"1", None, None], b"K"))
-    assert update == pgoutput.Update(5, (b"1", None, None), False, (b"2", UNCHANGED, None), True)
+    assert update == pgoutput.UpdateMessage(5, (b"1", None, None), False, (b"2", UNCHANGED, None), True)
 
 
 def test_a_binary_cell_says_that_binary_was_not_asked_for() -> None:
     payload = wire.insert(5, [b"1"]).replace(b"t\0\0\0\x01", b"b\0\0\0\x01")
-    with pytest.raises(ProtocolError, match="binary form, which was not asked for"):
+    with pytest.raises(ProtocolError, match="binary form, which was not requested"):
         decode(payload)
 
 
@@ -132,7 +132,7 @@ _cells = st.lists(st.none() | st.just(UNCHANGED) | st.binary(max_size=20), max_s
 @given(_cells, st.none() | _cells, st.sampled_from([b"O", b"K"]))
 def test_any_row_comes_back_as_it_was_written(new: list, old: list | None, kind: bytes) -> None:  # type: ignore[type-arg]
     update = decode(wire.update(77, new, old, kind))
-    assert update == pgoutput.Update(
+    assert update == pgoutput.UpdateMessage(
         77, None if old is None else tuple(old), old is not None and kind == b"O", tuple(new), UNCHANGED in new
     )
 

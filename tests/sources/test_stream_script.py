@@ -60,15 +60,15 @@ class ScriptedSender:
             return []
         return [memoryview(frame) for frame in batch]
 
-    def send_status(self, received: int, durable: int, now_us: int, *, asks_reply: bool = False) -> None:
-        self.statuses.append((received, durable, asks_reply))
+    def send_status(self, received: int, flushed: int, now_us: int, *, requests_reply: bool = False) -> None:
+        self.statuses.append((received, flushed, requests_reply))
 
     def close(self) -> None:
         self._ours.close()
         self._theirs.close()
 
 
-class ScriptedWatch:
+class ScriptedMonitor:
     """Answers what it was given, one after the other, and then no more."""
 
     publication = "cdc_merge"
@@ -84,17 +84,17 @@ class ScriptedWatch:
     def socket(self) -> int:
         return self._ours.fileno()
 
-    def ask_clock(self) -> bool:
+    def query_clock(self) -> bool:
         return True
 
-    def ask_health(self) -> bool:
+    def query_health(self) -> bool:
         return True
 
-    def ask_flush(self) -> bool:
+    def query_flush(self) -> bool:
         self.flushes += 1
         return True
 
-    def answer(self) -> ClockReading | Health | None:
+    def result(self) -> ClockReading | Health | None:
         self._ours.recv(10)
         if not self._answers:
             return None
@@ -113,23 +113,23 @@ class World:
     """A stream from position 1000 with nothing on disk beyond it."""
 
     def __init__(self, batches: list[list[bytes]], *answers: ClockReading | Health) -> None:
-        self.exchange = ReaderState(1 << 20, lambda: None)
-        self.exchange.delivered = Position("77", 1, 1000, "done", "s")
-        self.exchange.confirmed_lsn = 1000
-        self.sender = ScriptedSender(batches, self.exchange.stopping.set)
-        self.watch = ScriptedWatch(*answers)
-        lines = Connections(cast(SlotMonitor, self.watch), cast(WalSender, self.sender))
+        self.shared = ReaderState(1 << 20, lambda: None)
+        self.shared.delivered = Position("77", 1, 1000, "done", "s")
+        self.shared.confirmed_lsn = 1000
+        self.sender = ScriptedSender(batches, self.shared.stopping.set)
+        self.monitor = ScriptedMonitor(*answers)
+        connections = Connections(cast(SlotMonitor, self.monitor), cast(WalSender, self.sender))
         assembler = Assembler("crm", "77", Timelines(1), lambda parked: None)
-        self.stream = Stream("crm", self.exchange, lines, assembler, lambda: NOW_US)
+        self.stream = Stream("crm", self.shared, connections, assembler, lambda: NOW_US)
 
     def run(self) -> list[Delivery]:
         self.stream.run()
-        return self.exchange.queue.take(1000)
+        return self.shared.queue.take(1000)
 
     def close(self) -> None:
         self.sender.close()
-        self.watch.close()
-        self.exchange.close()
+        self.monitor.close()
+        self.shared.close()
 
 
 @pytest.fixture
@@ -159,8 +159,8 @@ def ends(deliveries: list[Delivery]) -> list[tuple[str, int]]:
 def test_a_transaction_that_the_server_repeats_is_delivered_once(worlds: Callable[..., World]) -> None:
     world = worlds([transaction(900), transaction(1000), transaction(1100), transaction(1100), transaction(1200)])
     assert ends(world.run()) == [("Transaction", 1100), ("Transaction", 1200)]
-    assert world.exchange.delivered == Position("77", 1, 1200, "done", "s")
-    assert world.exchange.tally.told()[("duplicates_dropped", "")] == 3
+    assert world.shared.delivered == Position("77", 1, 1200, "done", "s")
+    assert world.shared.tally.counts()[("duplicates_dropped", "")] == 3
 
 
 def test_a_keepalive_inside_a_transaction_is_no_progress(worlds: Callable[..., World]) -> None:
@@ -195,22 +195,22 @@ def test_a_keepalive_that_wants_a_reply_gets_one_at_once(worlds: Callable[..., W
 def test_a_status_never_confirms_more_than_the_pipeline_did(worlds: Callable[..., World]) -> None:
     world = worlds([transaction(1100), [keepalive(1500, reply=True)]], CLOCK)
     world.run()
-    assert {durable for _, durable, _ in world.sender.statuses} == {1000}
+    assert {flushed for _, flushed, _ in world.sender.statuses} == {1000}
 
 
 def test_a_confirmation_is_sent_without_waiting_for_the_clock(worlds: Callable[..., World]) -> None:
     world = worlds([transaction(1100), [keepalive(1100)], [keepalive(1100)]])
-    world.exchange.confirmed_lsn = 1050
-    world.exchange.call_reader()
+    world.shared.confirmed_lsn = 1050
+    world.shared.call_reader()
     world.run()
     assert len(world.sender.statuses) == 3, "one by the clock at the beginning, one for the call, one at the end"
 
 
 def test_wal_that_stays_unwritten_is_asked_for(worlds: Callable[..., World]) -> None:
     world = worlds([[keepalive(1500)]], ClockReading(NOW_US, 1600, 1500, "1"))
-    world.stream._readings.append(ClockReading(NOW_US - 600_000, 1590, 1500, "1"))
+    world.stream._clock_readings.append(ClockReading(NOW_US - 600_000, 1590, 1500, "1"))
     world.run()
-    assert world.watch.flushes == 1
+    assert world.monitor.flushes == 1
 
 
 def test_a_publication_that_is_gone_ends_the_stream_by_name(worlds: Callable[..., World]) -> None:
@@ -231,7 +231,7 @@ def test_a_table_that_left_the_publication_ends_the_stream_by_name_when_the_cata
     world = worlds([[keepalive(1500)]] * 4, GONE, GONE)
     with pytest.raises(SourceRefused, match=r"public\.customer left the publication"):
         world.run()
-    assert world.exchange.slot == SLOT
+    assert world.shared.slot == SLOT
 
 
 def test_tables_of_a_publication_that_is_gone_are_not_called_missing(worlds: Callable[..., World]) -> None:

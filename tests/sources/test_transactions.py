@@ -200,7 +200,7 @@ def test_a_commit_that_cannot_be_true_ends_the_connection(payloads: tuple[bytes,
 
 def test_a_frame_that_is_neither_data_nor_keepalive_is_counted() -> None:
     world = World()
-    world.assembler.pass_over(ord("?"))
+    world.assembler.skip_frame(ord("?"))
     assert "'?'" in world.parked[0].reason
 
 

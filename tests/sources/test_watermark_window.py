@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from cdc_merge.model import UNCHANGED, Column, Message, RawValue, Relation, RowChange, Transaction
-from cdc_merge.sources.postgres.snapshot.watermark_window import HIGH, LOW, MARK_PREFIX, Chunk, Window
+from cdc_merge.sources.postgres.snapshot.watermark_window import HIGH, LOW, WATERMARK_PREFIX, Chunk, Window
 
 COLUMNS = (Column("id", 23, "int4", is_identity=True), Column("a", 25, "text"), Column("b", 25, "text"))
 TABLE = Relation(1, "public", "t", "d", COLUMNS)
@@ -22,7 +22,7 @@ def change(
 
 
 def transaction(*changes: RowChange, says: str | None = None) -> Transaction:
-    messages = (Message(MARK_PREFIX, says.encode(), transactional=True),) if says else ()
+    messages = (Message(WATERMARK_PREFIX, says.encode(), transactional=True),) if says else ()
     return Transaction("crm", "7", 1, 1, 1, None, messages, changes)
 
 
@@ -34,7 +34,7 @@ def seen(*transactions: Transaction, earlier: frozenset[int] = frozenset()) -> W
     window = Window("token", "public.t", ("id",))
     window.open(earlier)
     for each in transactions:
-        window.see(each)
+        window.add_transaction(each)
     return window
 
 
@@ -79,20 +79,20 @@ def test_a_row_that_was_read_under_its_new_name_keeps_what_was_said_under_the_ol
 
 
 def test_an_emptied_table_or_a_row_that_is_not_named_makes_the_piece_be_read_again() -> None:
-    assert not seen(transaction(change("update", None, READ))).must_read_again(chunk())
-    assert seen(transaction(change("truncate", None, None))).must_read_again(chunk())
-    assert seen(transaction(change("update", None, (UNCHANGED, b"x", b"y")))).must_read_again(chunk())
+    assert not seen(transaction(change("update", None, READ))).must_repeat(chunk())
+    assert seen(transaction(change("truncate", None, None))).must_repeat(chunk())
+    assert seen(transaction(change("update", None, (UNCHANGED, b"x", b"y")))).must_repeat(chunk())
 
 
 def test_a_transaction_that_was_told_before_the_marks_and_not_seen_by_the_reading_makes_it_be_done_again() -> None:
     window = seen(earlier=frozenset({5, 6}))
-    assert window.must_read_again(chunk(hidden=frozenset({6, 9})))
-    assert not window.must_read_again(chunk(hidden=frozenset({9})))
+    assert window.must_repeat(chunk(hidden=frozenset({6, 9})))
+    assert not window.must_repeat(chunk(hidden=frozenset({9})))
 
 
 def test_only_its_own_marks_are_its_marks() -> None:
     window = Window("token", "public.t", ("id",))
-    assert window.is_mark(transaction(says=window.mark(LOW)), LOW)
-    assert not window.is_mark(transaction(says=window.mark(LOW)), HIGH)
-    assert not window.is_mark(transaction(says=Window("other", "public.t", ("id",)).mark(LOW)), LOW)
-    assert not window.is_mark(transaction(), LOW)
+    assert window.is_watermark(transaction(says=window.watermark(LOW)), LOW)
+    assert not window.is_watermark(transaction(says=window.watermark(LOW)), HIGH)
+    assert not window.is_watermark(transaction(says=Window("other", "public.t", ("id",)).watermark(LOW)), LOW)
+    assert not window.is_watermark(transaction(), LOW)

@@ -28,21 +28,21 @@ from cdc_merge.model import (
 from cdc_merge.model.source_commands import ChunkRequest
 from cdc_merge.sources.process import wire
 from cdc_merge.sources.process.wire import (
-    PARCEL_ROWS,
-    Frame,
-    FromChild,
-    News,
+    PART_ROWS,
+    CommandKind,
+    DeliveryPart,
+    MessageKind,
     Packer,
-    ToChild,
+    PipeMessage,
+    ReaderReport,
     Unpacker,
-    WireFrame,
     command,
-    large_frame,
-    news_frame,
-    parcel_frame,
+    crash_message,
+    part_message,
     read_command,
-    read_frame,
-    surprise_frame,
+    read_message,
+    report_message,
+    spilled_message,
 )
 
 ITEM = Relation(7, "public", "item", "f", (Column("id", 23, "int4", is_identity=True), Column("name", 25, "text")))
@@ -108,12 +108,12 @@ def test_an_old_cell_that_is_also_the_new_one_arrives_as_one_object() -> None:
     assert change.old[1] is change.new[1]
 
 
-@pytest.mark.parametrize("rows", [PARCEL_ROWS - 1, PARCEL_ROWS, PARCEL_ROWS + 1, 3 * PARCEL_ROWS])
-def test_a_large_transaction_travels_in_small_parcels_and_arrives_whole(rows: int) -> None:
+@pytest.mark.parametrize("rows", [PART_ROWS - 1, PART_ROWS, PART_ROWS + 1, 3 * PART_ROWS])
+def test_a_large_transaction_travels_in_small_parts_and_arrives_whole(rows: int) -> None:
     sent = transaction(*map(inserted, range(rows)))
     packed = list(Packer().pack(sent))
     assert [is_last for _, is_last in packed] == [False] * (len(packed) - 1) + [True]
-    assert max(len(marshal.loads(body)[1]) for body, _ in packed if marshal.loads(body)[0] in "RT") <= PARCEL_ROWS
+    assert max(len(marshal.loads(body)[1]) for body, _ in packed if marshal.loads(body)[0] in "RT") <= PART_ROWS
     assert carried([sent]) == [sent]
 
 
@@ -137,56 +137,59 @@ def test_tables_announced_again_and_again_are_not_kept_for_ever(monkeypatch: pyt
         assert len(unpacker._relations) <= 4 + 2
 
 
-# ---------------------------------------------------------------- frames and commands
+# ---------------------------------------------------------------- messages and commands
 
 REACHED = Position("7001", 2, 1 << 63, "running", "cdc_merge_crm", 5, ("public.item",), "m")
 
 
 @pytest.mark.parametrize("reached", [None, REACHED])
-def test_a_parcel_comes_with_the_place_behind_its_delivery_when_it_is_the_last(reached: Position | None) -> None:
-    told = read_frame(parcel_frame(WireFrame(b"\0rows", is_last=True), reached))
-    assert told == Frame(FromChild.LAST_PARCEL, b"\0rows", reached)
-    assert isinstance(told.reached, Position | None)
-    assert read_frame(parcel_frame(WireFrame(b"\0rows", is_last=False), reached)) == Frame(FromChild.PARCEL, b"\0rows")
+def test_a_part_comes_with_the_place_behind_its_delivery_when_it_is_the_last(reached: Position | None) -> None:
+    read = read_message(part_message(DeliveryPart(b"\0rows", is_last=True), reached))
+    assert read == PipeMessage(MessageKind.LAST_PART, b"\0rows", reached)
+    assert isinstance(read.reached, Position | None)
+    assert read_message(part_message(DeliveryPart(b"\0rows", is_last=False), reached)) == PipeMessage(
+        MessageKind.PART, b"\0rows"
+    )
 
 
 def test_a_transaction_whose_rows_lie_in_a_file_comes_without_them() -> None:
     large = transaction(inserted(0))
-    told = read_frame(large_frame(large, (1, 40), REACHED))
-    assert told == Frame(FromChild.LAID_ASIDE, reached=REACHED, large=transaction(), rows=(1, 40))
-    assert told.large is not None
-    assert isinstance(told.large.messages[0], Message)
+    read = read_message(spilled_message(large, (1, 40), REACHED))
+    assert read == PipeMessage(MessageKind.SPILLED, reached=REACHED, large=transaction(), rows=(1, 40))
+    assert read.large is not None
+    assert isinstance(read.large.messages[0], Message)
 
 
 @pytest.mark.parametrize(
-    ("news", "kind"),
+    ("report", "kind"),
     [
-        (SourceStatus("crm", "postgres", up=True, counts={("events", "insert"): 3}, copy_s=0.5), FromChild.STATUS),
-        (SourceStatus("crm", "postgres", slot="s", problem="it \ud800 says", safe_bytes=1 << 62), FromChild.STATUS),
-        (SourceChanged("crm", "stopped", "It stopped.", "slot_lost", "Resync.", "position"), FromChild.FACT),
-        (Parked("crm", "public.item", "It has no key.", is_kept=True), FromChild.FACT),
+        (SourceStatus("crm", "postgres", up=True, counts={("events", "insert"): 3}, copy_s=0.5), MessageKind.STATUS),
+        (SourceStatus("crm", "postgres", slot="s", problem="it \ud800 says", safe_bytes=1 << 62), MessageKind.STATUS),
+        (SourceChanged("crm", "stopped", "It stopped.", "slot_lost", "Resync.", "position"), MessageKind.FACT),
+        (Parked("crm", "public.item", "It has no key.", is_kept=True), MessageKind.FACT),
     ],
 )
-def test_news_come_as_they_were_told(news: News, kind: FromChild) -> None:
-    assert read_frame(news_frame(news)) == Frame(kind, told=news)
+def test_a_report_arrives_as_it_was_sent(report: ReaderReport, kind: MessageKind) -> None:
+    assert read_message(report_message(report)) == PipeMessage(kind, report=report)
 
 
 def test_what_ended_a_reader_comes_in_words() -> None:
-    assert read_frame(surprise_frame("KeyError in rows.py")) == Frame(FromChild.SURPRISE, told="KeyError in rows.py")
+    assert read_message(crash_message("KeyError in rows.py")) == PipeMessage(
+        MessageKind.CRASH, report="KeyError in rows.py"
+    )
 
 
 @pytest.mark.parametrize(
-    ("word", "of"),
+    ("kind", "argument"),
     [
-        (ToChild.STOP, 0),
-        (ToChild.CONFIRM, 1 << 63),
-        (ToChild.TAKEN, 5),
-        (ToChild.READ_AGAIN, ChunkRequest(3, "public.item", ("5",))),
-        (ToChild.READ_AGAIN, ChunkRequest(3, "public.item", None, ("id",), (("1",), ("2",)))),
-        (ToChild.LEAVE_WHOLE, frozenset({"public.item"})),
+        (CommandKind.STOP, 0),
+        (CommandKind.CONFIRM, 1 << 63),
+        (CommandKind.TAKEN, 5),
+        (CommandKind.READ_CHUNK, ChunkRequest(3, "public.item", ("5",))),
+        (CommandKind.READ_CHUNK, ChunkRequest(3, "public.item", None, ("id",), (("1",), ("2",)))),
     ],
 )
-def test_a_command_comes_as_it_was_given(word: ToChild, of: int | ChunkRequest | frozenset[str]) -> None:
-    read = read_command(command(word, of))
-    assert read == (word, of)
-    assert type(read[1]) is type(of)
+def test_a_command_comes_as_it_was_given(kind: CommandKind, argument: int | ChunkRequest) -> None:
+    read = read_command(command(kind, argument))
+    assert read == (kind, argument)
+    assert type(read[1]) is type(argument)

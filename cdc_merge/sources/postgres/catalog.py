@@ -1,6 +1,6 @@
-"""What a live source's catalog says about the tables we read, for the configuration's check and the reader's own start.
+"""The catalog of a live source: its tables and their problems, for `check-config` and for the reader's start.
 
-Rules: nothing is changed; every problem is found, not only the first; what a role may not see is no problem by itself.
+Rules: read-only; every problem is reported, not only the first; an object that the role may not see is no problem by itself.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _TABLE_KINDS: Final = ("r", PARTITIONED)
 _PUBLISHED_OPERATIONS: Final = ("insert", "update", "delete", "truncate")
 _GENERATED_PUBLISHED: Final = 180000  # from version 18 on a publication can list generated columns
 
-Row: TypeAlias = dict[str, Any]  # a catalog row by column name; turned into types in this module
+CatalogRow: TypeAlias = dict[str, Any]  # a catalog row by column name; turned into types in this module
 
 
-class Problem(NamedTuple):
-    """One thing that somebody must mend. `problem` is a stable name (errors.SourceRefused)."""
+class CatalogProblem(NamedTuple):
+    """One problem for an operator to fix. `problem` is its stable name (errors.SourceRefused)."""
 
     place: str
     sentence: str
@@ -35,11 +35,11 @@ class Problem(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TableFacts:
-    """One table. `columns` maps name → (type oid, type name), a domain under its base type's name.
+class CatalogTable:
+    """One table in pg_class. `columns` maps name → (type oid, type name), a domain under its base type's name.
 
-    `identity` is relreplident (d, i, f, n); `identity_columns` what it comes to: all columns for f, none when unusable.
-    `published_columns` are those the publication sends; `row_filter` is its WHERE, if any.
+    `identity` is relreplident (d, i, f, n); `identity_columns` are the columns of the replica identity: all for f, none when
+    it is unusable. `published_columns` are the columns that the publication sends; `row_filter` is its WHERE, if any.
     """
 
     table: str
@@ -60,11 +60,11 @@ class TableFacts:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The columns of a unique key, in whose order the table can be read in pieces; none when it has no such key."""
+        """The columns of a unique key, in whose order the table is read chunk by chunk; none without such a key."""
         return self.primary_key or (self.identity_columns if self.identity == "i" else ())
 
     def relation(self, wanted: Iterable[str]) -> Relation:
-        """The table as its own stream would announce it, with the wanted columns and those that identify a row."""
+        """The table as a Relation message would show it, with the wanted columns and those of the replica identity."""
         kept = {*wanted, *(self.primary_key if self.identity == "f" else self.identity_columns)}
         columns = tuple(
             Column(name, oid, type_name, name in self.identity_columns)
@@ -75,18 +75,18 @@ class TableFacts:
 
 
 class Catalog:
-    """Questions to one source over an open plain connection; `source` names it in errors."""
+    """Catalog queries to one source over an open plain connection; `source` names it in errors."""
 
     def __init__(self, source: str, connection: Connection, publication: str) -> None:
         self._source = source
         self._connection = connection
         self._publication = publication
 
-    def describe(self, tables: Iterable[str]) -> dict[str, TableFacts]:
+    def describe(self, tables: Iterable[str]) -> dict[str, CatalogTable]:
         """Those of the tables (`schema.table`) that exist."""
         names = list(tables)
-        found = self._rows("tables", names)
-        columns = self._rows("columns", [row["oid"] for row in found])
+        rows = self._rows("tables", names)
+        columns = self._rows("columns", [row["oid"] for row in rows])
         members = {row["table_name"]: row for row in self._rows("members", self._publication, names)}
         version = self._connection.info.server_version
         return {
@@ -96,36 +96,37 @@ class Catalog:
                 members.get(row["table_name"]),
                 generated_too=version >= _GENERATED_PUBLISHED,
             )
-            for row in found
+            for row in rows
         }
 
-    def problems(self, tables: Mapping[str, Iterable[str]]) -> list[Problem]:
-        """Everything that keeps this source from being read as asked; `tables` maps table → columns needed."""
+    def problems(self, tables: Mapping[str, Iterable[str]]) -> list[CatalogProblem]:
+        """Every problem that keeps this source from being read; `tables` maps table → mapped columns."""
         server = self._rows("server")[0]
         publication = next(iter(self._rows("publication", self._publication)), None)
         problems = [*_server_problems(server), *_publication_problems(self._publication, publication)]
         facts = self.describe(tables)
         for table, columns in tables.items():
-            known = facts.get(table)
-            if known is None:
-                problems.append(_no_table(table))
+            if table in facts:
+                problems += _table_problems(self._publication, publication, facts[table], columns)
             else:
-                problems += _table_problems(self._publication, publication, known, columns)
+                problems.append(_no_table(table))
         return problems
 
-    def _rows(self, name: str, *parameters: object) -> list[Row]:
+    def _rows(self, name: str, *parameters: object) -> list[CatalogRow]:
         with server_errors(self._source), self._connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query(__package__, name).encode(), list(parameters) or None).fetchall()
 
 
-def describe(dsn: str, tables: Iterable[str], *, publication: str = "", source: str = "") -> dict[str, TableFacts]:
-    """TableFacts of those tables that exist. SourceUnavailable or SourceRefused when the source cannot be asked."""
+def describe(dsn: str, tables: Iterable[str], *, publication: str = "", source: str = "") -> dict[str, CatalogTable]:
+    """The CatalogTable of each table that exists. SourceUnavailable or SourceRefused when the source cannot be queried."""
     with _connected(source, dsn) as connection:
         return Catalog(source, connection, publication).describe(tables)
 
 
-def preflight(dsn: str, publication: str, tables: Mapping[str, Iterable[str]], *, source: str = "") -> list[Problem]:
-    """Everything that keeps the source from being read. SourceUnavailable or SourceRefused when it cannot be asked."""
+def preflight(
+    dsn: str, publication: str, tables: Mapping[str, Iterable[str]], *, source: str = ""
+) -> list[CatalogProblem]:
+    """Every problem that keeps the source from being read. SourceUnavailable or SourceRefused when it cannot be queried."""
     with _connected(source, dsn) as connection:
         return Catalog(source, connection, publication).problems(tables)
 
@@ -142,13 +143,15 @@ def _connected(source: str, dsn: str) -> Any:
 # ---------------------------------------------------------------- reading the rows
 
 
-def _facts(row: Row, columns: list[Row], member: Row | None, *, generated_too: bool) -> TableFacts:
+def _facts(
+    row: CatalogRow, columns: list[CatalogRow], member: CatalogRow | None, *, generated_too: bool
+) -> CatalogTable:
     by_number = {column["number"]: column["name"] for column in columns}
     identity = row["identity"]
     numbers = by_number if identity == "f" else row["identity_numbers"]
     listed = frozenset(member["columns"]) if member else frozenset()
     sendable = {column["name"] for column in columns if generated_too or not column["is_generated"]}
-    return TableFacts(
+    return CatalogTable(
         table=row["table_name"],
         oid=row["oid"],
         namespace=row["namespace"],
@@ -167,22 +170,22 @@ def _facts(row: Row, columns: list[Row], member: Row | None, *, generated_too: b
     )
 
 
-# ---------------------------------------------------------------- judging them
+# ---------------------------------------------------------------- checking them
 
 
-def _server_problems(server: Row) -> list[Problem]:
-    return [problem for is_wrong, problem in _SERVER_CHECKS if is_wrong(server)]
+def _server_problems(server: CatalogRow) -> list[CatalogProblem]:
+    return [problem for applies, problem in _SERVER_CHECKS if applies(server)]
 
 
-def _is_wal_too_low(server: Row) -> bool:
+def _is_wal_too_low(server: CatalogRow) -> bool:
     switches_itself = server["version"] >= 190000 and server["wal_level"] == "replica"
     return server["wal_level"] != "logical" and not switches_itself
 
 
-_SERVER_CHECKS: Final[tuple[tuple[Callable[[Row], bool], Problem], ...]] = (
+_SERVER_CHECKS: Final[tuple[tuple[Callable[[CatalogRow], bool], CatalogProblem], ...]] = (
     (
         _is_wal_too_low,
-        Problem(
+        CatalogProblem(
             "wal_level",
             "The server's wal_level is too low: changes can only be read with logical.",
             "ALTER SYSTEM SET wal_level = logical; then restart the server.",
@@ -191,15 +194,15 @@ _SERVER_CHECKS: Final[tuple[tuple[Callable[[Row], bool], Problem], ...]] = (
     ),
     (
         lambda server: server["standby"] and server["version"] < 160000,
-        Problem(
+        CatalogProblem(
             "server",
-            "The server is a standby, and this version can only be read at its primary.",
+            "The server is a standby, and this version supports logical decoding only on a primary.",
             "Point the DSN at the primary.",
         ),
     ),
     (
         lambda server: server["encoding"] == "SQL_ASCII",
-        Problem(
+        CatalogProblem(
             "server_encoding",
             "The database's encoding is SQL_ASCII: its text cannot be read without guessing.",
             "Recreate the database with encoding UTF8.",
@@ -207,7 +210,7 @@ _SERVER_CHECKS: Final[tuple[tuple[Callable[[Row], bool], Problem], ...]] = (
     ),
     (
         lambda server: not server["may_replicate"],
-        Problem(
+        CatalogProblem(
             "role",
             "The role may not read changes: it has no REPLICATION attribute.",
             "ALTER ROLE … REPLICATION (on RDS: GRANT rds_replication TO …).",
@@ -217,11 +220,11 @@ _SERVER_CHECKS: Final[tuple[tuple[Callable[[Row], bool], Problem], ...]] = (
 )
 
 
-def _publication_problems(name: str, publication: Row | None) -> list[Problem]:
+def _publication_problems(name: str, publication: CatalogRow | None) -> list[CatalogProblem]:
     place = f"publication {name}"
     if publication is None:
         return [
-            Problem(
+            CatalogProblem(
                 place,
                 f"Publication {name} does not exist.",
                 "Create it as the tables' owner; `cdc-merge source grants` prints the SQL.",
@@ -232,27 +235,29 @@ def _publication_problems(name: str, publication: Row | None) -> list[Problem]:
     if not hidden:
         return []
     return [
-        Problem(
+        CatalogProblem(
             place,
-            f"Publication {name} does not publish {', '.join(hidden)}: such changes would never be seen.",
+            f"Publication {name} does not publish {', '.join(hidden)}: such changes would be missed.",
             f"ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate');",
             "unpublished_operations",
         )
     ]
 
 
-def _no_table(table: str) -> Problem:
-    return Problem(
+def _no_table(table: str) -> CatalogProblem:
+    return CatalogProblem(
         table, f"Table {table} does not exist.", "Check the name; write it as schema.table.", "table_missing"
     )
 
 
 def _table_problems(
-    publication: str, published: Row | None, facts: TableFacts, columns: Iterable[str]
-) -> list[Problem]:
+    publication: str, published: CatalogRow | None, facts: CatalogTable, columns: Iterable[str]
+) -> list[CatalogProblem]:
     if facts.kind not in _TABLE_KINDS:
         return [
-            Problem(facts.table, f"{facts.table} is no table.", "Only tables have changes to read.", "table_missing")
+            CatalogProblem(
+                facts.table, f"{facts.table} is no table.", "Only tables have changes to read.", "table_missing"
+            )
         ]
     wanted = list(columns)
     problems = [*_column_problems(publication, facts, wanted), *_privilege_problems(facts, wanted)]
@@ -263,33 +268,35 @@ def _table_problems(
             f"Table {facts.table} has no usable replica identity: its own updates and deletes fail once published."
         )
         hint = f"Give it a primary key that is not deferrable, or ALTER TABLE {facts.table} REPLICA IDENTITY FULL."
-        problems.append(Problem(facts.table, sentence, hint, "no_identity"))
+        problems.append(CatalogProblem(facts.table, sentence, hint, "no_identity"))
     return problems
 
 
-def _column_problems(publication: str, facts: TableFacts, wanted: list[str]) -> Iterator[Problem]:
+def _column_problems(publication: str, facts: CatalogTable, wanted: list[str]) -> Iterator[CatalogProblem]:
     missing = [column for column in wanted if column not in facts.columns]
     if missing:
         sentence = f"Table {facts.table} has no column {', '.join(missing)}."
-        yield Problem(facts.table, sentence, f"Its columns are {', '.join(facts.columns)}.", "column_missing")
+        yield CatalogProblem(facts.table, sentence, f"Its columns are {', '.join(facts.columns)}.", "column_missing")
     unsent = [column for column in wanted if column in facts.columns and column not in facts.published_columns]
     if facts.published and unsent:
         sentence = f"Publication {publication} does not send {', '.join(unsent)} of {facts.table}."
         hint = "Add them to the publication's column list; a generated column is published from version 18 on only."
-        yield Problem(facts.table, sentence, hint, "column_missing")
+        yield CatalogProblem(facts.table, sentence, hint, "column_missing")
 
 
-def _privilege_problems(facts: TableFacts, wanted: list[str]) -> Iterator[Problem]:
+def _privilege_problems(facts: CatalogTable, wanted: list[str]) -> Iterator[CatalogProblem]:
     read = {*wanted, *facts.identity_columns} & facts.columns.keys()
     if read & facts.unreadable_columns or not facts.may_select:
-        sentence = f"The role may not select from {facts.table}, which the first copy needs."
-        yield Problem(facts.table, sentence, f"GRANT SELECT ON {facts.table} TO the role.", "not_selectable")
+        sentence = f"The role may not select from {facts.table}, which the initial snapshot needs."
+        yield CatalogProblem(facts.table, sentence, f"GRANT SELECT ON {facts.table} TO the role.", "not_selectable")
 
 
-def _unpublished_table(publication: str, published: Row, facts: TableFacts) -> Problem:
+def _unpublished_table(publication: str, published: CatalogRow, facts: CatalogTable) -> CatalogProblem:
     hint = f"ALTER PUBLICATION {publication} ADD TABLE {facts.table};"
     if facts.kind == PARTITIONED and not published["pubviaroot"]:
         hint = (
             f"ALTER PUBLICATION {publication} SET (publish_via_partition_root = true); it then shows the root's name."
         )
-    return Problem(facts.table, f"Table {facts.table} is not in publication {publication}.", hint, "table_missing")
+    return CatalogProblem(
+        facts.table, f"Table {facts.table} is not in publication {publication}.", hint, "table_missing"
+    )

@@ -1,8 +1,8 @@
-"""Opening connections to a source: plain ones for questions, one in replication mode for the stream.
+"""Connections to a source: plain ones for queries, one in replication mode for the stream.
 
-Rules: whatever a role or database has set, values arrive in one form (`PINNED`, proved after connecting, since a pooler
-may strip it); no timeout of the role ends a session that waits by design; a dead network is noticed within a minute, and
-so is a server that lives and does not answer.
+Rules: whatever the settings of role and database, values arrive in one text form (`PINNED`, verified after connecting, since
+a pooler may strip it); no timeout of the role ends a session that waits by design; a dead network and a server that does not
+answer are both noticed within a minute.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from cdc_merge.errors import SourceRefused
 from cdc_merge.sources.postgres.sqlstates import connect_refusal, server_errors
 from cdc_merge.sql_files import query
 
-Answer = TypeVar("Answer")
+Waited = TypeVar("Waited")
 
 ANSWER_LIMIT_S: Final = 60.0  # questions to a catalog take milliseconds; a server silent for so long is gone or stuck
-_LOOK_EVERY_S: Final = 0.1
+_POLL_EVERY_S: Final = 0.1
 
 PINNED: Final = {
     "datestyle": ("ISO", "ISO"),
@@ -32,9 +32,9 @@ PINNED: Final = {
     "client_encoding": ("UTF8", "UTF8"),
     "search_path": ("pg_catalog", "pg_catalog"),
 }
-"""Setting: (what we ask for, how what the server then shows begins)."""
+"""Setting: (the requested value, the prefix of the value that the server then shows)."""
 
-OLDEST_VERSION: Final = 140000  # logical messages in the stream; older ones have reached their end of life
+OLDEST_VERSION: Final = 140000  # the first with logical messages in pgoutput; older ones have reached their end of life
 
 _OPTIONS: Final = (
     " ".join(f"-c {name}={value}" for name, (value, _) in PINNED.items())
@@ -45,12 +45,12 @@ _TCP: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_cou
 
 
 class TimedConnection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that waits for each answer, or for the next row of a copy, for `answer_limit_s` seconds and not for
-    ever: a half-open connection ends as an OperationalError, its socket closed."""
+    """A connection with a limit: it waits for each answer, or for the next row of a COPY, at most `answer_limit_s` seconds. A
+    half-open connection ends as an OperationalError, its socket closed."""
 
     answer_limit_s: float | None = None
 
-    def wait(self, gen: PQGen[Answer], interval: float = _LOOK_EVERY_S, timeout: float | None = None) -> Answer:
+    def wait(self, gen: PQGen[Waited], interval: float = _POLL_EVERY_S, timeout: float | None = None) -> Waited:
         limit_s = timeout or self.answer_limit_s or ANSWER_LIMIT_S
         deadline = time.monotonic() + limit_s
         try:
@@ -83,7 +83,7 @@ def connect(source: str, dsn: str, *, replication: bool = False) -> Connection:
     except psycopg.Error as error:
         raise connect_refusal(source, error) from None
     try:
-        _settle(source, connection)
+        _check_session(source, connection)
     except BaseException:
         connection.close()
         raise
@@ -97,11 +97,11 @@ def _parsed(source: str, dsn: str) -> dict[str, Any]:
         raise SourceRefused(
             f"Source {source}: its dsn is not a PostgreSQL connection string.",
             problem="configuration",
-            hint="Write postgresql://user:password@host:5432/database, special characters percent-encoded.",
+            hint="Write postgresql://user:password@host:5432/database with special characters percent-encoded.",
         ) from None
 
 
-def _settle(source: str, connection: Connection) -> None:
+def _check_session(source: str, connection: Connection) -> None:
     if connection.info.server_version < OLDEST_VERSION:
         raise SourceRefused(
             f"Source {source}: the server is PostgreSQL {connection.info.server_version // 10000}, too old to be read.",
@@ -115,7 +115,7 @@ def _settle(source: str, connection: Connection) -> None:
     for (name, (_, expected)), value in zip(PINNED.items(), shown, strict=True):
         if not str(value).startswith(expected):
             raise SourceRefused(
-                f"Source {source}: the session's {name} is {value}, not {expected}, although it was asked for.",
+                f"Source {source}: the session's {name} is {value}, not {expected} as requested.",
                 problem="configuration",
-                hint="Connect to the server itself, not to a pooler: it strips the session's settings.",
+                hint="Connect to the server directly, not through a pooler: it strips the session's settings.",
             )

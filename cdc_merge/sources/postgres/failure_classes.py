@@ -1,4 +1,4 @@
-"""What kind of failure ended an attempt to read a source: a closed list, for whoever counts them. Pure."""
+"""The class of the failure that ended an attempt to read a source: a closed list, for metrics. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BY_SQLSTATE: Final = {
 
 def failure_class(error: CdcMergeError) -> str:
     """connection, protocol, tls, authentication, permission, position, configuration, in_use, resources, shutdown, disk,
-    server or internal. A server's answer that says none of these is `server`."""
+    server or internal. `server` is any other SQLSTATE."""
     if isinstance(error, ProtocolError):
         return PROTOCOL
     if isinstance(error, SpillFull):

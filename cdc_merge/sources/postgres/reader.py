@@ -1,10 +1,14 @@
-"""Step 1, a Postgres source: its own thread reads the stream and answers the server, the pipeline takes and confirms.
+"""Step 1, a Postgres source: a thread that reads one replication slot; the pipeline takes its deliveries and confirms them.
+
+The way of a change from here: `session.py` (one attempt: checks, snapshot or resume) → `stream.py` (the loop over the
+connections; it confirms the slot position) → `protocol/transactions.py` (pgoutput messages to transactions) →
+`delivery_queue.py` → `process/child.py` → `process/wire.py` → `process/parent.py` → worker.
 
 Rules
-- A source that cannot be reached is tried again, soon and then every few seconds; one that says no is left alone until
-  `start` is called again, with `status().problem` saying where and what to do.
-- Only what the pipeline has confirmed is confirmed to the server.
-- Timeline of a place: read from the server's history file, so it is the one that wrote the LSN, not the current one.
+- An unreachable source is retried, soon and then every few seconds; one that refuses is stopped until `start` is called
+  again, with place and next step in `status().problem`.
+- The server's slot is confirmed up to what the pipeline has confirmed, and no further.
+- The timeline of a place comes from the server's history file: it is the one that wrote the LSN, not the current one.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from cdc_merge.sources.postgres.reader_state import ReaderState
 from cdc_merge.sources.postgres.resume_checks import LOST, Slot
 from cdc_merge.sources.postgres.retry_backoff import RetryPolicy
 from cdc_merge.sources.postgres.session import Session, SessionCallbacks
-from cdc_merge.sources.postgres.slot_monitor import SlotMonitor, Watched
+from cdc_merge.sources.postgres.slot_monitor import MonitorTarget, SlotMonitor
 from cdc_merge.sources.postgres.stream import HEALTH_EVERY_S
 
 STOP_LIMIT_S: Final = 15.0  # a connection attempt in progress may take its ten seconds
@@ -36,8 +40,7 @@ STOP_LIMIT_S: Final = 15.0  # a connection attempt in progress may take its ten 
 class PostgresSource:
     """A `ports.Source` over one replication slot.
 
-    `wake` is called from the reader's thread when something has arrived or the state has changed. `now_us` is our own
-    clock.
+    `wake` is called from the reader's thread after a delivery or a change of state. `now_us` is our own clock.
     """
 
     def __init__(
@@ -53,97 +56,97 @@ class PostgresSource:
         self._wake = wake
         self._observe = observe
         self._now_us = now_us
-        self._exchange: ReaderState | None = None
+        self._shared: ReaderState | None = None
         self._thread: threading.Thread | None = None
         self._state = "stopped"
         self._problem: str | None = None
         self._accepts_loss = False
         self._tally = Tally(settings.tables)
-        self._copy_began_s: float | None = None
-        self._copy_s = 0.0
+        self._snapshot_began_s: float | None = None
+        self._snapshot_s = 0.0
 
     # ---------------------------------------------------------------- the port
 
     def start(self, position: Position | None, confirmed_lsn: int | None = None) -> None:
-        """Begin, or begin again, after `position`; None: nothing of this source is on disk.
+        """Start, or restart, after `position`; None: nothing of this source is on disk.
 
-        `confirmed_lsn`: how far it is on disk, where `position` was only received.
+        `confirmed_lsn`: how far the source is on disk, where `position` was only received.
         """
         self.stop()
-        exchange = ReaderState(self._settings.max_queued_bytes, self._wake, self._settings.directory)
-        exchange.delivered, exchange.tally = position, self._tally
+        shared = ReaderState(self._settings.max_queued_bytes, self._wake, self._settings.directory)
+        shared.delivered, shared.tally = position, self._tally
         if position is not None and not position.is_copying:
-            exchange.received_lsn = position.lsn
-            exchange.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
-        self._exchange = exchange
-        exchange.accepts_loss = self._accepts_loss
-        exchange.heart = HeartbeatWriter(self._settings.slot, self._settings.heartbeat_s, self._say)
+            shared.received_lsn = position.lsn
+            shared.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
+        self._shared = shared
+        shared.accepts_loss = self._accepts_loss
+        shared.heartbeats = HeartbeatWriter(self._settings.slot, self._settings.heartbeat_s, self._report)
         self._state, self._problem = "connecting", None
-        self._begin(exchange, self._run)
+        self._start_thread(shared, self._run)
 
-    def rest(self, position: Position | None) -> None:
+    def pause(self, position: Position | None) -> None:
         self.stop()
-        exchange = ReaderState(self._settings.max_queued_bytes, self._wake, self._settings.directory)
+        shared = ReaderState(self._settings.max_queued_bytes, self._wake, self._settings.directory)
         if position is not None and not position.is_copying:
-            exchange.received_lsn = exchange.confirmed_lsn = position.lsn
-        self._exchange = exchange
+            shared.received_lsn = shared.confirmed_lsn = position.lsn
+        self._shared = shared
         self._state, self._problem = "paused", None
-        self._begin(exchange, self._rest)
+        self._start_thread(shared, self._run_paused)
 
-    def _begin(self, exchange: ReaderState, work: Callable[[ReaderState], None]) -> None:
-        self._thread = threading.Thread(target=work, args=(exchange,), name=f"source-{self.name}", daemon=True)
+    def _start_thread(self, shared: ReaderState, work: Callable[[ReaderState], None]) -> None:
+        self._thread = threading.Thread(target=work, args=(shared,), name=f"source-{self.name}", daemon=True)
         self._thread.start()
 
-    def request_chunk(self, wanted: ChunkRequest) -> None:
-        exchange = self._exchange
-        if exchange is not None:
-            exchange.wanted = wanted
-            exchange.call_reader()
+    def request_chunk(self, request: ChunkRequest) -> None:
+        shared = self._shared
+        if shared is not None:
+            shared.request = request
+            shared.call_reader()
 
     def accept_loss(self, *, accepts: bool) -> None:
         self._accepts_loss = accepts
 
     def take(self, limit: int) -> Sequence[Delivery]:
-        return self._exchange.queue.take(limit) if self._exchange else []
+        return self._shared.queue.take(limit) if self._shared else []
 
     def confirm(self, lsn: int) -> None:
-        exchange = self._exchange
-        # What was never received in this slot's life is a word about an earlier one.
-        if exchange is not None and exchange.confirmed_lsn < lsn <= exchange.received_lsn:
-            exchange.confirmed_lsn = lsn
-            exchange.call_reader()
+        shared = self._shared
+        # An LSN that was not received from this slot belongs to an earlier slot.
+        if shared is not None and shared.confirmed_lsn < lsn <= shared.received_lsn:
+            shared.confirmed_lsn = lsn
+            shared.call_reader()
 
     def status(self) -> SourceStatus:
-        known = SourceStatus(
+        status = SourceStatus(
             name=self.name,
             type="postgres",
             up=self._state in ("snapshot", "streaming"),
             state=self._state,
             slot=self._settings.slot,
             problem=self._problem,
-            counts=self._tally.told(),
-            copy_s=self._copied_s(),
+            counts=self._tally.counts(),
+            copy_s=self._snapshot_duration_s(),
         )
-        exchange = self._exchange
-        if exchange is None:
-            return known
+        shared = self._shared
+        if shared is None:
+            return status
         return replace(
-            known if exchange.slot is None else _with_slot(known, exchange.slot, is_streaming=exchange.is_streaming),
-            received_lsn=exchange.received_lsn,
-            server_lsn=exchange.server_lsn,
-            last_commit_us=exchange.last_commit_us,
-            last_message_us=exchange.last_message_us,
-            last_received_us=exchange.last_received_us,
-            reconnects=max(0, exchange.streams_begun - 1),
-            confirmed_lsn=exchange.confirmed_lsn,
-            queued_bytes=exchange.queue.size_bytes,
-            queue_limit_bytes=exchange.queue.max_bytes,
-            waited_s=exchange.queue.full_seconds(),
-            heartbeats_sent=exchange.heart.sent if exchange.heart else 0,
-            heartbeats_permitted=exchange.heart.is_permitted if exchange.heart else None,
-            open_bytes=exchange.open_bytes,
-            waits=exchange.queue.is_full,
-            copy_tables_left=self._tables_left(exchange.delivered),
+            status if shared.slot is None else _with_slot(status, shared.slot, is_streaming=shared.is_streaming),
+            received_lsn=shared.received_lsn,
+            server_lsn=shared.server_lsn,
+            last_commit_us=shared.last_commit_us,
+            last_message_us=shared.last_message_us,
+            last_received_us=shared.last_received_us,
+            reconnects=max(0, shared.streams_begun - 1),
+            confirmed_lsn=shared.confirmed_lsn,
+            queued_bytes=shared.queue.size_bytes,
+            queue_limit_bytes=shared.queue.max_bytes,
+            waited_s=shared.queue.full_seconds(),
+            heartbeats_sent=shared.heartbeats.sent if shared.heartbeats else 0,
+            heartbeats_permitted=shared.heartbeats.is_permitted if shared.heartbeats else None,
+            open_bytes=shared.open_bytes,
+            waits=shared.queue.is_full,
+            copy_tables_left=self._tables_left(shared.delivered),
         )
 
     def _tables_left(self, position: Position | None) -> int:
@@ -151,83 +154,83 @@ class PostgresSource:
             return len(self._settings.tables) - len(position.copied) if position.is_copying else 0
         return len(self._settings.tables) if self._settings.snapshot == "initial" else 0
 
-    def _copied_s(self) -> float:
-        began_s = self._copy_began_s
-        return self._copy_s if began_s is None else time.monotonic() - began_s
+    def _snapshot_duration_s(self) -> float:
+        began_s = self._snapshot_began_s
+        return self._snapshot_s if began_s is None else time.monotonic() - began_s
 
-    def _enter(self, state: str) -> None:
-        """The time of a copy is that of its state."""
-        self._copy_s = self._copied_s()
-        self._copy_began_s = time.monotonic() if state == "snapshot" else None
+    def _set_state(self, state: str) -> None:
+        """Enter a state. The duration of a snapshot is the duration of its state."""
+        self._snapshot_s = self._snapshot_duration_s()
+        self._snapshot_began_s = time.monotonic() if state == "snapshot" else None
         self._state = state
 
     def stop(self) -> None:
-        """End the reader; what it has queued and nobody has taken is dropped and comes again after the next start."""
-        exchange, thread = self._exchange, self._thread
-        if exchange is None or thread is None:
+        """End the reader. Queued deliveries that were not taken are dropped; the server repeats them after the next start."""
+        shared, thread = self._shared, self._thread
+        if shared is None or thread is None:
             return
-        exchange.stopping.set()
-        exchange.call_reader()
-        exchange.queue.clear()
+        shared.stopping.set()
+        shared.call_reader()
+        shared.queue.clear()
         thread.join(STOP_LIMIT_S)
-        exchange.queue.clear()
+        shared.queue.clear()
         if not thread.is_alive():
-            exchange.close()
+            shared.close()
         self._thread = None
-        self._enter("stopped" if self._problem is None else self._state)
+        self._set_state("stopped" if self._problem is None else self._state)
 
     # ---------------------------------------------------------------- the reader's thread
 
-    def _run(self, exchange: ReaderState) -> None:
-        session = Session(self._settings, exchange, SessionCallbacks(self._observe, self._announce), self._now_us)
-        patience = RetryPolicy(self.name)
-        while not exchange.stopping.is_set():
-            before, begun_s = exchange.delivered, time.monotonic()
-            error = self._attempt(session)
+    def _run(self, shared: ReaderState) -> None:
+        session = Session(self._settings, shared, SessionCallbacks(self._observe, self._report_state), self._now_us)
+        retry = RetryPolicy(self.name)
+        while not shared.stopping.is_set():
+            before, begun_s = shared.delivered, time.monotonic()
+            error = self._run_session(session)
             if error is None:
                 return
-            patience.ended(has_moved=exchange.delivered != before, lived_s=time.monotonic() - begun_s)
-            failure, error = failure_class(error), patience.judged(error)
+            retry.record_attempt(has_advanced=shared.delivered != before, lasted_s=time.monotonic() - begun_s)
+            failure, error = failure_class(error), retry.classified(error)
             if isinstance(error, SourceRefused):
-                self._note_gap(error.problem, before)
-                if exchange.lost is None and session.may_copy(error):
-                    exchange.lost = error.problem
-                    self._fail("retrying", error, failure)
+                self._count_gap(error.problem, before)
+                if shared.lost is None and session.may_resnapshot(error):
+                    shared.lost = error.problem
+                    self._report_failure("retrying", error, failure)
                     continue
-                self._fail("stopped", error, failure)
+                self._report_failure("stopped", error, failure)
                 return
-            self._fail("retrying", error, failure)
-            exchange.stopping.wait(patience.pause_s())
+            self._report_failure("retrying", error, failure)
+            shared.stopping.wait(retry.delay_s())
 
-    def _note_gap(self, problem: str, position: Position | None) -> None:
-        """What followed a position cannot be had; where there was none, nothing was missed."""
+    def _count_gap(self, problem: str, position: Position | None) -> None:
+        """Count a gap: changes after a position are lost. Without a position nothing was missed."""
         if problem in LOST and position is not None:
             self._tally.add(GAPS, problem)
 
-    def _rest(self, exchange: ReaderState) -> None:
-        """Look at the slot now and then, over a connection that is made for it: it goes on to hold WAL."""
-        self._announce("paused", "rests: its stream is not read, its slot keeps what comes")
-        watched = Watched(self._settings.slot, self._settings.publication, tuple(self._settings.tables))
-        while not exchange.stopping.is_set():
+    def _run_paused(self, shared: ReaderState) -> None:
+        """Check the slot at intervals, over a connection of its own: it continues to retain WAL."""
+        self._report_state("paused", "is paused: its stream is not read, its slot retains WAL")
+        target = MonitorTarget(self._settings.slot, self._settings.publication, tuple(self._settings.tables))
+        while not shared.stopping.is_set():
             try:
-                self._look(exchange, watched)
+                self._check_slot(shared, target)
                 self._problem = None
             except CdcMergeError as error:
                 self._problem = f"{error} {error.hint}".strip()
             self._wake()
-            exchange.stopping.wait(HEALTH_EVERY_S)
+            shared.stopping.wait(HEALTH_EVERY_S)
 
-    def _look(self, exchange: ReaderState, watched: Watched) -> None:
-        watch = SlotMonitor(self.name, self._settings.dsn, watched)
+    def _check_slot(self, shared: ReaderState, target: MonitorTarget) -> None:
+        monitor = SlotMonitor(self.name, self._settings.dsn, target)
         try:
-            exchange.slot = watch.health().slot
-            exchange.server_lsn = watch.clock().lsn
-            exchange.last_message_us = self._now_us()
+            shared.slot = monitor.health().slot
+            shared.server_lsn = monitor.clock().lsn
+            shared.last_message_us = self._now_us()
         finally:
-            watch.close()
+            monitor.close()
 
-    def _attempt(self, session: Session) -> CdcMergeError | None:
-        """None when the session ended because it was asked to."""
+    def _run_session(self, session: Session) -> CdcMergeError | None:
+        """Why the session ended; None when the reader was stopped."""
         try:
             session.run()
         except CdcMergeError as error:
@@ -236,21 +239,21 @@ class PostgresSource:
             return SourceRefused(
                 f"Source {self.name}: the reader ended by {error_location(error)}.",
                 problem="reader_failed",
-                hint="This is a fault of cdc_merge: please report it with the log.",
+                hint="This is a bug of cdc-merge: report it with the log.",
             )
         return None
 
-    def _announce(self, state: str, sentence: str) -> None:
-        self._enter(state)
+    def _report_state(self, state: str, sentence: str) -> None:
+        self._set_state(state)
         self._problem = None
         self._observe(SourceChanged(self.name, state, f"Source {self.name} {sentence}."))
         self._wake()
 
-    def _say(self, sentence: str) -> None:
+    def _report(self, sentence: str) -> None:
         self._observe(SourceChanged(self.name, self._state, f"Source {self.name} {sentence}."))
 
-    def _fail(self, state: str, error: CdcMergeError, failure: str) -> None:
-        self._enter(state)
+    def _report_failure(self, state: str, error: CdcMergeError, failure: str) -> None:
+        self._set_state(state)
         problem = error.problem if isinstance(error, SourceRefused) else None
         self._problem = f"{error} {error.hint}".strip()
         self._observe(SourceChanged(self.name, state, str(error), problem, error.hint, failure))

@@ -1,4 +1,4 @@
-"""What a reader is told about its source: one value, from whoever composes to the session that uses it."""
+"""The settings of one reader: one value, from the composition (app) to the session that uses it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cdc_merge.sources.postgres.resume_checks import STOP
 class ReaderSettings:
     """One source. Travels to its reader's process over a pipe, never on a command line.
 
-    `tables` maps `schema.table` → the columns needed of it; `snapshot` is initial or never. `max_queued_bytes` bounds what
-    waits for the pipeline, as the server sent it (in memory rows take about five times as much); a single transaction may
-    be larger, and its rows then wait in `directory` (None: where the system keeps temporary files). `heartbeat_s`: a
-    message is written into the source so often; None: never. `failover`: standbys keep the slot that is created, too.
+    `tables` maps `schema.table` → its mapped columns; `snapshot` is initial or never. `max_queued_bytes` bounds the delivery
+    queue, as the server sent it (in memory rows take about five times as much); a single transaction may be larger, and its
+    rows are then spilled to `directory` (None: the system's directory for temporary files). `heartbeat_s`: interval of the
+    heartbeat messages written into the source; None: none. `failover`: the slot is created with FAILOVER, for standbys.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""What a reader's thread and the pipeline's thread share about one source, and nothing else.
+"""The state that a reader's thread and the pipeline's thread share about one source, and nothing else.
 
-Rules: each attribute has one writer; single attributes are read without a lock; the queue has its own.
+Rules: each attribute has one writer; single attributes are read without a lock; the queue has its own lock.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from cdc_merge.sources.spill import RowSpill
 
 
 class ReaderState:
-    """`wake` tells the pipeline that something arrived; `woken` is readable when the reader is to look up.
+    """`wake` wakes the pipeline after a delivery; `woken` is the descriptor that is readable when the reader is called.
 
-    `wanted` are rows to be read again; the reader clears it with its answer.
-    `delivered` is how far everything is in the queue, `confirmed_lsn` how far the pipeline has it on disk.
-    `directory` is where the rows of large transactions wait, `heart` writes the heartbeats. What was missed
-    is taken as lost when `accepts_loss`: everything will be read again. `tally` counts, `open_bytes` came of a transaction
-    whose commit has not.
+    `request` is the chunk of an incremental snapshot to be read; the reader clears it with its answer.
+    `delivered` is the position up to which everything is in the queue, `confirmed_lsn` the LSN up to which the pipeline has it
+    on disk. `directory` is where rows of large transactions are spilled. With `accepts_loss`, a lost position is followed by
+    a new snapshot; `lost` is the problem by which it was lost. `open_bytes` are of a transaction without its commit.
     """
 
     def __init__(self, max_queued_bytes: int, wake: Callable[[], None], directory: str | None = None) -> None:
@@ -34,7 +33,7 @@ class ReaderState:
         self._directory = directory
         self.tally = Tally()
         self.open_bytes = 0
-        self.heart: HeartbeatWriter | None = None
+        self.heartbeats: HeartbeatWriter | None = None
         self.accepts_loss = False
         self.lost: str | None = None
         self._woken, self._waker = socket.socketpair()
@@ -52,14 +51,14 @@ class ReaderState:
         self.last_received_us: int | None = None
         self.streams_begun = 0
         self.slot: Slot | None = None
-        self.wanted: ChunkRequest | None = None
+        self.request: ChunkRequest | None = None
 
     @property
     def woken(self) -> int:
         return self._woken.fileno()
 
     def call_reader(self) -> None:
-        """Make the reader look up. A full socket means that it was called already, a closed one that it has ended."""
+        """Wake the reader. A full socket means that it was called already, a closed one that it has ended."""
         with suppress(OSError):
             self._waker.send(b"!")
 
@@ -78,6 +77,6 @@ class ReaderState:
         self._wake()
 
     def close(self) -> None:
-        """When the reader has ended; what was queued can still be taken."""
+        """Close the sockets after the reader's end; queued deliveries can still be taken."""
         self._woken.close()
         self._waker.close()

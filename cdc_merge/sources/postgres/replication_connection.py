@@ -1,9 +1,9 @@
-"""The only replication socket: a connection in COPY_BOTH over `psycopg.pq`.
+"""The replication connection: the only socket in COPY_BOTH mode, over `psycopg.pq`.
 
 Rules
-- Nothing waits here but commands before the stream and `finish`; the reader's loop polls the socket, then `receive`s.
-- What the server has flushed on our word is what `send_status` is given, and never more.
-- An ended stream has its reason in the result, not in an exception: it is always fetched.
+- Only commands before the stream, and `finish`, wait here; the reader's loop polls the socket, then calls `receive`.
+- The flushed LSN of a standby status update is the one that `send_status` gets, never more.
+- The reason of an ended stream is in its result, not in an exception: the result is always fetched.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from cdc_merge.sources.postgres.protocol.timelines import Timelines, read_histor
 from cdc_merge.sources.postgres.resume_checks import Server
 from cdc_merge.sources.postgres.sqlstates import refusal, server_errors
 
-_MAX_FRAMES: Final = 20_000  # taken in one go, so that status replies and stopping never wait for long
+_MAX_FRAMES: Final = 20_000  # per call of `receive`, so that status updates and stopping never wait for long
 _ANSWER_STEP_S: Final = 0.2
 FAILOVER_SINCE: Final = 170000
-_REASON_LIMIT_S: Final = 2.0  # for what a server says behind the end of its stream
+_REASON_LIMIT_S: Final = 2.0  # for the error that follows the end of a stream
 
 
 class CreatedSlot(NamedTuple):
+    """The result of CREATE_REPLICATION_SLOT: `lsn` is the consistent point, `snapshot` the exported snapshot's name."""
+
     lsn: int
     snapshot: str
 
@@ -61,7 +63,7 @@ class WalSender:
         except psycopg.Error as error:
             raise SourceUnavailable(
                 f"Source {self._source}: the server cannot show its timeline history.",
-                hint="Restore the .history file in pg_wal; it is tried again.",
+                hint="Restore the .history file in pg_wal; the reader retries.",
                 sqlstate=error.sqlstate,
             ) from None
         content = row[1] if row else b""
@@ -70,14 +72,14 @@ class WalSender:
     def create_slot(
         self, slot: str, limit_s: float, stopped: Callable[[], bool], *, failover: bool = False
     ) -> CreatedSlot | None:
-        """A new slot with an exported snapshot; None when it took longer than `limit_s` (then there is no slot).
-        `failover`: standbys keep it, too; SourceRefused before version 17."""
+        """Create a slot with an exported snapshot; None when it took longer than `limit_s` (then there is no slot).
+        `failover`: standbys synchronize it; SourceRefused before version 17."""
         version = self._connection.info.server_version
         if failover and version < FAILOVER_SINCE:
             raise SourceRefused(
-                f"Source {self._source}: the server is PostgreSQL {version // 10000}, whose slots no standby keeps.",
+                f"Source {self._source}: the server is PostgreSQL {version // 10000}, whose slots are not synchronized to standbys.",
                 problem="configuration",
-                hint="Take `failover: true` out of the configuration, or upgrade to PostgreSQL 17 or later.",
+                hint="Remove `failover: true` from the configuration, or upgrade to PostgreSQL 17 or later.",
             )
         options = "(SNAPSHOT 'export')" if version >= 150000 else "EXPORT_SNAPSHOT"
         options = "(SNAPSHOT 'export', FAILOVER true)" if failover else options
@@ -89,7 +91,7 @@ class WalSender:
         return CreatedSlot(lsn_from_text(values[1]), values[2])
 
     def _command(self, text: bytes, limit_s: float, stopped: Callable[[], bool]) -> pq.abc.PGresult | None:
-        """The answer to a command that may wait for others; cancelled when the time is over or we are to stop."""
+        """The result of a command that may wait for other sessions; cancelled after `limit_s` or when the reader stops."""
         deadline = time.monotonic() + limit_s
         with server_errors(self._source):
             self._pg.send_query(text)
@@ -110,7 +112,7 @@ class WalSender:
         raise self._refusal(last)
 
     def _has_answer(self, deadline: float) -> bool:
-        """Whether the next result has come by then."""
+        """Whether the next result has arrived by then."""
         while self._pg.is_busy():
             left_s = deadline - time.monotonic()
             if left_s <= 0:
@@ -120,17 +122,17 @@ class WalSender:
         return True
 
     def _result(self, limit_s: float = ANSWER_LIMIT_S) -> pq.abc.PGresult | None:
-        """The next result of what was asked. SourceUnavailable when it does not come in time."""
+        """The next result of a command. SourceUnavailable when it does not arrive in time."""
         if self._has_answer(time.monotonic() + limit_s):
             return self._pg.get_result()
         raise SourceUnavailable(
             f"Source {self._source}: the server did not answer within {limit_s:g} s.",
-            hint="The connection is made anew; look at network and server load if it stays.",
+            hint="The reader reconnects; check network and server load if this persists.",
             sqlstate="08006",
         )
 
     def start(self, slot: str, publication: str, lsn: int) -> None:
-        """Begin to stream everything whose commit ends after `lsn` (0: from where the slot stands)."""
+        """Start the stream of everything whose commit ends after `lsn` (0: from the slot's confirmed_flush_lsn)."""
         # The publication is an identifier inside a literal: the server splits the list as it splits search_path.
         names = '"' + publication.replace('"', '""') + '"'
         text = sql.SQL(
@@ -147,19 +149,19 @@ class WalSender:
         self.is_streaming = True
 
     def receive(self) -> list[memoryview]:
-        """All whole CopyData payloads that have arrived; reads the socket at most once. Behind the last one, an error
-        says why the stream ended."""
+        """All complete CopyData payloads that have arrived; reads the socket at most once. After the last one, an error gives
+        the reason of the stream's end."""
         with server_errors(self._source):
-            # What libpq holds comes first: behind it the connection may be gone, and with it a server's last words.
-            frames = self._waiting()
+            # libpq's buffer first: the connection may be closed after it, and the server's last message would be lost.
+            frames = self._buffered_frames()
             if self.is_streaming and not frames:
                 self._pg.consume_input()
-                frames = self._waiting()
+                frames = self._buffered_frames()
             if not (self.is_streaming or frames):
-                raise self._ended()
+                raise self._end_of_stream()
         return frames
 
-    def _waiting(self) -> list[memoryview]:
+    def _buffered_frames(self) -> list[memoryview]:
         frames: list[memoryview] = []
         append = frames.append
         get = self._pg.get_copy_data
@@ -173,31 +175,33 @@ class WalSender:
                 self.is_streaming = False
         return frames
 
-    def _ended(self) -> CdcMergeError:
-        """Why the stream ended. A server that ends its half first says why only when we have ended ours."""
+    def _end_of_stream(self) -> CdcMergeError:
+        """Why the stream ended. A server that ends its half first sends the reason only after we have ended ours."""
         result = self._pg.get_result()
         if result is not None and result.status == pq.ExecStatus.COPY_IN:
             self._pg.put_copy_end()
             self._pg.flush()
             result = self._result(_REASON_LIMIT_S)
         if result is None or result.status == pq.ExecStatus.COMMAND_OK:
-            return SourceUnavailable(f"Source {self._source}: the server ended the stream.", hint="It is tried again.")
+            return SourceUnavailable(
+                f"Source {self._source}: the server ended the stream.", hint="The reader reconnects."
+            )
         return self._refusal(result)
 
-    def send_status(self, received: int, durable: int, now_us: int, *, asks_reply: bool = False) -> None:
+    def send_status(self, received: int, flushed: int, now_us: int, *, requests_reply: bool = False) -> None:
         if not self.is_streaming:
-            return  # the server has ended the stream; `receive` tells why
+            return  # the server has ended the stream; `receive` raises the reason
         with server_errors(self._source):
-            self._pg.put_copy_data(status_update(received, durable, now_us, asks_reply=asks_reply))
+            self._pg.put_copy_data(status_update(received, flushed, now_us, requests_reply=requests_reply))
             self._pg.flush()
 
     def finish(self, limit_s: float) -> None:
-        """End the stream in peace if the server does so within `limit_s`; the socket is closed in any case."""
+        """End the stream by CopyDone if the server answers within `limit_s`; the socket is closed in any case."""
         try:
             if self.is_streaming:
                 self._end_copy(time.monotonic() + limit_s)
         except psycopg.Error:
-            return  # the server is gone: that is the end, too
+            return  # a closed connection is an end, too
         finally:
             self._connection.close()
 

@@ -1,6 +1,6 @@
-"""Whether a stored position can be continued on this server, so that no gap is ever silent. Pure.
+"""Resume checks: whether the slot can stream from a stored position, so that no gap is ever silent. Pure.
 
-Postgres itself would not say no: a slot that is past our position is fast-forwarded in silence, a recreated slot looks
+Postgres itself would not refuse: a slot that is past our position is fast-forwarded in silence, a recreated slot looks
 healthy, a restored server answers as if nothing were missing.
 """
 
@@ -16,7 +16,7 @@ from cdc_merge.sources.postgres.protocol.timelines import Timelines
 STOP, RESNAPSHOT = "stop", "resnapshot"
 """The policies of `on_lost_position`."""
 
-RESYNC: Final = "`cdc-merge source resync {source}` takes a new first copy and compares it with the merged history."
+RESYNC: Final = "`cdc-merge source resync {source}` takes a new snapshot and compares it with the merged history."
 
 
 LOST: Final[Mapping[str, bool]] = {
@@ -28,17 +28,17 @@ LOST: Final[Mapping[str, bool]] = {
     "publication_changed": True,
     "other_server": False,
 }
-"""Why a position cannot be continued, and whether `on_lost_position: resnapshot` may take a new copy by itself. Another
-server may be a mistake in the DSN: a person says that it is meant (`source resync`)."""
+"""Why a position is lost, and whether `on_lost_position: resnapshot` takes a new snapshot without an operator. Another server
+may be a mistake in the DSN: an operator must confirm it (`source resync`)."""
 
 
 WAL_REMOVED: Final = "wal_removed"
-UNTOLD: Final = "untold"
-"""Why a slot was given up, where its server does not say it by name."""
+UNSPECIFIED: Final = "untold"
+"""Why a slot was invalidated, where the server shows no invalidation_reason."""
 
 
 class Server(NamedTuple):
-    """Who answers: system identifier, timelines, and how far its WAL is flushed."""
+    """The server's answer to IDENTIFY_SYSTEM: system identifier, timelines, and how far its WAL is flushed."""
 
     system: str
     timelines: Timelines
@@ -48,8 +48,9 @@ class Server(NamedTuple):
 class Slot(NamedTuple):
     """A replication slot as pg_replication_slots shows it. Unknown figures are None.
 
-    `inactive_since_us` is the server's clock, from version 17 on; `spilled_bytes` is what it wrote aside while decoding, since
-    its statistics were last reset; `catalog_xmin_age` counts transactions whose catalog rows it holds.
+    `confirmed_lsn` is its confirmed_flush_lsn, `retained_bytes` the WAL from its restart_lsn on. `inactive_since_us` is by the
+    server's clock, from version 17 on; `spilled_bytes` was spilled while decoding, since the last reset of its statistics;
+    `catalog_xmin_age` counts transactions whose catalog rows it retains.
     """
 
     name: str
@@ -68,10 +69,10 @@ class Slot(NamedTuple):
 
     @property
     def invalidation(self) -> str:
-        """Why the server has given the slot up, "" while it has not. Before version 17 it says so only where it was WAL."""
+        """Why the server has invalidated the slot, "" while it is valid. Before version 17 the reason is shown for WAL only."""
         if self.invalidation_reason or self.wal_status != "lost":
             return self.invalidation_reason or ""
-        return UNTOLD if self.conflicting else WAL_REMOVED
+        return UNSPECIFIED if self.conflicting else WAL_REMOVED
 
 
 def check_server(source: str, position: Position, server: Server) -> None:
@@ -79,7 +80,7 @@ def check_server(source: str, position: Position, server: Server) -> None:
     if position.system != server.system:
         raise SourceRefused(
             f"Source {source}: the server's system identifier is {server.system}, "
-            f"but what is on disk was read from {position.system}: this is another server.",
+            f"but the stored position is from {position.system}: this is another server.",
             problem="other_server",
             hint=f"Check the DSN. If the server was replaced on purpose: {RESYNC.format(source=source)}",
         )
@@ -103,13 +104,13 @@ def _restored(source: str, position: Position, why: str) -> SourceRefused:
     )
 
 
-def may_copy(problem: str, *, policy: str, is_told: bool) -> bool:
-    """Whether a position lost for this reason is followed by a new copy; else the source stops."""
-    return problem in LOST and (is_told or (policy == RESNAPSHOT and LOST[problem]))
+def may_resnapshot(problem: str, *, policy: str, accepts_loss: bool) -> bool:
+    """Whether a position that was lost for this reason is followed by a new snapshot; else the source stops."""
+    return problem in LOST and (accepts_loss or (policy == RESNAPSHOT and LOST[problem]))
 
 
 def check_owner(source: str, slot: Slot) -> None:
-    """SourceRefused when the slot is not one of ours, so that we neither read nor drop it."""
+    """SourceRefused when the slot is not ours: it is then neither read nor dropped."""
     if slot.plugin != "pgoutput" or not slot.is_ours:
         raise SourceRefused(
             f"Source {source}: replication slot {slot.name} belongs to another database or plugin ({slot.plugin}).",
@@ -119,12 +120,12 @@ def check_owner(source: str, slot: Slot) -> None:
 
 
 def check_slot(source: str, name: str, slot: Slot | None, lsn: int | None) -> Slot:
-    """The slot, if it can stream from `lsn` (None: from wherever it stands); else SourceRefused.
+    """The slot, if it can stream from `lsn` (None: from its confirmed_flush_lsn); else SourceRefused.
 
-    Problems: `slot_missing`, `slot_lost`, `slot_recreated`, and `configuration` for a slot that is somebody else's.
+    Problems: `slot_missing`, `slot_lost`, `slot_recreated`, and `configuration` for a slot of another owner.
     """
     if slot is None:
-        raise _missing(source, name, is_known=lsn is not None)
+        raise _missing(source, name, has_position=lsn is not None)
     check_owner(source, slot)
     if slot.invalidation:
         raise SourceRefused(
@@ -135,15 +136,15 @@ def check_slot(source: str, name: str, slot: Slot | None, lsn: int | None) -> Sl
     if lsn is not None and slot.confirmed_lsn > lsn:
         raise SourceRefused(
             f"Source {source}: replication slot {name} starts at {lsn_text(slot.confirmed_lsn)}, but we have read only "
-            f"up to {lsn_text(lsn)}: it was dropped and created again, or advanced by somebody else.",
+            f"up to {lsn_text(lsn)}: it was dropped and created again, or advanced by another client.",
             problem="slot_recreated",
             hint=f"Changes in between would be missed in silence. {RESYNC.format(source=source)}",
         )
     return slot
 
 
-def _missing(source: str, name: str, *, is_known: bool) -> SourceRefused:
+def _missing(source: str, name: str, *, has_position: bool) -> SourceRefused:
     hint = f"Create it with `cdc-merge source create-slot {source}`, or set `snapshot: initial`."
-    if is_known:
+    if has_position:
         hint = f"Changes since the last confirmed one are kept nowhere. {RESYNC.format(source=source)}"
     return SourceRefused(f"Source {source}: replication slot {name} does not exist.", problem="slot_missing", hint=hint)

@@ -1,9 +1,10 @@
-"""When a source is tried again, and when trying again has shown that it does not help.
+"""Retry policy of one source: exponential back-off, and a limit for an unreadable stream.
 
 Rules
-- Pauses grow while nothing is reached, and begin anew when the stream moved on or lived for a while: a server that ends
-  every stream at once is not asked without pause.
-- What cannot be read is read again, since a network may have damaged it; three times at one place, and a person must look.
+- Delays double while nothing is delivered; they start again after progress or after a connection that lasted: a server that
+  ends every stream at once is not polled without pause.
+- An unreadable stream is read again, since a network may have damaged it; after three times at one position an operator must
+  look at it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cdc_merge.errors import CdcMergeError, ProtocolError, SourceRefused, Source
 
 RETRY_FIRST_S: Final = 0.2
 RETRY_LONGEST_S: Final = 5.0
-LIVED_S: Final = 30.0  # a connection that held for so long was a good one
+GOOD_CONNECTION_S: Final = 30.0  # a connection that held for so long was a good one
 UNREADABLE_LIMIT: Final = 3
 
 
@@ -29,34 +30,34 @@ def retry_delays() -> Iterator[float]:
 
 
 class RetryPolicy:
-    """What one source's failed attempts come to. `source` names it in errors."""
+    """Classifies the failed attempts of one source. `source` names it in errors."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._delays = retry_delays()
         self._unreadable = 0
 
-    def ended(self, *, has_moved: bool, lived_s: float) -> None:
-        """An attempt ended that had delivered something or not, after so many seconds."""
-        if has_moved or lived_s >= LIVED_S:
+    def record_attempt(self, *, has_advanced: bool, lasted_s: float) -> None:
+        """Record an attempt: whether it delivered anything, and how long it lasted."""
+        if has_advanced or lasted_s >= GOOD_CONNECTION_S:
             self._delays = retry_delays()
-        if has_moved:
+        if has_advanced:
             self._unreadable = 0
 
-    def judged(self, error: CdcMergeError) -> CdcMergeError:
-        """The error as the operator is told it: SourceRefused means that it is not tried again."""
+    def classified(self, error: CdcMergeError) -> CdcMergeError:
+        """The error as the operator sees it: SourceRefused means that the reader does not retry."""
         if not isinstance(error, ProtocolError):
             return error
         self._unreadable += 1
-        said = f"Source {self._source}: the stream cannot be followed: {error}"
+        sentence = f"Source {self._source}: the stream cannot be followed: {error}"
         if self._unreadable < UNREADABLE_LIMIT:
-            return SourceUnavailable(said, hint="It is read again from the last whole transaction.")
+            return SourceUnavailable(sentence, hint="The reader reads it again from the last complete transaction.")
         return SourceRefused(
-            f"{said}, {UNREADABLE_LIMIT} times at the same place; nothing behind it was read.",
+            f"{sentence}, {UNREADABLE_LIMIT} times at the same position; nothing after it was read.",
             problem="stream_unreadable",
-            hint="Connect to the server itself if a proxy or pooler stands in between; else keep the log and report it. "
-            f"`cdc-merge source resync {self._source}` goes on with a new first copy.",
+            hint="Connect to the server directly if there is a proxy or pooler in between; else keep the log and report it. "
+            f"`cdc-merge source resync {self._source}` continues with a new snapshot.",
         )
 
-    def pause_s(self) -> float:
+    def delay_s(self) -> float:
         return next(self._delays)

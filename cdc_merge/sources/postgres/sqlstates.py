@@ -1,7 +1,7 @@
-"""What a server's "no" means: a SQLSTATE is `SourceUnavailable` (try again) or `SourceRefused` (act first).
+"""Classification of a server's errors by SQLSTATE: `SourceUnavailable` (retry) or `SourceRefused` (an operator must act).
 
-Rules: the sentence names the source and never shows the DSN, a password or a row; the server's own words are kept where
-they cannot hold any of these.
+Rules: the sentence names the source and never shows the DSN, a password or a row; the server's message is shown where it
+cannot contain any of these.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ _REFUSED: Final[dict[str, tuple[str, str]]] = {
     "3D000": ("database_missing", "Check the database name in the DSN."),
     "57P04": ("database_missing", "The database was dropped while it was read."),
     "25006": ("configuration", "The server is a standby; create the slot at its primary, or read there."),
-    "42": ("configuration", "The server does not know what was asked; `cdc-merge doctor` shows its version."),
-    "42501": ("not_permitted", "Grant what is missing; `cdc-merge source grants` prints the SQL."),
+    "42": ("configuration", "The server does not know this command; `cdc-merge doctor` shows its version."),
+    "42501": ("not_permitted", "Grant the missing privileges; `cdc-merge source grants` prints the SQL."),
     "42704": ("slot_missing", "Check the names of slot and publication; `cdc-merge doctor` shows what exists."),
-    "0A": ("configuration", "The server cannot do what was asked; `cdc-merge doctor` shows its version and limits."),
+    "0A": (
+        "configuration",
+        "The server does not support this command; `cdc-merge doctor` shows its version and limits.",
+    ),
     "22023": ("configuration", "The server does not accept an option; `cdc-merge doctor` shows its version."),
     "42601": ("configuration", "Check the names of slot and publication."),
     "42602": ("configuration", "A slot's name has only lower-case letters, digits and underscores."),
-    "53400": ("configuration", "Raise max_replication_slots on the server, or drop a slot that nobody uses."),
+    "53400": ("configuration", "Raise max_replication_slots on the server, or drop an unused slot."),
     "55000": ("configuration", "Run `cdc-merge doctor` on this source."),
     "58P01": ("configuration", "A file is missing in the server's installation or data; its log says which."),
 }
-"""By SQLSTATE or its class; everything else may pass by itself and is tried again."""
+"""(problem, hint) by SQLSTATE or its class; any other SQLSTATE may be temporary and is retried."""
 
-_LOST: Final = ("slot_lost", "WAL that the slot needs is gone: take a new first copy with `cdc-merge source resync`.")
+_LOST: Final = ("slot_lost", "WAL that the slot needs was removed: take a new snapshot with `cdc-merge source resync`.")
 _BY_WORDS: Final = (
     ("55000", r"invalidated|exceeded the maximum reserved size|can no longer", _LOST),
     ("55000", r"wal_level", ("wal_level", "Set wal_level = logical on the server and restart it.")),
@@ -46,13 +49,13 @@ _BY_WORDS: Final = (
     (
         "08P01",
         r"unsupported startup parameter|not supported",
-        ("configuration", "Connect to the server itself: a pooler in between passes no replication on."),
+        ("configuration", "Connect to the server directly: a pooler in between does not support replication."),
     ),
 )
-"""Where one SQLSTATE means several things: (SQLSTATE, words, what it is)."""
+"""Where one SQLSTATE has several meanings: (SQLSTATE, pattern of the message, (problem, hint))."""
 
-# libpq gives no SQLSTATE for a connection that never came to be, only words; a server that answers in another language
-# (lc_messages) is tried again, with its words shown. The server's words follow its severity, a colon and two spaces.
+# libpq gives no SQLSTATE for a connection that was not established, only a message; a server that answers in another language
+# (lc_messages) is retried, and its message shown. The server's message follows its severity, a colon and two spaces.
 _SERVER_WORDS: Final = re.compile(r"(?:failed: [^:\n]+|FATAL|ERROR):  (.*)")
 _CONNECT_WORDS: Final = (
     (r"password authentication failed|no password supplied|authentication failed", "28P01"),
@@ -69,106 +72,110 @@ _CONNECT_WORDS: Final = (
 )
 
 
-class _Trouble(NamedTuple):
-    """What libpq says (a pattern), and what we say of it. Without a `problem` it may pass, and is tried again."""
+class _ConnectFailure(NamedTuple):
+    """A pattern of libpq's message, and our sentence for it. Without a `problem` it may be temporary and is retried."""
 
     words: str
     why: str
     problem: str | None = None
-    hint: str = "Check host, port and network; it is tried again."
+    hint: str = "Check host, port and network; the reader retries."
 
 
 _READ_CA: Final = "sslrootcert must name a file that this process may read and that holds the CA's certificate (PEM)."
-_TROUBLES: Final = (
-    _Trouble(
+_CONNECT_FAILURES: Final = (
+    _ConnectFailure(
         "certificate verify failed",
         "its certificate was not issued by the CA that sslrootcert names, or has expired",
         "tls",
         "Give the certificate of the CA that issued the server's as sslrootcert, or renew the server's certificate.",
     ),
-    _Trouble(
+    _ConnectFailure(
         "does not match host name",
         "its certificate is for another host name",
         "tls",
         "Write the name that is in the certificate as the DSN's host (hostaddr may say where that is).",
     ),
-    _Trouble("root certificate file .* does not exist", "the CA file of its DSN does not exist", "tls", _READ_CA),
-    _Trouble("could not read root certificate", "the CA file of its DSN cannot be read", "tls", _READ_CA),
-    _Trouble(
+    _ConnectFailure(
+        "root certificate file .* does not exist", "the CA file of its DSN does not exist", "tls", _READ_CA
+    ),
+    _ConnectFailure("could not read root certificate", "the CA file of its DSN cannot be read", "tls", _READ_CA),
+    _ConnectFailure(
         "does not support SSL",
         "it offers no TLS, which the DSN's sslmode demands",
         "tls",
         "Set ssl = on and a certificate on the server; nothing was sent without encryption.",
     ),
-    _Trouble(
+    _ConnectFailure(
         "private key file|certificate file|load private key|alert unknown ca|alert certificate|certificate required",
         "our client certificate or its key cannot be used",
         "tls",
         "Check sslcert and sslkey: the key belongs to the certificate, and only its owner may read it (chmod 600).",
     ),
-    _Trouble(
+    _ConnectFailure(
         "no password supplied",
         "it asks for a password and the DSN has none",
         "authentication",
         "Give one in the DSN (dsn_file keeps it out of the configuration) or in a passfile that only its owner may read.",
     ),
-    _Trouble(
+    _ConnectFailure(
         "weak sslmode|connection is bad: invalid |definition of service|GSSAPI encryption required",
         "an option of its DSN is not valid",
         "configuration",
         "Check the options behind the ? of the DSN against the documentation of libpq.",
     ),
-    _Trouble("closed the connection unexpectedly|has been closed unexpectedly", "it closed the connection"),
-    _Trouble("Connection refused", "connection refused"),
-    _Trouble("No such file or directory", "no such socket"),
-    _Trouble("timeout expired", "no answer in time"),
-    _Trouble("could not translate host name|failed to resolve host", "its host name is unknown"),
-    _Trouble("SSL", "TLS failed"),
-    _Trouble("No route to host", "no route to host"),
-    _Trouble("Network is unreachable", "network unreachable"),
-    _Trouble("", "no answer"),
+    _ConnectFailure("closed the connection unexpectedly|has been closed unexpectedly", "it closed the connection"),
+    _ConnectFailure("Connection refused", "connection refused"),
+    _ConnectFailure("No such file or directory", "no such socket"),
+    _ConnectFailure("timeout expired", "no answer in time"),
+    _ConnectFailure("could not translate host name|failed to resolve host", "its host name is unknown"),
+    _ConnectFailure("SSL", "TLS failed"),
+    _ConnectFailure("No route to host", "no route to host"),
+    _ConnectFailure("Network is unreachable", "network unreachable"),
+    _ConnectFailure("", "no answer"),
 )
-"""The first that matches counts. libpq's own text is never shown: it may hold parts of a mistyped DSN."""
+"""The first match counts. libpq's own text is never shown: it may contain parts of a mistyped DSN."""
 
 
 def refusal(source: str, sqlstate: str | None, words: str) -> CdcMergeError:
-    """The error for a server's answer; `words` must be the server's, not libpq's."""
-    said = f"Source {source}: the server says: {words.strip()}"
+    """The error for a server's error message; `words` must be the server's, not libpq's."""
+    sentence = f"Source {source}: the server says: {words.strip()}"
     by_words = (what for state, pattern, what in _BY_WORDS if state == sqlstate and re.search(pattern, words))
-    known = next(by_words, None) or _REFUSED.get(sqlstate or "") or _REFUSED.get((sqlstate or "")[:2])
-    if known is None:
-        return SourceUnavailable(said, hint="It is tried again; if it stays, read the server's log.", sqlstate=sqlstate)
-    problem, hint = known
-    return SourceRefused(said, problem=problem, hint=hint, sqlstate=sqlstate)
+    refused = next(by_words, None) or _REFUSED.get(sqlstate or "") or _REFUSED.get((sqlstate or "")[:2])
+    if refused is None:
+        return SourceUnavailable(
+            sentence, hint="The reader retries; if this persists, check the server's log.", sqlstate=sqlstate
+        )
+    problem, hint = refused
+    return SourceRefused(sentence, problem=problem, hint=hint, sqlstate=sqlstate)
 
 
 def connect_refusal(source: str, error: psycopg.Error) -> CdcMergeError:
-    """The error for a connection that never came to be, or that ended: only the server's own words are shown."""
+    """The error for a connection that was not established, or that ended: only the server's own message is shown."""
     text = str(error)
     fatal = _SERVER_WORDS.search(text)
     if fatal:
         words = fatal.group(1)
         sqlstate = next((state for pattern, state in _CONNECT_WORDS if re.search(pattern, words)), None)
         return refusal(source, error.sqlstate or sqlstate, words)
-    trouble = next(each for each in _TROUBLES if re.search(each.words, text))
-    if trouble.problem is not None:
-        sentence = f"Source {source}: the server cannot be used ({trouble.why})."
-        return SourceRefused(sentence, problem=trouble.problem, hint=trouble.hint)
+    failure = next(each for each in _CONNECT_FAILURES if re.search(each.words, text))
+    if failure.problem is not None:
+        sentence = f"Source {source}: the server cannot be used ({failure.why})."
+        return SourceRefused(sentence, problem=failure.problem, hint=failure.hint)
     return SourceUnavailable(
-        f"Source {source}: the server cannot be reached ({trouble.why}).", hint=trouble.hint, sqlstate="08001"
+        f"Source {source}: the server cannot be reached ({failure.why}).", hint=failure.hint, sqlstate="08001"
     )
 
 
 @contextmanager
 def server_errors(source: str) -> Iterator[None]:
-    """Turns what psycopg raises inside the block into this project's errors."""
+    """Convert psycopg's exceptions inside the block into this project's errors."""
     try:
         yield
     except psycopg.Error as error:
-        raise answered(source, error) from None
+        raise query_refusal(source, error) from None
 
 
-def answered(source: str, error: psycopg.Error) -> CdcMergeError:
+def query_refusal(source: str, error: psycopg.Error) -> CdcMergeError:
     """The error for a failure on an open connection."""
     if error.sqlstate is None:
         return connect_refusal(source, error)

@@ -105,7 +105,7 @@ ODD: dict[str, tuple[Sequence[bytes], str]] = {
     "a row with a byte too many": ([data(wire.insert(5, [b"9", b"lost"]) + b"?")], "does not end where"),
     "a row in binary form": ([data(wire.insert(5, [b"9"]).replace(b"t\0\0\0\1", b"b\0\0\0\1"))], "binary form"),
     "a row with too many columns": ([data(wire.insert(5, [b"9", b"a", b"b"]))], "3 columns where"),
-    "a row that was never announced": ([data(wire.insert(99, [b"9", b"lost"]))], "never announced"),
+    "a row that was never announced": ([data(wire.insert(99, [b"9", b"lost"]))], "without a Relation message"),
     "data cut short inside its header": ([copied(b"w" + bytes(10))], "damaged or cut short"),
     "data without a message": ([copied(b"w" + bytes(24))], "damaged or cut short"),
     "a frame of unknown kind": ([copied(b"?whatever")], "unknown kind '?'"),

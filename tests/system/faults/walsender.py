@@ -110,7 +110,7 @@ class Status(NamedTuple):
 
     received: int
     flushed: int
-    asks_reply: bool
+    requests_reply: bool
 
 
 @dataclass

@@ -277,7 +277,7 @@ def test_a_table_that_is_not_configured_has_no_label_of_its_own() -> None:
     tally = Tally(["public.customer"])
     for number in range(1000):
         tally.of_table("truncates", f"public.t{number}")
-    assert {label for figure, label in tally.told() if figure == "truncates"} == {"other"}
+    assert {label for figure, label in tally.counts() if figure == "truncates"} == {"other"}
 
 
 def test_every_reason_to_lose_a_position_has_its_label() -> None:

@@ -11,7 +11,7 @@ import pytest
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.model import SourceChanged
-from cdc_merge.model.heartbeats import HEARTBEAT_PREFIX, Beat, Pulse, beats_in
+from cdc_merge.model.heartbeats import HEARTBEAT_PREFIX, Heartbeat, HeartbeatGaps, heartbeats_in
 from cdc_merge.sources.postgres.protocol.pgoutput import LogicalMessage, decode
 from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
 from tests.system.postgres.test_reader_stream import SETUP, TABLES
@@ -36,8 +36,8 @@ def dsn(database: str) -> str:
     return database
 
 
-def beats(reading: Reading) -> list[Beat]:
-    return [beat for tx in reading.transactions for beat in beats_in(tx.messages, reading.slot)]
+def beats(reading: Reading) -> list[Heartbeat]:
+    return [beat for tx in reading.transactions for beat in heartbeats_in(tx.messages, reading.slot)]
 
 
 def overheard(dsn: str) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def test_heartbeats_come_back_in_order_through_lost_connections(dsn: str) -> Non
             reading.until(lambda wanted=wanted: len(beats(reading)) >= wanted, f"{wanted} heartbeats came")  # type: ignore[misc] # a fact
             run(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cdc_merge/crm'")
         reading.until(lambda: len(beats(reading)) >= 40, "they went on")
-        pulse = Pulse()
+        pulse = HeartbeatGaps()
         assert [pulse.lost_before(beat) for beat in beats(reading)] == [0] * len(beats(reading))
         assert len(set(beats(reading))) == len(beats(reading))
         status = reading.source.status()

@@ -17,7 +17,7 @@ import pytest
 
 from cdc_merge.model import UNCHANGED, Fact, SnapshotBegan, SourceChanged
 from cdc_merge.sources.process.parent import ProcessSource
-from cdc_merge.sources.process.wire import PARCEL_ROWS
+from cdc_merge.sources.process.wire import PART_ROWS
 from cdc_merge.sources.spill import SpilledRows
 from tests.system.postgres.reading import Reading, confirmed_lsn, reader_settings, run, wait_for, wal_lsn
 from tests.system.postgres.test_reader_stream import SETUP, TABLES, in_the_database, writers
@@ -26,7 +26,7 @@ FILL = "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series(
 
 
 class Isolated(Reading):
-    """A Reading whose source is an IsolatedSource."""
+    """A Reading whose source is an ProcessSource."""
 
     def __init__(
         self,
@@ -155,10 +155,10 @@ def test_an_unchanged_long_value_stays_a_gap(dsn: str) -> None:
 def test_a_transaction_of_many_parcels_comes_whole(dsn: str) -> None:
     with Isolated(dsn, window_bytes=1000).start() as reading:
         reading.until_copied()
-        run(dsn, f"INSERT INTO customer SELECT g, 'n', g FROM generate_series(1, {5 * PARCEL_ROWS + 1}) g")
+        run(dsn, f"INSERT INTO customer SELECT g, 'n', g FROM generate_series(1, {5 * PART_ROWS + 1}) g")
         reading.until(lambda: reading.streamed, "the transaction came")
         (transaction,) = [each for each in reading.transactions if each.changes]
-        assert [change.ordinal for change in transaction.changes] == list(range(5 * PARCEL_ROWS + 1))
+        assert [change.ordinal for change in transaction.changes] == list(range(5 * PART_ROWS + 1))
 
 
 def test_no_more_is_on_its_way_than_queue_and_window_hold(dsn: str) -> None:
@@ -225,13 +225,13 @@ def test_a_source_that_refuses_says_why_and_is_left_alone(dsn: str) -> None:
 
 READ_FOR_EVER = """
 import multiprocessing, sys, time
-from cdc_merge.sources.process.parent import IsolatedSource
+from cdc_merge.sources.process.parent import ProcessSource
 from cdc_merge.sources.postgres.reader_settings import ReaderSettings
 
 if __name__ == "__main__":
     tables = {"public.customer": ("id", "name", "points")}
     asked = ReaderSettings("crm", sys.argv[1], "cdc_orphan", "cdc_merge", "initial", tables, 16 << 20)
-    source = IsolatedSource(asked, lambda: None, lambda fact: None)
+    source = ProcessSource(asked, lambda: None, lambda fact: None)
     source.start(None)
     while source.status().state != "streaming":
         time.sleep(0.01)
@@ -280,7 +280,7 @@ def test_a_large_transaction_comes_as_a_file_that_its_reader_may_die_behind(dsn:
 
 SURPRISED = """
 import sys, time
-from cdc_merge.sources.process.parent import IsolatedSource
+from cdc_merge.sources.process.parent import ProcessSource
 from cdc_merge.sources.postgres.reader_settings import ReaderSettings
 
 
@@ -302,7 +302,7 @@ if __name__ == "__main__":
             times.append(time.monotonic())
             told.append(f"{fact.state} {fact.failure} {fact.sentence} {fact.hint}")
 
-    source = IsolatedSource(asked, lambda: None, tell, Window(16 << 20))
+    source = ProcessSource(asked, lambda: None, tell, Window(16 << 20))
     source.start(None)
     while len(told) < 3:
         source.take(100)

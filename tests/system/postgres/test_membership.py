@@ -8,8 +8,12 @@ import pytest
 
 from cdc_merge.errors import SourceRefused
 from cdc_merge.model import Idle, Position
-from cdc_merge.sources.postgres.publication_members import changes, check_publication_members, told
-from cdc_merge.sources.postgres.slot_monitor import SlotMonitor, Watched
+from cdc_merge.sources.postgres.publication_members import (
+    check_publication_members,
+    describe_changes,
+    publication_changes,
+)
+from cdc_merge.sources.postgres.slot_monitor import MonitorTarget, SlotMonitor
 from tests.system.postgres.reading import Reading, run, wal_lsn
 from tests.system.postgres.test_reader_stream import SETUP, TABLES
 
@@ -46,11 +50,11 @@ def followed(dsn: str) -> Position:
         reading.until(
             lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries), "it was told"
         )
-        told = next(each.membership for each in reading.deliveries if isinstance(each, Idle) and each.membership)
+        describe_changes = next(each.membership for each in reading.deliveries if isinstance(each, Idle) and each.membership)
         position = reading.position
     assert position is not None
-    assert json.loads(told)["tables"].keys() == set(TABLES)
-    return position._replace(membership=told)
+    assert json.loads(describe_changes)["tables"].keys() == set(TABLES)
+    return position._replace(membership=describe_changes)
 
 
 @pytest.mark.parametrize(("altered", "said"), AWAY.items(), ids=[*AWAY.values()])
@@ -60,7 +64,7 @@ def test_what_was_altered_while_we_were_away_is_named_and_nothing_is_read(dsn: s
     with Reading(dsn, TABLES).start(position) as reading:
         refusal = reading.refusal()
         assert refusal.problem == "publication_changed"
-        assert refusal.sentence == f"Source crm: publication {NAME} is not what it was: {said}."
+        assert refusal.sentence == f"Source crm: publication {NAME} has changed: {said}."
         assert "source resync crm" in refusal.hint
         assert reading.take() == []
 
@@ -79,7 +83,7 @@ def test_what_is_altered_while_we_read_stops_the_stream_by_name(
         refusal = reading.refusal()
         assert (refusal.problem, refusal.sentence) == (
             "publication_changed",
-            f"Source crm: publication {NAME} is not what it was: {said}.",
+            f"Source crm: publication {NAME} has changed: {said}.",
         )
 
 
@@ -114,7 +118,7 @@ def test_who_reads_everything_again_takes_what_was_missed_as_lost(dsn: str) -> N
             lambda: [each.membership for each in reading.deliveries if isinstance(each, Idle) and each.membership],
             "it was told",
         )
-        assert told(changes(position.membership, now[-1])) == "was dropped and created again"
+        assert describe_changes(publication_changes(position.membership, now[-1])) == "was dropped and created again"
 
 
 def test_a_table_that_was_dropped_and_made_again_is_another_one(dsn: str) -> None:
@@ -128,16 +132,16 @@ def test_older_servers_tell_the_same(old_server: object) -> None:
     dsn = old_server.dsn()  # type: ignore[attr-defined] # the fixture's server
     run(dsn, "DROP TABLE IF EXISTS t", "CREATE TABLE t (id int PRIMARY KEY)", "DROP PUBLICATION IF EXISTS p")
     run(dsn, "CREATE PUBLICATION p FOR TABLES IN SCHEMA public")
-    watch = SlotMonitor("crm", dsn, Watched("s", "p", ("public.t",)))
+    monitor = SlotMonitor("crm", dsn, MonitorTarget("s", "p", ("public.t",)))
     try:
-        before = watch.health().membership
-        assert changes(before, watch.health().membership) == []
+        before = monitor.health().membership
+        assert publication_changes(before, monitor.health().membership) == []
         run(dsn, "ALTER PUBLICATION p DROP TABLES IN SCHEMA public", "ALTER PUBLICATION p ADD TABLES IN SCHEMA public")
-        assert told(changes(before, watch.health().membership)) == "public.t left it and came back"
+        assert describe_changes(publication_changes(before, monitor.health().membership)) == "public.t left it and came back"
         run(dsn, "DROP PUBLICATION p")
-        assert told(changes(before, watch.health().membership)) == "was dropped"
+        assert describe_changes(publication_changes(before, monitor.health().membership)) == "was dropped"
     finally:
-        watch.close()
+        monitor.close()
         run(dsn, "DROP TABLE t")
 
 

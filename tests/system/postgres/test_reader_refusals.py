@@ -12,7 +12,7 @@ from cdc_merge.demo.servers import DemoServer
 from cdc_merge.errors import SourceRefused, SourceUnavailable
 from cdc_merge.model import Parked, SourceChanged
 from cdc_merge.model.ports import Source
-from cdc_merge.sources.postgres.catalog import Problem, describe, preflight
+from cdc_merge.sources.postgres.catalog import CatalogProblem, describe, preflight
 from cdc_merge.sources.postgres.sqlstates import connect_refusal
 from tests.system.postgres.reading import Reading, run, wait_for
 
@@ -288,7 +288,7 @@ def test_a_failed_connection_is_told_in_the_servers_words_or_in_ours(text: str, 
 # ---------------------------------------------------------------- preflight
 
 
-def found(dsn: str, tables: dict[str, tuple[str, ...]]) -> dict[str, Problem]:
+def found(dsn: str, tables: dict[str, tuple[str, ...]]) -> dict[str, CatalogProblem]:
     return {problem.problem: problem for problem in preflight(dsn, "cdc_merge", tables)}
 
 

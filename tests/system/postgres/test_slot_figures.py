@@ -50,7 +50,7 @@ def looked(reading: Reading, fact: Callable[[SourceStatus], bool], what: str) ->
 
 def pause(reading: Reading, position: Position | None) -> None:
     assert isinstance(reading.source, PostgresSource)
-    reading.source.rest(position)
+    reading.source.pause(position)
 
 
 @pytest.fixture(params=["15", "17", "18"])

@@ -1,4 +1,4 @@
-"""The frames of a replication connection: what is inside CopyData, in both directions (Postgres docs, "Streaming
+"""The payloads of CopyData in both directions: XLogData, keepalive, standby status update (Postgres docs, "Streaming
 Replication Protocol"). Pure.
 """
 
@@ -23,7 +23,7 @@ _STATUS: Final = struct.Struct("!cQQQqB")
 
 
 class Keepalive(NamedTuple):
-    """`wal_lsn`: how far the server has sent. Inside a transaction it is not progress."""
+    """A primary keepalive. `wal_lsn`: the LSN up to which the server has sent; inside a transaction it is not progress."""
 
     wal_lsn: int
     server_us: int
@@ -31,7 +31,7 @@ class Keepalive(NamedTuple):
 
 
 def read_keepalive(frame: bytes | memoryview) -> Keepalive:
-    """ProtocolError when the frame is too short to be one, or names a place that no server reaches."""
+    """ProtocolError when the frame is too short for a keepalive, or has an LSN that no server reaches."""
     try:
         lsn, time_us, reply = _KEEPALIVE.unpack_from(frame, 1)
     except struct.error:
@@ -42,11 +42,11 @@ def read_keepalive(frame: bytes | memoryview) -> Keepalive:
 
 
 def sent_us(frame: bytes | memoryview) -> int:
-    """When the server sent a frame of XLogData, by its own clock."""
+    """The send time of an XLogData frame, by the server's clock."""
     time_us: int = _SENT.unpack_from(frame, _SENT_AT)[0]
     return time_us + POSTGRES_EPOCH_US
 
 
-def status_update(received: int, durable: int, now_us: int, *, asks_reply: bool) -> bytes:
-    """Standby status update. Only `durable` moves the slot: it is both flushed and applied."""
-    return _STATUS.pack(b"r", received, durable, durable, now_us - POSTGRES_EPOCH_US, asks_reply)
+def status_update(received: int, flushed: int, now_us: int, *, requests_reply: bool) -> bytes:
+    """A standby status update. Only `flushed`, sent as both flushed and applied, moves the slot's confirmed_flush_lsn."""
+    return _STATUS.pack(b"r", received, flushed, flushed, now_us - POSTGRES_EPOCH_US, requests_reply)

@@ -1,10 +1,10 @@
 """Step 1, the decoder: one pgoutput payload in, one message out.
 
-Protocol version 1 (Postgres docs, "Logical Replication Message Formats"). Sans I/O and without memory: what a relation
-id means is rows.py's business. A payload that is truncated, damaged, longer than its message or of an unknown kind
-gives `ProtocolError` and nothing else; no more memory is used than the payload has.
+Protocol version 1 (Postgres docs, "Logical Replication Message Formats"). Sans I/O and stateless: transactions.py knows the
+relation of an oid. A payload that is truncated, damaged, longer than its message or of an unknown kind gives
+`ProtocolError` and nothing else; no more memory is used than the payload has.
 
-Times are microseconds since 1970-01-01 UTC, LSNs integers. Cells are the text the server sent, in UTF-8.
+Times are microseconds since 1970-01-01 UTC, LSNs integers. The values of TupleData are the server's text form in UTF-8.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cdc_merge.model.fast_new import fast_new
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01 in unix microseconds: the wire counts from there."""
 
-Cells: TypeAlias = tuple[RawValue, ...]
+TupleData: TypeAlias = tuple[RawValue, ...]
 Payload: TypeAlias = "bytes | memoryview"
 
 
-class Begin(NamedTuple):
+class BeginMessage(NamedTuple):
     """`commit_lsn` is where the commit record starts, which the transaction's own `Commit` repeats."""
 
     commit_lsn: int
@@ -32,49 +32,49 @@ class Begin(NamedTuple):
     xid: int
 
 
-class Commit(NamedTuple):
+class CommitMessage(NamedTuple):
     commit_lsn: int
     end_lsn: int
     commit_us: int
 
 
-class Origin(NamedTuple):
-    """The transaction was applied under a replication origin; `lsn` is a position at that origin, not here."""
+class OriginMessage(NamedTuple):
+    """The replication origin under which the transaction was applied; `lsn` is a position at that origin, not here."""
 
     lsn: int
     name: str
 
 
 class TypeMessage(NamedTuple):
-    """Names a type that is not built in. A domain comes with an empty namespace and its base type's name."""
+    """The name of a type that is not built in. A domain has an empty namespace and its base type's name."""
 
     oid: int
     namespace: str
     name: str
 
 
-class Insert(NamedTuple):
+class InsertMessage(NamedTuple):
     relation_oid: int
-    new: Cells
+    new: TupleData
 
 
-class Update(NamedTuple):
+class UpdateMessage(NamedTuple):
     """`old` is None, the identity columns only, or (`old_is_full`) all; `has_unchanged`: `new` holds UNCHANGED."""
 
     relation_oid: int
-    old: Cells | None
+    old: TupleData | None
     old_is_full: bool
-    new: Cells
+    new: TupleData
     has_unchanged: bool
 
 
-class Delete(NamedTuple):
+class DeleteMessage(NamedTuple):
     relation_oid: int
-    old: Cells
+    old: TupleData
     old_is_full: bool
 
 
-class Truncate(NamedTuple):
+class TruncateMessage(NamedTuple):
     relation_oids: tuple[int, ...]
 
 
@@ -86,11 +86,20 @@ class LogicalMessage(NamedTuple):
 
 
 Decoded: TypeAlias = (
-    Begin | Commit | Origin | Relation | TypeMessage | Insert | Update | Delete | Truncate | LogicalMessage
+    BeginMessage
+    | CommitMessage
+    | OriginMessage
+    | Relation
+    | TypeMessage
+    | InsertMessage
+    | UpdateMessage
+    | DeleteMessage
+    | TruncateMessage
+    | LogicalMessage
 )
 
-# A NULL cell is one byte, a text cell at least five. With this many bytes behind the payload, both can be read by
-# one unpack of five; that a message stopped inside its payload is checked once, at its end.
+# A NULL is one byte, a text value at least five. With this many bytes after the payload, both can be read by one unpack of
+# five; that a message ends inside its payload is checked once, at its end.
 _PADDING: Final = bytes(4)
 
 _BEGIN: Final = struct.Struct("!QqI")
@@ -103,7 +112,7 @@ _MESSAGE: Final = struct.Struct("!BQ")
 _COLUMN_TYPE: Final = struct.Struct("!Ii")
 _TRUNCATE: Final = struct.Struct("!IB")
 
-_read_cell = struct.Struct("!BI").unpack_from
+_read_value = struct.Struct("!BI").unpack_from
 _read_count = _COUNT.unpack_from
 _read_row_head = struct.Struct("!IB").unpack_from
 
@@ -116,7 +125,7 @@ def decode(payload: Payload, start: int = 0) -> Decoded:
     body = b"".join((payload, _PADDING))
     length = len(body) - len(_PADDING)
     try:
-        read = _READERS[body[start]] if start < length else _nothing
+        read = _READERS[body[start]] if start < length else _empty_payload
         message, at = read(body, start + 1)
     except KeyError:
         kind = chr(body[start])
@@ -128,20 +137,20 @@ def decode(payload: Payload, start: int = 0) -> Decoded:
     return message
 
 
-def _nothing(body: bytes, at: int) -> tuple[Decoded, int]:
+def _empty_payload(body: bytes, at: int) -> tuple[Decoded, int]:
     raise IndexError(at)
 
 
-def _cells(body: bytes, at: int) -> tuple[Cells, int, bool]:
-    """One TupleData. This loop is the hottest of all: an unpack and a slice per cell were the fastest measured."""
+def _tuple_data(body: bytes, at: int) -> tuple[TupleData, int, bool]:
+    """One TupleData. This loop is the hottest of all: an unpack and a slice per value were the fastest measured."""
     (count,) = _read_count(body, at)
     at += 2
-    cells: list[RawValue] = []
-    append = cells.append
-    read_cell = _read_cell
+    values: list[RawValue] = []
+    append = values.append
+    read_value = _read_value
     has_unchanged = False
     for _ in range(count):
-        kind, size = read_cell(body, at)
+        kind, size = read_value(body, at)
         if kind == 116:  # 't', text: a literal is faster than a global here
             at += 5
             end = at + size
@@ -155,28 +164,28 @@ def _cells(body: bytes, at: int) -> tuple[Cells, int, bool]:
             has_unchanged = True
             at += 1
         else:
-            raise _wrong_cell(kind, body, at)
-    return tuple(cells), at, has_unchanged
+            raise _wrong_value(kind, body, at)
+    return tuple(values), at, has_unchanged
 
 
-def _cells_beside(body: bytes, at: int, old: Cells) -> tuple[Cells, int, bool]:
-    """As `_cells`, where a cell that equals the old one is the old one: half the memory of an update with a full old
-    row, and whoever compares the two finds most of them identical. Costs no more time than a slice kept."""
+def _tuple_data_beside(body: bytes, at: int, old: TupleData) -> tuple[TupleData, int, bool]:
+    """As `_tuple_data`, but a value that equals the old one is the same object: half the memory of an update with a complete
+    old row, and a comparison of both finds most values identical. It takes no more time than a new slice."""
     (count,) = _read_count(body, at)
     if count != len(old):
-        return _cells(body, at)
+        return _tuple_data(body, at)
     at += 2
-    cells: list[RawValue] = []
-    append = cells.append
-    read_cell = _read_cell
+    values: list[RawValue] = []
+    append = values.append
+    read_value = _read_value
     has_unchanged = False
     for before in old:
-        kind, size = read_cell(body, at)
-        if kind == 116:  # as in _cells
+        kind, size = read_value(body, at)
+        if kind == 116:  # as in _tuple_data
             at += 5
             end = at + size
-            cell = body[at:end]
-            append(before if cell == before else cell)
+            value = body[at:end]
+            append(before if value == before else value)
             at = end
         elif kind == _NULL:
             append(None)
@@ -186,13 +195,13 @@ def _cells_beside(body: bytes, at: int, old: Cells) -> tuple[Cells, int, bool]:
             has_unchanged = True
             at += 1
         else:
-            raise _wrong_cell(kind, body, at)
-    return tuple(cells), at, has_unchanged
+            raise _wrong_value(kind, body, at)
+    return tuple(values), at, has_unchanged
 
 
-def _wrong_cell(kind: int, body: bytes, at: int) -> ProtocolError:
-    what = "in binary form, which was not asked for" if kind == _BINARY else f"of unknown kind {chr(kind)!r}"
-    return ProtocolError(f"A column came {what}.", offset=at, length=len(body) - len(_PADDING))
+def _wrong_value(kind: int, body: bytes, at: int) -> ProtocolError:
+    what = "in binary form, which was not requested" if kind == _BINARY else f"of unknown kind {chr(kind)!r}"
+    return ProtocolError(f"A column is {what}.", offset=at, length=len(body) - len(_PADDING))
 
 
 def _text(body: bytes, at: int) -> tuple[str, int]:
@@ -200,20 +209,20 @@ def _text(body: bytes, at: int) -> tuple[str, int]:
     return body[at:end].decode(), end + 1
 
 
-def _begin(body: bytes, at: int) -> tuple[Begin, int]:
+def _begin(body: bytes, at: int) -> tuple[BeginMessage, int]:
     lsn, time_us, xid = _BEGIN.unpack_from(body, at)
-    return Begin(lsn, time_us + POSTGRES_EPOCH_US, xid), at + _BEGIN.size
+    return BeginMessage(lsn, time_us + POSTGRES_EPOCH_US, xid), at + _BEGIN.size
 
 
-def _commit(body: bytes, at: int) -> tuple[Commit, int]:
+def _commit(body: bytes, at: int) -> tuple[CommitMessage, int]:
     _, lsn, end_lsn, time_us = _COMMIT.unpack_from(body, at)
-    return Commit(lsn, end_lsn, time_us + POSTGRES_EPOCH_US), at + _COMMIT.size
+    return CommitMessage(lsn, end_lsn, time_us + POSTGRES_EPOCH_US), at + _COMMIT.size
 
 
-def _origin(body: bytes, at: int) -> tuple[Origin, int]:
+def _origin(body: bytes, at: int) -> tuple[OriginMessage, int]:
     (lsn,) = _LSN.unpack_from(body, at)
     name, at = _text(body, at + _LSN.size)
-    return Origin(lsn, name), at
+    return OriginMessage(lsn, name), at
 
 
 def _relation(body: bytes, at: int) -> tuple[Relation, int]:
@@ -241,45 +250,45 @@ def _type(body: bytes, at: int) -> tuple[TypeMessage, int]:
     return TypeMessage(oid, namespace, name), at
 
 
-def _insert(body: bytes, at: int) -> tuple[Insert, int]:
+def _insert(body: bytes, at: int) -> tuple[InsertMessage, int]:
     oid, kind = _read_row_head(body, at)
     if kind != _NEW:
         raise ValueError(kind)
-    new, at, _ = _cells(body, at + 5)
-    return Insert(oid, new), at
+    new, at, _ = _tuple_data(body, at + 5)
+    return InsertMessage(oid, new), at
 
 
-def _update(body: bytes, at: int) -> tuple[Update, int]:
+def _update(body: bytes, at: int) -> tuple[UpdateMessage, int]:
     oid, kind = _read_row_head(body, at)
     at += 5
-    old: Cells | None = None
+    old: TupleData | None = None
     old_is_full = kind == _OLD
     if old_is_full or kind == _KEY:
-        old, at, _ = _cells(body, at)
+        old, at, _ = _tuple_data(body, at)
         kind = body[at]
         at += 1
     if kind != _NEW:
         raise ValueError(kind)
-    new, at, has_unchanged = _cells(body, at) if old is None else _cells_beside(body, at, old)
-    return fast_new(Update, (oid, old, old_is_full, new, has_unchanged)), at
+    new, at, has_unchanged = _tuple_data(body, at) if old is None else _tuple_data_beside(body, at, old)
+    return fast_new(UpdateMessage, (oid, old, old_is_full, new, has_unchanged)), at
 
 
-def _delete(body: bytes, at: int) -> tuple[Delete, int]:
+def _delete(body: bytes, at: int) -> tuple[DeleteMessage, int]:
     oid, kind = _read_row_head(body, at)
     if kind not in (_OLD, _KEY):
         raise ValueError(kind)
-    old, at, _ = _cells(body, at + 5)
-    return Delete(oid, old, kind == _OLD), at
+    old, at, _ = _tuple_data(body, at + 5)
+    return DeleteMessage(oid, old, kind == _OLD), at
 
 
-def _truncate(body: bytes, at: int) -> tuple[Truncate, int]:
+def _truncate(body: bytes, at: int) -> tuple[TruncateMessage, int]:
     count, _ = _TRUNCATE.unpack_from(body, at)  # what cascaded is listed, too
     at += _TRUNCATE.size
     end = at + count * _OID.size
     if end > len(body):
         raise IndexError(end)
     oids = struct.unpack_from(f"!{count}I", body, at)
-    return Truncate(oids), end
+    return TruncateMessage(oids), end
 
 
 def _message(body: bytes, at: int) -> tuple[LogicalMessage, int]:

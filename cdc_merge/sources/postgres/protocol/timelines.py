@@ -1,7 +1,7 @@
-"""Which timeline wrote an LSN: a place names that one, whatever the server is on by now (semantics §2). Pure.
+"""Timelines: which timeline wrote an LSN. A place has that one, not the server's current one (semantics §2). Pure.
 
 The server's history file (`TIMELINE_HISTORY`) has one line for each timeline before the current one:
-its number, the LSN where it was left, a reason.
+its number, the LSN where it ended, a reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cdc_merge.model import lsn_from_text
 
 
 class Timelines(NamedTuple):
-    """`ends` are (timeline, LSN where it was left) of the earlier timelines, oldest first."""
+    """`ends` are (timeline, LSN where it ended) of the earlier timelines, oldest first."""
 
     current: int
     ends: tuple[tuple[int, int], ...] = ()
@@ -25,12 +25,12 @@ class Timelines(NamedTuple):
         return self.current
 
     def has(self, timeline: int, lsn: int) -> bool:
-        """Whether what ended at `lsn` on `timeline` is part of this server's past."""
+        """Whether a record that ends at `lsn` on `timeline` is part of this server's history."""
         return self.of(lsn) == timeline
 
 
 def read_history(current: int, content: bytes) -> Timelines:
-    """Read a timeline history file; lines that are none are passed over, as the server does with comments."""
+    """Read a timeline history file; other lines are skipped, like comments."""
     ends: list[tuple[int, int]] = []
     for line in content.decode(errors="replace").splitlines():
         words = line.split("\t")

@@ -1,11 +1,11 @@
-"""The first copy: every row of our tables as of the slot's consistent point, in the same text form as the stream.
+"""COPY of one table: its rows as of the slot's consistent point, in the same text form as the stream.
 
 Rules
-- The slot is created with an exported snapshot; the copy reads through it, the stream follows from the same point: no
-  row is lost in between and none comes twice.
-- The clock is read before the slot exists, so that no later commit can lie before the copy's stamp.
-- COPY runs the same output functions under the same pinned settings as pgoutput; only its escapes are taken off here.
-- A publication's row filter applies to the copy as it does to the stream. Row security makes it fail, not shrink.
+- The slot is created with an exported snapshot; COPY reads through it and the stream starts at the same point: no row is
+  lost in between and none arrives twice.
+- The clock is read before the slot exists, so that no later commit can lie before the snapshot's stamp.
+- COPY runs the same output functions under the same pinned settings as pgoutput; only its escapes are removed here.
+- The publication's row filter applies to COPY as to the stream. Row-level security makes it fail, not shrink.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from psycopg import sql
 
 from cdc_merge.model import SNAPSHOT, RawValue, Relation, RowChange
-from cdc_merge.sources.postgres.catalog import PARTITIONED, Catalog, TableFacts
+from cdc_merge.sources.postgres.catalog import PARTITIONED, Catalog, CatalogTable
 from cdc_merge.sources.postgres.connection import Connection
 from cdc_merge.sources.postgres.sqlstates import server_errors
 
@@ -31,16 +31,16 @@ _ESCAPED: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\
 
 def read_copy_line(line: bytes) -> tuple[RawValue, ...]:
     """One row of COPY's text format, without its newline (Postgres docs, COPY, "Text Format")."""
-    cells = line.split(b"\t")
+    values = line.split(b"\t")
     if b"\\" not in line:
-        return tuple(cells)
-    return tuple(_unescaped(cell) if b"\\" in cell else cell for cell in cells)
+        return tuple(values)
+    return tuple(_unescaped(value) if b"\\" in value else value for value in values)
 
 
-def _unescaped(cell: bytes) -> RawValue:
-    if cell == b"\\N":
+def _unescaped(value: bytes) -> RawValue:
+    if value == b"\\N":
         return None
-    return _ESCAPE.sub(lambda found: _ESCAPED.get(found.group(1), found.group(1)), cell)
+    return _ESCAPE.sub(lambda found: _ESCAPED.get(found.group(1), found.group(1)), value)
 
 
 class TableCopy:
@@ -52,17 +52,17 @@ class TableCopy:
         connection.answer_limit_s = ROW_LIMIT_S
         self._catalog = Catalog(source, connection, publication)
 
-    def begin(self, snapshot: str, tables: Iterable[str]) -> dict[str, TableFacts]:
-        """Enter the exported snapshot; the tables as they were at that point."""
+    def begin(self, snapshot: str, tables: Iterable[str]) -> dict[str, CatalogTable]:
+        """Enter the exported snapshot; the catalog's tables as of that point."""
         with server_errors(self._source):
             self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             self._connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot))
         return self._catalog.describe(tables)
 
     def chunks(
-        self, facts: TableFacts, relation: Relation, wait: Callable[[], None]
+        self, facts: CatalogTable, relation: Relation, wait: Callable[[], None]
     ) -> Iterator[tuple[list[RowChange], int]]:
-        """(rows, bytes) of one table. `wait` is called before each chunk is read and may take its time."""
+        """(rows, bytes) of one table, chunk by chunk. `wait` is called before each chunk and may block."""
         rows: list[RowChange] = []
         size = ordinal = 0
         with (
@@ -74,8 +74,8 @@ class TableCopy:
                 line = bytes(block)
                 if not rows:
                     wait()
-                cells = read_copy_line(line[:-1]) if relation.columns else ()
-                rows.append(RowChange(SNAPSHOT, relation, None, False, cells, ordinal))  # noqa: FBT003 - a tuple's field
+                values = read_copy_line(line[:-1]) if relation.columns else ()
+                rows.append(RowChange(SNAPSHOT, relation, None, False, values, ordinal))  # noqa: FBT003 - a tuple's field
                 ordinal += 1
                 size += len(line)
                 if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
@@ -85,7 +85,7 @@ class TableCopy:
             yield rows, size
 
 
-def _copy(facts: TableFacts, relation: Relation) -> sql.Composed:
+def _copy(facts: CatalogTable, relation: Relation) -> sql.Composed:
     """libpq hands out COPY data one whole row at a time, so a block is a line."""
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in relation.columns)
     # A table that others inherit from is published without their rows; a partitioned one consists of its partitions.

@@ -1,8 +1,8 @@
-"""What the stream says between the two marks around a piece of a table that is read again. Pure.
+"""The watermark window around a chunk of a table: merges the chunk with the stream between low and high watermark. Pure.
 
-A row that it names there is, where the second mark stands, what was read of it with all that the stream says laid over it;
-whichever of the two came first, this is so. A row is named by its replica identity; with REPLICA IDENTITY FULL by its
-primary key, or without one by all that was read of it.
+At the high watermark, a row of the chunk that also changed in the window is the row as read with the streamed values over it,
+whichever of the two came first. Rows are matched by replica identity; with REPLICA IDENTITY FULL by primary key, or without
+one by all columns that were read.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Final, NamedTuple, TypeAlias
 
 from cdc_merge.model import SNAPSHOT, TRUNCATE, UNCHANGED, RawValue, Relation, RowChange, Transaction
 
-MARK_PREFIX: Final = "cdc_merge.read"
+WATERMARK_PREFIX: Final = "cdc_merge.read"
 LOW, HIGH = "low", "high"
 
-MAX_NAMED: Final = 100_000  # rows remembered of one window, about 20 MB; beyond it the piece is read again
+MAX_ROWS: Final = 100_000  # changed rows of one window, about 20 MB; beyond it the chunk is read again
 
-Name: TypeAlias = "tuple[RawValue, ...]"
+RowIdentity: TypeAlias = "tuple[RawValue, ...]"
 
 _NOTHING: Final[dict[str, RawValue]] = {}
 
 
 class Chunk(NamedTuple):
-    """What was read of a table. `hidden` are the transactions (32 bits of their ids) that the reading did not see."""
+    """Rows that were read of a table. `hidden` are the transactions (32 bits of their ids) that the read did not see; `reached`
+    is the key after which the next chunk begins."""
 
     relation: Relation
     rows: tuple[tuple[RawValue, ...], ...]
@@ -33,85 +34,87 @@ class Chunk(NamedTuple):
 
 
 class Window:
-    """One reading of a piece, between the marks `token` low and `token` high. `named_by`: the columns that name a row."""
+    """One read of a chunk, between the watermarks `token` low and `token` high. `identity_columns` identify a row."""
 
-    def __init__(self, token: str, table: str, named_by: Sequence[str]) -> None:
+    def __init__(self, token: str, table: str, identity_columns: Sequence[str]) -> None:
         self._token = token
         self._table = table
-        self._named_by = tuple(named_by)
-        self._said: dict[Name, dict[str, RawValue] | None] = {}
+        self._identity_columns = tuple(identity_columns)
+        self._streamed: dict[RowIdentity, dict[str, RawValue] | None] = {}
         self._earlier: frozenset[int] = frozenset()
         self.is_open = False
-        self.is_blurred = False
-        self.superseded = 0  # rows of which the stream said something, when `rows` was asked
+        self.is_ambiguous = False
+        self.superseded = 0  # rows of the chunk that also changed in the window, as counted by `rows`
 
-    def mark(self, side: str) -> str:
-        """The content of a mark's message."""
+    def watermark(self, side: str) -> str:
+        """The content of a watermark's logical message."""
         return f"{self._token} {side}"
 
-    def is_mark(self, transaction: Transaction, side: str) -> bool:
-        wanted = self.mark(side).encode()
-        return any(said.prefix == MARK_PREFIX and said.content == wanted for said in transaction.messages)
+    def is_watermark(self, transaction: Transaction, side: str) -> bool:
+        wanted = self.watermark(side).encode()
+        return any(
+            streamed.prefix == WATERMARK_PREFIX and streamed.content == wanted for streamed in transaction.messages
+        )
 
     def open(self, earlier: frozenset[int]) -> None:
-        """The low mark came; `earlier` are the transactions that came before it."""
+        """Open the window at the low watermark; `earlier` are the transactions before it."""
         self._earlier = earlier
         self.is_open = True
 
-    def see(self, transaction: Transaction) -> None:
-        """A transaction between the marks."""
+    def add_transaction(self, transaction: Transaction) -> None:
+        """Add a transaction between the watermarks."""
         for change in transaction.changes:
-            if change.relation.table == self._table and not self.is_blurred:
+            if change.relation.table == self._table and not self.is_ambiguous:
                 self._note(change)
 
     def _note(self, change: RowChange) -> None:
-        if change.operation == TRUNCATE or len(self._said) > MAX_NAMED:
-            self.is_blurred = True
+        if change.operation == TRUNCATE or len(self._streamed) > MAX_ROWS:
+            self.is_ambiguous = True
             return
         columns = [column.name for column in change.relation.columns]
         before = None
         if change.old is not None:
-            before = self._name(columns, change.old)
+            before = self._identity_of(columns, change.old)
         if change.new is None:
-            self._said[before or ()] = None
+            self._streamed[before or ()] = None
             return
         new = dict(zip(columns, _filled(change.new, change.old), strict=True))
-        after = self._name(columns, tuple(new.values()))
-        known = self._said.get(after if before is None else before) or {}
+        after = self._identity_of(columns, tuple(new.values()))
+        previous = self._streamed.get(after if before is None else before) or {}
         if before is not None and before != after:
-            self._said[before] = None
-        self._said[after] = known | {column: cell for column, cell in new.items() if cell is not UNCHANGED}
+            self._streamed[before] = None
+        self._streamed[after] = previous | {column: value for column, value in new.items() if value is not UNCHANGED}
 
-    def _name(self, columns: Sequence[str], row: Sequence[RawValue]) -> Name:
-        cells = dict(zip(columns, row, strict=True))
-        if not cells.keys() >= set(self._named_by):
-            self.is_blurred = True
+    def _identity_of(self, columns: Sequence[str], row: Sequence[RawValue]) -> RowIdentity:
+        values = dict(zip(columns, row, strict=True))
+        if not values.keys() >= set(self._identity_columns):
+            self.is_ambiguous = True
             return ()
-        name = tuple(cells[column] for column in self._named_by)
-        self.is_blurred = self.is_blurred or UNCHANGED in name
-        return name
+        identity = tuple(values[column] for column in self._identity_columns)
+        self.is_ambiguous = self.is_ambiguous or UNCHANGED in identity
+        return identity
 
-    def must_read_again(self, chunk: Chunk) -> bool:
-        """Whether it cannot be said what the piece holds: everything moved, or a transaction that the stream told before
-        the marks was not visible to the reading."""
-        return self.is_blurred or bool(chunk.hidden & self._earlier)
+    def must_repeat(self, chunk: Chunk) -> bool:
+        """Whether the chunk must be read again: a truncate, too many changes or unidentified rows in the window, or an earlier
+        transaction of the stream that was not visible to the read."""
+        return self.is_ambiguous or bool(chunk.hidden & self._earlier)
 
     def rows(self, chunk: Chunk) -> tuple[RowChange, ...]:
-        """The rows of the piece as they are where the high mark stands; without those that are gone by then."""
+        """The rows of the chunk as of the high watermark; without those that are deleted by then."""
         columns = [column.name for column in chunk.relation.columns]
-        found: list[RowChange] = []
-        for cells in chunk.rows:
-            said = self._said.get(self._name(columns, cells), _NOTHING)
-            if said is not _NOTHING:
+        rows: list[RowChange] = []
+        for values in chunk.rows:
+            streamed = self._streamed.get(self._identity_of(columns, values), _NOTHING)
+            if streamed is not _NOTHING:
                 self.superseded += 1
-            if said is not None:
-                now = tuple(said.get(column, cell) for column, cell in zip(columns, cells, strict=True))
-                found.append(RowChange(SNAPSHOT, chunk.relation, None, False, now, len(found)))  # noqa: FBT003 - a tuple's field
-        return tuple(found)
+            if streamed is not None:
+                now = tuple(streamed.get(column, value) for column, value in zip(columns, values, strict=True))
+                rows.append(RowChange(SNAPSHOT, chunk.relation, None, False, now, len(rows)))  # noqa: FBT003 - a tuple's field
+        return tuple(rows)
 
 
 def _filled(row: Sequence[RawValue], old: Sequence[RawValue] | None) -> Sequence[RawValue]:
-    """Unchanged TOASTed cells are in the old row, where there is one that has them."""
+    """The row with its unchanged TOASTed values taken from the old row, where it has them."""
     if old is None or UNCHANGED not in row:
         return row
-    return [was if cell is UNCHANGED and was is not None else cell for was, cell in zip(old, row, strict=True)]
+    return [was if value is UNCHANGED and was is not None else value for was, value in zip(old, row, strict=True)]
