@@ -1,4 +1,4 @@
-"""What queries answer: merged records, explanations, restore plans."""
+"""Results of queries: merged records, explanations, restore plans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cdc_merge.model.value_types import MaybeValue, Value
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """What one source holds: presence is unknown, present or deleted; `values` leaves unknown fields out."""
+    """The values at one source: presence is unknown, present or deleted; `values` leaves unknown fields out."""
 
     presence: str
     values: Mapping[str, Value]
@@ -21,8 +21,8 @@ class SourceView:
 
 @dataclass(frozen=True, slots=True)
 class MergedRecord:
-    """What a history means. `values` leaves unknown fields out; groups appear as their member fields. `missing`: the
-    sources that lack the record, where that is told (`on_missing: report`)."""
+    """The merged value of a record's history. `values` leaves unknown fields out; groups appear as their member fields.
+    `missing`: the sources that lack the record (`on_missing: report`)."""
 
     entity: str
     key: str
@@ -34,8 +34,8 @@ class MergedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One write of one field, and what became of it: won, lost, merged, candidate or overwritten. `saw`: writes that its
-    writer had seen, the latest ones where they are many; `saw_earlier`: how many more there are, all earlier."""
+    """One write of one field and its outcome: won, lost, merged, candidate or overwritten, with the reason in `because`.
+    `saw`: writes that its writer had seen, the latest ones where they are many; `saw_earlier`: the number of earlier ones."""
 
     stamp: Stamp
     source: str
@@ -50,7 +50,8 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a field has its value (contract §7, `explain`). `rule` names the rule that answers its questions by itself."""
+    """Why a field has its value (contract §7, `explain`). `frontier`: writes that no other write has seen; `rule`: the rule
+    that resolves its conflicts automatically."""
 
     entity: str
     key: str
@@ -64,8 +65,8 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class RestoreWrite:
-    """What would be written to one source: `action` is insert, update or delete; `fields` field → (what it holds, what
-    it would hold)."""
+    """The write to one source in a restore plan: `action` is insert, update or delete; `fields` maps field → (current value
+    at the source, restored value)."""
 
     source: str
     action: str
@@ -74,8 +75,8 @@ class RestoreWrite:
 
 @dataclass(frozen=True, slots=True)
 class LaterEdit:
-    """An edit since the time that a record would be restored to; its `fields` are those that it wrote. `undone`: those of
-    them whose value would go."""
+    """An edit after the restore time; its `fields` are those that it wrote. `undone`: the fields whose value a restore
+    overwrites."""
 
     change: Change
     undone: tuple[str, ...]
@@ -83,7 +84,7 @@ class LaterEdit:
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """How a record would be brought back to what it meant at `to`. `deleted` and `fields` say (now, then); `fields` only
+    """The plan to restore a record to its merged value at `to`. `deleted` and `fields` are (current, restored); `fields` only
     those that differ."""
 
     entity: str

@@ -1,11 +1,11 @@
-"""What is counted while a source is captured: the figures, their label values, how counts are kept and added up. Pure.
+"""Capture counters: the counts of one source, their label values, and their sum over processes. Pure.
 
 Rules
-- A count is kept under (figure, label value), "" where the figure has no label. A figure is its metric's name without the
-  prefix; label values are closed lists, or tables of the configuration.
-- Counts only grow. They travel whole with the status of a reader, so that a lost report loses nothing; who replaces a
-  process goes on from what that had told last.
-- Rows are counted by the transaction, never one by one.
+- A count's key is (figure, label value), "" where the figure has no label. A figure is its metric's name without the prefix;
+  label values are closed lists, or tables of the configuration.
+- Counts only grow. They travel as a whole with a reader's status, so that a lost report loses nothing; a process that
+  replaces another continues from its last report.
+- Rows are counted per transaction, never one by one.
 """
 
 from __future__ import annotations
@@ -53,29 +53,29 @@ GAP_KINDS: Final = (
     "other_server",
     COMMIT_ORDER,
 )
-"""Why what follows a position may not be all that was committed: reasons to lose it, or a commit behind a later one."""
+"""Causes of a gap after a position: a lost position, or a commit out of LSN order."""
 
 OTHER_TABLE: Final = "other"
 
-# The edges of cdc_merge_detection_seconds, which the lag of a commit is a part of.
+# The buckets of cdc_merge_detection_seconds, of which the commit lag is a part.
 LAG_EDGES_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _LAG_EDGES_US: Final = tuple(round(edge * 1e6) for edge in LAG_EDGES_S)
 LAG_KEYS: Final = tuple((COMMIT_LAG, str(edge)) for edge in (*LAG_EDGES_S, float("inf")))
-"""Under each, the commits whose lag is at most that many seconds and more than those of the key before."""
+"""One key per bucket: commits whose lag is at most that many seconds, and more than the previous key's."""
 
 _operation_of = itemgetter(0)
 
 
 class Tally:
-    """Counts of one source in one process. `tables` are those of the configuration; all others count as one.
+    """The counters of one source in one process. `tables` are those of the configuration; all others count as one.
 
-    Each count has one writer at a time; `told` may be called from any thread.
+    Each counter has one writer at a time; `counts` may be called from any thread.
     """
 
     def __init__(self, tables: Iterable[str] = ()) -> None:
         self._tables = frozenset(tables)
         self._counts: Counter[Counted] = Counter()
-        # What every transaction counts has the cheapest form that was measured.
+        # Counters of every transaction have the cheapest form that was measured.
         self._events = dict.fromkeys(EVENT_KINDS, 0)
         self._size_bytes = self._lag_us = 0
         self._lags = [0] * len(LAG_KEYS)
@@ -102,23 +102,23 @@ class Tally:
         self._events[MESSAGE] += 1
 
     def committed(self, size_bytes: int, lag_us: int) -> None:
-        """A transaction came whole, that long after its commit by the source's own clock."""
+        """A complete transaction arrived, `lag_us` after its commit by the source's own clock."""
         self._size_bytes += size_bytes
         self._lags[bisect_left(_LAG_EDGES_US, lag_us)] += 1
         if lag_us > 0:
             self._lag_us += lag_us
 
     def counts(self) -> dict[Counted, int]:
-        # `dict` copies in one step of the interpreter, so that no other thread's count comes in between.
-        found = dict(self._counts)
-        found.update({(EVENTS, kind): count for kind, count in self._events.items()})
-        found.update(zip(LAG_KEYS, self._lags, strict=True))
-        found[(EVENT_BYTES, "")], found[(COMMIT_LAG_US, "")] = self._size_bytes, self._lag_us
-        return found
+        # `dict` copies in one step of the interpreter, so that no other thread's count intervenes.
+        counts = dict(self._counts)
+        counts.update({(EVENTS, kind): count for kind, count in self._events.items()})
+        counts.update(zip(LAG_KEYS, self._lags, strict=True))
+        counts[(EVENT_BYTES, "")], counts[(COMMIT_LAG_US, "")] = self._size_bytes, self._lag_us
+        return counts
 
 
 def sum_counts(*counts: Counts) -> dict[Counted, int]:
-    """What several processes have counted, or one before and one after the other."""
+    """The sum of the counts of several processes, at the same time or one after another."""
     total: Counter[Counted] = Counter()
     for each in counts:
         total.update(each)

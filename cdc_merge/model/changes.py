@@ -14,12 +14,14 @@ from cdc_merge.model.value_types import MaybeValue
 
 
 class RecordKey(NamedTuple):
+    """The identity of a record: entity and business key (canonical text)."""
+
     entity: str
     key: str
 
 
 class Missing(NamedTuple):
-    """A source that does not have a record, where that is told (`on_missing: report`). `since_us`: stamp time."""
+    """A source that does not have a record, as reported by `on_missing: report`. `since_us`: stamp time."""
 
     entity: str
     key: str
@@ -28,14 +30,14 @@ class Missing(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """Marks a change that repeats somebody else's write. `of` names the writes by place (our write-back);
-    `from_source` (message cdc_merge.copy) teaches all that this source had seen."""
+    """The copy mark of a change that replicates an existing write. `of` are the places of the writes (our write-back);
+    `from_source` (message cdc_merge.copy) adds everything that this source had seen to the causal context."""
 
     from_source: str | None = None
     of: tuple[Place, ...] = ()
 
 
-# What happened to the source's row; the values of Change.row.
+# The values of Change.operation.
 INSERT: Final = "insert"
 
 
@@ -55,14 +57,14 @@ DECISION: Final = "decision"
 
 
 class Change(NamedTuple):
-    """One source transaction as far as one record is concerned: an entry of the history.
+    """The effect of one source transaction on one record: an entry of the history.
 
-    `row` is what happened to the source's row (insert, update, delete, truncate, snapshot, decision).
-    `fields` holds (before, after) of every field the change says something about: for an update the changed ones where
-    the old row was complete, else all that were sent; `before` is UNKNOWN where the source did not say.
-    `copy` is None for a genuine edit. `committed_us` is the source's own commit time, uncut.
-    `identity` tells two rows of one source with the same business key apart (canonical text of the replica identity).
-    `moved_to` (a delete) and `moved_from` (an insert) link the two halves of a change of the business key.
+    `stamp` is its HLC stamp, `place` its identity. `operation` is insert, update, delete, truncate, snapshot or decision.
+    `fields` maps field → (before, after): for an update the changed fields if the old row was complete, else all fields that
+    were sent; `before` is UNKNOWN where the source did not send it. `actor` is who made the change. `copy` is None for a
+    genuine edit. `committed_us` is the source's own commit time, uncut.
+    `identity` distinguishes two rows of one source with the same business key (canonical text of the replica identity).
+    `moved_to` (a delete) and `moved_from` (an insert) link the two halves of a re-key: a change of the business key.
     """
 
     entity: str
@@ -80,8 +82,8 @@ class Change(NamedTuple):
 
 
 class UnresolvedChange(NamedTuple):
-    """A change whose record nobody knows yet: `change.key` is empty. It is about the row of the table `label` whose
-    `columns` read `identity`, and read `was` before the change."""
+    """A quarantined change: its business key is not resolved, `change.key` is empty. `identity` is the replica identity of its
+    row, in the `columns` of the table `label`; `was` is the one before the change."""
 
     label: str
     columns: tuple[str, ...]
@@ -91,8 +93,9 @@ class UnresolvedChange(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A record folded up to and with `stamp`: `tree` is what merge/checkpoint.py made of it under the policy of that name.
-    `number` counts the bases that the record had. `root`: the log before it is gone, so nothing can make it again."""
+    """The state of a record, folded up to and including `stamp`. `tree` is the state as merge/checkpoint.py dumps it, under the
+    policy digest `policy`; `number` counts the record's checkpoints. `pruned`: retention has removed the log before it, so it
+    cannot be rebuilt."""
 
     stamp: Stamp
     number: int

@@ -1,6 +1,6 @@
-"""Hybrid logical clock arithmetic (semantics §2, "Time and causality").
+"""Hybrid logical clock (HLC) arithmetic (semantics §2, "Time and causality").
 
-"Now" is an argument; nothing here reads a clock.
+The current time is an argument; nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ def tick(last: Stamp, commit_us: int) -> Stamp:
 
 
 def cut(commit_us: int, now_us: int, max_ahead_us: int) -> int:
-    """The part of a commit time that may be believed: at most `max_ahead_us` after our own clock. The past is legal."""
+    """A commit time, cut to at most `max_ahead_us` ahead of our own clock. Any time in the past is legal."""
     return min(commit_us, now_us + max_ahead_us)
 
 
 def received(last: Stamp, seen: Stamp) -> Stamp:
-    """The receiving rule: a clock that has been shown `seen` is not earlier than it."""
+    """The receiving rule of an HLC: a clock that has received `seen` is not earlier than it."""
     if (seen.wall_us, seen.counter) > (last.wall_us, last.counter):
         return Stamp(seen.wall_us, seen.counter, last.source)
     return last

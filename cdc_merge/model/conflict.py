@@ -1,5 +1,4 @@
-"""Steps 4 and 5: a conflict as detected (a pure function of history and rules), and as the queue keeps it (id, revision,
-life cycle)."""
+"""Step 5: a conflict as detected (a pure function of history and rules), and as stored (id, revision, lifecycle)."""
 
 from __future__ import annotations
 
@@ -13,8 +12,11 @@ from cdc_merge.model.value_types import UNKNOWN, MaybeValue, Value
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One answer to a conflict's question. `value` UNKNOWN: left out (an absent map key). `key`: whose it is, in a
-    question about several records."""
+    """One of the concurrent values of a conflict: its write's source, stamp, commit time, actor and place.
+
+    `value` UNKNOWN: the field is absent (a map key). `seen` are the writes that its writer had seen. `delta` is the increment
+    of a counter. `key` is the record of the candidate, in a conflict between several records.
+    """
 
     source: str
     value: MaybeValue | Mapping[str, Value]
@@ -29,8 +31,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class DetectedConflict:
-    """A conflict as the merge sees it: a pure function of history and rules, without id or life. `records`: the keys of
-    all the records that it is about, where `key` is only the first of them."""
+    """A conflict as detected: a pure function of history and rules, without id or lifecycle.
+
+    `field` is a unit's field, `group` a group that merges as one value. `base` is the value of the latest write that all
+    candidates have seen, `provisional` the merged value while the conflict is open. `rule` is the rule that detected it. `records` are the keys of all records of a
+    conflict between several, of which `key` is the first.
+    """
 
     entity: str
     key: str
@@ -53,8 +59,9 @@ class DetectedConflict:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A question with an id and a life. `status` is settling, open or closed; `resolution` auto, decided, converged,
-    dismissed or superseded once closed."""
+    """A stored conflict: a detected conflict with id and lifecycle. `status` is settling, open or closed; once closed,
+    `resolution` is auto, decided, converged, dismissed or superseded. `revision` counts its changes; `raised_us`,
+    `announced_us` and `closed_us` are by our own clock; `policy` is the digest of the rules that detected it."""
 
     id: str
     detected: DetectedConflict

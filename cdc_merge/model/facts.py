@@ -1,4 +1,4 @@
-"""Facts that observers receive after they are durable, and figures that they read on demand."""
+"""Facts: events that observers receive after they are durable; and the figures that observers read on demand."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cdc_merge.model.conflict import Conflict
 class BatchMerged:
     """A batch is on disk. Counters are keyed by the label values of contract §5.
 
-    `transactions`: how many rows each transaction changed, by source. `behind`: transactions whose commit time lay before
-    one that was committed earlier, by (source, why): `own` where the source's clock or its concurrent commits did that,
-    `origin` where they were applied under a replication origin and carry its time. `loads`: records that were wanted, by
-    where their state was, `memory` or `store`.
+    `seconds`: duration by stage. `transactions`: changed rows of each transaction, by source. `behind`: transactions whose
+    commit time lies before that of an earlier commit, by (source, cause): `own` for the source's clock or its concurrent
+    commits, `origin` for transactions that were applied under a replication origin and carry its time. `loads`: record states
+    loaded by the batch, by origin, `memory` or `store`. `late_changes` arrived behind a later stamp of their record.
     """
 
     seconds: Mapping[str, float]
@@ -42,8 +42,8 @@ class ConflictMoved:
 
 @dataclass(frozen=True, slots=True)
 class SourceChanged:
-    """A source's connection or health changed; `sentence` is for people, `problem` a stable name or None. `failure`: what
-    kind of failure that was, "" where nothing failed."""
+    """A source's connection or health changed; `sentence` is for people, `problem` a stable name or None. `failure` is the
+    class of the failure (sources/postgres/failure_classes.py), "" without one."""
 
     source: str
     state: str
@@ -55,8 +55,8 @@ class SourceChanged:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A row was set aside because it could not be read, or because nobody knows whose it is; the stream went on. `is_kept`: it
-    is merged as soon as its identity is named."""
+    """A row was parked: a value is unreadable, or the business key is unknown; the stream continues. `is_kept`: it is
+    quarantined, and merged as soon as its business key is resolved."""
 
     source: str
     table: str
@@ -66,8 +66,8 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineReleased:
-    """Changes that had been kept wait no longer. `outcome`: `named` (they were merged), `emptied` (their table was),
-    `expired` (older than the retention, and still nobody knew whose they were)."""
+    """Changes left quarantine. `outcome`: `named` (key resolved, merged), `emptied` (their table was truncated), `expired`
+    (older than the retention, key still unresolved)."""
 
     source: str
     table: str
@@ -77,7 +77,7 @@ class QuarantineReleased:
 
 @dataclass(frozen=True, slots=True)
 class ClockCut:
-    """A commit lay further ahead of our clock than allowed and was cut for stamping."""
+    """A commit time lay further ahead of our clock than allowed and was cut for its stamp."""
 
     source: str
     ahead_us: int
@@ -85,6 +85,8 @@ class ClockCut:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotProgress:
+    """Progress of an initial snapshot: `rows` of about `expected` of one entity."""
+
     source: str
     entity: str
     rows: int
@@ -93,8 +95,8 @@ class SnapshotProgress:
 
 @dataclass(frozen=True, slots=True)
 class ResyncProgress:
-    """A piece of a table was read again and is on disk: `rows` of about `expected` so far. With it `read` rows came, and
-    `gone` records were found not to be there. `state` is rows, missing (what no piece named is looked for), done or
+    """A chunk of an incremental snapshot is on disk: `rows` of about `expected` so far, `read` of them in this chunk; `gone`
+    records are missing at the source. `state` is rows, missing (records that no chunk contained are looked up), done or
     failed."""
 
     source: str
@@ -109,8 +111,8 @@ class ResyncProgress:
 
 @dataclass(frozen=True, slots=True)
 class DetectionDegraded:
-    """A change met a record of which something was removed by retention. `reason`: tombstone_removed (it cannot be told
-    whether its row was deleted or never seen), history_removed (it is older than what is left, and is not merged)."""
+    """A change refers to history that retention has pruned. `reason`: tombstone_removed (its row was either deleted or never
+    seen), history_removed (it is older than the remaining history, and is not merged)."""
 
     source: str
     entity: str
@@ -119,7 +121,7 @@ class DetectionDegraded:
 
 @dataclass(frozen=True, slots=True)
 class LoopDetected:
-    """Two sources have set fields of a record to the same values to and fro, many times and shortly after each other."""
+    """A write loop: two sources alternately restore each other's value of a record, many times within a short time."""
 
     entity: str
     key: str
@@ -128,8 +130,8 @@ class LoopDetected:
 
 @dataclass(frozen=True, slots=True)
 class ConfigReloaded:
-    """The configuration file was read again while running. `policy` is the one in force afterwards; `problem` says why
-    that is still the old one, None when the file's is; `problems` lists each place."""
+    """The configuration was reloaded. `policy` is the digest in force afterwards; `problem` is why that is still the previous
+    one, None after a successful reload; `problems` lists each place."""
 
     policy: str
     problem: str | None = None
@@ -138,8 +140,8 @@ class ConfigReloaded:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatPassed:
-    """A message that we wrote into a source is merged and on disk, `seconds` after it was sent; `lost` before it never
-    came."""
+    """A heartbeat is merged and on disk, `seconds` after it was written into its source; `lost` heartbeats before it never
+    arrived."""
 
     source: str
     seconds: float
@@ -148,7 +150,7 @@ class HeartbeatPassed:
 
 @dataclass(frozen=True, slots=True)
 class StoreWaits:
-    """Merging waits because another program holds the store, `problem` says so; None: it goes on after `seconds`."""
+    """Merging waits: another program has locked the store (`problem`); None: it continues after `seconds`."""
 
     problem: str | None
     hint: str = ""
@@ -164,7 +166,7 @@ Fact: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class StoreFigures:
-    """Sizes that observers read when they are asked, not when something happens."""
+    """Gauges that observers read on demand: sizes of the store, and the watermark."""
 
     records_cached: int = 0
     history_changes: int = 0

@@ -1,7 +1,7 @@
-"""Heartbeats: logical messages that our own reader writes into its source, numbered, and what their return says. Pure.
+"""Heartbeats: numbered logical messages that our reader writes into its source and receives in the stream. Pure.
 
-A message that a later one of the same run has overtaken never comes: it is lost, and so may be what was committed beside
-it. A run is one reader's life; how many messages of a run before the first that we see were lost, nobody can say.
+A message that a later one of the same run overtakes never arrives: it is lost, and so may be commits around it. A run is one
+reader from start to end; losses before the first message of a source cannot be counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HEARTBEAT_PREFIX: Final = "cdc_merge.heartbeat"
 
 
 class Heartbeat(NamedTuple):
-    """One message. `sent_us` is our own clock at its sending; `slot` says whose it is: others may read the same server."""
+    """One message. `sent_us` is our own clock; `slot` identifies its reader: others may read the same server."""
 
     slot: str
     run: str
@@ -29,7 +29,7 @@ def heartbeat_content(beat: Heartbeat) -> str:
 
 
 def heartbeats_in(messages: Iterable[Message], slot: str) -> Iterator[Heartbeat]:
-    """The heartbeats of this slot's readers; a message that cannot be read is none."""
+    """The heartbeats of this slot's readers; an unreadable message is none."""
     for message in messages:
         if message.prefix == HEARTBEAT_PREFIX:
             beat = _read(message.content)
@@ -39,21 +39,22 @@ def heartbeats_in(messages: Iterable[Message], slot: str) -> Iterator[Heartbeat]
 
 def _read(content: bytes) -> Heartbeat | None:
     try:
-        told = json.loads(content)
-        return Heartbeat(str(told["slot"]), str(told["run"]), int(told["sequence"]), int(told["sent_us"]))
+        document = json.loads(content)
+        run, sequence = str(document["run"]), int(document["sequence"])
+        return Heartbeat(str(document["slot"]), run, sequence, int(document["sent_us"]))
     except (ValueError, KeyError, TypeError):
         return None
 
 
 class HeartbeatGaps:
-    """Counts the losses of one source: the numbers that were passed over."""
+    """Counts the lost heartbeats of one source: the gaps in its sequence numbers."""
 
     def __init__(self) -> None:
         self._run = ""
         self._sequence = 0
 
     def lost_before(self, beat: Heartbeat) -> int:
-        """How many messages between the last one and this one never came."""
+        """The number of messages lost between the last one and this one."""
         is_first = not self._run
         before = self._sequence if beat.run == self._run else 0
         self._run, self._sequence = beat.run, beat.sequence

@@ -1,4 +1,4 @@
-"""What the operator asked for, as the core needs it: entities, fields, their merge types and mappings.
+"""The plan: the checked configuration as the core needs it. Entities, fields, merge types, mappings and rules.
 
 Built by config/ from YAML, already checked; frozen; no I/O. The core never sees YAML, DSNs or secrets.
 """
@@ -19,11 +19,11 @@ class FieldPlan:
 
     `options` are the merge type's own settings (`min`, `max`, `order`, `separator`, `wins`, `keys` …), as plain values.
     `normalize` names entries of values/normalizers.py's table, applied in order before values are compared.
-    `agreement` is "on", "off" or "past" (semantics §2 rule 3).
-    `auto` is how questions of concurrent writes are answered by themselves (semantics §6), what the first matching
-    rule says, `tolerance_us` how long sources may differ (§5, divergence).
-    `value_type` is text, integer, decimal, boolean, float, date, timestamp, json, array or bytes; "" when not known
-    yet.
+    `agreement` is "on", "off" or "past" (semantics §2 rule 3). `writer_sources` and `writer_actors` are the authorized writers
+    (None: any).
+    `auto` are the automatic resolutions of concurrent writes (semantics §6), from the first matching rule; `tolerance_us` is
+    how long sources may differ (§5, divergence).
+    `value_type` is text, integer, decimal, boolean, float, date, timestamp, json, array or bytes; "" when unknown.
     """
 
     name: str
@@ -60,16 +60,16 @@ class Unique:
 
     @property
     def name(self) -> str:
-        """The name under which what `when` gives is counted."""
+        """The label of this rule in metrics."""
         return f"unique({', '.join(self.fields)})"
 
 
 @dataclass(frozen=True, slots=True)
 class EntityPlan:
-    """One entity. `sources` are in the order of `from:`; `mapped` says which fields each of them has.
+    """One entity. `sources` are in the order of `from:`; `mapped` maps source → its mapped fields.
 
-    `fields` holds every field that is merged for itself, `groups` the fields merged as one value; a group's members are
-    not in `fields`. `unit_of` finds the field or group that a mapped field belongs to.
+    `fields` are the fields that merge alone, `groups` the fields that merge as one value; a group's members are not in
+    `fields`. `deletes` and `on_missing` are the policies for deletes and for records that a source lacks.
     """
 
     name: str
@@ -85,10 +85,11 @@ class EntityPlan:
 
 @dataclass(frozen=True, slots=True)
 class TableMap:
-    """How the rows of one table of one source become changes of records.
+    """The mapping of one table of one source to one entity.
 
-    `key` are the business key's columns in order, `fields` maps field → column. `actor_column` names who changed a row,
-    only in a change that wrote it unless `actor_always_written`. `copy_origins`, `copy_actors`: semantics §2 rule 2.
+    `key` are the business key's columns in order, `fields` maps field → column. `actor_column` is the column with the actor of
+    a change; it counts only in changes that wrote it, unless `actor_always_written`. `copy_origins` and `copy_actors` are
+    replication origins and actors whose changes are copies (semantics §2 rule 2).
     """
 
     source: str
@@ -106,9 +107,8 @@ class TableMap:
 class Rule:
     """One rule of the file, in order. Absent settings are None.
 
-    `on` is `entity.field`, `entity.*`, `*.field` or `entity`. `tolerance_us` makes `divergence`, `when`
-    `business_rule` and
-    `threshold` `anomaly` (semantics §5); a rule without them is about conflicts of every kind.
+    `on` is `entity.field`, `entity.*`, `*.field` or `entity`. A rule with `tolerance_us` detects `divergence`, with `when`
+    `business_rule`, with `threshold` `anomaly` (semantics §5); one without them applies to conflicts of every kind.
     """
 
     name: str
@@ -123,10 +123,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything the core needs to know of the configuration.
+    """The plan of all entities and sources.
 
-    `policy` is a digest of all that influences the answers (`sha256:…`); it is named by every conflict.
-    `retention_us`: how long the log is kept, 0 for ever; `keep_folded_us`: what is younger never leaves it.
+    `policy` is the digest of everything that influences merge and conflicts (`sha256:…`); every conflict has it. `settle_us` is
+    the settling time of a conflict, `max_ahead_us` how far a commit time may lie ahead of our clock. `retention_us`: how long
+    the log is kept, 0 for ever; younger changes than `keep_folded_us` are never pruned.
     """
 
     entities: Mapping[str, EntityPlan]

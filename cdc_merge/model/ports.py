@@ -61,7 +61,7 @@ class IncrementalSource(Protocol):
         """Read nothing until `start`, but keep reporting the slot's state; deliveries that were not taken come again."""
         ...
 
-    def request_chunk(self, wanted: ChunkRequest) -> None:
+    def request_chunk(self, request: ChunkRequest) -> None:
         """Answer with one `ChunkRead` of that number in the stream, across any reconnects and restarts. A request replaces
         the one before."""
         ...

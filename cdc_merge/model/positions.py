@@ -1,4 +1,4 @@
-"""Where and when: HLC stamps order changes, places identify them, positions say how far a source is durable.
+"""HLC stamps order changes, places identify them, positions are the checkpoints of a source.
 
 Times are integers: microseconds since 1970-01-01 UTC. LSNs are integers; `lsn_text` writes them as Postgres does.
 """
@@ -11,7 +11,11 @@ DECISION_SOURCE: Final = "cdc_merge"
 
 
 class Stamp(NamedTuple):
-    """A hybrid-logical-clock reading; the tuple order is the total order of semantics §2."""
+    """A hybrid logical clock (HLC) stamp; the tuple order is the total order of semantics §2.
+
+    `wall_us` is the source's commit time, or the HLC's larger one; `counter` orders changes with one `wall_us`; `source`
+    breaks ties between sources.
+    """
 
     wall_us: int
     counter: int
@@ -31,7 +35,11 @@ def stamp_from_text(text: str) -> Stamp:
 
 
 class Place(NamedTuple):
-    """The identity of a change: where it stands in its source, whatever was delivered how often."""
+    """The identity of a change, the same on every delivery: its position in the source's WAL.
+
+    `system` is the server's system identifier, `timeline` the one that wrote `lsn`, which is the end of the commit; `ordinal`
+    counts the row changes of `table` within the transaction.
+    """
 
     system: str
     timeline: int
@@ -51,12 +59,12 @@ def lsn_from_text(text: str) -> int:
 
 
 class Position(NamedTuple):
-    """How far a source is merged and on disk. `slot` names the slot it belongs to; `passed_us` is the stamp time that
-    the source has passed.
+    """The checkpoint of a source: everything up to `lsn` is merged and on disk. `slot` is its replication slot; `passed_us` is
+    the source's watermark, the stamp time up to which every change has arrived.
 
-    `snapshot` is none or done, and while a copy is not finished running (a first one) or again (one into a history that
-    exists); `copied` are then the tables that it has finished. `membership` is what was sent of which tables at that point
-    (`Idle`), "" when that is not known.
+    `snapshot` is none or done; while a snapshot is not finished it is running (an initial one) or again (one into an existing
+    history), and `copied` are the tables that are complete. `membership` are the publication members at that point (`Idle`),
+    "" when unknown.
     """
 
     system: str
@@ -70,5 +78,5 @@ class Position(NamedTuple):
 
     @property
     def is_copying(self) -> bool:
-        """The picture is not complete, and nothing may be confirmed."""
+        """Whether a snapshot is not finished: nothing may be confirmed to the slot."""
         return self.snapshot in ("running", "again")

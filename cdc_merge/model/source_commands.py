@@ -1,8 +1,8 @@
-"""What a source was told to do beside following its stream: to rest, to read tables again. Values only; they are durable.
+"""Commands to a source: to pause its stream, to resync tables. Values only; they are durable.
 
-A *resync* reads one table again while the stream goes on, in pieces. What it finds are views, not edits. Records that the
-source is said to hold and that no piece named are looked for one by one (`MISSING`); only those that are not there then
-are gone.
+A *resync* is an incremental snapshot of one table: it is read in chunks while the stream continues. Its rows are views, not
+edits. Records that the history has at this source and that no chunk contained are looked up by key (`MISSING`); those without
+a row are deleted.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ INTERRUPTED: Final = "copy_interrupted"
 
 
 class ChunkRequest(NamedTuple):
-    """A piece of a table to be read again. `number` names the request. Either the rows behind `after` in the order of the
-    table's own key (None: from its beginning), or those with the business keys `keys`, columns `key_columns`."""
+    """A request for one chunk of a table; `number` identifies it. Either the rows after the key `after`, in the order of the
+    table's own key (None: from its beginning), or the rows with the business keys `keys`, in columns `key_columns`."""
 
     number: int
     table: str
@@ -32,11 +32,11 @@ class ChunkRequest(NamedTuple):
 
 
 class Resync(NamedTuple):
-    """A resync that is not over. `since` is the source's clock at its beginning: records that it has told of later need
-    not be looked for. `cause` is `asked`, `copy_interrupted`, or the problem for which a position was lost.
+    """An unfinished resync. `since` is the source's clock at its start: records with a later change need no lookup. `cause` is
+    `asked` (an operator's request), `copy_interrupted`, or the problem by which a position was lost.
 
-    `phase` is rows, missing or failed (then `problem` says why). `after`: the last row that was read. `entity`,
-    `scanned`: where looking for what is missing stands. `keys`: only these records. `gone` of them are not there.
+    `phase` is rows, missing or failed (then with a `problem`). `after`: the key of the last row that was read. `entity`,
+    `scanned`: progress of the lookup of missing records. `keys`: only these records. `gone`: records without a row.
     """
 
     table: str
@@ -55,8 +55,8 @@ class Resync(NamedTuple):
 
 
 class SourceOrders(NamedTuple):
-    """`paused`: its stream is not read. `accepts_loss`: should its position be lost, copy it anew once. `resyncs` are
-    worked off in this order; `answers` counts the pieces that were ever read for them."""
+    """The durable commands to one source. `paused`: its stream is not read. `accepts_loss`: a lost position is followed by a new
+    snapshot, once. `resyncs` are processed in this order; `answers` counts all chunks that were read for them."""
 
     paused: bool = False
     accepts_loss: bool = False

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 
 class Unchanged(Enum):
-    """pgoutput's 'u': an unchanged TOASTed column. It is absent from the change: neither NULL nor a write."""
+    """An unchanged TOASTed column: TupleData's 'u'. It is absent from the change: neither NULL nor a write."""
 
     UNCHANGED = "unchanged"
 
@@ -20,11 +20,11 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 
 
 RawValue: TypeAlias = "bytes | None | Unchanged"
-"""One column of a row as the source sent it: the type's text form in UTF-8, NULL, or unchanged."""
+"""One column of TupleData: the type's text form in UTF-8, NULL, or unchanged."""
 
 
 class Column(NamedTuple):
-    """One column of a relation. `type_oid` 0 means that only `type_name` is known."""
+    """One column of a relation. `type_oid` 0: only `type_name` is known. `is_identity`: part of the replica identity."""
 
     name: str
     type_oid: int
@@ -33,7 +33,7 @@ class Column(NamedTuple):
 
 
 class Relation(NamedTuple):
-    """A table as the stream announced it. `identity` is Postgres's relreplident: d, i, f or n."""
+    """A table as in its Relation message. `identity` is its replica identity setting, relreplident: d, i, f or n."""
 
     oid: int
     namespace: str
@@ -49,9 +49,9 @@ class Relation(NamedTuple):
 class RowChange(NamedTuple):
     """Insert, update, delete, truncate or snapshot read of one source row.
 
-    `old` holds all columns when `old_is_full`, else only the identity columns (the others None and meaningless);
-    None when the source sent no old row. `new` is None for deletes and truncates. `ordinal` counts the row changes of
-    that table within its transaction, from 0, and is the same on every delivery.
+    `old` is the complete old row when `old_is_full` (REPLICA IDENTITY FULL), else its identity columns (the others are None
+    and meaningless); None when the source sent no old row. `new` is None for deletes and truncates. `ordinal` counts the row
+    changes of that table within its transaction, from 0, and is the same on every delivery.
     """
 
     operation: str
@@ -73,9 +73,9 @@ class Message(NamedTuple):
 class Transaction(NamedTuple):
     """One committed source transaction, complete and in commit order.
 
-    `end_lsn` is the commit's end: confirming it means that this transaction never comes again.
-    `origin` is the replication origin's name when the transaction was applied under one. `changes` may be read as often
-    as needed; those of a large transaction are not in memory.
+    `system` and `timeline` identify the server's history. `end_lsn` is the end of the commit record: once it is confirmed, the
+    server does not send this transaction again. `origin` is the name of the replication origin under which it was applied.
+    `changes` may be read as often as needed; those of a large transaction are spilled, not in memory.
     """
 
     source: str
@@ -89,9 +89,9 @@ class Transaction(NamedTuple):
 
 
 class Idle(NamedTuple):
-    """The source sent everything up to `lsn`, and its own clock read `at_us` then: nothing is in flight.
+    """An idle mark: the source has sent everything up to `lsn`, and its clock read `at_us` then; nothing is in flight.
 
-    `membership` says what it sends of which tables, where that is not as it was; a text for the source to compare.
+    `membership` are the publication members, if they have changed: a text that the source itself compares.
     """
 
     source: str
@@ -103,11 +103,11 @@ class Idle(NamedTuple):
 
 
 class SnapshotBegan(NamedTuple):
-    """A consistent copy of tables starts: all rows are as of `lsn`, when the source's clock read `at_us`.
+    """A snapshot starts: all rows are as of `lsn`, the slot's consistent point, when the source's clock read `at_us`.
 
-    `expected_rows` is an estimate per table. `lost` is None for a first copy: rows that an earlier, unfinished copy of
-    these tables brought are void. Else it names the problem for which the stream could not be continued: the history
-    stays, what the copy says is seen beside it, and what it does not name is looked for.
+    `expected_rows` is an estimate per table. `lost` is None for an initial snapshot: rows of an earlier, unfinished one are
+    void. Else it is the problem by which the position was lost: the history stays, the snapshot's rows are compared with it,
+    and records without a row are looked up.
     """
 
     source: str
@@ -120,22 +120,22 @@ class SnapshotBegan(NamedTuple):
 
 
 class SnapshotRows(NamedTuple):
-    """A piece of the first copy: rows of one table (`operation` is "snapshot", ordinals count through the table)."""
+    """A chunk of a snapshot: rows of one table (`operation` is "snapshot", ordinals count through the table)."""
 
     source: str
     changes: tuple[RowChange, ...]
 
 
 class SnapshotTable(NamedTuple):
-    """All rows of one table of the copy were delivered."""
+    """All rows of one table of the snapshot were delivered."""
 
     source: str
     table: str
 
 
 class SnapshotDone(NamedTuple):
-    """The copy is over; the stream follows from `lsn`. `unfinished` are tables that an interrupted copy did not finish:
-    its moment is gone with the session that exported it, so they are to be read beside the stream."""
+    """The snapshot is complete; the stream starts at `lsn`. `unfinished` are the tables that an interrupted snapshot did not
+    finish: its exported snapshot ended with its session, so they get an incremental snapshot."""
 
     source: str
     lsn: int
@@ -143,10 +143,10 @@ class SnapshotDone(NamedTuple):
 
 
 class ChunkRead(NamedTuple):
-    """Rows of one table, read again while the stream is followed: the answer to a request (`orders.RowsWanted`).
+    """A chunk of an incremental snapshot: the answer to the `source_commands.ChunkRequest` of this `number`.
 
-    `rows` are the source's where its stream has reached `lsn`, at `at_us`; ordinals count through this delivery.
-    `reached` is where the next piece begins, None at the table's end. With a `problem`, nothing was read.
+    `rows` are as of `lsn`, the chunk's high watermark in the stream, at `at_us`; ordinals count through this delivery.
+    `reached` is the key after which the next chunk begins, None at the table's end. With a `problem`, nothing was read.
     """
 
     source: str

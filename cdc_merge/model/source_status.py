@@ -1,4 +1,4 @@
-"""What a reader knows about its source at this moment (contract §7, `source`)."""
+"""The current status of a source (contract §7, `source`)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """What a reader knows about its source right now (contract §7, `source`). Unknown figures are None.
+    """The status that a reader reports of its source (contract §7, `source`). Unknown figures are None.
 
-    `queued_bytes` wait to be merged, at most about `queue_limit_bytes`; `waited_s`: for how long, all in all, the source
-    was not read because that was reached. `confirmed_lsn`: what the server was told that it may forget. `last_received_us`: our
-    clock at the newest transaction. `invalidation`: why the server has given the slot up, "" while it has not.
-    `inactive_since_us`: since when nobody reads it, by the server's clock. `server_spilled_bytes`: what the server wrote aside
-    while decoding large transactions, since its statistics were reset. `counts`: what was counted of it (capture.py).
-    `open_bytes`: of a transaction whose commit has not come. `waits`: it is not read at present, as too much is queued.
-    `copy_tables_left`, `copy_s`: tables that its first copy has not finished, and how long the latest copy took so far.
+    `queued_bytes` of deliveries that were not taken, at most about `queue_limit_bytes`; `waited_s`: total time for which the
+    source was not read because of that limit (back pressure); `waits`: it is not read at present for that reason.
+    `received_lsn` is the LSN up to which everything was received, `server_lsn` the server's latest, `confirmed_lsn` the
+    confirmed_flush_lsn that was sent to the slot. `last_received_us`: our clock at the latest transaction, whose commit time is
+    `last_commit_us`. Of the slot: `retained_bytes` of WAL from its restart_lsn on, `safe_bytes` until it is lost;
+    `invalidation`: why the server has invalidated it, "" while it is valid; `inactive_since_us`: since when it has no reader, by
+    the server's clock; `server_spilled_bytes` were spilled while decoding, since the last reset of the statistics.
+    `counts` are the capture counters (capture_counters.py). `open_bytes` are of a transaction without its commit.
+    `copy_tables_left`, `copy_s`: unfinished tables of the initial snapshot, and the duration of the latest snapshot.
     """
 
     name: str

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 
 class Unknown(Enum):
-    """What we do not know is neither NULL nor a value."""
+    """The type of UNKNOWN: a value that no source has sent; neither NULL nor a value."""
 
     UNKNOWN = "unknown"
 

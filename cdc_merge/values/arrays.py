@@ -1,6 +1,6 @@
 """Postgres array text → nested tuples ("Array Input and Output Syntax", Postgres documentation §8.15.6).
 
-An array whose lower bounds are not 1 (`[0:1]={1,2}`) has no tuple that says so; it stays the text that the database
+An array whose lower bounds are not 1 (`[0:1]={1,2}`) is not representable as a tuple; it stays the text that the database
 wrote, and is thus unequal to `{1,2}`, as it is for Postgres.
 """
 
@@ -32,10 +32,10 @@ def array_reader(read: Callable[[bytes], Value], delimiter: str = ",") -> Callab
             if any(lower != "1" for lower in _LOWER_BOUND.findall(bounds[1])):
                 return text
             text = text[bounds.end() :]
-        found = tokens.findall(text)
-        if sum(map(len, found)) != len(text):
+        elements = tokens.findall(text)
+        if sum(map(len, elements)) != len(text):
             raise ValueError("an array element is not closed")
-        return _nested(found, read, delimiter)
+        return _nested(elements, read, delimiter)
 
     return read_array
 

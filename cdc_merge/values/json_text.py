@@ -19,28 +19,28 @@ _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-class Number(str):
+class JsonNumber(str):
     """A JSON number as canonical text; a class of its own, so that it is written without quotes."""
 
     __slots__ = ()
 
 
-Document: TypeAlias = "None | bool | str | Number | list[Document] | dict[str, Document]"
+JsonDocument: TypeAlias = "None | bool | str | JsonNumber | list[JsonDocument] | dict[str, JsonDocument]"
 
 
 def read_json(cell: bytes) -> Json:
     """ValueError or RecursionError when it is no JSON."""
-    document: Document = json.loads(
+    document: JsonDocument = json.loads(
         cell.decode(), parse_int=_number, parse_float=_number, parse_constant=_refused_constant
     )
-    # The type json (not jsonb) takes half of a surrogate pair, which UTF-8 cannot hold: it stays an escape.
+    # The type json (not jsonb) accepts half of a surrogate pair, which UTF-8 cannot encode: it stays an escape.
     return Json(_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", _written(document)))
 
 
 def read_hstore(cell: bytes) -> Json:
     """An hstore as a JSON object of texts and nulls. ValueError when it is none."""
     text, position = cell.decode(), 0
-    pairs: dict[str, Document] = {}
+    pairs: dict[str, JsonDocument] = {}
     while position < len(text):
         match = _HSTORE_PAIR.match(text, position)
         if match is None:
@@ -57,30 +57,30 @@ def unescaped(text: str) -> str:
 
 
 def plain(number: Decimal) -> str:
-    """A finite number in exact notation, without exponent and without zeros that say nothing: `100`, `0.5`, `0`."""
+    """A finite number in exact notation, without exponent and trailing zeros: `100`, `0.5`, `0`."""
     text = format(number, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return text if number else "0"
 
 
-def _number(text: str) -> Number:
+def _number(text: str) -> JsonNumber:
     number = Decimal(text)
     sign, digits, exponent = number.as_tuple()
     if abs(number.adjusted()) <= _PLAIN_DIGITS and -int(exponent) <= _PLAIN_DIGITS:
-        return Number(plain(number))
-    kept = "".join(map(str, digits)).rstrip("0")
-    if not kept:
-        return Number("0")
-    return Number(f"{'-' if sign else ''}{kept}E{int(exponent) + len(digits) - len(kept):+}")
+        return JsonNumber(plain(number))
+    significant = "".join(map(str, digits)).rstrip("0")
+    if not significant:
+        return JsonNumber("0")
+    return JsonNumber(f"{'-' if sign else ''}{significant}E{int(exponent) + len(digits) - len(significant):+}")
 
 
-def _refused_constant(name: str) -> Document:
+def _refused_constant(name: str) -> JsonDocument:
     raise ValueError(f"{name} is no JSON")
 
 
-def _written(document: Document) -> str:
-    if isinstance(document, Number):
+def _written(document: JsonDocument) -> str:
+    if isinstance(document, JsonNumber):
         return document
     if isinstance(document, dict):
         return "{" + ",".join(f"{_written(key)}:{_written(document[key])}" for key in sorted(document)) + "}"

@@ -21,7 +21,7 @@ KeyReader: TypeAlias = Callable[[tuple[RawValue, ...]], MaybeKey]
 # The unreserved characters of RFC 3986 §2.3 stand for themselves.
 _RESERVED: Final = re.compile(r"[^A-Za-z0-9_.~-]")
 _ENCODED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
-_NULL: Final = "%00"  # no text of Postgres holds a NUL, so this is nobody's element
+_NULL: Final = "%00"  # no text in Postgres contains a NUL, so no element encodes to this
 
 
 def encoded(text: str) -> str:
@@ -30,7 +30,7 @@ def encoded(text: str) -> str:
 
 
 def decoded(text: str) -> str:
-    """What `encoded` was given."""
+    """The inverse of `encoded`."""
     raw = _ENCODED.sub(lambda sign: bytes([int(sign[1], 16)]), text.encode())
     return raw.decode(errors="replace")
 
@@ -68,7 +68,7 @@ def key_parts(text: str, count: int) -> tuple[str, ...]:
 
 
 def key_reader(columns: Sequence[tuple[int, Reader]]) -> KeyReader:
-    """Reads the key from a row's cells at these indexes: None when a part is NULL, UNKNOWN when one was not sent."""
+    """A reader of the key in the values at these indexes: None when a part is NULL, UNKNOWN when one was not sent."""
     if len(columns) > 1:
         return _composite(columns)
     index, read = columns[0]

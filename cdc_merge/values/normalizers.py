@@ -1,8 +1,7 @@
-"""What `normalize:` may ask for: texts that differ only in form compare as equal. To add one: a line in NORMALIZERS.
+"""Normalizers (`normalize:`): texts that differ only in form compare as equal. To add one: a line in NORMALIZERS.
 
-The value itself is kept as it was written; only comparisons use the normal form. Values other than text are never
-touched, arrays element by element. `n/a` and `unknown` hold no digits and are not the same phone: a text without
-digits stays as it is.
+The value itself stays as written; only comparisons use the normal form. Only text is normalized, in arrays element by
+element. `n/a` and `unknown` have no digits and are not the same phone: a text without digits stays as it is.
 """
 
 from __future__ import annotations

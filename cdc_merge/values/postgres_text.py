@@ -1,8 +1,8 @@
 """Text form of a Postgres type → canonical value: equal values are equal and hash alike, whichever system wrote them.
 
-What a canonical type cannot hold stays text, as Postgres writes it: `NaN`, `Infinity` and `-Infinity` of numeric and
+A value that its canonical type cannot represent stays text, as Postgres writes it: `NaN`, `Infinity` and `-Infinity` of numeric and
 float (a float NaN would differ from itself), infinite dates and years before Christ, arrays whose lower bounds are not
-1. Enums, ranges, composites, intervals, times and every type not named here are text. A reader raises UnreadableValue
+1. Enums, ranges, composites, intervals, times and every other type are text. A reader raises UnreadableValue
 and nothing else.
 """
 
@@ -19,7 +19,7 @@ from cdc_merge.model import Value
 from cdc_merge.values.arrays import array_reader
 from cdc_merge.values.json_text import plain, read_hstore, read_json
 from cdc_merge.values.temporal import read_date, read_timestamp, read_timestamptz
-from cdc_merge.values.type_names import named
+from cdc_merge.values.type_names import short_name
 
 Reader: TypeAlias = Callable[[bytes], Value]
 
@@ -105,20 +105,20 @@ TYPES: Final = {
     "bytea": _Type("bytes", _read_bytes),
 }
 
-# What a parser raises at text that is not its type's; ArithmeticError is Decimal's, RecursionError comes of deep JSON.
+# Exceptions of the parsers at text of another type; ArithmeticError is Decimal's, RecursionError is by deep JSON.
 _UNREADABLE: Final = (ValueError, KeyError, IndexError, ArithmeticError, RecursionError)
 
 
 def value_type(type_oid: int, type_name: str) -> str:
-    """text, integer, decimal, boolean, float, date, timestamp, json, array or bytes: what a column's values become."""
-    name, is_array = named(type_oid, type_name)
+    """text, integer, decimal, boolean, float, date, timestamp, json, array or bytes: the value type of a column."""
+    name, is_array = short_name(type_oid, type_name)
     return "array" if is_array else TYPES.get(name, _TEXT).value_type
 
 
 @lru_cache(maxsize=4096)  # every column of a large schema; a type costs about a kilobyte
 def reader(type_oid: int, type_name: str, column: str = "") -> Reader:
-    """Reads one type's text form; raises UnreadableValue naming column, type and length, never the value."""
-    name, is_array = named(type_oid, type_name)
+    """A reader of one type's text form; it raises UnreadableValue with column, type and length, never the value."""
+    name, is_array = short_name(type_oid, type_name)
     parse = TYPES.get(name, _TEXT).parse
     if is_array:
         parse = array_reader(parse, ";" if name == "box" else ",")

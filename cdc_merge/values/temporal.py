@@ -1,7 +1,7 @@
 """Dates and timestamps as canonical text: ISO 8601, six digits of a second, instants in UTC with `Z`.
 
-`infinity`, `-infinity`, years before Christ (` BC` at the end) and years above 9999 stay readable text: Postgres has
-them, datetime has not. Dates are read as Postgres writes them (datestyle ISO) and as ISO 8601 does (`T`, `Z`).
+`infinity`, `-infinity`, years before Christ (` BC` at the end) and years above 9999 stay text: Postgres has them,
+datetime does not. Dates are read as Postgres writes them (datestyle ISO) and as ISO 8601 does (`T`, `Z`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Postgres's built-in types by OID and by name; what the stream calls a type becomes one short name.
+"""Postgres's built-in types by OID and by name; every name of a type is reduced to one short name.
 
-A built-in column is announced by OID alone, a domain by its base type's name, an array of one's own type by `_name`; a
-snapshot or another source may write the SQL standard's name with modifiers. Whatever is not named here is text.
+The stream sends a built-in type by OID alone, a domain by its base type's name, an array of a user-defined type by `_name`; a
+snapshot or another source may have the SQL standard's name with modifiers. Every other type is text.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def catalog_name(type_oid: int) -> str:
     return f"_{name}" if is_array else name
 
 
-def named(type_oid: int, type_name: str) -> tuple[str, bool]:
+def short_name(type_oid: int, type_name: str) -> tuple[str, bool]:
     """The short name of a type, or of an array's elements, and whether it is an array. ("", False): unknown."""
     if type_oid in BY_OID:
         return BY_OID[type_oid]

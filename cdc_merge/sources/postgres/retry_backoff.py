@@ -17,7 +17,7 @@ from cdc_merge.errors import CdcMergeError, ProtocolError, SourceRefused, Source
 
 RETRY_FIRST_S: Final = 0.2
 RETRY_LONGEST_S: Final = 5.0
-GOOD_CONNECTION_S: Final = 30.0  # a connection that held for so long was a good one
+GOOD_CONNECTION_S: Final = 30.0  # a connection that lasted so long was a good one
 UNREADABLE_LIMIT: Final = 3
 
 

@@ -32,7 +32,7 @@ _REFUSED: Final[dict[str, tuple[str, str]]] = {
     "42602": ("configuration", "A slot's name has only lower-case letters, digits and underscores."),
     "53400": ("configuration", "Raise max_replication_slots on the server, or drop an unused slot."),
     "55000": ("configuration", "Run `cdc-merge doctor` on this source."),
-    "58P01": ("configuration", "A file is missing in the server's installation or data; its log says which."),
+    "58P01": ("configuration", "A file is missing in the server's installation or data; check its log."),
 }
 """(problem, hint) by SQLSTATE or its class; any other SQLSTATE may be temporary and is retried."""
 
@@ -113,7 +113,7 @@ _CONNECT_FAILURES: Final = (
     ),
     _ConnectFailure(
         "no password supplied",
-        "it asks for a password and the DSN has none",
+        "it requires a password and the DSN has none",
         "authentication",
         "Give one in the DSN (dsn_file keeps it out of the configuration) or in a passfile that only its owner may read.",
     ),

@@ -153,8 +153,8 @@ class Unpacker:
         self._relations[number] = Relation(oid, namespace, name, identity, columns)
 
     def _transaction(self, rows: list[Any], head: tuple[Any, ...], messages: tuple[Any, ...]) -> Transaction:
-        said = tuple(Message(*message) for message in messages)
-        return fast_new(Transaction, (*head, said, self._complete_with(rows)))
+        logical = tuple(Message(*message) for message in messages)
+        return fast_new(Transaction, (*head, logical, self._complete_with(rows)))
 
     def _snapshot_rows(self, rows: list[Any], source: str) -> SnapshotRows:
         return SnapshotRows(source, self._complete_with(rows))

@@ -1,4 +1,4 @@
--- Transactions that a new slot must wait for. Others' rows are hidden without pg_read_all_stats; that is said, not guessed.
+-- Open transactions that a new slot waits for. Rows of other roles are hidden without pg_read_all_stats.
 SELECT 'process ' || a.pid || coalesce(' of ' || a.usename, '') || ', open for '
        || coalesce(date_trunc('second', clock_timestamp() - a.xact_start)::text, 'an unknown time') AS who
 FROM pg_stat_activity a

@@ -1,5 +1,5 @@
 -- The slot ($1), which of our tables ($3, a JSON list) the publication ($2) does not have, and what identifies its catalog
--- rows and those tables' in it (membership.py): one document, so that it can be asked for without waiting. to_jsonb reads
+-- rows and those tables' in it (publication_members.py): one document, so that one query reads it without waiting. to_jsonb reads
 -- columns, and pg_depend shows rows of tables, that only some versions have; a row's xmin is the transaction that wrote it.
 WITH wanted AS (
     SELECT w.name, to_regclass(w.quoted) AS oid

@@ -1,4 +1,4 @@
--- What must be right before anything is created. From version 19 on `effective_wal_level` tells more than `wal_level`.
+-- Settings that must be right before anything is created. From version 19 on `effective_wal_level` counts, not `wal_level`.
 SELECT current_setting('server_version_num')::int AS version,
        coalesce(current_setting('effective_wal_level', true), current_setting('wal_level')) AS wal_level,
        current_setting('wal_level') AS configured_wal_level,

@@ -1,4 +1,4 @@
--- Tables as the stream and the first copy will show them. The identity is what Postgres itself would use (RelationGetReplicaIndex).
+-- Tables as the stream and the initial snapshot show them. The replica identity as Postgres chooses it (RelationGetReplicaIndex).
 WITH wanted AS (
     SELECT c.oid, n.nspname || '.' || c.relname AS table_name, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
