@@ -34,8 +34,8 @@ class DetectedConflict:
     """A conflict as detected: a pure function of history and rules, without id or lifecycle.
 
     `field` is a unit's field, `group` a group that merges as one value. `base` is the value of the latest write that all
-    candidates have seen, `provisional` the merged value while the conflict is open. `rule` is the rule that detected it. `records` are the keys of all records of a
-    conflict between several, of which `key` is the first.
+    candidates have seen, `provisional` the merged value while the conflict is open. `rule` is the rule that detected it.
+    `records` are the keys of all records of a conflict between several, of which `key` is the first.
     """
 
     entity: str

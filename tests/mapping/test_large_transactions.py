@@ -1,4 +1,4 @@
-"""A transaction that is told in pieces tells its records what it tells them in one go, and its pieces do not overlap."""
+"""A transaction mapped bucket by bucket gives the changes that it gives as a whole, and its buckets do not overlap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cdc_merge.model.plan import Plan
 from cdc_merge.model.ports import StoreTransaction
 from cdc_merge.sources.spill import RowSpill, SpillFile, SpillFull
 from cdc_merge.worker.ingest import SourceIngest
-from tests.mapping.test_mapper_model import MAP, TABLE, Line, Table, told_by, worlds
+from tests.mapping.test_mapper_model import MAP, TABLE, Line, Table, map_table, worlds
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,46 +28,48 @@ def small_buckets() -> object:
         yield
 
 
-class InPieces:
-    """A transaction mapped piece by piece, the identities remembered between the pieces as a store does."""
+class InBuckets:
+    """A transaction mapped in chunks and built bucket by bucket, identities remembered between the chunks as in a store."""
 
-    def __init__(self, table: Table, piece_rows: int, *, whole_rows: bool) -> None:
+    def __init__(self, table: Table, chunk_rows: int, *, whole_rows: bool) -> None:
         mapper = Mapper("crm", (MAP,), Plan({}, (MAP,)), whole_rows=whole_rows)
         tx = Transaction("crm", "7", 1, 4711, 1000, None, (), tuple(table.changes))
         self.remembered: dict[str, str | None] = {line.id: line.no for line in table.before.values()}
         self.clock = Stamp(0, 0, "crm")
-        self.pieces: list[tuple[Change, ...]] = []
+        self.buckets: list[tuple[Change, ...]] = []
         self.carried: dict[RecordKey, str] = {}
-        spool = SpillFile()
-        touches = BucketSorter(spool, len(table.changes))
-        for changes in in_chunks(tx.changes, piece_rows):
+        spill = SpillFile()
+        sorter = BucketSorter(spill, len(table.changes))
+        for changes in in_chunks(tx.changes, chunk_rows):
             wanted = mapper.identities_to_look_up(changes).get(TABLE, set())
             known = {(TABLE, i): key for i, key in self.remembered.items() if key is not None and i in wanted}
-            mapped = mapper.map_changes(tx, changes, (self.clock, 1000), known, touches)
+            mapped = mapper.map_changes(tx, changes, (self.clock, 1000), known, sorter)
             self.clock = mapped.clock
             self.remembered.update(mapped.identities.get(TABLE, {}))
-        for lineages in touches.buckets():
-            told = mapper.build_changes(tx, lineages, self.clock)
-            assert told.parked == ()
-            self.pieces.append(told.changes)
-            self.carried.update(told.carried)
-        spool.close()
+        for coalescer in sorter.buckets():
+            built = mapper.build_changes(tx, coalescer, self.clock)
+            assert built.parked == ()
+            self.buckets.append(built.changes)
+            self.carried.update(built.carried)
+        spill.close()
 
 
 @settings(max_examples=800, deadline=None)
 @given(worlds(), st.integers(1, 4), st.booleans())
-def test_pieces_tell_what_the_whole_tells(world: tuple[str, Table], piece_rows: int, whole_rows: bool) -> None:  # noqa: FBT001
+def test_the_buckets_of_a_transaction_give_the_changes_of_the_whole(
+    world: tuple[str, Table], chunk_rows: int, whole_rows: bool
+) -> None:  # noqa: FBT001
     identity, table = world
-    whole = told_by(table, whole_rows=whole_rows)
-    pieces = InPieces(table, piece_rows, whole_rows=whole_rows)
-    told = [change for piece in pieces.pieces for change in piece]
-    assert sorted(told, key=lambda c: (c.stamp, c.key)) == sorted(whole.changes, key=lambda c: (c.stamp, c.key))
-    assert pieces.clock == whole.clock
-    assert pieces.carried == whole.carried
-    keys = [key for piece in pieces.pieces for key in {change.key for change in piece}]
+    whole = map_table(table, whole_rows=whole_rows)
+    buckets = InBuckets(table, chunk_rows, whole_rows=whole_rows)
+    built = [change for bucket in buckets.buckets for change in bucket]
+    assert sorted(built, key=lambda c: (c.stamp, c.key)) == sorted(whole.changes, key=lambda c: (c.stamp, c.key))
+    assert buckets.clock == whole.clock
+    assert buckets.carried == whole.carried
+    keys = [key for bucket in buckets.buckets for key in {change.key for change in bucket}]
     assert len(keys) == len(set(keys)), "a record is settled once"
     if identity == "by id":
-        remembered = {name: key for name, key in pieces.remembered.items() if key}
+        remembered = {name: key for name, key in buckets.remembered.items() if key}
         assert remembered == {line.id: line.no for line in table.rows.values()}
 
 
@@ -75,15 +77,15 @@ def test_a_row_that_moves_from_record_to_record_is_followed_over_all_of_them() -
     table = Table([Line("i1", "k0", "a", "b")], "by key")
     for n in range(1, 30):
         table.update(0, no=f"k{n}")
-    (piece,) = [piece for piece in InPieces(table, 4, whole_rows=False).pieces if piece]
-    assert [(change.key, change.operation, change.moved_from or change.moved_to) for change in piece] == [
+    (bucket,) = [bucket for bucket in InBuckets(table, 4, whole_rows=False).buckets if bucket]
+    assert [(change.key, change.operation, change.moved_from or change.moved_to) for change in bucket] == [
         ("k0", "delete", "k29"),
         ("k29", "insert", "k0"),
     ]
 
 
 class Remembering:
-    """As much of a store transaction as an intake needs."""
+    """The part of a store transaction that SourceIngest needs."""
 
     def __init__(self) -> None:
         self.identities: dict[str, str | None] = {}
@@ -126,10 +128,10 @@ def _taken(changes: list[RowChange], *, large: bool) -> list[Change]:
     return [change for taken in found for change in taken.changes]
 
 
-def test_a_file_of_rows_is_gone_with_its_last_reader() -> None:
-    spool = RowSpill()
-    spool.add(Table([], "full").changes)
-    rows = spool.finish()
+def test_a_spill_file_disappears_with_its_last_reader() -> None:
+    spill = RowSpill()
+    spill.add(Table([], "full").changes)
+    rows = spill.finish()
     assert os.fstat(rows.descriptor).st_nlink == 0
     assert os.fstat(rows.descriptor).st_mode & 0o077 == 0
     descriptor = rows.descriptor
@@ -138,14 +140,14 @@ def test_a_file_of_rows_is_gone_with_its_last_reader() -> None:
         os.fstat(descriptor)
 
 
-def test_a_full_disk_is_said_with_the_place() -> None:
+def test_a_full_disk_is_reported_with_the_directory() -> None:
     with pytest.raises(SpillFull, match="No space left") as refused:
         _full().put(0, [b"x" * 100_000])
     assert "Make space in" in refused.value.hint
 
 
 def _full() -> SpillFile:
-    spool = SpillFile()
-    spool._file.close()
-    spool._file.descriptor = os.open("/dev/full", os.O_WRONLY)  # a disk without space
-    return spool
+    spill = SpillFile()
+    spill._file.close()
+    spill._file.descriptor = os.open("/dev/full", os.O_WRONLY)  # a disk without space
+    return spill

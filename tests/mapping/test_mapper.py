@@ -1,4 +1,4 @@
-"""What one transaction tells the records: keys, fields, stamps, re-keys, identities, actors, copies."""
+"""The record changes of one transaction: keys, fields, stamps, re-keys, identities, actors, copies."""
 
 from __future__ import annotations
 
@@ -121,16 +121,16 @@ def mapped(statements: Statements, by: Mapper | None = None, known: Mapping[str,
     return (by or mapper()).map_transaction(transaction(statements.changes), CLOCK, NOW, remembered)
 
 
-def only(told: MappingResult) -> Change:
-    assert len(told.changes) == 1, told
-    return told.changes[0]
+def only(result: MappingResult) -> Change:
+    assert len(result.changes) == 1, result
+    return result.changes[0]
 
 
-def told_as(told: MappingResult) -> dict[str, str]:
+def operations_by_key(result: MappingResult) -> dict[str, str]:
     """key → what happened, with the links of a re-key."""
     return {
         change.key: change.operation + "".join(f" {name} {key}" for name, key in _links(change))
-        for change in told.changes
+        for change in result.changes
     }
 
 
@@ -141,7 +141,7 @@ def _links(change: Change) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------- fields
 
 
-def test_an_update_with_a_whole_old_row_tells_only_what_changed() -> None:
+def test_an_update_with_a_complete_old_row_has_only_the_changed_fields() -> None:
     change = only(mapped(Statements().update(row("C1", "1"), row("C1", "2"))))
     assert change.operation == "update"
     assert change.fields == {"phone": ("1", "2")}
@@ -152,11 +152,11 @@ def test_numbers_that_differ_only_in_form_are_no_change() -> None:
 
 
 def test_an_update_of_unmapped_columns_is_no_change_but_takes_a_stamp() -> None:
-    told = mapped(Statements().update(row("C1"), row("C1", updated_by="li")).update(row("C2"), row("C2", "2")))
-    assert only(told).stamp == Stamp(NOW, 1, "crm")
+    result = mapped(Statements().update(row("C1"), row("C1", updated_by="li")).update(row("C2"), row("C2", "2")))
+    assert only(result).stamp == Stamp(NOW, 1, "crm")
 
 
-def test_without_an_old_row_everything_sent_is_told_and_before_is_unknown() -> None:
+def test_without_an_old_row_every_sent_field_is_in_the_change_and_before_is_unknown() -> None:
     change = only(mapped(Statements(BY_KEY).update(None, row("C1", None, bio="<toast>"))))
     assert change.fields == {"phone": (UNKNOWN, None), "points": (UNKNOWN, Decimal(5))}
 
@@ -171,17 +171,17 @@ def test_an_old_key_tuple_knows_the_identity_columns() -> None:
 
 def test_an_old_key_tuple_that_differs_only_in_form_is_no_change() -> None:
     of = relation("no points")
-    told = mapped(Statements(of).update({"no": "C1", "points": "5.0"}, row("C1", points="5.00")))
-    assert "points" not in only(told).fields
+    result = mapped(Statements(of).update({"no": "C1", "points": "5.0"}, row("C1", points="5.00")))
+    assert "points" not in only(result).fields
 
 
-def test_an_insert_tells_every_field_null_included() -> None:
+def test_an_insert_has_every_field_null_included() -> None:
     change = only(mapped(Statements().insert(row("C1", None))))
     assert change.operation == "insert"
     assert change.fields == {"phone": (UNKNOWN, None), "points": (UNKNOWN, Decimal(5)), "bio": (UNKNOWN, "b")}
 
 
-def test_a_delete_tells_no_field() -> None:
+def test_a_delete_has_no_field() -> None:
     change = only(mapped(Statements().delete(row("C1"))))
     assert (change.operation, change.fields, change.actor) == ("delete", {}, None)
 
@@ -192,8 +192,8 @@ def test_an_unchanged_toasted_value_is_no_write() -> None:
 
 
 def test_whole_rows_teach_unchanged_fields_too() -> None:
-    told = mapped(Statements().update(row("C1", "1"), row("C1", "2", bio="<toast>")), mapper(whole_rows=True))
-    assert only(told).fields == {"phone": ("1", "2"), "points": (Decimal(5), Decimal(5)), "bio": ("b", "b")}
+    result = mapped(Statements().update(row("C1", "1"), row("C1", "2", bio="<toast>")), mapper(whole_rows=True))
+    assert only(result).fields == {"phone": ("1", "2"), "points": (Decimal(5), Decimal(5)), "bio": ("b", "b")}
 
 
 def test_a_field_of_another_column_type_becomes_the_fields_type() -> None:
@@ -207,10 +207,10 @@ def test_a_field_of_another_column_type_becomes_the_fields_type() -> None:
 
 
 def test_the_rows_of_one_transaction_count_on_from_its_commit() -> None:
-    told = mapped(Statements().insert(row("C1")).insert(row("C2")))
-    assert [change.stamp for change in told.changes] == [Stamp(NOW, 0, "crm"), Stamp(NOW, 1, "crm")]
-    assert told.clock == Stamp(NOW, 1, "crm")
-    assert [change.place for change in told.changes] == [Place("7", 1, 4711, TABLE, number) for number in (0, 1)]
+    result = mapped(Statements().insert(row("C1")).insert(row("C2")))
+    assert [change.stamp for change in result.changes] == [Stamp(NOW, 0, "crm"), Stamp(NOW, 1, "crm")]
+    assert result.clock == Stamp(NOW, 1, "crm")
+    assert [change.place for change in result.changes] == [Place("7", 1, 4711, TABLE, number) for number in (0, 1)]
 
 
 def test_a_commit_time_that_goes_back_does_not_take_the_stamp_back() -> None:
@@ -220,20 +220,20 @@ def test_a_commit_time_that_goes_back_does_not_take_the_stamp_back() -> None:
     assert change.committed_us == NOW - 10
 
 
-def test_a_commit_from_the_future_is_cut_and_says_by_how_much() -> None:
+def test_a_commit_from_the_future_is_cut_and_reported_with_the_amount() -> None:
     hour = 3_600_000_000
     tx = transaction(Statements().insert(row("C1")).changes, commit_us=NOW + hour)
-    told = mapper().map_transaction(tx, CLOCK, NOW, {})
-    assert only(told).stamp == Stamp(NOW + 5_000_000, 0, "crm")
-    assert only(told).committed_us == NOW + hour
-    assert told.cut_us == hour - 5_000_000
+    result = mapper().map_transaction(tx, CLOCK, NOW, {})
+    assert only(result).stamp == Stamp(NOW + 5_000_000, 0, "crm")
+    assert only(result).committed_us == NOW + hour
+    assert result.cut_us == hour - 5_000_000
 
 
 def test_rows_of_unmapped_tables_take_no_stamp() -> None:
     other = FULL._replace(name="other")
     changes = [*Statements(other).insert(row("C1")).changes, *Statements().insert(row("C1")).changes]
-    told = mapper().map_transaction(transaction(changes), CLOCK, NOW, {})
-    assert only(told).stamp == Stamp(NOW, 0, "crm")
+    result = mapper().map_transaction(transaction(changes), CLOCK, NOW, {})
+    assert only(result).stamp == Stamp(NOW, 0, "crm")
 
 
 def test_an_empty_transaction_leaves_the_clock_alone() -> None:
@@ -244,8 +244,8 @@ def test_an_empty_transaction_leaves_the_clock_alone() -> None:
 
 
 def test_a_field_set_twice_is_one_write_of_the_second_value() -> None:
-    told = mapped(Statements().update(row("C1", "1"), row("C1", "2")).update(row("C1", "2"), row("C1", "3")))
-    change = only(told)
+    result = mapped(Statements().update(row("C1", "1"), row("C1", "2")).update(row("C1", "2"), row("C1", "3")))
+    change = only(result)
     assert change.fields == {"phone": ("1", "3")}
     assert (change.stamp.counter, change.place.ordinal) == (1, 1)
 
@@ -280,7 +280,7 @@ def test_delete_and_insert_of_one_key_are_an_update() -> None:
     assert (change.operation, change.fields) == ("update", {"phone": ("1", "2")})
 
 
-def test_delete_and_insert_without_the_old_values_tell_the_whole_row() -> None:
+def test_delete_and_insert_without_the_old_values_have_the_whole_row() -> None:
     change = only(mapped(Statements(BY_KEY).delete(row("C1", "1")).insert(row("C1", "2"))))
     assert change.operation == "update"
     assert change.fields == {"phone": (UNKNOWN, "2"), "points": (UNKNOWN, Decimal(5)), "bio": (UNKNOWN, "b")}
@@ -290,41 +290,41 @@ def test_delete_and_insert_of_the_same_row_are_nothing() -> None:
     assert mapped(Statements().delete(row("C1")).insert(row("C1"))).changes == ()
 
 
-def test_other_records_of_the_transaction_are_told_in_order_of_their_stamps() -> None:
+def test_other_records_of_the_transaction_follow_in_order_of_their_stamps() -> None:
     statements = Statements().update(row("C1", "1"), row("C1", "2")).insert(row("C2"))
-    told = mapped(statements.update(row("C1", "2"), row("C1", "3")).insert(row("C3")))
-    assert [(change.key, change.stamp.counter) for change in told.changes] == [("C2", 1), ("C1", 2), ("C3", 3)]
+    result = mapped(statements.update(row("C1", "2"), row("C1", "3")).insert(row("C3")))
+    assert [(change.key, change.stamp.counter) for change in result.changes] == [("C2", 1), ("C1", 2), ("C3", 3)]
 
 
 # ---------------------------------------------------------------- re-keys
 
 
 def test_a_change_of_the_key_is_a_delete_and_an_insert_that_know_each_other() -> None:
-    told = mapped(Statements().update(row("C1", "1"), row("C2", "1")))
-    assert told_as(told) == {"C1": "delete to C2", "C2": "insert from C1"}
-    gone, come = told.changes
-    assert gone.fields == {}
-    assert come.fields == {"phone": (UNKNOWN, "1"), "points": (UNKNOWN, Decimal(5)), "bio": (UNKNOWN, "b")}
-    assert gone.stamp == come.stamp
-    assert told.carried == {}
+    result = mapped(Statements().update(row("C1", "1"), row("C2", "1")))
+    assert operations_by_key(result) == {"C1": "delete to C2", "C2": "insert from C1"}
+    ended, begun = result.changes
+    assert ended.fields == {}
+    assert begun.fields == {"phone": (UNKNOWN, "1"), "points": (UNKNOWN, Decimal(5)), "bio": (UNKNOWN, "b")}
+    assert ended.stamp == begun.stamp
+    assert result.carried == {}
 
 
 def test_scenario_20_a_row_born_and_moved_twice_is_just_an_insert_under_its_last_key() -> None:
     statements = Statements().insert(row("1")).update(row("1"), row("2")).update(row("2"), row("3"))
-    told = mapped(statements)
-    assert told_as(told) == {"3": "insert"}
-    assert only(told).fields["points"] == (UNKNOWN, Decimal(5))
+    result = mapped(statements)
+    assert operations_by_key(result) == {"3": "insert"}
+    assert only(result).fields["points"] == (UNKNOWN, Decimal(5))
 
 
 def test_a_chain_of_keys_links_the_first_to_the_last() -> None:
-    told = mapped(Statements().update(row("1"), row("2")).update(row("2"), row("3")))
-    assert told_as(told) == {"1": "delete to 3", "3": "insert from 1"}
+    result = mapped(Statements().update(row("1"), row("2")).update(row("2"), row("3")))
+    assert operations_by_key(result) == {"1": "delete to 3", "3": "insert from 1"}
 
 
-def test_a_key_that_comes_back_is_an_update() -> None:
-    told = mapped(Statements().update(row("1", "a"), row("2", "a")).update(row("2", "a"), row("1", "b")))
-    assert told_as(told) == {"1": "update"}
-    assert only(told).fields == {"phone": ("a", "b")}
+def test_a_key_that_is_restored_is_an_update() -> None:
+    result = mapped(Statements().update(row("1", "a"), row("2", "a")).update(row("2", "a"), row("1", "b")))
+    assert operations_by_key(result) == {"1": "update"}
+    assert only(result).fields == {"phone": ("a", "b")}
 
 
 @pytest.mark.parametrize("of", [FULL, BY_KEY, BY_ID])
@@ -337,12 +337,12 @@ def test_scenario_22_two_swapped_keys_are_two_updates_without_links(of: Relation
     statements = Statements(of)
     for old, key in ((one, "tmp"), (two, "1"), (rekeyed(one, "tmp"), "2")):
         statements.update(None if of is BY_ID else old, rekeyed(old, key))
-    told = mapped(statements, known={"1": "1", "2": "2"})
-    assert told_as(told) == {"1": "update", "2": "update"}
-    after = {change.key: change.fields["phone"][1] for change in told.changes}
+    result = mapped(statements, known={"1": "1", "2": "2"})
+    assert operations_by_key(result) == {"1": "update", "2": "update"}
+    after = {change.key: change.fields["phone"][1] for change in result.changes}
     assert after == {"1": "b", "2": "a"}
     if of is FULL:
-        assert {change.key: change.fields for change in told.changes} == {
+        assert {change.key: change.fields for change in result.changes} == {
             "1": {"phone": ("a", "b")},
             "2": {"phone": ("b", "a")},
         }
@@ -354,10 +354,10 @@ def test_keys_swapped_through_a_deferred_constraint_are_two_updates(of: Relation
     statements = Statements(of)
     for old, key in ((one, "2"), (two, "1")):
         statements.update(None if of is BY_ID else old, {**old, "no": key})
-    told = mapped(statements, known={"1": "1", "2": "2"})
-    assert told_as(told) == {"1": "update", "2": "update"}
-    assert {change.key: change.fields["phone"][1] for change in told.changes} == {"1": "b", "2": "a"}
-    assert {change.stamp.counter for change in told.changes} == {1}, "the last row change of both"
+    result = mapped(statements, known={"1": "1", "2": "2"})
+    assert operations_by_key(result) == {"1": "update", "2": "update"}
+    assert {change.key: change.fields["phone"][1] for change in result.changes} == {"1": "b", "2": "a"}
+    assert {change.stamp.counter for change in result.changes} == {1}, "the last row change of both"
 
 
 def test_scenario_25_a_re_key_carries_an_unchanged_toasted_value() -> None:
@@ -365,7 +365,7 @@ def test_scenario_25_a_re_key_carries_an_unchanged_toasted_value() -> None:
     assert whole.changes[1].fields["bio"] == (UNKNOWN, "long")
     assert whole.carried == {}
     by_key = mapped(Statements(BY_KEY).update({"no": "1"}, row("2", bio="<toast>")))
-    assert told_as(by_key) == {"1": "delete to 2", "2": "insert from 1"}
+    assert operations_by_key(by_key) == {"1": "delete to 2", "2": "insert from 1"}
     assert "bio" not in by_key.changes[1].fields
     assert by_key.carried == {RecordKey("customer", "2"): "1"}
 
@@ -375,39 +375,39 @@ def test_swapped_rows_name_the_key_that_unsent_values_come_from() -> None:
     statements = Statements(BY_KEY)
     for old, key in ((one, "tmp"), (two, "1"), ({**one, "no": "tmp"}, "2")):
         statements.update({"no": old["no"]}, {**old, "no": key})
-    told = mapped(statements)
-    assert told.carried == {RecordKey("customer", "1"): "2", RecordKey("customer", "2"): "1"}
+    result = mapped(statements)
+    assert result.carried == {RecordKey("customer", "1"): "2", RecordKey("customer", "2"): "1"}
 
 
 def test_a_key_taken_over_from_a_row_that_moved_on_is_an_update() -> None:
-    told = mapped(Statements().update(row("2", "b"), row("3", "b")).update(row("1", "a"), row("2", "a")))
-    assert told_as(told) == {"1": "delete to 2", "2": "update", "3": "insert from 2"}
+    result = mapped(Statements().update(row("2", "b"), row("3", "b")).update(row("1", "a"), row("2", "a")))
+    assert operations_by_key(result) == {"1": "delete to 2", "2": "update", "3": "insert from 2"}
 
 
 def test_a_numeric_key_written_in_another_form_is_the_same_key() -> None:
     table = table_map(key=("points",), fields={"phone": "phone"})
-    told = mapped(Statements().update(row("C1", "1", "7.0"), row("C1", "2", "7.00")), mapper(table))
-    assert told_as(told) == {"7": "update"}
+    result = mapped(Statements().update(row("C1", "1", "7.0"), row("C1", "2", "7.00")), mapper(table))
+    assert operations_by_key(result) == {"7": "update"}
 
 
 def test_a_re_key_keeps_the_part_of_the_key_that_was_not_sent() -> None:
     by = mapper(table_map(key=("no", "bio"), fields={"phone": "phone"}))
-    told = mapped(Statements().update(row("1", bio="long"), row("2", bio="<toast>")), by)
-    assert told_as(told) == {"1,long": "delete to 2,long", "2,long": "insert from 1,long"}
+    result = mapped(Statements().update(row("1", bio="long"), row("2", bio="<toast>")), by)
+    assert operations_by_key(result) == {"1,long": "delete to 2,long", "2,long": "insert from 1,long"}
 
 
 def test_a_composite_key_is_its_parts_percent_encoded() -> None:
-    told = mapped(Statements().insert(row("C,1", "0 1")), mapper(table_map(key=("no", "phone"))))
-    assert only(told).key == "C%2C1,0%201"
+    result = mapped(Statements().insert(row("C,1", "0 1")), mapper(table_map(key=("no", "phone"))))
+    assert only(result).key == "C%2C1,0%201"
 
 
 # ---------------------------------------------------------------- identities
 
 
 def test_an_insert_and_a_snapshot_name_a_surrogate_identity() -> None:
-    told = mapped(Statements(BY_ID).insert(row("C1", id="9")))
-    assert told.identities == {TABLE: {"9": "C1"}}
-    assert only(told).identity == "9"
+    result = mapped(Statements(BY_ID).insert(row("C1", id="9")))
+    assert result.identities == {TABLE: {"9": "C1"}}
+    assert only(result).identity == "9"
     began = SnapshotBegan("crm", "7", 1, 4000, NOW, {})
     change = RowChange("snapshot", BY_ID, None, False, cells(BY_ID, row("C1", id="9")), 0)
     assert mapper().map_snapshot(SnapshotRows("crm", (change,)), began, CLOCK).identities == {TABLE: {"9": "C1"}}
@@ -416,22 +416,22 @@ def test_an_insert_and_a_snapshot_name_a_surrogate_identity() -> None:
 def test_a_delete_by_surrogate_identity_finds_its_record_and_forgets_the_identity() -> None:
     statements = Statements(BY_ID).delete({"id": "9"})
     assert mapper().identities_to_look_up(statements.changes) == {TABLE: {"9"}}
-    told = mapped(statements, known={"9": "C1"})
-    assert (only(told).key, only(told).operation, only(told).identity) == ("C1", "delete", "9")
-    assert told.identities == {TABLE: {"9": None}}
+    result = mapped(statements, known={"9": "C1"})
+    assert (only(result).key, only(result).operation, only(result).identity) == ("C1", "delete", "9")
+    assert result.identities == {TABLE: {"9": None}}
 
 
 def test_a_re_key_by_surrogate_identity_knows_the_key_before() -> None:
     statements = Statements(BY_ID).update(None, row("C2", id="9"))
     assert mapper().identities_to_look_up(statements.changes) == {TABLE: {"9"}}
-    told = mapped(statements, known={"9": "C1"})
-    assert told_as(told) == {"C1": "delete to C2", "C2": "insert from C1"}
-    assert told.identities == {TABLE: {"9": "C2"}}
+    result = mapped(statements, known={"9": "C1"})
+    assert operations_by_key(result) == {"C1": "delete to C2", "C2": "insert from C1"}
+    assert result.identities == {TABLE: {"9": "C2"}}
 
 
 def test_an_update_that_does_not_send_the_key_belongs_to_the_key_that_is_known() -> None:
-    told = mapped(Statements(BY_ID).update(None, row("<toast>", id="9")), known={"9": "C1"})
-    assert told_as(told) == {"C1": "update"}
+    result = mapped(Statements(BY_ID).update(None, row("<toast>", id="9")), known={"9": "C1"})
+    assert operations_by_key(result) == {"C1": "update"}
 
 
 def test_an_identity_that_is_known_already_is_not_remembered_again() -> None:
@@ -440,13 +440,13 @@ def test_an_identity_that_is_known_already_is_not_remembered_again() -> None:
 
 
 def test_a_changed_surrogate_identity_keeps_its_record() -> None:
-    told = mapped(Statements(BY_ID).update({"id": "9"}, row("C1", id="10")), known={"9": "C1"})
-    assert told_as(told) == {"C1": "update"}
-    assert only(told).identity == "10"
-    assert told.identities == {TABLE: {"9": None, "10": "C1"}}
+    result = mapped(Statements(BY_ID).update({"id": "9"}, row("C1", id="10")), known={"9": "C1"})
+    assert operations_by_key(result) == {"C1": "update"}
+    assert only(result).identity == "10"
+    assert result.identities == {TABLE: {"9": None, "10": "C1"}}
 
 
-def test_a_row_that_only_changes_its_identity_says_so() -> None:
+def test_a_row_that_only_changes_its_identity_has_a_change_without_fields() -> None:
     columns = tuple(column._replace(is_identity=column.name == "id") for column in FULL.columns)
     statements = Statements(FULL._replace(columns=columns)).update(row("C1", id="9"), row("C1", id="10"))
     change = only(mapped(statements))
@@ -454,16 +454,16 @@ def test_a_row_that_only_changes_its_identity_says_so() -> None:
 
 
 def test_later_rows_of_a_transaction_see_the_identities_of_earlier_ones() -> None:
-    told = mapped(Statements(BY_ID).insert(row("C1", id="9")).delete({"id": "9"}))
-    assert (told.changes, told.parked, told.identities) == ((), (), {TABLE: {"9": None}})
+    result = mapped(Statements(BY_ID).insert(row("C1", id="9")).delete({"id": "9"}))
+    assert (result.changes, result.parked, result.identities) == ((), (), {TABLE: {"9": None}})
 
 
 def test_an_unknown_identity_is_parked_and_the_other_rows_go_on() -> None:
     statements = Statements(BY_ID).delete({"id": "9"}).update(None, row("<toast>", id="8")).insert(row("C1", id="7"))
-    told = mapped(statements)
-    assert told_as(told) == {"C1": "insert"}
-    assert [parked.table for parked in told.parked] == [TABLE, TABLE]
-    assert all(parked.reason.startswith("unknown identity") for parked in told.parked)
+    result = mapped(statements)
+    assert operations_by_key(result) == {"C1": "insert"}
+    assert [parked.table for parked in result.parked] == [TABLE, TABLE]
+    assert all(parked.reason.startswith("unknown identity") for parked in result.parked)
 
 
 def test_a_whole_old_row_needs_no_lookup() -> None:
@@ -471,52 +471,52 @@ def test_a_whole_old_row_needs_no_lookup() -> None:
     by_id = FULL._replace(columns=tuple(column._replace(is_identity=column.name == "id") for column in columns))
     statements = Statements(by_id).delete(row("C1", id="9"))
     assert mapper().identities_to_look_up(statements.changes) == {}
-    assert told_as(mapped(statements)) == {"C1": "delete"}
+    assert operations_by_key(mapped(statements)) == {"C1": "delete"}
 
 
-def test_an_identity_that_contains_the_key_is_told_but_not_remembered() -> None:
+def test_an_identity_that_contains_the_key_is_in_the_change_but_not_remembered() -> None:
     of = relation("id no")
-    told = mapped(Statements(of).update({"id": "1", "no": "C1"}, row("C2")))
-    assert told_as(told) == {"C1": "delete to C2", "C2": "insert from C1"}
-    assert [change.identity for change in told.changes] == ["1,C1", "1,C2"]
-    assert told.identities == {}
+    result = mapped(Statements(of).update({"id": "1", "no": "C1"}, row("C2")))
+    assert operations_by_key(result) == {"C1": "delete to C2", "C2": "insert from C1"}
+    assert [change.identity for change in result.changes] == ["1,C1", "1,C2"]
+    assert result.identities == {}
 
 
 def test_under_full_identity_the_key_names_the_row() -> None:
     assert only(mapped(Statements().insert(row("C1")))).identity is None
 
 
-def test_two_rows_of_one_key_are_told_apart() -> None:
-    told = mapped(Statements(BY_ID).insert(row("C1", id="1")).insert(row("C1", id="2")))
-    assert [(change.key, change.operation, change.identity) for change in told.changes] == [
+def test_two_rows_of_one_key_are_distinguished() -> None:
+    result = mapped(Statements(BY_ID).insert(row("C1", id="1")).insert(row("C1", id="2")))
+    assert [(change.key, change.operation, change.identity) for change in result.changes] == [
         ("C1", "insert", "1"),
         ("C1", "insert", "2"),
     ]
 
 
 def test_a_row_replaced_by_one_of_another_identity_is_an_update_with_the_new_identity() -> None:
-    told = mapped(Statements(BY_ID).delete({"id": "1"}).insert(row("C1", id="2")), known={"1": "C1"})
-    assert told_as(told) == {"C1": "update"}
-    assert only(told).identity == "2"
-    assert told.identities == {TABLE: {"1": None, "2": "C1"}}
+    result = mapped(Statements(BY_ID).delete({"id": "1"}).insert(row("C1", id="2")), known={"1": "C1"})
+    assert operations_by_key(result) == {"C1": "update"}
+    assert only(result).identity == "2"
+    assert result.identities == {TABLE: {"1": None, "2": "C1"}}
 
 
 def test_a_table_of_two_entities_remembers_identities_apart() -> None:
     order = table_map(entity="order", key=("phone",), fields={"points": "points"})
-    told = mapped(Statements(BY_ID).insert(row("C1", "P1", id="9")), mapper(table_map(), order))
-    assert {(change.entity, change.key) for change in told.changes} == {("customer", "C1"), ("order", "P1")}
-    assert told.identities == {f"{TABLE}#customer": {"9": "C1"}, f"{TABLE}#order": {"9": "P1"}}
-    assert {change.stamp for change in told.changes} == {Stamp(NOW, 0, "crm")}
+    result = mapped(Statements(BY_ID).insert(row("C1", "P1", id="9")), mapper(table_map(), order))
+    assert {(change.entity, change.key) for change in result.changes} == {("customer", "C1"), ("order", "P1")}
+    assert result.identities == {f"{TABLE}#customer": {"9": "C1"}, f"{TABLE}#order": {"9": "P1"}}
+    assert {change.stamp for change in result.changes} == {Stamp(NOW, 0, "crm")}
 
 
 # ---------------------------------------------------------------- what cannot be mapped
 
 
 def test_a_row_that_cannot_be_read_is_parked_alone_and_without_its_values() -> None:
-    told = mapped(Statements().insert(row("C1", points="secret")).insert(row("C2")))
-    assert told_as(told) == {"C2": "insert"}
-    assert only(told).stamp.counter == 1
-    (parked,) = told.parked
+    result = mapped(Statements().insert(row("C1", points="secret")).insert(row("C2")))
+    assert operations_by_key(result) == {"C2": "insert"}
+    assert only(result).stamp.counter == 1
+    (parked,) = result.parked
     assert (parked.source, parked.table) == ("crm", TABLE)
     assert "column points: 6 bytes" in parked.reason
     assert "secret" not in parked.reason
@@ -524,31 +524,31 @@ def test_a_row_that_cannot_be_read_is_parked_alone_and_without_its_values() -> N
 
 def test_a_record_that_was_touched_twice_is_parked_if_one_touch_cannot_be_read() -> None:
     statements = Statements().insert(row("C1")).update(row("C1"), row("C1", points="x")).insert(row("C2"))
-    told = mapped(statements)
-    assert told_as(told) == {"C2": "insert"}
-    assert len(told.parked) == 1
+    result = mapped(statements)
+    assert operations_by_key(result) == {"C2": "insert"}
+    assert len(result.parked) == 1
 
 
 def test_an_unreadable_row_that_is_deleted_is_a_delete() -> None:
-    told = mapped(Statements().update(row("C1"), row("C1", points="x")).delete(row("C1", points="x")))
-    assert told_as(told) == {"C1": "delete"}
+    result = mapped(Statements().update(row("C1"), row("C1", points="x")).delete(row("C1", points="x")))
+    assert operations_by_key(result) == {"C1": "delete"}
 
 
 def test_a_row_without_business_key_is_parked_until_it_has_one() -> None:
-    told = mapped(Statements().insert(row(None)))
-    assert (told.changes, told.parked[0].reason) == ((), "a column of the business key is NULL")
-    assert told_as(mapped(Statements().update(row(None), row("C1")))) == {"C1": "insert"}
+    result = mapped(Statements().insert(row(None)))
+    assert (result.changes, result.parked[0].reason) == ((), "a column of the business key is NULL")
+    assert operations_by_key(mapped(Statements().update(row(None), row("C1")))) == {"C1": "insert"}
     lost = mapped(Statements().update(row("C1"), row(None)))
-    assert told_as(lost) == {"C1": "delete"}
+    assert operations_by_key(lost) == {"C1": "delete"}
     assert len(lost.parked) == 1
 
 
 def test_a_column_that_disappeared_is_absent_and_reported_once() -> None:
     of = relation(no=25, phone=25)
     by = mapper()
-    told = mapped(Statements(of).insert({"no": "C1", "phone": "1"}), by)
-    assert only(told).fields == {"phone": (UNKNOWN, "1")}
-    assert told.parked == tuple(
+    result = mapped(Statements(of).insert({"no": "C1", "phone": "1"}), by)
+    assert only(result).fields == {"phone": (UNKNOWN, "1")}
+    assert result.parked == tuple(
         Parked("crm", TABLE, f"column {name} of entity customer is missing") for name in ("points", "bio")
     )
     again = Relation(*of)
@@ -557,9 +557,9 @@ def test_a_column_that_disappeared_is_absent_and_reported_once() -> None:
 
 def test_without_its_key_column_a_table_cannot_be_mapped() -> None:
     of = relation(phone=25, points=1700, bio=25)
-    told = mapped(Statements(of).insert({"phone": "1"}))
-    assert told.changes == ()
-    assert [parked.reason for parked in told.parked] == ["column no of entity customer is missing"]
+    result = mapped(Statements(of).insert({"phone": "1"}))
+    assert result.changes == ()
+    assert [parked.reason for parked in result.parked] == ["column no of entity customer is missing"]
 
 
 def test_a_missing_column_found_while_looking_up_identities_is_still_reported() -> None:
@@ -575,19 +575,19 @@ def test_a_table_that_is_altered_within_the_transaction_keeps_its_rows() -> None
         *Statements().update(row("C1", "1"), row("C1", "2")).changes,
         *Statements(wider).update(row("C1", "2"), row("C1", "3")).changes,
     ]
-    told = mapper().map_transaction(transaction(changes), CLOCK, NOW, {})
-    assert only(told).fields == {"phone": ("1", "3")}
+    result = mapper().map_transaction(transaction(changes), CLOCK, NOW, {})
+    assert only(result).fields == {"phone": ("1", "3")}
 
 
 # ---------------------------------------------------------------- truncates
 
 
-def test_a_truncate_is_told_once_and_undoes_what_the_transaction_did_before() -> None:
+def test_a_truncate_is_one_event_and_voids_earlier_changes_of_the_transaction() -> None:
     statements = Statements(BY_ID).insert(row("C1", id="1")).update(None, row("C3", id="3")).truncate()
-    told = mapped(statements.insert(row("C2", id="2")), known={"3": "C2"})
-    assert told.truncated == (Truncated("customer", TABLE, Stamp(NOW, 2, "crm"), Place("7", 1, 4711, TABLE, 2)),)
-    assert told_as(told) == {"C2": "insert"}
-    assert told.identities == {TABLE: {"1": None, "3": None, "2": "C2"}}
+    result = mapped(statements.insert(row("C2", id="2")), known={"3": "C2"})
+    assert result.truncated == (Truncated("customer", TABLE, Stamp(NOW, 2, "crm"), Place("7", 1, 4711, TABLE, 2)),)
+    assert operations_by_key(result) == {"C2": "insert"}
+    assert result.identities == {TABLE: {"1": None, "3": None, "2": "C2"}}
 
 
 # ---------------------------------------------------------------- snapshots
@@ -600,13 +600,13 @@ def test_snapshot_rows_are_as_of_the_consistent_point() -> None:
         for number, key in enumerate(("C1", "C2"))
     )
     by = mapper(table_map(actor_column="updated_by", copy_actors=frozenset({"wang"})))
-    told = by.map_snapshot(SnapshotRows("crm", rows), began, CLOCK)
-    assert [change.operation for change in told.changes] == ["snapshot", "snapshot"]
-    first, second = told.changes
+    result = by.map_snapshot(SnapshotRows("crm", rows), began, CLOCK)
+    assert [change.operation for change in result.changes] == ["snapshot", "snapshot"]
+    first, second = result.changes
     assert first.fields == {"phone": (UNKNOWN, "1"), "points": (UNKNOWN, Decimal(5)), "bio": (UNKNOWN, None)}
     assert first.place == Place("7", 1, 4000, TABLE, 0)
     assert (first.stamp, second.stamp) == (Stamp(NOW + 10**9, 0, "crm"), Stamp(NOW + 10**9, 1, "crm"))
-    assert told.clock == second.stamp
+    assert result.clock == second.stamp
     assert (first.actor, first.copy, first.committed_us) == ("wang", None, NOW + 10**9)
 
 
@@ -616,9 +616,9 @@ def test_an_unreadable_snapshot_row_is_parked_alone() -> None:
         RowChange("snapshot", FULL, None, False, cells(FULL, row(key, points=points)), 0)
         for key, points in (("C1", "x"), (None, "1"), ("C2", "1"))
     )
-    told = mapper().map_snapshot(SnapshotRows("crm", rows), began, CLOCK)
-    assert told_as(told) == {"C2": "snapshot"}
-    assert len(told.parked) == 2
+    result = mapper().map_snapshot(SnapshotRows("crm", rows), began, CLOCK)
+    assert operations_by_key(result) == {"C2": "snapshot"}
+    assert len(result.parked) == 2
 
 
 # ---------------------------------------------------------------- actors
@@ -638,13 +638,13 @@ def test_a_message_names_the_actor_of_the_whole_transaction(content: bytes) -> N
         assert actor_of(statements, ("cdc_merge.actor", content))[0] == "li"
 
 
-def test_a_damaged_actor_message_names_nobody() -> None:
+def test_a_damaged_actor_message_gives_no_actor() -> None:
     for content in (b"\xff", b"", b'{"actor": 7}', b'{"other": "x"}'):
         statements = Statements().update(row("C1"), row("C1", "2"))
         assert actor_of(statements, ("cdc_merge.actor", content)) == (None, None)
 
 
-def test_a_message_outside_of_the_transaction_says_nothing_about_it() -> None:
+def test_a_message_outside_of_the_transaction_does_not_attribute_it() -> None:
     tx = transaction(Statements().delete(row("C1")).changes)
     tx = tx._replace(messages=(Message("cdc_merge.actor", b"li", False), Message("cdc_merge.copy", b"", False)))
     change = only(mapper().map_transaction(tx, CLOCK, NOW, {}))
@@ -672,8 +672,8 @@ def test_in_a_record_touched_twice_the_column_names_whom_the_transaction_wrote_t
     back = Statements().update(row("C1", "1"), row("C1", "2", updated_by="li"))
     assert actor_of(back.update(row("C1", "2", updated_by="li"), row("C1", "3")))[0] is None
     assert actor_of(Statements().update(row("C1"), row("C2", updated_by="li")))[0] == "li"
-    gone = Statements().update(row("C1"), row("C1", updated_by="li")).delete(row("C1", updated_by="li"))
-    assert actor_of(gone)[0] is None
+    ended = Statements().update(row("C1"), row("C1", updated_by="li")).delete(row("C1", updated_by="li"))
+    assert actor_of(ended)[0] is None
 
 
 # ---------------------------------------------------------------- copies
@@ -733,5 +733,5 @@ def test_a_listed_origin_and_a_listed_actor_make_copies() -> None:
 
 def test_both_halves_of_a_copied_re_key_are_copies() -> None:
     by = mapper(table_map(actor_column="updated_by", copy_actors=frozenset({"etl"})))
-    told = mapped(Statements().update(row("C1"), row("C2", updated_by="etl")), by)
-    assert [change.copy for change in told.changes] == [Copy(), Copy()]
+    result = mapped(Statements().update(row("C1"), row("C2", updated_by="etl")), by)
+    assert [change.copy for change in result.changes] == [Copy(), Copy()]

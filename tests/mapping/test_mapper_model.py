@@ -1,6 +1,6 @@
-"""Any statements of one transaction against a naive table: what the records are told is the difference before → after.
+"""Any statements of one transaction against a naive table: the record changes are the difference before → after.
 
-The oracle keeps whole rows in a dictionary and knows nothing of how the mapping follows them.
+The oracle keeps whole rows in a dictionary and does not track them as the mapping does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Line(NamedTuple):
 
 
 class Table:
-    """The naive table, and the stream that Postgres would send of it. Rows have a number that nobody else sees."""
+    """The naive table, and the stream that Postgres would send of it. Rows have a private number."""
 
     def __init__(self, lines: Sequence[Line], identity: str) -> None:
         columns = tuple(Column(name, 25, "", name in IDENTITIES[identity]) for name in NAMES)
@@ -134,7 +134,7 @@ def worlds(draw: st.DrawFn) -> tuple[str, Table]:
     return identity, table
 
 
-def told_by(table: Table, *, whole_rows: bool = False) -> MappingResult:
+def map_table(table: Table, *, whole_rows: bool = False) -> MappingResult:
     mapper = Mapper("crm", (MAP,), Plan({}, (MAP,)), whole_rows=whole_rows)
     wanted = mapper.identities_to_look_up(table.changes).get(TABLE, set())
     known = {(TABLE, line.id): line.no for line in table.before.values() if line.id in wanted}
@@ -148,22 +148,22 @@ def by_key(rows: Mapping[int, Line]) -> dict[str, int]:
 
 @settings(max_examples=600, deadline=None)
 @given(worlds())
-def test_the_records_are_told_exactly_the_difference(world: tuple[str, Table]) -> None:
+def test_the_changes_are_exactly_the_difference(world: tuple[str, Table]) -> None:
     identity, table = world
     event(identity)
-    told = told_by(table)
-    changes = {change.key: change for change in told.changes}
+    result = map_table(table)
+    changes = {change.key: change for change in result.changes}
     held, holding = by_key(table.before), by_key(table.rows)
-    assert len(changes) == len(told.changes)
-    assert told.parked == ()
+    assert len(changes) == len(result.changes)
+    assert result.parked == ()
     for key in held.keys() | holding.keys() | changes.keys():
-        check_record(table, told, key, changes.get(key))
-    stamps = [change.stamp for change in told.changes]
+        check_record(table, result, key, changes.get(key))
+    stamps = [change.stamp for change in result.changes]
     assert stamps == sorted(stamps)
-    assert told.clock.counter == len(table.changes) - 1 or not table.changes
+    assert result.clock.counter == len(table.changes) - 1 or not table.changes
 
 
-def check_record(table: Table, told: MappingResult, key: str, change: Change | None) -> None:
+def check_record(table: Table, result: MappingResult, key: str, change: Change | None) -> None:
     was, now = by_key(table.before).get(key), by_key(table.rows).get(key)
     assert was is not None or now is not None, f"{key} existed only inside the transaction"
     if now is None:
@@ -182,11 +182,11 @@ def check_record(table: Table, told: MappingResult, key: str, change: Change | N
     came_from = table.before.get(now)
     assert change.moved_from == (came_from.no if before is None and came_from else None)
     assert change.moved_to is None
-    check_fields(table, told, change, before, after)
+    check_fields(table, result, change, before, after)
 
 
-def check_fields(table: Table, told: MappingResult, change: Change, before: Line | None, after: Line) -> None:
-    source = told.carried.get(RecordKey("customer", change.key))
+def check_fields(table: Table, result: MappingResult, change: Change, before: Line | None, after: Line) -> None:
+    source = result.carried.get(RecordKey("customer", change.key))
     shown = before if source is None else table.before[by_key(table.before)[source]]
     for field in ("phone", "bio"):
         was, value = change.fields.get(field, (UNKNOWN, getattr(shown, field, None)))
@@ -200,12 +200,12 @@ def check_fields(table: Table, told: MappingResult, change: Change, before: Line
 @given(worlds())
 def test_the_remembered_identities_are_those_of_the_table(world: tuple[str, Table]) -> None:
     identity, table = world
-    told = told_by(table)
+    result = map_table(table)
     if identity != "by id":
-        assert told.identities == {}
+        assert result.identities == {}
         return
     remembered: dict[str, str | None] = {line.id: line.no for line in table.before.values()}
-    remembered.update(told.identities.get(TABLE, {}))
+    remembered.update(result.identities.get(TABLE, {}))
     assert {name: key for name, key in remembered.items() if key} == {line.id: line.no for line in table.rows.values()}
 
 
@@ -216,7 +216,7 @@ def test_whole_rows_teach_every_field_of_a_record_that_was_touched(world: tuple[
     if identity != "full":
         return
     held, holding = by_key(table.before), by_key(table.rows)
-    for change in told_by(table, whole_rows=True).changes:
+    for change in map_table(table, whole_rows=True).changes:
         if change.operation != "update":
             continue
         before, after = table.before[held[change.key]], table.rows[holding[change.key]]
@@ -228,8 +228,8 @@ def test_whole_rows_teach_every_field_of_a_record_that_was_touched(world: tuple[
 def test_stamp_and_place_are_those_of_a_row_change_of_that_record(world: tuple[str, Table]) -> None:
     identity, table = world
     index = NAMES.index("no")
-    for change in told_by(table).changes:
+    for change in map_table(table).changes:
         assert change.place.ordinal == change.stamp.counter
-        told_at = table.changes[change.place.ordinal]
-        keys = {cells[index] for cells in (told_at.old, told_at.new) if cells is not None}
+        row_change = table.changes[change.place.ordinal]
+        keys = {cells[index] for cells in (row_change.old, row_change.new) if cells is not None}
         assert change.key.encode() in keys or identity == "by id"  # whose old rows do not show the key

@@ -41,7 +41,7 @@ def test_a_new_run_begins_with_its_first_number() -> None:
 
 def test_only_readable_messages_of_our_own_slot_are_heartbeats() -> None:
     ours = beat(1)
-    told = [
+    messages = [
         message(heartbeat_content(ours)),
         message(heartbeat_content(beat(1, slot="another"))),
         message(heartbeat_content(ours), "cdc_merge.actor"),
@@ -49,7 +49,7 @@ def test_only_readable_messages_of_our_own_slot_are_heartbeats() -> None:
         message("not json"),
         message("[]"),
     ]
-    assert list(heartbeats_in(told, "ours")) == [ours]
+    assert list(heartbeats_in(messages, "ours")) == [ours]
 
 
 def test_a_heartbeat_that_is_delivered_again_is_neither_counted_nor_lost() -> None:
@@ -108,7 +108,7 @@ def test_a_heartbeat_is_due_when_its_time_is_over_and_none_is_under_way() -> Non
     assert it.heart.sent == 1
 
 
-def test_what_may_not_be_written_is_said_once_and_tried_again_later() -> None:
+def test_a_refused_heartbeat_is_reported_once_and_retried_later() -> None:
     it = Listening()
     at_s = 0.0
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""RecordCache the golden transcripts of this folder from real servers: `python -m tests.recordings.record`.
+"""Record the golden transcripts of this folder from real servers: `python -m tests.recordings.record`.
 
 One file per story and server version; what a story does is its SQL below. Run it when a story is added or a new major
 version comes out, and read the diff of the decoded messages (tests/sources/test_recordings.py prints them on failure).

@@ -1,7 +1,7 @@
-"""A captured stream in a file, and a source that replays it: what a server said, without the server.
+"""A captured stream in a file, and a source that replays it without the server.
 
 Format: one line of JSON (system, timeline, what, server), then frames of `received_us` (int64), `length` (uint32), both
-big endian, and the CopyData payload as it came. A recording holds row values: treat it as the source's own data.
+big endian, and the CopyData payload as received. A recording contains row values: treat it as the source's own data.
 """
 
 from __future__ import annotations

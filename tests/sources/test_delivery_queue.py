@@ -1,4 +1,4 @@
-"""The queue between reader and pipeline knows what waits in it, and for how long nothing more could."""
+"""The delivery queue counts its bytes, and the time for which it was full."""
 
 from __future__ import annotations
 

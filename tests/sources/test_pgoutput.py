@@ -36,7 +36,7 @@ ALL_KINDS = [
 
 
 @pytest.mark.parametrize(("payload", "expected"), ALL_KINDS, ids=lambda value: type(value).__name__)
-def test_a_message_is_decoded_to_what_the_documentation_says(payload: bytes, expected: object) -> None:
+def test_a_message_is_decoded_as_documented(payload: bytes, expected: object) -> None:
     assert decode(payload) == expected
     assert type(decode(payload)) is type(expected)
 
@@ -72,13 +72,13 @@ def test_a_key_only_old_row_does_not_leak_into_the_new_one() -> None:
     assert update == pgoutput.UpdateMessage(5, (b"1", None, None), False, (b"2", UNCHANGED, None), True)
 
 
-def test_a_binary_cell_says_that_binary_was_not_asked_for() -> None:
+def test_a_binary_value_is_refused_as_not_requested() -> None:
     payload = wire.insert(5, [b"1"]).replace(b"t\0\0\0\x01", b"b\0\0\0\x01")
     with pytest.raises(ProtocolError, match="binary form, which was not requested"):
         decode(payload)
 
 
-def test_an_unknown_message_type_is_named() -> None:
+def test_an_unknown_message_type_is_in_the_error() -> None:
     with pytest.raises(ProtocolError, match="'S' is not part of protocol 1"):
         decode(b"S\0\0\0\1\1")
 
@@ -130,7 +130,7 @@ _cells = st.lists(st.none() | st.just(UNCHANGED) | st.binary(max_size=20), max_s
 
 
 @given(_cells, st.none() | _cells, st.sampled_from([b"O", b"K"]))
-def test_any_row_comes_back_as_it_was_written(new: list, old: list | None, kind: bytes) -> None:  # type: ignore[type-arg]
+def test_any_row_is_decoded_as_it_was_encoded(new: list, old: list | None, kind: bytes) -> None:  # type: ignore[type-arg]
     update = decode(wire.update(77, new, old, kind))
     assert update == pgoutput.UpdateMessage(
         77, None if old is None else tuple(old), old is not None and kind == b"O", tuple(new), UNCHANGED in new

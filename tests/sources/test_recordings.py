@@ -1,4 +1,4 @@
-"""Recordings of real servers say the same on every version, and a damaged file is told from a whole one."""
+"""Recordings of real servers decode alike on every version, and a damaged file is refused."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_rows_come_as_they_were_written() -> None:
     assert deleted_full[0].old == (b"1", b"c", b"n")
 
 
-def test_an_enum_and_a_domain_are_named_as_the_catalog_names_them() -> None:
+def test_an_enum_and_a_domain_have_their_names_of_the_catalog() -> None:
     columns = story("rows", "18")[0].changes[0].relation.columns
     assert [column.type_name for column in columns] == ["int4", "text", "text", "mood", "text", "numeric", "_text"]
     assert [column.name for column in columns if column.is_identity] == ["id"]
@@ -119,7 +119,7 @@ def test_truncate_message_and_a_changed_table_come_in_order() -> None:
     assert names[-1] == "added"
 
 
-def told(story_name: str) -> list[list[tuple[str, str]]]:
+def stream_of(story_name: str) -> list[list[tuple[str, str]]]:
     changes = [each.changes for each in story(story_name, "18")]
     return [
         [(change.operation, change.relation.table.removeprefix("public.")) for change in some]
@@ -141,24 +141,24 @@ def test_a_generated_column_is_not_sent_and_a_table_without_identity_has_inserts
     assert made == [(b"1", b"10"), (b"1", b"11")]
     (unidentified,) = [change for change in changes if change.relation.name == "by_nothing"]
     assert (unidentified.relation.identity, unidentified.new) == ("n", (b"1",))
-    assert ("truncate", "child") in [pair for some in told("forms") for pair in some]
+    assert ("truncate", "child") in [pair for some in stream_of("forms") for pair in some]
     assert not [change for change in changes if b"gone" in (change.new or ())]
 
 
-def test_a_prepared_transaction_comes_at_its_commit_and_one_rolled_back_never() -> None:
+def test_a_prepared_transaction_is_delivered_at_its_commit_and_one_rolled_back_never() -> None:
     names = [(change.new or ())[1] for each in story("prepared", "18") for change in each.changes]
     assert names == [b"before", b"later"]
 
 
-def test_partitions_are_told_by_leaf_or_by_root() -> None:
-    assert told("leaves") == [
+def test_partitions_are_delivered_by_leaf_or_by_root() -> None:
+    assert stream_of("leaves") == [
         [("insert", "parts_low")],
         [("delete", "parts_low"), ("insert", "parts_high")],
         [("truncate", "parts_high")],
         [("truncate", "parts_low"), ("truncate", "parts_high")],
     ]
     # A row that moves to another partition is a delete and an insert, also where the root's name is shown.
-    assert told("root") == [
+    assert stream_of("root") == [
         [("insert", "parts")],
         [("delete", "parts"), ("insert", "parts")],
         [("truncate", "parts")],
@@ -172,15 +172,15 @@ def test_a_position_skips_what_it_covers_and_nothing_more() -> None:
     assert rest == whole[2:]
 
 
-def test_taking_in_small_pieces_gives_the_same_as_taking_all() -> None:
+def test_taking_in_small_portions_gives_the_same_as_taking_all() -> None:
     source = RecordingSource("crm", RECORDINGS[0], lambda parked: None)
     source.start(None)
-    pieces: list[Delivery] = []
+    taken: list[Delivery] = []
     while chunk := source.take(1):
         assert len(chunk) == 1
-        pieces += chunk
+        taken += chunk
     source.start(None)
-    assert pieces == list(source.take(1_000_000))
+    assert taken == list(source.take(1_000_000))
     source.stop()
 
 
@@ -197,7 +197,7 @@ def test_a_recording_cut_anywhere_is_a_problem_of_the_source_not_a_crash(tmp_pat
         source.stop()
 
 
-def test_a_file_that_is_no_recording_says_so(tmp_path: Path) -> None:
+def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="does not begin as a recording does"):
         read_recording(io.BytesIO(b"\x7fELF"))
     source = RecordingSource("crm", tmp_path / "absent.stream", lambda parked: None)

@@ -1,4 +1,4 @@
-"""The stream's loop against a scripted server: what a real one does rarely or only by chance.
+"""The stream's loop against a scripted server: sequences that a real one sends rarely or only by chance.
 
 The script is our own end of two sockets; the loop, the queue and the assembler are the real ones.
 """
@@ -187,9 +187,9 @@ def test_idle_marks_in_a_row_become_the_last_one(worlds: Callable[..., World]) -
 def test_a_keepalive_that_wants_a_reply_gets_one_at_once(worlds: Callable[..., World]) -> None:
     world = worlds([[keepalive(1500, reply=True)], [keepalive(1501)]])
     world.run()
-    asked = worlds([[keepalive(1500)], [keepalive(1501)]])
-    asked.run()
-    assert len(world.sender.statuses) == len(asked.sender.statuses) + 1
+    idle_reported = worlds([[keepalive(1500)], [keepalive(1501)]])
+    idle_reported.run()
+    assert len(world.sender.statuses) == len(idle_reported.sender.statuses) + 1
 
 
 def test_a_status_never_confirms_more_than_the_pipeline_did(worlds: Callable[..., World]) -> None:
@@ -206,14 +206,14 @@ def test_a_confirmation_is_sent_without_waiting_for_the_clock(worlds: Callable[.
     assert len(world.sender.statuses) == 3, "one by the clock at the beginning, one for the call, one at the end"
 
 
-def test_wal_that_stays_unwritten_is_asked_for(worlds: Callable[..., World]) -> None:
+def test_wal_that_stays_unwritten_is_flushed(worlds: Callable[..., World]) -> None:
     world = worlds([[keepalive(1500)]], ClockReading(NOW_US, 1600, 1500, "1"))
     world.stream._clock_readings.append(ClockReading(NOW_US - 600_000, 1590, 1500, "1"))
     world.run()
     assert world.monitor.flushes == 1
 
 
-def test_a_publication_that_is_gone_ends_the_stream_by_name(worlds: Callable[..., World]) -> None:
+def test_a_dropped_publication_ends_the_stream_by_name(worlds: Callable[..., World]) -> None:
     world = worlds([[keepalive(1500)]] * 3, ClockReading(NOW_US, 1500, 1500, None))
     with pytest.raises(SourceRefused) as refused:
         world.run()
@@ -225,7 +225,7 @@ GONE = Health(SLOT, ("public.customer",), "{}")  # of a publication that is ther
 NO_PUBLICATION = Health(SLOT, ("public.customer",))
 
 
-def test_a_table_that_left_the_publication_ends_the_stream_by_name_when_the_catalog_says_it_twice(
+def test_a_table_that_left_the_publication_ends_the_stream_by_name_when_two_readings_of_the_catalog_show_it(
     worlds: Callable[..., World],
 ) -> None:
     world = worlds([[keepalive(1500)]] * 4, GONE, GONE)
@@ -234,7 +234,7 @@ def test_a_table_that_left_the_publication_ends_the_stream_by_name_when_the_cata
     assert world.shared.slot == SLOT
 
 
-def test_tables_of_a_publication_that_is_gone_are_not_called_missing(worlds: Callable[..., World]) -> None:
+def test_tables_of_a_dropped_publication_are_not_called_missing(worlds: Callable[..., World]) -> None:
     with pytest.raises(SourceRefused) as refused:
         worlds([[keepalive(1500)]] * 4, NO_PUBLICATION, NO_PUBLICATION).run()
     assert refused.value.problem == "publication_missing"

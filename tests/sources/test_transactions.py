@@ -1,4 +1,4 @@
-"""Assembling transactions: what belongs together, in which order, under which ordinal, and what happens to damage."""
+"""The assembler: transactions in order, ordinals, and damaged messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class World:
         return transaction
 
 
-def test_a_transaction_comes_at_its_commit_and_not_before() -> None:
+def test_a_transaction_is_complete_at_its_commit_and_not_before() -> None:
     world = World()
     assert world.feed(wire.begin(100), wire.insert(1, [b"1", b"a"])) == []
     was_open = world.assembler.is_open
@@ -85,7 +85,7 @@ def test_an_unchanged_toast_column_is_filled_from_a_full_old_row() -> None:
     assert change.old_is_full
 
 
-def test_an_unchanged_toast_column_stays_absent_when_only_the_key_came_along() -> None:
+def test_an_unchanged_toast_column_stays_absent_when_only_the_key_was_sent() -> None:
     (change,) = World().transaction(wire.update(1, [b"2", UNCHANGED], [b"1", None], b"K")).changes
     assert change.new == (b"2", UNCHANGED)
     assert change.old == (b"1", None)
@@ -170,7 +170,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damaged", DAMAGED.values(), ids=DAMAGED)
-def test_damage_to_what_says_how_to_read_the_rest_ends_the_connection(damaged: bytes) -> None:
+def test_damage_to_a_message_that_the_rest_depends_on_ends_the_connection(damaged: bytes) -> None:
     world = World()
     with pytest.raises(ProtocolError):
         world.feed(damaged)
@@ -250,7 +250,7 @@ def test_a_begin_inside_a_transaction_ends_the_connection() -> None:
         World().feed(wire.begin(100), wire.begin(300))
 
 
-def test_a_transaction_beyond_the_named_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_beyond_the_row_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cdc_merge.sources.postgres.protocol.transactions.MAX_TRANSACTION_ROWS", 2)
     world = World()
     world.feed(wire.begin(100), *[wire.insert(1, [b"1", b"a"])] * 2)

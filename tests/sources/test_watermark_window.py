@@ -1,4 +1,4 @@
-"""What the stream says between the marks is laid over what was read, whichever of the two came first."""
+"""Streamed values of a window are merged over the read rows, whichever of the two came first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def seen(*transactions: Transaction, earlier: frozenset[int] = frozenset()) -> W
     return window
 
 
-def told(window: Window, *rows: Cells) -> list[Cells | None]:
+def rows_at_high_watermark(window: Window, *rows: Cells) -> list[Cells | None]:
     return [row.new for row in window.rows(chunk(*rows))]
 
 
@@ -65,26 +65,28 @@ READ: Cells = (b"1", b"read", b"too")
         ([change("delete", (b"1", None, None), None, OTHER)], [READ]),
     ],
 )
-def test_a_row_is_what_was_read_of_it_with_what_was_said_laid_over_it(
+def test_a_row_is_the_read_one_with_the_streamed_values_over_it(
     changes: Sequence[RowChange], expected: list[Cells]
 ) -> None:
-    assert told(seen(transaction(*changes)), READ) == expected
-    assert told(seen(*[transaction(each) for each in changes]), READ) == expected
+    assert rows_at_high_watermark(seen(transaction(*changes)), READ) == expected
+    assert rows_at_high_watermark(seen(*[transaction(each) for each in changes]), READ) == expected
 
 
-def test_a_row_that_was_read_under_its_new_name_keeps_what_was_said_under_the_old_one() -> None:
+def test_a_row_read_under_its_new_identity_keeps_values_streamed_under_the_old_one() -> None:
     said = change("update", None, (b"1", b"x", b"before"))
     renamed = change("update", (b"1", None, None), (b"2", UNCHANGED, b"after"))
-    assert told(seen(transaction(said), transaction(renamed)), (b"2", b"stale", b"stale")) == [(b"2", b"x", b"after")]
+    assert rows_at_high_watermark(seen(transaction(said), transaction(renamed)), (b"2", b"stale", b"stale")) == [
+        (b"2", b"x", b"after")
+    ]
 
 
-def test_an_emptied_table_or_a_row_that_is_not_named_makes_the_piece_be_read_again() -> None:
+def test_after_a_truncate_or_a_row_without_identity_the_chunk_is_read_again() -> None:
     assert not seen(transaction(change("update", None, READ))).must_repeat(chunk())
     assert seen(transaction(change("truncate", None, None))).must_repeat(chunk())
     assert seen(transaction(change("update", None, (UNCHANGED, b"x", b"y")))).must_repeat(chunk())
 
 
-def test_a_transaction_that_was_told_before_the_marks_and_not_seen_by_the_reading_makes_it_be_done_again() -> None:
+def test_a_chunk_that_did_not_see_a_transaction_before_its_window_is_read_again() -> None:
     window = seen(earlier=frozenset({5, 6}))
     assert window.must_repeat(chunk(hidden=frozenset({6, 9})))
     assert not window.must_repeat(chunk(hidden=frozenset({9})))

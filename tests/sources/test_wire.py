@@ -1,4 +1,4 @@
-"""Deliveries between two processes: what comes out is what went in, whatever its size and its gaps."""
+"""Deliveries, reports and commands between two processes: each arrives as it was sent."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ REACHED = Position("7001", 2, 1 << 63, "running", "cdc_merge_crm", 5, ("public.i
 
 
 @pytest.mark.parametrize("reached", [None, REACHED])
-def test_a_part_comes_with_the_place_behind_its_delivery_when_it_is_the_last(reached: Position | None) -> None:
+def test_the_last_part_has_the_position_after_its_delivery(reached: Position | None) -> None:
     read = read_message(part_message(DeliveryPart(b"\0rows", is_last=True), reached))
     assert read == PipeMessage(MessageKind.LAST_PART, b"\0rows", reached)
     assert isinstance(read.reached, Position | None)
@@ -152,7 +152,7 @@ def test_a_part_comes_with_the_place_behind_its_delivery_when_it_is_the_last(rea
     )
 
 
-def test_a_transaction_whose_rows_lie_in_a_file_comes_without_them() -> None:
+def test_a_spilled_transaction_travels_without_its_rows() -> None:
     large = transaction(inserted(0))
     read = read_message(spilled_message(large, (1, 40), REACHED))
     assert read == PipeMessage(MessageKind.SPILLED, reached=REACHED, large=transaction(), rows=(1, 40))
@@ -173,7 +173,7 @@ def test_a_report_arrives_as_it_was_sent(report: ReaderReport, kind: MessageKind
     assert read_message(report_message(report)) == PipeMessage(kind, report=report)
 
 
-def test_what_ended_a_reader_comes_in_words() -> None:
+def test_a_crash_arrives_as_a_text() -> None:
     assert read_message(crash_message("KeyError in rows.py")) == PipeMessage(
         MessageKind.CRASH, report="KeyError in rows.py"
     )
@@ -189,7 +189,7 @@ def test_what_ended_a_reader_comes_in_words() -> None:
         (CommandKind.READ_CHUNK, ChunkRequest(3, "public.item", None, ("id",), (("1",), ("2",)))),
     ],
 )
-def test_a_command_comes_as_it_was_given(kind: CommandKind, argument: int | ChunkRequest) -> None:
+def test_a_command_arrives_as_it_was_sent(kind: CommandKind, argument: int | ChunkRequest) -> None:
     read = read_command(command(kind, argument))
     assert read == (kind, argument)
     assert type(read[1]) is type(argument)

@@ -1,4 +1,4 @@
-"""Equal values are equal, whichever system wrote them; what cannot be read says so without showing it."""
+"""Equal values are equal, whichever system wrote them; an unreadable value is refused without showing it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def read(kind: str, text: str) -> Value:
         ("mood", "happy", "happy"),
     ],
 )
-def test_a_cell_becomes_its_canonical_value(kind: str, text: str, value: Value) -> None:
+def test_a_raw_value_becomes_its_canonical_value(kind: str, text: str, value: Value) -> None:
     expected = Decimal(text) if value is None else value
     assert read(kind, text) == expected
     assert type(read(kind, text)) is type(expected)
@@ -211,7 +211,7 @@ def _array_text(value: object) -> str:
 
 
 @given(st.lists(st.none() | st.text() | st.lists(st.none() | st.text()).map(tuple)).map(tuple))
-def test_whatever_is_quoted_in_an_array_comes_back(value: Value) -> None:
+def test_a_quoted_array_element_is_read_as_it_was_written(value: Value) -> None:
     assert read("text[]", _array_text(value)) == value
 
 
