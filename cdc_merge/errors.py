@@ -8,9 +8,9 @@ from __future__ import annotations
 
 
 class CdcMergeError(Exception):
-    """Something went wrong: `str(error)` is one sentence, `hint` is the operator's next step.
+    """The base of all our errors: `str(error)` is one sentence, `hint` is the operator's next step.
 
-    `exit_code` is what a command ends with when this error reaches its edge (contract §2).
+    `exit_code` is the exit code of a command that this error ends (contract §2).
     """
 
     exit_code = 1
@@ -21,7 +21,7 @@ class CdcMergeError(Exception):
 
 
 class ConfigError(CdcMergeError):
-    """The configuration cannot be used. `problems` holds every one of them, not only the first."""
+    """The configuration is invalid. `problems` lists all problems, not only the first."""
 
     exit_code = 78
 
@@ -31,7 +31,7 @@ class ConfigError(CdcMergeError):
 
 
 def error_location(error: BaseException) -> str:
-    """Type and place of a mistake of ours, for people. Its message may hold row values, and is left out."""
+    """Type and place of an internal error, for people. Its message may hold row values and is left out."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
@@ -48,18 +48,18 @@ class ProtocolError(CdcMergeError):
     def __init__(self, sentence: str, *, offset: int = 0, length: int = 0) -> None:
         super().__init__(
             f"{sentence} (offset {offset} of {length} bytes)",
-            hint="Keep the recording and report it; the stream goes on behind this message.",
+            hint="Keep the recording and report it; the stream continues after this message.",
         )
         self.offset = offset
         self.length = length
 
 
 class UnreadableValue(CdcMergeError):
-    """A column's value is not of the type it is mapped to. The record is parked, the stream goes on."""
+    """A column's value is not of the type it is mapped to. The row is parked, the stream continues."""
 
 
 class SourceUnavailable(CdcMergeError):
-    """The source cannot be reached at present; trying again is right (SQLSTATE class 08, 57P0x, 53300, 55006)."""
+    """The source cannot be reached at present; retry (SQLSTATE class 08, 57P0x, 53300, 55006)."""
 
     exit_code = 69
 
@@ -69,7 +69,7 @@ class SourceUnavailable(CdcMergeError):
 
 
 class SourceRefused(CdcMergeError):
-    """The source answers and says no; trying again does not help until a person acts.
+    """The source refuses; a retry does not help until a person acts.
 
     `problem` is a stable name: `slot_lost`, `slot_missing`, `slot_recreated`, `server_restored`, `failed_over`,
     `other_server`, `publication_missing`, `publication_changed`, `wal_level`, `not_permitted`, `authentication`, `tls`, `database_missing`,
@@ -84,28 +84,28 @@ class SourceRefused(CdcMergeError):
 
 
 class StoreUnavailable(CdcMergeError):
-    """The store cannot be opened, is held by another sidecar, or refused a commit (nothing was kept)."""
+    """The store cannot be opened, is locked by another sidecar, or refused a commit (nothing was saved)."""
 
     exit_code = 69
 
 
 class StoreHeld(StoreUnavailable):
-    """Another program holds the store's file: nothing was begun. Trying the same again is right."""
+    """Another program holds the store's file: nothing began. Retry; the batch is kept."""
 
 
 class NotFound(CdcMergeError):
-    """The record, conflict, source or field that was asked for does not exist."""
+    """The requested record, conflict, source or field does not exist."""
 
 
 class HistoryRemoved(NotFound):
-    """The past that was asked about is older than `history.retention`: its log is gone, what it meant is kept."""
+    """The requested time is before `history.retention`: its log is pruned, only the resulting state is kept."""
 
 
 class NotWritten(CdcMergeError):
-    """What was asked for would write to sources, which this version does not do: refused, nothing was written."""
+    """Refused: the request would write to sources, which this version does not do. Nothing was written."""
 
 
 class AddressUnavailable(CdcMergeError):
-    """The HTTP listener cannot have the address it was given; nothing is listening."""
+    """The HTTP listener cannot bind its address; nothing is listening."""
 
     exit_code = 69

@@ -1,7 +1,7 @@
-"""SQL lies in files beside the package that speaks it, `<package>/sql/*.sql`, and is read here only.
+"""SQL files of each package, `<package>/sql/*.sql`, loaded only here.
 
-Two forms: a file of one text, asked for by its name (its first line says why; parameters are $1, $2 … of a RawCursor),
-and a file of blocks, each `-- name: word`, one line of why, one statement. Nothing builds SQL out of pieces.
+Two forms: a file with one query (its first line gives the reason; parameters are $1, $2 … of a RawCursor), and a file of
+blocks, each `-- name: word`, one line with the reason, one statement. No code builds SQL from pieces.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def query(package: str, name: str) -> str:
 
 
 def named_statements(package: str, name: str) -> Mapping[str, str]:
-    """The statements of `sql/<name>.sql` by their names, comments left out."""
+    """The statements of `sql/<name>.sql` by name, without comments."""
     blocks = query(package, name).split(_MARK)[1:]
     return {block.partition("\n")[0].strip(): _without_comments(block.partition("\n")[2]) for block in blocks}
 

@@ -1,7 +1,7 @@
-"""A reload of the configuration: read by whoever asks for it, taken between two batches by the thread that merges.
+"""Reload of the configuration: loaded on the caller's thread, applied between two batches by the merging thread.
 
-One reload at a time. Until it is taken nothing has changed, and one that is given up is never taken later: whoever
-asked knows which configuration is in force.
+One reload at a time. Nothing changes until it is applied, and a cancelled one is never applied later: the caller knows
+which configuration is in force.
 """
 
 from __future__ import annotations
@@ -19,38 +19,37 @@ from cdc_merge.errors import CdcMergeError, ConfigError
 from cdc_merge.model import ConfigReloaded
 from cdc_merge.model.ports import Observer
 
-# Far above a batch; a merging thread that takes longer has another problem, which alerts tell.
-TAKE_LIMIT_S: Final = 30.0
+# Far above the duration of a batch; a merging thread that takes longer has another problem, with its own alert.
+APPLY_LIMIT_S: Final = 30.0
 
 
 class ConfigReload:
-    """`take` puts settings in force, and raises a CdcMergeError when it cannot, the old ones still in force; `wake`
-    makes the merging thread look up. `environment` gives the values of `${NAME}`."""
+    """`apply` puts settings in force, or raises a CdcMergeError with the previous ones still in force; `wake` wakes the
+    merging thread. `environment` has the values of `${NAME}`."""
 
     def __init__(
         self,
         settings: Settings,
         environment: Mapping[str, str],
-        take: Callable[[Settings], None],
+        apply: Callable[[Settings], None],
         wake: Callable[[], None],
         observe: Observer,
     ) -> None:
         self._settings = settings
         self._environment = environment
-        self._take = take
+        self._apply = apply
         self._wake = wake
         self._observe = observe
         self._one_at_a_time = threading.Lock()
         self._next: tuple[Settings, Future[None]] | None = None
 
     def reload(self) -> None:
-        """Put the file's present content in force. ConfigError when it cannot be used or needs a restart: nothing has
-        changed then."""
+        """Put the file's present content in force. ConfigError if it is invalid or needs a restart; nothing changes then."""
         with self._one_at_a_time:
             try:
                 self._reload()
             except Exception as error:
-                # Of a fault of ours only the name: its message may hold anything.
+                # Of an internal error only the type: its message may hold row values.
                 problem = str(error) if isinstance(error, CdcMergeError) else type(error).__name__
                 problems = error.problems if isinstance(error, ConfigError) else ()
                 self._observe(ConfigReloaded(self._settings.plan.policy, problem, problems))
@@ -62,28 +61,30 @@ class ConfigReload:
         new = load(old.file, self._environment)
         refuse_restarts(old, new)
         new = dataclasses.replace(new, plan=copy_value_types(new.plan, old.plan))
-        taken: Future[None] = Future()
-        self._next = (new, taken)
+        applied: Future[None] = Future()
+        self._next = (new, applied)
         self._wake()
         try:
-            taken.result(TAKE_LIMIT_S)
+            applied.result(APPLY_LIMIT_S)
         except TimeoutError:
-            if taken.cancel():
-                sentence = f"The merging thread was busy for {TAKE_LIMIT_S:g} s; the old configuration is in force."
-                raise CdcMergeError(sentence, hint="Ask again when it has caught up.") from None
-            taken.result()
+            if applied.cancel():
+                sentence = (
+                    f"The merging thread was busy for {APPLY_LIMIT_S:g} s; the previous configuration is in force."
+                )
+                raise CdcMergeError(sentence, hint="Retry when it has caught up.") from None
+            applied.result()
         self._settings = new
 
     def between_batches(self) -> None:
-        """Called by the merging thread: take what waits to be taken."""
+        """Called by the merging thread: apply a waiting reload."""
         if self._next is None:
             return
-        (settings, taken), self._next = self._next, None
-        if not taken.set_running_or_notify_cancel():
+        (settings, applied), self._next = self._next, None
+        if not applied.set_running_or_notify_cancel():
             return
         try:
-            self._take(settings)
-        except Exception as error:  # noqa: BLE001 - handed to whoever asked; the old configuration is in force
-            taken.set_exception(error)
+            self._apply(settings)
+        except Exception as error:  # noqa: BLE001 - passed to the caller; the previous configuration is in force
+            applied.set_exception(error)
         else:
-            taken.set_result(None)
+            applied.set_result(None)

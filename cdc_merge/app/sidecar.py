@@ -1,4 +1,4 @@
-"""Composition: Settings → running objects. The only place that sees all of the settings and every adapter."""
+"""Composition: Settings → running objects. The only module that sees all settings and every adapter."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from cdc_merge.observers.fan_out import FanOut
 from cdc_merge.observers.gauges import Gauges
 from cdc_merge.observers.log_events import Logs
 from cdc_merge.observers.prometheus import Metrics
-from cdc_merge.queries.documents import SourceReading
 from cdc_merge.queries.port import QueryPort
+from cdc_merge.queries.source_documents import SourceReport
 from cdc_merge.queries.store_queries import Live, StoreQueries
 from cdc_merge.sources.postgres.reader_settings import ReaderSettings
 from cdc_merge.sources.process.parent import ProcessSource
@@ -48,12 +48,12 @@ from cdc_merge.worker.source_control import SourceControl
 if TYPE_CHECKING:
     from cdc_merge.observers.traces import Traces
 
-# What a reader may hold for the merging thread, as the server sent it; in memory rows take about five times as much.
+# Limit of a reader's queue, in bytes as the server sent them; in memory rows take about five times as much.
 MAX_QUEUED_BYTES = 16 << 20
 STOP_LIMIT_S = 30.0
 
 MakeSource: TypeAlias = Callable[[ReaderSettings, Callable[[], None], Observer], Source]
-"""The reader of one source; it wakes the merging thread and tells the observer."""
+"""Makes the reader of one source; the reader wakes the merging thread and reports facts to the observer."""
 
 
 def now_us() -> int:
@@ -64,8 +64,8 @@ def now_us() -> int:
 class Sidecar:
     """The whole sidecar: readers, the merging thread, the HTTP side. `start`, `stop`; nothing starts by itself.
 
-    Every reader is a process of its own, so that no merge keeps a server waiting; who must stand between gives `make_source`.
-    `environment` is what the file is read with again when it is reloaded; `on_reload` is told its settings then.
+    Every reader is a process of its own, so that no merge keeps a server waiting; tests replace it with `make_source`.
+    A reload reads the file with `environment` and passes the settings to `on_reload`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Sidecar:
         make_source: MakeSource | None = None,
     ) -> None:
         self._settings = settings
-        # Where the rows of large transactions wait: beside the store, which has room for them in the end.
+        # Large transactions spill beside the store, which needs room for their rows anyway.
         self._directory = None if isinstance(settings.store, PostgresStore) else str(settings.store.path.parent)
         self._make_source = make_source
         self._on_reload = on_reload
@@ -95,29 +95,29 @@ class Sidecar:
         self.metrics = Metrics(settings.plan, gauges, __version__)
         self._observe: Observer = FanOut((self.metrics, *observers))
         self._sources = [self._source(source) for source in settings.sources.values()]
-        world = Environment(now_us, lambda: secrets.token_hex(8), compile_expression)
-        self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, world)
+        pipeline_environment = Environment(now_us, lambda: secrets.token_hex(8), compile_expression)
+        self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, pipeline_environment)
         self.source_control = SourceControl(self._sources, self.store, self._wake.set, now_us)
         self._reloading = ConfigReload(settings, environment, self._follow, self._wake.set, self._observe)
         self._merging = MergeThread(self._step, self._wake, self._observe)
-        live = Live(self._readings, self._ready, lambda: self._merging.problem, self._reloading.reload)
-        self._lookup = StoreQueries(self.store, settings.plan, live)
-        self.reading: QueryPort = self._lookup
+        live = Live(self._source_reports, self._ready, lambda: self._merging.problem, self._reloading.reload)
+        self._store_queries = StoreQueries(self.store, settings.plan, live)
+        self.queries: QueryPort = self._store_queries
         self.doctor = Rounds(
             Doctor(self._positions, now_us, probing=False),
             lambda: subjects(settings.sources, settings.plan, self._positions()),
         )
         self.metrics.registry.register(DoctorCollector(self.doctor))
         access = _access(settings)
-        self._http = HttpServer(self.reading, settings.listen, self.metrics.registry, access, self.source_control)
+        self._http = HttpServer(self.queries, settings.listen, self.metrics.registry, access, self.source_control)
 
     @property
     def address(self) -> str:
-        """Where the HTTP side listens, `host:port`."""
+        """The address of the HTTP listener, `host:port`."""
         return self._http.address
 
     def start(self) -> None:
-        """Claim the store, listen, read. CdcMergeError if the store or the address cannot be had; nothing is left running."""
+        """Claim the store, listen, read. CdcMergeError if the store or the address is not available; nothing is left running."""
         self.store.claim(f"{os.uname().nodename}:{os.getpid()}")
         self.pipeline.resume()
         self._http.start()
@@ -126,7 +126,7 @@ class Sidecar:
         self.doctor.start()
 
     def stop(self) -> None:
-        """End in order: merging, reading, listening. What was read and not merged comes again."""
+        """Stop in order: merging, reading, listening. Deliveries that were not merged come again."""
         self._merging.end()
         self.doctor.stop()
         self._merging.join(STOP_LIMIT_S)
@@ -139,26 +139,26 @@ class Sidecar:
         self.store.close()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the sidecar was asked to stop. Raises what ended the merging thread, if something did."""
+        """Wait for a requested stop. Raises the error that ended the merging thread, if one did."""
         ended = self._merging.stopping.wait(timeout_s)
         if self._merging.failure is not None:
             raise self._merging.failure
         if not ended and self._http.has_failed:
             raise CdcMergeError(
-                "The HTTP listener ended unasked.", hint="The log says what ended it: please report it."
+                "The HTTP listener ended unexpectedly.", hint="Check the log for the cause and report it."
             )
         return ended
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         self._merging.end()
 
     def reload(self) -> None:
-        """Put the configuration file's present content in force. CdcMergeError says why the old one still is."""
+        """Reload the configuration file. On a CdcMergeError the previous configuration stays in force."""
         self._reloading.reload()
 
     def _follow(self, settings: Settings) -> None:
         self.pipeline.follow(settings.plan)
-        self._lookup.follow(settings.plan)
+        self._store_queries.follow(settings.plan)
         self.metrics.follow(settings.plan)
         if self._on_reload is not None:
             self._on_reload(settings)
@@ -188,7 +188,7 @@ class Sidecar:
             self.source_control.between_batches()
         return self.pipeline.step()
 
-    # ------------------------------------------------------------ what readers know
+    # ------------------------------------------------------------ state for gauges and queries
 
     def _durable_lsns(self) -> dict[str, int]:
         positions = self.store.positions()
@@ -203,7 +203,7 @@ class Sidecar:
         }
 
     def _counts(self) -> dict[str, Counts]:
-        return {source.name: ingest.tally.told() for source, ingest in self._sources}
+        return {source.name: ingest.tally.counts() for source, ingest in self._sources}
 
     def _watermarks(self) -> dict[str, int]:
         return {source.name: ingest.passed_us for source, ingest in self._sources}
@@ -211,11 +211,11 @@ class Sidecar:
     def _positions(self) -> dict[str, Position]:
         return {name: position for name, (position, _) in self.store.positions().items()}
 
-    def _readings(self) -> list[SourceReading]:
-        # From disk: a resync that is told to be over has its records on disk, too.
+    def _source_reports(self) -> list[SourceReport]:
+        # From disk: once a resync is reported as complete, its records are on disk, too.
         positions, orders, parked = self.store.positions(), self.store.orders(), self.store.parked()
         return [
-            SourceReading(
+            SourceReport(
                 status=source.status(),
                 position=positions[source.name][0] if source.name in positions else None,
                 watermark_us=ingest.passed_us or None,
@@ -228,27 +228,27 @@ class Sidecar:
         ]
 
     def _ready(self) -> tuple[bool, str]:
-        stands_still = self._merging.problem or self._merging.held
-        if stands_still is not None:
-            return False, stands_still
+        blocked = self._merging.problem or self._merging.held
+        if blocked is not None:
+            return False, blocked
         waiting = [s for s in self.statuses() if s.state in ("connecting", "snapshot") and s.problem is None]
         if waiting:
-            return False, "Still beginning: " + ", ".join(f"{s.name} ({s.state})" for s in waiting)
-        return True, "Every source that can be reached streams."
+            return False, "Still starting: " + ", ".join(f"{s.name} ({s.state})" for s in waiting)
+        return True, "Every reachable source streams."
 
     def _source(self, settings: SourceSettings) -> tuple[Source, SourceIngest]:
         if not isinstance(settings, PostgresSourceSettings):
             raise ConfigError(
-                f"Source {settings.name} is of type {settings.type}, which this version cannot read.",
+                f"Source {settings.name} has type {settings.type}, which this version cannot read.",
                 hint="Use type: postgres.",
             )
         plan = self._settings.plan
         tables = [table for table in plan.tables if table.source == settings.name]
         columns: dict[str, tuple[str, ...]] = {}
         for table in tables:
-            wanted = (*columns.get(table.table, ()), *table.key, *table.fields.values())
             actor = (table.actor_column,) if table.actor_column else ()
-            columns[table.table] = tuple(dict.fromkeys((*wanted, *actor)))
+            mapped = (*columns.get(table.table, ()), *table.key, *table.fields.values(), *actor)
+            columns[table.table] = tuple(dict.fromkeys(mapped))
         source = self._reader(settings, columns)
         mapper = Mapper(settings.name, tables, plan, whole_rows=settings.snapshot == "never")
         return source, SourceIngest(settings.name, mapper, settings.slot, lambda: SpillFile(self._directory))
@@ -276,12 +276,12 @@ class Sidecar:
 
 def open_store(settings: Settings) -> Store:
     if isinstance(settings.store, PostgresStore):
-        raise ConfigError("A store in PostgreSQL is not part of this version.", hint="Use store: sqlite:///….")
+        raise ConfigError("This version does not support a store in PostgreSQL.", hint="Use store: sqlite:///….")
     return SqliteStore(settings.store.path)
 
 
 def ingest_of(settings: Settings, name: str, store: Store) -> SourceIngest:
-    """What the store remembers of one source, for commands that change it. Nothing is read from the source."""
+    """The stored state of one source, for commands that change it. Nothing is read from the source."""
     tables = [table for table in settings.plan.tables if table.source == name]
     source = settings.sources[name]
     slot = source.slot if isinstance(source, PostgresSourceSettings) else ""
@@ -303,15 +303,15 @@ def _tokens(file: Path) -> str:
         return file.read_text()
     except OSError as error:
         raise ConfigError(
-            f"The tokens file {file} cannot be read: {error.strerror}.", hint="Mend access.tokens_file."
+            f"The tokens file {file} cannot be read: {error.strerror}.", hint="Fix access.tokens_file."
         ) from error
 
 
-def open_reading(settings: Settings) -> QueryPort:
-    """The read side over the store alone, for commands. NotFound when there is no store yet."""
+def open_queries(settings: Settings) -> QueryPort:
+    """The read side over the store alone, for commands. NotFound if there is no store yet."""
     store = settings.store
     if not isinstance(store, PostgresStore) and not store.path.exists():
-        raise NotFound(f"There is no store at {store.path} yet.", hint="cdc-merge run creates it.")
+        raise NotFound(f"There is no store at {store.path} yet.", hint="Start cdc-merge run; it creates the store.")
     return StoreQueries(open_store(settings), settings.plan)
 
 
@@ -327,7 +327,7 @@ def run(
     sidecar = Sidecar(settings, [logs, *traces], on_reload=on_reload)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        sidecar.ask_to_stop()
+        sidecar.request_stop()
 
     hung_up = threading.Event()
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -340,7 +340,7 @@ def run(
             _stop_if_every_source_refuses(sidecar)
             if hung_up.is_set():
                 hung_up.clear()
-                with suppress(Exception):  # the log and the metrics were told, and the old configuration is in force
+                with suppress(Exception):  # already logged and counted; the previous configuration stays in force
                     sidecar.reload()
     finally:
         sidecar.stop()
@@ -352,22 +352,22 @@ def run(
 
 
 def traces_of(settings: Settings, logs: Logs) -> list[Traces]:
-    """The observer that makes traces, where the configuration asks for one. ConfigError when the extra is not there."""
-    wanted = settings.telemetry
-    if wanted.otlp is None:
+    """The observer for traces, if configured. ConfigError if the extra is not installed."""
+    telemetry = settings.telemetry
+    if telemetry.otlp is None:
         return []
     try:
         from cdc_merge.observers.traces import Traces, otlp_provider  # noqa: PLC0415 - an extra that need not be installed
     except ImportError as error:
         raise ConfigError(
-            "telemetry.otlp asks for traces, and OpenTelemetry is not installed here.",
-            hint="pip install 'cdc-merge[otel]', or take telemetry.otlp out of the file.",
+            "telemetry.otlp is set, but OpenTelemetry is not installed.",
+            hint="Run pip install 'cdc-merge[otel]', or remove telemetry.otlp from the file.",
         ) from error
-    return [Traces(otlp_provider(wanted.otlp, wanted.share, __version__), logs.record_digest)]
+    return [Traces(otlp_provider(telemetry.otlp, telemetry.share, __version__), logs.record_digest)]
 
 
 def _stop_if_every_source_refuses(sidecar: Sidecar) -> None:
-    """A sidecar that no source will ever speak to again says why and ends, so that whoever watches it learns of it."""
+    """End a sidecar that every source refuses, with the reasons, so that its supervisor sees the failure."""
     problems = [status for status in sidecar.statuses() if status.state == "stopped" and status.problem]
     if problems and len(problems) == len(sidecar.statuses()):
         raise CdcMergeError("Every source refuses: " + " ".join(f"{s.name}: {s.problem}" for s in problems))

@@ -29,7 +29,7 @@ def open_queries(invocation: Invocation) -> QueryPort:
     # Imported on use: the sources' and stores' packages would slow down `--help`.
     from cdc_merge.app import sidecar  # noqa: PLC0415
 
-    return sidecar.open_reading(load_settings(invocation))
+    return sidecar.open_queries(load_settings(invocation))
 
 
 def fetch_sources(settings: Settings) -> Fields | None:

@@ -17,7 +17,8 @@ from cdc_merge.cli.read_client import fetch_sources, load_settings
 from cdc_merge.cli.write_client import post_command
 from cdc_merge.config import Settings
 from cdc_merge.errors import CdcMergeError, NotFound
-from cdc_merge.queries.documents import Fields, orders_json
+from cdc_merge.queries.documents import Fields
+from cdc_merge.queries.source_documents import orders_json
 from cdc_merge.worker.ingest import SourceIngest
 from cdc_merge.worker.source_control import wanted_again
 

@@ -1,1 +1,1 @@
-"""HTTP: the API, the pages for people, metrics and health. Reads through `queries`, changes through the source control port."""
+"""HTTP: the API, the pages for people, metrics and health. Reads go through `queries`, changes through SourceControlPort."""

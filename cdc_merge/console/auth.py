@@ -1,10 +1,10 @@
-"""Who may ask: bearer tokens with a role.
+"""Authentication and authorisation: bearer tokens with a role.
 
-Reading is free from the loopback interface, as long as the request names this machine (a page of another site that
-resolves its own name to 127.0.0.1 does not). Everybody else needs a token, and every change needs one whose role may
-change something. Health is open to all: probes carry no tokens, and it tells nothing.
+Reading needs no token from the loopback interface, if the Host header names this machine (a page of another site that
+resolves its own name to 127.0.0.1 does not). Every other read needs a token, and every change needs one whose role may
+change something. Health is open to all: probes carry no tokens, and health reveals nothing.
 
-Tokens are kept as digests, so neither a dump of the process nor a comparison's timing gives them away.
+Tokens are stored as digests, so neither a dump of the process nor the timing of a comparison reveals them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="cdc-merge"'}
 
 
 class Caller(NamedTuple):
-    """Who a token stands for, and the roles that the configuration gives them."""
+    """The owner of a token, and the roles that the configuration gives to it."""
 
     name: str
     roles: frozenset[str]
@@ -41,37 +41,37 @@ class Access:
     callers: Mapping[str, Caller] = field(default_factory=dict)
 
     def caller(self, authorization: str | None) -> Caller | None:
-        """The owner of an Authorization header's token; None without one. ProblemRaised (401) if it is not known."""
+        """The owner of an Authorization header's token; None without a header. ProblemRaised (401) for an invalid token."""
         if not authorization:
             return None
         scheme, _, token = authorization.partition(" ")
         caller = self.callers.get(digest(token.strip())) if scheme.lower() == "bearer" else None
         if caller is None:
             hint = "Send Authorization: Bearer TOKEN."
-            raise ProblemRaised(401, "The token is not known here.", hint=hint, headers=CHALLENGE)
+            raise ProblemRaised(401, "The token is invalid.", hint=hint, headers=CHALLENGE)
         return caller
 
     def permit_change(self, authorization: str | None) -> Caller:
-        """Who makes the change; ProblemRaised (403) if that is nobody or somebody who may only read."""
+        """The caller of a change; ProblemRaised (403) without a token, or with one that may only read."""
         caller = self.caller(authorization)
         if caller is None:
-            raise ProblemRaised(403, "A change needs a token with a role.", hint=self._how_to_get_one())
+            raise ProblemRaised(403, "A change needs a token with a role.", hint=self._token_hint())
         if not caller.roles - {READ_ONLY}:
-            hint = "Name its owner under a role in access.roles."
+            hint = "Add its owner to a role in access.roles."
             raise ProblemRaised(403, "The owner of this token has no role that changes anything.", hint=hint)
         return caller
 
     def permit_read(self, client: str | None, headers: Headers) -> None:
-        """ProblemRaised (401) unless the request comes from this machine or brings a known token."""
-        is_known = self.caller(headers.get("authorization")) is not None
-        if not is_known and not (is_loopback(client) and names_this_machine(headers)):
-            sentence = "QueryPort from another machine needs a token."
-            raise ProblemRaised(401, sentence, hint=self._how_to_get_one(), headers=CHALLENGE)
+        """ProblemRaised (401) unless the request comes from this machine or has a valid token."""
+        has_token = self.caller(headers.get("authorization")) is not None
+        if not has_token and not (is_loopback(client) and names_this_machine(headers)):
+            sentence = "Reading from another machine needs a token."
+            raise ProblemRaised(401, sentence, hint=self._token_hint(), headers=CHALLENGE)
 
-    def _how_to_get_one(self) -> str:
+    def _token_hint(self) -> str:
         if self.callers:
             return "Send Authorization: Bearer TOKEN, with a token of access.tokens_file."
-        return "Name a file of tokens in access.tokens_file; each line reads: TOKEN NAME."
+        return "Set access.tokens_file to a file with one token a line: TOKEN NAME."
 
 
 def digest(token: str) -> str:
@@ -79,9 +79,9 @@ def digest(token: str) -> str:
 
 
 def access_from_text(text: str, roles: Mapping[str, Collection[str]]) -> Access:
-    """Read a tokens file: one `TOKEN NAME` a line, `#` begins a comment. ConfigError counts the bad lines, unread.
+    """Read a tokens file: one `TOKEN NAME` a line, `#` begins a comment. ConfigError lists bad lines by number only.
 
-    `roles` maps a role to the names that have it. While no roles are configured, each name is its owner's role.
+    `roles`: role → names of its members. Without configured roles, each name is its own role.
     """
     callers: dict[str, Caller] = {}
     problems: list[str] = []
@@ -92,10 +92,10 @@ def access_from_text(text: str, roles: Mapping[str, Collection[str]]) -> Access:
             case [token, name]:
                 callers[digest(token)] = Caller(name, _roles_of(name, roles))
             case words:
-                problems.append(f"line {number}: {len(words)} words where TOKEN NAME is expected")
+                problems.append(f"line {number}: expected TOKEN NAME, got {len(words)} words")
     if problems:
         hint = "Write one token and its owner's name on each line, separated by a space."
-        raise ConfigError("The tokens file cannot be used.", hint=hint, problems=tuple(problems))
+        raise ConfigError("The tokens file is invalid.", hint=hint, problems=tuple(problems))
     return Access(callers)
 
 
@@ -113,7 +113,7 @@ def is_loopback(client: str | None) -> bool:
 
 
 def names_this_machine(headers: Headers) -> bool:
-    """Whether the Host header is an address or localhost: names that another site cannot point here."""
+    """Whether the Host header is an address or localhost: names that another site cannot resolve to this machine."""
     host = headers.get("host", "").lower()
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name == "localhost" or name.endswith(".localhost"):
@@ -126,7 +126,7 @@ def names_this_machine(headers: Headers) -> bool:
 
 
 class Guard:
-    """Stands before everything that reads, also before what does not exist. Changes are judged at their route."""
+    """Middleware that authorises every read, also of unknown paths. Changes are authorised in their route."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app

@@ -1,7 +1,7 @@
 """The one HTTP listener, on a thread of its own.
 
-The socket is bound before the thread starts, so an address that cannot be had is an error where it was asked for.
-Signals stay with the main thread. Stopping waits a moment for answers under way and then leaves them.
+The socket is bound before the thread starts, so a bind error is raised by `start`. Signals stay with the main thread.
+Stopping waits up to a second for responses in progress, then cuts them off.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cdc_merge import __version__
-from cdc_merge.console.api.records_api import Api
+from cdc_merge.console.api.records_api import RecordRoutes
 from cdc_merge.console.api.restore_api import RestoreRoute
 from cdc_merge.console.api.source_control_api import SourceControlPort, SourceRoutes
 from cdc_merge.console.auth import Access, Guard
 from cdc_merge.console.operator_endpoints import OperatorEndpoints
-from cdc_merge.console.problem_documents import PROBLEM_RESPONSES, LastResort, answer_errors
+from cdc_merge.console.problem_documents import PROBLEM_RESPONSES, LastResort, install_problem_handlers
 from cdc_merge.errors import AddressUnavailable, error_location
 from cdc_merge.queries.port import QueryPort
 
 LOG: Final = logging.getLogger("cdc_merge.http")
 
-# Binding is done, so only loading the application can take time; far above what it needs on a busy machine.
+# Only loading the application takes time here, the socket is bound; far above the need of a busy machine.
 START_LIMIT_S: Final = 30.0
-# Below the second within which a stop must be over; answers that take longer are cut off after it.
+# Below the second within which a stop must end; longer responses are cut off.
 STOP_LIMIT_S: Final = 0.9
 CUT_OFF_S: Final = 1
 # Requests wait here while all handler threads are busy; more than that is refused with 503.
@@ -41,18 +41,18 @@ MAX_CONNECTIONS: Final = 256
 
 
 class HttpServer:
-    """Console, API, metrics and health over a `Reading`. `listen` is host and port; port 0 takes a free one."""
+    """Console, API, metrics and health over a QueryPort. `listen` is host and port; port 0 takes a free port."""
 
     def __init__(
         self,
-        reading: QueryPort,
+        queries: QueryPort,
         listen: tuple[str, int],
         registry: CollectorRegistry,
         access: Access | None = None,
-        steered: SourceControlPort | None = None,
+        source_control: SourceControlPort | None = None,
     ) -> None:
         self._listen = listen
-        self._application = application(reading, registry, access or Access(), steered=steered)
+        self._application = application(queries, registry, access or Access(), source_control=source_control)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self.address = address_text(listen)
@@ -62,10 +62,10 @@ class HttpServer:
         return f"http://{self.address}"
 
     def start(self) -> None:
-        """Listen. `address` is then the bound `host:port`. AddressUnavailable if it cannot be had."""
+        """Listen. `address` is then the bound `host:port`. AddressUnavailable if it cannot be bound."""
         bound = bind(*self._listen)
         self.address = address_text(bound.getsockname())
-        # What is named here would otherwise depend on which packages happen to be installed.
+        # Set explicitly: the defaults depend on which packages are installed.
         configuration = uvicorn.Config(
             self._application,
             http="h11",
@@ -83,11 +83,13 @@ class HttpServer:
         self._thread = threading.Thread(target=self._server.run, args=([bound],), name="http", daemon=True)
         self._thread.start()
         if not self._server.listening.wait(START_LIMIT_S):
-            raise AddressUnavailable(f"The HTTP listener on {self.address} did not start.", hint="The log says why.")
+            raise AddressUnavailable(
+                f"The HTTP listener on {self.address} did not start.", hint="Check the log for the reason."
+            )
 
     @property
     def has_failed(self) -> bool:
-        """It listened, and ended though nobody told it to."""
+        """Whether the listener ended without a stop."""
         return (
             self._server is not None
             and self._thread is not None
@@ -96,7 +98,7 @@ class HttpServer:
         )
 
     def stop(self) -> None:
-        """Close the listener; over within a second, also while a request is being answered. Idempotent."""
+        """Close the listener within a second, also during a response. Idempotent."""
         if self._server is None or self._thread is None:
             return
         self._server.should_exit = True
@@ -104,7 +106,7 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """A server that signals when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -117,41 +119,41 @@ class _Server(uvicorn.Server):
 
 
 def task_failed(_: asyncio.AbstractEventLoop, failed: Mapping[str, Any]) -> None:
-    """The event loop's own line would show the task, and with it the exception's message, which may hold row values."""
+    """Log without the message: the event loop's own line shows it, and it may hold row values."""
     error = failed.get("exception")
-    what = error_location(error) if isinstance(error, BaseException) else "an unknown cause"
-    LOG.error("A task of the HTTP listener ended by %s.", what, extra={"event": "request_failed"})
+    cause = error_location(error) if isinstance(error, BaseException) else "an unknown cause"
+    LOG.error("A task of the HTTP listener ended by %s.", cause, extra={"event": "request_failed"})
 
 
 def application(
-    reading: QueryPort,
+    queries: QueryPort,
     registry: CollectorRegistry,
     access: Access,
     now_us: Callable[[], int] | None = None,
-    steered: SourceControlPort | None = None,
+    source_control: SourceControlPort | None = None,
 ) -> ASGIApp:
     """The whole HTTP side as an ASGI application."""
     app = FastAPI(
         title="cdc_merge",
         version=__version__,
         openapi_url="/api/openapi.json",
-        # The pages that FastAPI offers load their scripts from elsewhere.
+        # The documentation pages of FastAPI load scripts from other hosts.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         responses=PROBLEM_RESPONSES,
     )
-    app.include_router(OperatorEndpoints(reading, registry, access).router())
-    app.include_router(Api(reading, now_us or _now_us).router())
-    app.include_router(RestoreRoute(reading, access).router())
-    if steered is not None:
-        app.include_router(SourceRoutes(steered, access).router())
-    answer_errors(app)
+    app.include_router(OperatorEndpoints(queries, registry, access).router())
+    app.include_router(RecordRoutes(queries, now_us or _now_us).router())
+    app.include_router(RestoreRoute(queries, access).router())
+    if source_control is not None:
+        app.include_router(SourceRoutes(source_control, access).router())
+    install_problem_handlers(app)
     return PathAsSent(Guard(LastResort(app), access))
 
 
 class PathAsSent:
-    """Routes are found in the path as it was sent, still percent-encoded: a key may hold `/`, `,` and `%`."""
+    """Middleware that routes by the path as sent, still percent-encoded: a key may hold `/`, `,` and `%`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -163,10 +165,10 @@ class PathAsSent:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound there. AddressUnavailable names the address and why not."""
+    """A bound socket. AddressUnavailable gives the address and the reason."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = addresses[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
         raise _unavailable(host, port, error) from error
@@ -182,7 +184,7 @@ def bind(host: str, port: int) -> socket.socket:
 def _unavailable(host: str, port: int, error: OSError) -> AddressUnavailable:
     hint = "Set http.listen to a free address of this machine, such as 127.0.0.1:8787; port 0 takes any free one."
     where = address_text((host, port))
-    return AddressUnavailable(f"The HTTP listener cannot have {where}: {error.strerror}.", hint=hint)
+    return AddressUnavailable(f"The HTTP listener cannot bind {where}: {error.strerror}.", hint=hint)
 
 
 def address_text(address: tuple[str, int]) -> str:

@@ -1,6 +1,6 @@
 """Every error as an RFC 9457 problem document: `type`, `title`, `status`, `detail`, and our own `hint` and `errors`.
 
-A problem never repeats what was sent, and never says what a driver said: both may hold row values.
+A problem never repeats the request, and never quotes a driver: both may hold row values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cdc_merge.queries.documents import Fields, json_text
 LOG: Final = logging.getLogger("cdc_merge.http")
 MEDIA_TYPE: Final = "application/problem+json"
 
-# What OpenAPI says of every route.
+# In the OpenAPI document of every route.
 PROBLEM_RESPONSES: Final[dict[int | str, dict[str, object]]] = {
     "default": {
         "description": "A problem document (RFC 9457)",
@@ -64,7 +64,7 @@ STATUS_OF: Final[Mapping[type[CdcMergeError], int]] = {
 
 
 class ProblemRaised(Exception):
-    """A request that is answered with a problem: the HTTP status, one sentence, a hint, headers to send with it."""
+    """Ends a request with a problem document: HTTP status, one sentence, a hint, response headers."""
 
     def __init__(self, status: int, detail: str, *, hint: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -84,7 +84,7 @@ def problem(
     errors: Sequence[Fields] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A problem document as a response. `errors` say what is wrong where, when it is more than one thing."""
+    """A problem document as a response. `errors` lists the places of several errors."""
     document: Fields = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     if hint:
         document["hint"] = hint
@@ -93,8 +93,8 @@ def problem(
     return Response(json_text(document), status, dict(headers or {}), MEDIA_TYPE)
 
 
-def answer_errors(app: FastAPI) -> None:
-    """Let every error of the application end as a problem document."""
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of the application with a problem document."""
     app.add_exception_handler(ProblemRaised, _raised)
     app.add_exception_handler(CdcMergeError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -102,7 +102,7 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-# Each is registered for one type; the signature that Starlette asks for is wider, so the type is asserted.
+# Each handler is registered for one type; Starlette's signature is wider, so the type is asserted.
 
 
 async def _raised(_: Request, error: Exception) -> Response:
@@ -123,29 +123,29 @@ async def _invalid(_: Request, error: Exception) -> Response:
         {"where": ".".join(str(part) for part in each["loc"]), "detail": str(each["msg"])} for each in error.errors()
     ]
     detail = "; ".join(f"{each['where']}: {each['detail']}" for each in errors)
-    return problem(422, f"The request cannot be understood: {detail}.", hint="See /api/openapi.json.", errors=errors)
+    return problem(422, f"The request is invalid: {detail}.", hint="See /api/openapi.json.", errors=errors)
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     details = {
-        404: "There is nothing at this path.",
-        405: f"This path does not answer {request.method}.",
+        404: "There is no such path.",
+        405: f"This path does not support {request.method}.",
     }
     detail = details.get(error.status_code, f"{HTTPStatus(error.status_code).phrase}.")
     return problem(error.status_code, detail, hint="See /api/openapi.json.", headers=error.headers)
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:
-    detail = f"Answering failed by an unexpected {type(error).__name__}; this is a bug of cdc-merge."
-    return problem(500, detail, hint="The log says where; please report it.")
+    detail = f"The request failed with an unexpected {type(error).__name__}; this is a bug of cdc-merge."
+    return problem(500, detail, hint="Check the log for its place and report it.")
 
 
 class LastResort:
-    """Ends an exception that was answered, and logs its type and place.
+    """Middleware that logs an unexpected exception by type and place, and ends it.
 
-    Starlette raises it again after answering; the server would cut the connection under the client's next request, and
-    log a message that may hold row values.
+    Starlette raises it again after the response; the server would then close the connection before the client's next
+    request, and log a message that may hold row values.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -154,7 +154,7 @@ class LastResort:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 the edge of a request; it was answered with 500 before it came here
+        except Exception as error:  # noqa: BLE001 the edge of a request; it is already answered with 500
             last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{last.filename}:{last.lineno}"
             event = {"event": "request_failed"}

@@ -1,11 +1,11 @@
-"""The JSON documents that programs read (contract §7), made from the vocabulary. Pure.
+"""The JSON documents that programs read (contract §7), built from model values. Pure.
 
-What a value becomes: an integer beyond 2^53, every decimal, and the floats that JSON has no word for (NaN, Infinity)
-are strings in exact, plain notation; bytes are base64; an array is a list; SQL NULL is null. The unknown has no key.
+Values: an integer beyond 2^53, every decimal, and the floats that JSON cannot express (NaN, Infinity) are strings in
+exact, plain notation; bytes are base64; an array is a list; SQL NULL is null. An unknown value has no key.
 
-A JSON value is shown as the document it is: its numbers stay numbers with every digit, also those that a double cannot
-hold, because a string in their place would be another document. Where a Python float would round such a number it is
-kept as a `Decimal`: write documents with `json_text`, which writes it out; `json.dumps` refuses it.
+A JSON value is shown as the document it is: its numbers stay numbers with every digit, also those that a double would
+round, because a string in their place would be another document. Such a number is a `Decimal` here: write documents with
+`json_text`, which writes all its digits; `json.dumps` refuses it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import isfinite
 from types import NoneType
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from cdc_merge.model import (
     DECISION,
@@ -35,9 +35,7 @@ from cdc_merge.model import (
     MergedRecord,
     Missing,
     Place,
-    Position,
     RestorePlan,
-    SourceStatus,
     SourceView,
     Stamp,
     Unknown,
@@ -45,47 +43,32 @@ from cdc_merge.model import (
     lsn_text,
 )
 from cdc_merge.model.plan import Rule
-from cdc_merge.model.source_commands import NO_ORDERS, Resync, SourceOrders
 
 Document: TypeAlias = "None | bool | int | float | str | Decimal | list[Document] | dict[str, Document]"
 Fields: TypeAlias = dict[str, Document]
 
 EXACT_INTEGER: Final = 2**53
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# The members of a conflict that a record's document repeats.
+SHORT_CONFLICT: Final = ("id", "field", "group", "kind", "severity", "status", "records")
 # int() refuses text longer than 4,300 digits (sys.set_int_max_str_digits); numeric may have 131,072.
 LONG_INTEGER: Final = 4_000
-
-
-class SourceReading(NamedTuple):
-    """One source: what its reader knows now, and what is on disk. Times in microseconds since 1970, rows counted.
-
-    `position` is None while nothing of the source is on disk, `watermark_us` None while it has passed nothing. `parked`:
-    changes that wait because nobody has named their rows.
-    """
-
-    status: SourceStatus
-    position: Position | None
-    watermark_us: int | None
-    orders: SourceOrders = NO_ORDERS
-    snapshot_rows: int = 0
-    snapshot_expected: int = 0
-    parked: int = 0
 
 
 # ---------------------------------------------------------------- text
 
 
-# Half of a surrogate pair, which the type json takes and UTF-8 cannot hold, is written as an escape.
+# Half of a surrogate pair, which the type json accepts and UTF-8 cannot encode, is written as an escape.
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def json_text(document: Document) -> str:
     """The document as JSON text, on one line; every number exact."""
-    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", _written(document))
+    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", _dumped(document))
 
 
-def _written(document: Document) -> str:
-    """The library writes what it knows, ten times as fast; a document with a number that it would round is written here."""
+def _dumped(document: Document) -> str:
+    """The library is ten times as fast; only a document with a number that it would round is written here."""
     try:
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
     except TypeError:
@@ -109,8 +92,8 @@ def _exactly(document: Document) -> str:
 
 
 def value_json(value: Value) -> Document:
-    """One field's value as contract §7 shows it."""
-    return _SHOWN[type(value)](value)
+    """One field's value (contract §7)."""
+    return _JSON_OF[type(value)](value)
 
 
 def _same(value: str | None) -> Document:
@@ -133,12 +116,12 @@ def _array_json(value: tuple[Value, ...]) -> Document:
     return [value_json(element) for element in value]
 
 
-def _json_json(value: Json) -> Document:
+def _document_json(value: Json) -> Document:
     document: Document = json.loads(value, parse_int=_json_integer, parse_float=_json_number)
     return document
 
 
-_SHOWN: Final[Mapping[type, Callable[..., Document]]] = {
+_JSON_OF: Final[Mapping[type, Callable[..., Document]]] = {
     NoneType: _same,
     bool: _same,
     str: _same,
@@ -147,7 +130,7 @@ _SHOWN: Final[Mapping[type, Callable[..., Document]]] = {
     float: _float_json,
     bytes: _bytes_json,
     tuple: _array_json,
-    Json: _json_json,
+    Json: _document_json,
 }
 
 
@@ -193,39 +176,40 @@ def source_name(stamp: Stamp) -> str:
 
 
 def conflict_json(conflict: Conflict) -> Fields:
-    question = conflict.detected
+    """The one JSON of a conflict; document_schemas.ConflictDocument is its schema."""
+    detected = conflict.detected
     document: Fields = {
         "id": conflict.id,
-        "entity": question.entity,
-        "key": question.key,
-        "field": question.field,
-        "group": question.group,
-        "kind": question.kind,
-        "severity": question.severity,
-        "labels": [*dict.fromkeys((*question.labels, *conflict.labels))],
+        "entity": detected.entity,
+        "key": detected.key,
+        "field": detected.field,
+        "group": detected.group,
+        "kind": detected.kind,
+        "severity": detected.severity,
+        "labels": [*dict.fromkeys((*detected.labels, *conflict.labels))],
         "status": conflict.status,
         "revision": conflict.revision,
         "resolution": conflict.resolution,
         "raised_at": time_json(conflict.raised_us),
         "announced_at": maybe_time_json(conflict.announced_us),
         "closed_at": maybe_time_json(conflict.closed_us),
-        "rule": question.rule,
+        "rule": detected.rule,
         "policy": conflict.policy,
     }
-    document |= _answer_json("base", question.base)
-    # A question about a whole row has no value of one field to offer: null, not left out.
-    about_a_field = question.field is not None or question.group is not None
-    document |= _answer_json("provisional", question.provisional) if about_a_field else {"provisional": None}
-    if question.records:
-        document["records"] = [*question.records]
+    document |= _named_value("base", detected.base)
+    # A conflict about a whole row has no provisional value of one field: null, not left out.
+    about_a_field = detected.field is not None or detected.group is not None
+    document |= _named_value("provisional", detected.provisional) if about_a_field else {"provisional": None}
+    if detected.records:
+        document["records"] = [*detected.records]
     document["suggestion"] = None
-    document["candidates"] = [candidate_json(candidate) for candidate in question.candidates]
+    document["candidates"] = [candidate_json(candidate) for candidate in detected.candidates]
     return document
 
 
 def candidate_json(candidate: Candidate) -> Fields:
     document: Fields = {"source": candidate.source}
-    document |= _answer_json("value", candidate.value)
+    document |= _named_value("value", candidate.value)
     document |= {
         "stamp": str(candidate.stamp),
         "committed_at": time_json(candidate.committed_us),
@@ -240,18 +224,18 @@ def candidate_json(candidate: Candidate) -> Fields:
     return document
 
 
-def _answer_json(name: str, answer: MaybeValue | Mapping[str, Value]) -> Fields:
-    """One field's value, or the fields of a group or a row as an object; nothing at all where it is unknown."""
-    if isinstance(answer, Unknown):
+def _named_value(name: str, value: MaybeValue | Mapping[str, Value]) -> Fields:
+    """A member: one field's value, or the fields of a group or row as an object; no member if unknown."""
+    if isinstance(value, Unknown):
         return {}
-    return {name: values_json(answer) if isinstance(answer, Mapping) else value_json(answer)}
+    return {name: values_json(value) if isinstance(value, Mapping) else value_json(value)}
 
 
 # ---------------------------------------------------------------- records
 
 
 def record_json(record: MergedRecord, conflicts: Iterable[Conflict], as_of: str | None = None) -> Fields:
-    """`conflicts` are those that stand at that time; `as_of` is the stamp or time that was asked for."""
+    """`conflicts`: those that are unfinished at that time; `as_of`: the requested stamp or time."""
     return {
         "entity": record.entity,
         "key": record.key,
@@ -260,12 +244,12 @@ def record_json(record: MergedRecord, conflicts: Iterable[Conflict], as_of: str 
         "merged": values_json(record.values),
         "sources": {name: view_json(view) for name, view in record.sources.items()},
         "missing": [*record.missing],
-        "conflicts": [_conflict_line(conflict) for conflict in conflicts],
+        "conflicts": [_short_conflict(conflict) for conflict in conflicts],
     }
 
 
 def restore_json(plan: RestorePlan, to: str) -> Fields:
-    """A restore as it is planned; nothing of it is written. `to` is the stamp or time that was asked for."""
+    """A planned restore; nothing is written. `to`: the requested stamp or time."""
     return {
         "entity": plan.entity,
         "key": plan.key,
@@ -278,7 +262,7 @@ def restore_json(plan: RestorePlan, to: str) -> Fields:
             {
                 "source": write.source,
                 "action": write.action,
-                "fields": {n: values_json({"held": held, "wanted": then}) for n, (held, then) in write.fields.items()},
+                "fields": {n: values_json({"held": now, "wanted": then}) for n, (now, then) in write.fields.items()},
             }
             for write in plan.writes
         ],
@@ -303,17 +287,9 @@ def view_json(view: SourceView) -> Fields:
     }
 
 
-def _conflict_line(conflict: Conflict) -> Fields:
-    question = conflict.detected
-    line: Fields = {
-        "id": conflict.id,
-        "field": question.field,
-        "group": question.group,
-        "kind": question.kind,
-        "severity": question.severity,
-        "status": conflict.status,
-    }
-    return line | {"records": [*question.records]} if question.records else line
+def _short_conflict(conflict: Conflict) -> Fields:
+    document = conflict_json(conflict)
+    return {name: document[name] for name in SHORT_CONFLICT if name in document}
 
 
 _KINDS: Final = {SNAPSHOT: "snapshot", DECISION: "decision"}
@@ -321,7 +297,7 @@ _GENUINE_KINDS: Final = {DELETE: "delete", TRUNCATE: "delete"}
 
 
 def kind_of(change: Change) -> str:
-    """write, copy, snapshot, delete or decision. A copied delete is a copy: it repeats somebody else's."""
+    """write, copy, snapshot, delete or decision. A copied delete is a copy: it repeats another source's delete."""
     if change.operation in _KINDS:
         return _KINDS[change.operation]
     if change.copy is not None:
@@ -375,88 +351,11 @@ def _explained_json(write: Explained) -> Fields:
     }
 
 
-# ---------------------------------------------------------------- sources and rules
-
-
-def source_json(source: SourceReading, now_us: int) -> Fields:
-    """`now_us` is our clock: `lag_seconds` is how long ago the watermark was passed, 0.0 when nothing is missing."""
-    status, position = source.status, source.position
-    durable_lsn = durable_lsn_of(position)
-    # Before the server has said how far it is, nobody knows what is missing.
-    lag_bytes = max(0, status.server_lsn - durable_lsn) if status.server_lsn else None
-    return {
-        "name": status.name,
-        "type": status.type,
-        "up": status.up,
-        "state": status.state,
-        "paused": source.orders.paused,
-        "received_lsn": lsn_text(status.received_lsn),
-        "durable_lsn": lsn_text(durable_lsn),
-        "lag_bytes": lag_bytes,
-        "lag_seconds": _lag_seconds(status.up and lag_bytes == 0, source.watermark_us, now_us),
-        "last_commit_at": maybe_time_json(status.last_commit_us),
-        "watermark": maybe_time_json(source.watermark_us),
-        "snapshot": {
-            "state": _snapshot_state(position),
-            "rows": source.snapshot_rows,
-            "expected": source.snapshot_expected,
-        },
-        "resyncs": [_resync_json(resync) for resync in source.orders.resyncs],
-        "slot": None if status.slot is None else _slot_json(status),
-        "parked": source.parked,
-        "reconnects": status.reconnects,
-        "problem": status.problem,
-    }
-
-
-def orders_json(source: str, orders: SourceOrders) -> Fields:
-    """What a source was told; `resyncs` in the order in which they are worked off."""
-    return {"source": source, "paused": orders.paused, "resyncs": [_resync_json(resync) for resync in orders.resyncs]}
-
-
-def _resync_json(resync: Resync) -> Fields:
-    return {
-        "table": resync.table,
-        "record": bool(resync.keys),
-        "state": resync.phase,
-        "cause": resync.cause,
-        "asked_at": time_json(resync.asked_us),
-        "rows": resync.rows,
-        "expected": resync.expected,
-        "gone": resync.gone,
-        "problem": resync.problem or None,
-    }
-
-
-def _snapshot_state(position: Position | None) -> str:
-    if position is None:
-        return "none"
-    return "running" if position.is_copying else position.snapshot
-
-
-def durable_lsn_of(position: Position | None) -> int:
-    """Up to where the picture is complete: 0 until a first copy that was begun is finished."""
-    return 0 if position is None or position.is_copying else position.lsn
-
-
-def _lag_seconds(is_level: bool, watermark_us: int | None, now_us: int) -> float | None:  # noqa: FBT001 one caller, one word
-    if is_level:
-        return 0.0
-    return None if watermark_us is None else max(0, now_us - watermark_us) / 1e6
-
-
-def _slot_json(status: SourceStatus) -> Fields:
-    return {
-        "name": status.slot,
-        "active": status.slot_active,
-        "wal_status": status.wal_status,
-        "retained_bytes": status.retained_bytes,
-        "safe_bytes": status.safe_bytes,
-    }
+# ---------------------------------------------------------------- rules and lists
 
 
 def rule_json(rule: Rule) -> Fields:
-    """A rule as the file states it; durations in seconds."""
+    """A rule as in the configuration file; durations in seconds."""
     return {
         "name": rule.name,
         "on": rule.on,
@@ -471,5 +370,5 @@ def rule_json(rule: Rule) -> Fields:
 
 
 def page_json(items: Sequence[Document], next_cursor: str | None = None) -> Fields:
-    """A list as all lists are."""
+    """A page of any list."""
     return {"items": [*items], "next_cursor": next_cursor}

@@ -1,8 +1,7 @@
-"""What the console and the command line may ask.
+"""The read side as console and command line use it.
 
-Whoever answers is asked from many threads at once, and shows only what is durable.
-
-A cursor is opaque: None asks for the beginning, and the answer's cursor is None at the end.
+Implementations serve many threads at once and return only durable state. A cursor is opaque: None requests the first page,
+and the last page's cursor is None.
 """
 
 from __future__ import annotations
@@ -12,38 +11,38 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from cdc_merge.model import Change, Conflict, Explanation, MergedRecord, Missing, RecordKey, RestorePlan, Stamp
 from cdc_merge.model.plan import Rule
-from cdc_merge.queries.documents import SourceReading
+from cdc_merge.queries.source_documents import SourceReport
 
 Item = TypeVar("Item")
 
 
 class Page(NamedTuple, Generic[Item]):
-    """A piece of a list, and where the next piece begins."""
+    """A page of a list, and the cursor of the next page."""
 
     items: Sequence[Item]
     next_cursor: str | None
 
 
 class QueryPort(Protocol):
-    """The read side. What does not exist is None or empty; a field that an entity has not is NotFound."""
+    """The read side. Missing objects are None or empty; an unknown entity or field is NotFound."""
 
     def conflicts(self, where: Mapping[str, str], cursor: str | None, limit: int) -> Page[Conflict]:
-        """Newest last. `where`: status, entity, field, kind, severity, source, key; all must hold."""
+        """Newest last. `where`: status, entity, field, kind, severity, source, key; all must match."""
         ...
 
     def conflict(self, conflict_id: str) -> Conflict | None: ...
 
     def record(self, record: RecordKey, as_of: Stamp | None) -> MergedRecord | None:
-        """What the history up to and with `as_of` means, all of it when None; None if there is none of it."""
+        """The state after the history up to and including `as_of`, all of it when None; None without any history."""
         ...
 
     def records(self, entity: str, cursor: str | None, limit: int) -> Page[MergedRecord]:
-        """Every record, ended ones too, in no promised order. NotFound if there is no such entity."""
+        """Every record, deleted ones included, in no guaranteed order. NotFound if there is no such entity."""
         ...
 
     def missing(self, entity: str, source: str | None, cursor: str | None, limit: int) -> Page[Missing]:
-        """Which sources lack which records, in the order of keys; of one source, if it is named. A page is about so many
-        records. Nothing, where the entity's `on_missing` is not report."""
+        """Records missing at sources, in the order of keys; only at `source` unless None. `limit` counts records. Empty
+        unless the entity's `on_missing` is report."""
         ...
 
     def history(self, record: RecordKey, cursor: str | None, limit: int) -> Page[Change]:
@@ -55,22 +54,21 @@ class QueryPort(Protocol):
         ...
 
     def restore(self, record: RecordKey, to: Stamp | None, fields: Sequence[str]) -> RestorePlan | None:
-        """How the record would be brought back to what it meant at `to`, or with None to its last state without a
-        question; only these fields, if any are named. None if there is no such record, NotFound if there was none
-        then."""
+        """The plan to restore the record to its state at `to`, or with None to its last conflict-free state; only these
+        fields, if any are given. None if there is no such record, NotFound if it did not exist then."""
         ...
 
-    def sources(self) -> Sequence[SourceReading]: ...
+    def sources(self) -> Sequence[SourceReport]: ...
     def rules(self) -> Sequence[Rule]: ...
 
     def ready(self) -> tuple[bool, str]:
-        """Whether every source that can be reached has streamed, and one sentence that says which has not."""
+        """Whether every reachable source has streamed, and one sentence with those that have not."""
         ...
 
     def problem(self) -> str | None:
-        """Why nothing is merged any more, until somebody starts it again; None while all is well."""
+        """Why merging ended until the next start; None while it works."""
         ...
 
     def reload(self) -> None:
-        """Read the configuration again; ConfigError leaves the old one in force."""
+        """Reload the configuration; on ConfigError the previous one stays in force."""
         ...

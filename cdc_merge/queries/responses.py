@@ -1,6 +1,6 @@
-"""The documents that answer a question: what the API sends and what `--output json` prints is made here, once.
+"""The response documents: the API sends and `--output json` prints the same ones, built here.
 
-What does not exist is NotFound, never an empty document.
+A missing object is NotFound, never an empty document.
 """
 
 from __future__ import annotations
@@ -23,102 +23,102 @@ from cdc_merge.queries.documents import (
     record_json,
     restore_json,
     rule_json,
-    source_json,
     time_json,
 )
 from cdc_merge.queries.port import QueryPort
+from cdc_merge.queries.source_documents import source_json
 
-# Conflicts of one record that its document names: more is a fault elsewhere, and they have their own list.
+# Conflicts listed in one record's document: more is a fault elsewhere, and conflicts have their own list.
 MAX_OF_RECORD: Final = 1000
 
 
 class AsOf(NamedTuple):
-    """A point of the past: everything up to and with `stamp`. `text` is how the answer names it."""
+    """A point in the past: everything up to and including `stamp`. `text` is its form in the response."""
 
     stamp: Stamp
     text: str
 
 
-def conflicts_document(reading: QueryPort, where: Mapping[str, str], cursor: str | None, limit: int) -> Fields:
-    page = reading.conflicts(where, cursor, limit)
+def conflicts_document(queries: QueryPort, where: Mapping[str, str], cursor: str | None, limit: int) -> Fields:
+    page = queries.conflicts(where, cursor, limit)
     return page_json([conflict_json(conflict) for conflict in page.items], page.next_cursor)
 
 
-def records_document(reading: QueryPort, entity: str, cursor: str | None, limit: int) -> Fields:
-    page = reading.records(entity, cursor, limit)
-    return page_json([_with_conflicts(reading, record) for record in page.items], page.next_cursor)
+def records_document(queries: QueryPort, entity: str, cursor: str | None, limit: int) -> Fields:
+    page = queries.records(entity, cursor, limit)
+    return page_json([_with_conflicts(queries, record) for record in page.items], page.next_cursor)
 
 
-def missing_document(reading: QueryPort, entity: str, source: str | None, cursor: str | None, limit: int) -> Fields:
-    page = reading.missing(entity, source, cursor, limit)
+def missing_document(queries: QueryPort, entity: str, source: str | None, cursor: str | None, limit: int) -> Fields:
+    page = queries.missing(entity, source, cursor, limit)
     return page_json([missing_json(each) for each in page.items], page.next_cursor)
 
 
-def restore_document(reading: QueryPort, key: RecordKey, to: AsOf | None, fields: Sequence[str]) -> Fields:
-    """The plan of a restore; `to` None is the record's last state without a question."""
-    plan = reading.restore(key, to.stamp if to else None, fields)
+def restore_document(queries: QueryPort, key: RecordKey, to: AsOf | None, fields: Sequence[str]) -> Fields:
+    """The plan of a restore; `to` None is the record's last conflict-free state."""
+    plan = queries.restore(key, to.stamp if to else None, fields)
     if plan is None:
         raise no_such_record(key)
     return restore_json(plan, to.text if to else str(plan.to))
 
 
-def rules_document(reading: QueryPort) -> Fields:
-    return page_json([rule_json(rule) for rule in reading.rules()])
+def rules_document(queries: QueryPort) -> Fields:
+    return page_json([rule_json(rule) for rule in queries.rules()])
 
 
-def conflict_document(reading: QueryPort, conflict_id: str) -> Fields:
-    conflict = reading.conflict(conflict_id)
+def conflict_document(queries: QueryPort, conflict_id: str) -> Fields:
+    conflict = queries.conflict(conflict_id)
     if conflict is None:
         raise NotFound(f"There is no conflict {conflict_id}.", hint="List them: cdc-merge conflicts list.")
     return conflict_json(conflict)
 
 
-def record_document(reading: QueryPort, key: RecordKey, as_of: AsOf | None) -> Fields:
-    record = reading.record(key, as_of.stamp if as_of else None)
+def record_document(queries: QueryPort, key: RecordKey, as_of: AsOf | None) -> Fields:
+    record = queries.record(key, as_of.stamp if as_of else None)
     if record is None:
         raise no_such_record(key, as_of)
-    return _with_conflicts(reading, record, as_of)
+    return _with_conflicts(queries, record, as_of)
 
 
-def history_document(reading: QueryPort, key: RecordKey, cursor: str | None, limit: int) -> Fields:
-    page = reading.history(key, cursor, limit)
+def history_document(queries: QueryPort, key: RecordKey, cursor: str | None, limit: int) -> Fields:
+    page = queries.history(key, cursor, limit)
     if not page.items and cursor is None:
         raise no_such_record(key)
     return history_json(page.items, page.next_cursor)
 
 
-def explain_document(reading: QueryPort, key: RecordKey, field: str) -> Fields:
-    explanation = reading.explain(key, field)
+def explain_document(queries: QueryPort, key: RecordKey, field: str) -> Fields:
+    explanation = queries.explain(key, field)
     if explanation is None:
         raise no_such_record(key)
     return explain_json(explanation)
 
 
-def sources_document(reading: QueryPort, now_us: int) -> Fields:
-    return page_json([source_json(source, now_us) for source in reading.sources()])
+def sources_document(queries: QueryPort, now_us: int) -> Fields:
+    return page_json([source_json(source, now_us) for source in queries.sources()])
 
 
 def no_such_record(key: RecordKey, as_of: AsOf | None = None) -> NotFound:
-    """The key is the caller's own word, but it is a value too: the sentence goes without it."""
+    """The key came from the caller, but it is a row value too: the sentence omits it."""
     when = f" as of {as_of.text}" if as_of else ""
-    hint = "A composite key is its parts, percent-encoded, joined by commas; in a URL it is encoded once more."
+    hint = "Write a composite key as its percent-encoded parts joined by commas; in a URL, encode it once more."
     return NotFound(f"There is no such record of {key.entity}{when}.", hint=hint)
 
 
-def _with_conflicts(reading: QueryPort, record: MergedRecord, as_of: AsOf | None = None) -> Fields:
+def _with_conflicts(queries: QueryPort, record: MergedRecord, as_of: AsOf | None = None) -> Fields:
     where = {"entity": record.entity, "key": record.key}
     if as_of is None:
-        return record_json(record, _in_order([*_all(reading, where, "settling"), *_all(reading, where, "open")]))
-    conflicts = [*_all(reading, where, "settling"), *_all(reading, where, "open"), *_all(reading, where, "closed")]
+        return record_json(record, _in_order([*_all(queries, where, "settling"), *_all(queries, where, "open")]))
+    conflicts = [*_all(queries, where, "settling"), *_all(queries, where, "open"), *_all(queries, where, "closed")]
     wall_us = as_of.stamp.wall_us
-    return record_json(record, _in_order([each for each in conflicts if _stood_at(each, wall_us)]), as_of.text)
+    return record_json(record, _in_order([each for each in conflicts if _unfinished_at(each, wall_us)]), as_of.text)
 
 
-def _all(reading: QueryPort, where: dict[str, str], status: str) -> Iterator[Conflict]:
-    yield from reading.conflicts({**where, "status": status}, None, MAX_OF_RECORD).items
+def _all(queries: QueryPort, where: dict[str, str], status: str) -> Iterator[Conflict]:
+    yield from queries.conflicts({**where, "status": status}, None, MAX_OF_RECORD).items
 
 
-def _stood_at(conflict: Conflict, at_us: int) -> bool:
+def _unfinished_at(conflict: Conflict, at_us: int) -> bool:
     return conflict.raised_us <= at_us and (conflict.closed_us is None or conflict.closed_us > at_us)
 
 
@@ -134,7 +134,7 @@ LAST_COUNTER: Final = 2**63 - 1
 
 
 def as_of_from_text(text: str) -> AsOf | None:
-    """A stamp or a time in ISO 8601 (UTC unless it says otherwise); None for "". ValueError for anything else."""
+    """A stamp or an ISO 8601 time (UTC unless it has a zone); None for "". ValueError for anything else."""
     if not text:
         return None
     if "@" in text:
@@ -144,7 +144,7 @@ def as_of_from_text(text: str) -> AsOf | None:
 
 
 def _at_time(moment: datetime) -> AsOf:
-    """The end of that microsecond: every change stamped in it belongs to it."""
+    """The end of that microsecond: it includes every change stamped in it."""
     instant = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     span = instant - EPOCH
     wall_us = (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds

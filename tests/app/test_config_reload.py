@@ -92,9 +92,9 @@ def test_a_fault_of_ours_is_told_as_well(merging: MergeThread) -> None:
 
 
 def test_a_reload_that_was_given_up_is_never_taken(merging: MergeThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_reload, "TAKE_LIMIT_S", 0.01)
+    monkeypatch.setattr(config_reload, "APPLY_LIMIT_S", 0.01)
     merging.file.write_text(STRICTER)
-    with pytest.raises(CdcMergeError, match="the old configuration is in force"):
+    with pytest.raises(CdcMergeError, match="the previous configuration is in force"):
         merging.reloading.reload()
     merging.reloading.between_batches()
     assert merging.taken == []

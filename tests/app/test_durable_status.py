@@ -26,9 +26,9 @@ def test_a_resync_is_told_to_be_over_only_when_its_end_is_on_disk(tmp_path: Path
     going = SourceOrders(resyncs=(Resync("public.customer", Stamp(1, 0, "crm"), 1),))
     with sidecar.store.transaction() as tx:
         tx.save_orders("crm", going)
-    (reading,) = sidecar.reading.sources()
+    (reading,) = sidecar.queries.sources()
     assert reading.orders == going, "the merging thread has not taken it up, and still it is to be done"
     with sidecar.store.transaction() as tx:
         tx.save_orders("crm", SourceOrders())
-    (reading,) = sidecar.reading.sources()
+    (reading,) = sidecar.queries.sources()
     assert reading.orders.resyncs == ()

@@ -43,7 +43,7 @@ Ran = tuple[int, str, str]
 @pytest.fixture
 def reading(monkeypatch: pytest.MonkeyPatch) -> MemoryReading:
     reading = with_records("C001")
-    monkeypatch.setattr("cdc_merge.app.sidecar.open_reading", lambda settings: reading)
+    monkeypatch.setattr("cdc_merge.app.sidecar.open_queries", lambda settings: reading)
     return reading
 
 

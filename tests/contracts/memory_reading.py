@@ -29,8 +29,8 @@ from cdc_merge.model import (
     Stamp,
 )
 from cdc_merge.model.plan import Rule
-from cdc_merge.queries.documents import SourceReading
 from cdc_merge.queries.port import Page
+from cdc_merge.queries.source_documents import SourceReport
 
 Item = TypeVar("Item")
 T0 = 1_790_000_000_000_000
@@ -85,9 +85,9 @@ def phone_restore(key: str = "C001") -> RestorePlan:
     return RestorePlan("customer", key, stamp(1, "crm"), (False, False), {"phone": ("3", "2")}, (write,), (edit,))
 
 
-def crm_source() -> SourceReading:
+def crm_source() -> SourceReport:
     status = SourceStatus("crm", "postgres", True, "streaming", 0x16B3748, 0x16B3748, T0, slot="cdc_merge_crm")
-    return SourceReading(status, Position("7", 1, 0x16B3700, "done", "cdc_merge_crm"), T0)
+    return SourceReport(status, Position("7", 1, 0x16B3700, "done", "cdc_merge_crm"), T0)
 
 
 @dataclass
@@ -96,7 +96,7 @@ class MemoryReading:
 
     all_conflicts: list[Conflict] = field(default_factory=list)
     all_records: dict[RecordKey, MergedRecord] = field(default_factory=dict)
-    all_sources: list[SourceReading] = field(default_factory=list)
+    all_sources: list[SourceReport] = field(default_factory=list)
     all_missing: list[Missing] = field(default_factory=list)
     all_rules: list[Rule] = field(default_factory=list)
     readiness: tuple[bool, str] = (True, "Every source streams.")
@@ -148,7 +148,7 @@ class MemoryReading:
         self.moments.append(to)
         return phone_restore(record.key) if record in self.all_records else None
 
-    def sources(self) -> Sequence[SourceReading]:
+    def sources(self) -> Sequence[SourceReport]:
         self._check()
         return self.all_sources
 

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from cdc_merge.app.sidecar import ingest_of, open_reading, open_store
+from cdc_merge.app.sidecar import ingest_of, open_queries, open_store
 from cdc_merge.cel import compile_expression
 from cdc_merge.config.load import load
 from cdc_merge.config.settings import PostgresSourceSettings, Settings, SqliteStoreSettings
@@ -143,7 +143,7 @@ def document(fields: Fields) -> Any:
 
 def answers_of(settings: Settings, now_us: int) -> Told:
     """All that is said of the store of these settings: by documents, and by what is durable."""
-    reading = open_reading(settings)
+    reading = open_queries(settings)
     with closing(open_store(settings)) as store:
         records = {name: store.records(name, None, ALL) for name in settings.plan.entities}
         keys = [RecordKey(entity, key) for entity, names in records.items() for key in names]
@@ -454,7 +454,9 @@ def _same_as_their_logs(settings: Settings, store: Store) -> list[RecordKey]:
             root, changes = whole = store.folded(key, whole=True)
             by_base = merged(fold_from_checkpoint(units, key.key, known, max_ahead_us=plan.max_ahead_us))
             by_log = fold(units, changes, max_ahead_us=plan.max_ahead_us) if root is None else None
-            assert by_base == merged(by_log or fold_from_checkpoint(units, key.key, whole, max_ahead_us=plan.max_ahead_us)), key
+            assert by_base == merged(
+                by_log or fold_from_checkpoint(units, key.key, whole, max_ahead_us=plan.max_ahead_us)
+            ), key
             if base is not None:
                 found.append(key)
                 assert base.policy == policy_of(plan), key

@@ -24,8 +24,8 @@ from cdc_merge.console.http_server import HttpServer
 from cdc_merge.errors import AddressUnavailable, ConfigError, StoreUnavailable
 from cdc_merge.model import Json, MergedRecord, RecordKey, Stamp
 from cdc_merge.model.plan import Rule
-from cdc_merge.queries.documents import SourceReading
 from cdc_merge.queries.port import QueryPort
+from cdc_merge.queries.source_documents import SourceReport
 from tests.contracts.memory_reading import T0, MemoryReading, customer, phone_conflict, with_records
 
 LOOPBACK = ("127.0.0.1", 0)
@@ -635,7 +635,7 @@ class Stuck(MemoryReading):
         self.reached = threading.Event()
         self.let_go = threading.Event()
 
-    def sources(self) -> Sequence[SourceReading]:
+    def sources(self) -> Sequence[SourceReport]:
         self.reached.set()
         self.let_go.wait(30)
         return []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from cdc_merge.console.http_server import HttpServer
-from cdc_merge.console.pages import record_page
+from cdc_merge.console.pages import history_page
 from tests.contracts.clicking import Person
 from tests.contracts.memory_reading import MemoryReading, phone_changes, with_records
 
@@ -111,7 +111,7 @@ def test_a_record_shows_what_each_source_says(served: Served) -> None:
 
 
 def test_a_long_history_goes_on_behind_a_link(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_page, "CHANGES_SHOWN", 1)
+    monkeypatch.setattr(history_page, "CHANGES_SHOWN", 1)
     person = Person()
     first = person.follow(f"{served()}/records/customer/C001/history")
     second = person.click(first, "Later")

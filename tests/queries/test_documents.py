@@ -25,7 +25,6 @@ from cdc_merge.model import (
 )
 from cdc_merge.queries.documents import (
     Document,
-    SourceReading,
     change_json,
     conflict_json,
     explain_json,
@@ -33,11 +32,11 @@ from cdc_merge.queries.documents import (
     json_text,
     kind_of,
     record_json,
-    source_json,
     time_json,
     value_json,
     values_json,
 )
+from cdc_merge.queries.source_documents import SourceReport, source_json
 from tests.contracts.memory_reading import (
     T0,
     crm_source,
@@ -339,7 +338,7 @@ def test_a_source_has_every_key() -> None:
 
 
 def test_a_source_that_has_sent_nothing_is_at_the_beginning_and_not_null() -> None:
-    document = source_json(SourceReading(SourceStatus("crm", "postgres"), None, None), T0)
+    document = source_json(SourceReport(SourceStatus("crm", "postgres"), None, None), T0)
     assert (document["received_lsn"], document["durable_lsn"], document["snapshot"]) == (
         "0/0",
         "0/0",

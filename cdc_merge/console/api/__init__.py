@@ -1,1 +1,1 @@
-"""One router a subject of the API."""
+"""The API under `/api/v1`: one router a subject."""

@@ -1,8 +1,7 @@
-"""`/api/v1`: what programs read (contract §4, §7). Every route is a question to `Reading` and a document of its answer.
+"""The read routes of `/api/v1` (contract §4, §7): each is one query and its response document.
 
-A record's key stands in the path as one percent-encoded segment. A composite key is percent-encoded text already, so a
-client that quotes it encodes twice; one that puts it there as it is, is understood too: the strict reading is asked for
-first, and the text as it stands second.
+A record's key is one percent-encoded segment of the path. A composite key is percent-encoded text already, so a strict
+client encodes it twice; a key that is encoded once is accepted too: the decoded text is tried first, the raw text second.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ from cdc_merge.queries.responses import (
     sources_document,
 )
 
-# A page is one answer in memory, and one record brings two questions to the store.
+# A page is one response in memory, and each record costs two more store queries.
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
-BAD_MOMENT: Final = "Write a stamp, <wall_us>.<counter>@<source>, or a time in ISO 8601, 2026-05-01T08:00:00Z."
+TIME_HINT: Final = "Write a stamp, <wall_us>.<counter>@<source>, or an ISO 8601 time, 2026-05-01T08:00:00Z."
 
-Spelled = Annotated[str, AfterValidator(unquote)]
-Answer = TypeVar("Answer")
+PathText = Annotated[str, AfterValidator(unquote)]
+Result = TypeVar("Result")
 
 
 class ApiModel(BaseModel):
-    """A query string. `?status=&entity=` asks for nothing in particular."""
+    """A query string. Empty parameters (`?status=&entity=`) count as absent."""
 
     @model_validator(mode="before")
     @classmethod
@@ -75,16 +74,16 @@ class ConflictQuery(Paging):
     source: str | None = None
 
 
-class Api:
-    """The routes over one `Reading`. Handlers are synchronous: each runs on a thread of its own."""
+class RecordRoutes:
+    """Conflicts, records, sources and rules over a QueryPort. Handlers are synchronous: each runs on a worker thread."""
 
-    def __init__(self, reading: QueryPort, now_us: Callable[[], int]) -> None:
-        self._reading = reading
+    def __init__(self, queries: QueryPort, now_us: Callable[[], int]) -> None:
+        self._queries = queries
         self._now_us = now_us
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/api/v1")
-        # The longer paths stand first: `{key:path}` would take them for keys.
+        # Longer paths first: `{key:path}` would match them as keys.
         for path, endpoint in (
             ("/conflicts", self.conflicts),
             ("/conflicts/{conflict_id}", self.conflict),
@@ -100,54 +99,54 @@ class Api:
         return router
 
     def conflicts(self, query: Annotated[ConflictQuery, Query()]) -> Response:
-        """The queue, newest last."""
+        """Conflicts, newest last."""
         where = query.model_dump(exclude={"cursor", "limit"}, exclude_none=True)
-        return answered(conflicts_document(self._reading, where, query.cursor, query.limit))
+        return json_response(conflicts_document(self._queries, where, query.cursor, query.limit))
 
-    def conflict(self, conflict_id: Spelled) -> Response:
+    def conflict(self, conflict_id: PathText) -> Response:
         """One conflict with its candidates."""
-        return answered(conflict_document(self._reading, conflict_id))
+        return json_response(conflict_document(self._queries, conflict_id))
 
-    def records(self, entity: Spelled, query: Annotated[Paging, Query()]) -> Response:
-        """The records of an entity, ended ones too, in no promised order."""
-        return answered(records_document(self._reading, entity, query.cursor, query.limit))
+    def records(self, entity: PathText, query: Annotated[Paging, Query()]) -> Response:
+        """The records of an entity, deleted ones included, in no guaranteed order."""
+        return json_response(records_document(self._queries, entity, query.cursor, query.limit))
 
-    def missing(self, entity: Spelled, query: Annotated[MissingQuery, Query()]) -> Response:
-        """Which sources lack which records of an entity whose `on_missing` is report, in the order of keys."""
-        return answered(missing_document(self._reading, entity, query.source, query.cursor, query.limit))
+    def missing(self, entity: PathText, query: Annotated[MissingQuery, Query()]) -> Response:
+        """Records missing at a source, of an entity with `on_missing: report`, in the order of keys."""
+        return json_response(missing_document(self._queries, entity, query.source, query.cursor, query.limit))
 
-    def record(self, entity: Spelled, key: str, as_of: str = "") -> Response:
-        """The merged value and every source's view, at `as_of` (a stamp, or a time in ISO 8601) or now."""
-        moment = _moment(as_of)
-        return answered(of_spelling(key, lambda key: record_document(self._reading, RecordKey(entity, key), moment)))
+    def record(self, entity: PathText, key: str, as_of: str = "") -> Response:
+        """The merged record and every source's view, at `as_of` (a stamp or an ISO 8601 time) or now."""
+        at = _as_of(as_of)
+        return json_response(with_key(key, lambda key: record_document(self._queries, RecordKey(entity, key), at)))
 
-    def history(self, entity: Spelled, key: str, query: Annotated[HistoryPaging, Query()]) -> Response:
+    def history(self, entity: PathText, key: str, query: Annotated[HistoryPaging, Query()]) -> Response:
         """The changes of a record, in stamp order."""
 
         def document(key: str) -> Fields:
-            return history_document(self._reading, RecordKey(entity, key), query.cursor, query.limit)
+            return history_document(self._queries, RecordKey(entity, key), query.cursor, query.limit)
 
-        return answered(of_spelling(key, document))
+        return json_response(with_key(key, document))
 
-    def explain(self, entity: Spelled, key: str, field: Annotated[str, Query(min_length=1)]) -> Response:
-        """Why a field has its value: every write of it, what its writer had seen, and what became of it."""
-        return answered(of_spelling(key, lambda key: explain_document(self._reading, RecordKey(entity, key), field)))
+    def explain(self, entity: PathText, key: str, field: Annotated[str, Query(min_length=1)]) -> Response:
+        """Why a field has its value: every write, the writes that its writer had seen, and its outcome."""
+        return json_response(with_key(key, lambda key: explain_document(self._queries, RecordKey(entity, key), field)))
 
     def sources(self) -> Response:
-        """The sources and how far each of them is merged."""
-        return answered(sources_document(self._reading, self._now_us()))
+        """The sources and the merge progress of each."""
+        return json_response(sources_document(self._queries, self._now_us()))
 
     def rules(self) -> Response:
-        """The rules in the order in which they are asked."""
-        return answered(rules_document(self._reading))
+        """The rules in the order of evaluation."""
+        return json_response(rules_document(self._queries))
 
 
-def answered(document: Document) -> Response:
+def json_response(document: Document) -> Response:
     return Response(json_text(document), media_type="application/json")
 
 
-def of_spelling(raw_key: str, document: Callable[[str], Answer]) -> Answer:
-    """The answer under the key that the path means; NotFound if it is none under either reading."""
+def with_key(raw_key: str, document: Callable[[str], Result]) -> Result:
+    """The document of the decoded key, or else of the raw one; NotFound if neither exists."""
     try:
         return document(unquote(raw_key))
     except NotFound:
@@ -156,8 +155,8 @@ def of_spelling(raw_key: str, document: Callable[[str], Answer]) -> Answer:
         return document(raw_key)
 
 
-def _moment(text: str) -> AsOf | None:
+def _as_of(text: str) -> AsOf | None:
     try:
         return as_of_from_text(text)
     except ValueError as error:
-        raise ProblemRaised(422, "as_of is neither a stamp nor a time.", hint=BAD_MOMENT) from error
+        raise ProblemRaised(422, "as_of is neither a stamp nor a time.", hint=TIME_HINT) from error

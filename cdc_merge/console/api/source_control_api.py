@@ -1,26 +1,23 @@
-"""`POST /api/v1/sources/{name}/pause`, `/resume`, `/resync`: a source is told something. Each needs a token with a role.
+"""`POST /api/v1/sources/{name}/pause`, `/resume`, `/resync`: commands for a source. Each needs a token with a role.
 
-Telling a source again what it does already changes nothing. The answer says what it is told from now on.
+A repeated command changes nothing. The response has all commands of the source that are in force.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Protocol
-from urllib.parse import unquote
 
 from fastapi import APIRouter, Body, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
-from cdc_merge.console.api.records_api import answered
+from cdc_merge.console.api.records_api import PathText, json_response
 from cdc_merge.console.auth import Access
 from cdc_merge.model.source_commands import SourceOrders
-from cdc_merge.queries.documents import orders_json
-
-Spelled = Annotated[str, AfterValidator(unquote)]
+from cdc_merge.queries.source_documents import orders_json
 
 
 class SourceControlPort(Protocol):
-    """Whoever tells sources what to do. NotFound for a source that there is not."""
+    """Commands for sources, implemented by worker/source_control.py. NotFound for an unknown source."""
 
     def pause(self, source: str) -> SourceOrders: ...
     def resume(self, source: str) -> SourceOrders: ...
@@ -28,7 +25,7 @@ class SourceControlPort(Protocol):
 
 
 class ResyncRequest(BaseModel):
-    """What to read again: every mapped table when both are absent; `key` is a business key."""
+    """The scope of a resync: every mapped table when both are absent; `key` is a business key."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,8 +34,10 @@ class ResyncRequest(BaseModel):
 
 
 class SourceRoutes:
-    def __init__(self, steered: SourceControlPort, access: Access) -> None:
-        self._steered = steered
+    """The command routes over a SourceControlPort."""
+
+    def __init__(self, control: SourceControlPort, access: Access) -> None:
+        self._control = control
         self._access = access
 
     def router(self) -> APIRouter:
@@ -47,23 +46,23 @@ class SourceRoutes:
             router.add_api_route(f"/{{source}}/{name}", endpoint, methods=["POST"], response_class=Response)
         return router
 
-    def pause(self, request: Request, source: Spelled) -> Response:
-        """Stop reading the source; its slot stays and keeps what comes."""
+    def pause(self, request: Request, source: PathText) -> Response:
+        """Pause the source; its slot stays and retains WAL."""
         self._permit(request)
-        return answered(orders_json(source, self._steered.pause(source)))
+        return json_response(orders_json(source, self._control.pause(source)))
 
-    def resume(self, request: Request, source: Spelled) -> Response:
-        """Go on behind what is merged and on disk."""
+    def resume(self, request: Request, source: PathText) -> Response:
+        """Resume the source at its durable position."""
         self._permit(request)
-        return answered(orders_json(source, self._steered.resume(source)))
+        return json_response(orders_json(source, self._control.resume(source)))
 
     def resync(
-        self, request: Request, source: Spelled, asked: Annotated[ResyncRequest | None, Body()] = None
+        self, request: Request, source: PathText, body: Annotated[ResyncRequest | None, Body()] = None
     ) -> Response:
-        """Read tables again while the stream goes on; of a source whose position was lost, take a new copy."""
+        """Read tables again (incremental snapshot) beside the stream; for a source with a lost position, a new initial snapshot."""
         self._permit(request)
-        wanted = asked or ResyncRequest()
-        return answered(orders_json(source, self._steered.resync(source, wanted.table, wanted.key)))
+        scope = body or ResyncRequest()
+        return json_response(orders_json(source, self._control.resync(source, scope.table, scope.key)))
 
     def _permit(self, request: Request) -> None:
         self._access.permit_change(request.headers.get("authorization"))

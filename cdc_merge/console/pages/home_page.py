@@ -1,4 +1,4 @@
-"""The first page for people: what waits for an answer, and how the sources are. An alert leads here, asking for some."""
+"""The home page for people: conflicts that wait for a decision, and the state of the sources. Alerts link here with a filter."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from cdc_merge.console.pages.layout import link, page, record_path, row, table
 from cdc_merge.model import Candidate, Conflict, lsn_text
-from cdc_merge.queries.documents import SourceReading, candidate_json, durable_lsn_of, json_text, maybe_time_json
+from cdc_merge.queries.documents import candidate_json, json_text, maybe_time_json
 from cdc_merge.queries.port import QueryPort
+from cdc_merge.queries.source_documents import SourceReport, durable_lsn_of
 
 # More than a person reads on one page; the API has them all.
 MAX_CONFLICTS: Final = 200
@@ -34,43 +35,45 @@ SOURCE_HEADINGS: Final = (
 )
 
 
-def front_page(reading: QueryPort, where: Mapping[str, str]) -> str:
-    """The whole page as HTML text. `where` narrows the conflicts, as in the API; without a status, those that wait."""
-    conflicts = _asked_for(reading, where)
-    _, reason = reading.ready()
+def home_page(queries: QueryPort, where: Mapping[str, str]) -> str:
+    """The page as HTML text. `where` filters the conflicts, as in the API; without a status, the unfinished ones."""
+    conflicts = _listed_conflicts(queries, where)
+    _, reason = queries.ready()
     return page(
         "cdc_merge",
         (
             f"<p>{escape(reason)}</p>",
             f"<h2>{_heading(where)} ({_count(conflicts)})</h2>",
-            _narrowed(where),
-            table(CONFLICT_HEADINGS, map(_conflict_row, conflicts), "Nothing waits for an answer. 没有待处理的冲突。"),
+            _filter_line(where),
+            table(
+                CONFLICT_HEADINGS, map(_conflict_row, conflicts), "No conflict waits for a decision. 没有待处理的冲突。"
+            ),
             "<h2>Sources 数据来源</h2>",
-            table(SOURCE_HEADINGS, map(_source_row, reading.sources()), "No source is configured. 未配置数据来源。"),
+            table(SOURCE_HEADINGS, map(_source_row, queries.sources()), "No source is configured. 未配置数据来源。"),
             '<p>For programs 程序接口: <a href="/api/openapi.json">OpenAPI</a> · ',
             f"{link('/api/v1/conflicts', 'conflicts', where)} · ",
             '<a href="/api/v1/sources">sources</a> · <a href="/metrics">metrics</a></p>',
         ),
-        again_after_s=10,
+        refresh_s=10,
     )
 
 
-def _asked_for(reading: QueryPort, where: Mapping[str, str]) -> Sequence[Conflict]:
+def _listed_conflicts(queries: QueryPort, where: Mapping[str, str]) -> Sequence[Conflict]:
     statuses = (where["status"],) if "status" in where else ("open", "settling")
-    found = [reading.conflicts({**where, "status": status}, None, MAX_CONFLICTS).items for status in statuses]
-    return [conflict for page_of in found for conflict in page_of][:MAX_CONFLICTS]
+    pages = [queries.conflicts({**where, "status": status}, None, MAX_CONFLICTS) for status in statuses]
+    return [conflict for page_of in pages for conflict in page_of.items][:MAX_CONFLICTS]
 
 
 def _heading(where: Mapping[str, str]) -> str:
     return "Closed conflicts 已解决的冲突" if where.get("status") == "closed" else "Open conflicts 未解决的冲突"
 
 
-def _narrowed(where: Mapping[str, str]) -> str:
-    """What the list is narrowed to, and the way out."""
+def _filter_line(where: Mapping[str, str]) -> str:
+    """The active filter, and a link without it."""
     if not where:
         return ""
-    told = ", ".join(f"{name} {text}" for name, text in where.items())
-    return f"<p>Only 仅显示: {escape(told)} · {link('/', 'all that wait 全部')}</p>"
+    filters = ", ".join(f"{name} {text}" for name, text in where.items())
+    return f"<p>Only 仅显示: {escape(filters)} · {link('/', 'all unfinished 全部')}</p>"
 
 
 def _count(conflicts: Sequence[Conflict]) -> str:
@@ -78,15 +81,15 @@ def _count(conflicts: Sequence[Conflict]) -> str:
 
 
 def _conflict_row(conflict: Conflict) -> str:
-    question = conflict.detected
+    detected = conflict.detected
     return row(
         (
-            f'<span class="{escape(question.severity)}">{escape(question.severity)}</span>',
-            link(f"/{record_path(question.entity, question.key)}", f"{question.entity} {question.key}"),
-            escape(question.group or question.field or "–"),
-            link(f"/api/v1/conflicts/{quote(conflict.id, safe='')}", question.kind),
+            f'<span class="{escape(detected.severity)}">{escape(detected.severity)}</span>',
+            link(f"/{record_path(detected.entity, detected.key)}", f"{detected.entity} {detected.key}"),
+            escape(detected.group or detected.field or "–"),
+            link(f"/api/v1/conflicts/{quote(conflict.id, safe='')}", detected.kind),
             escape(f"{conflict.status}, revision {conflict.revision}"),
-            "<ul>" + "".join(map(_candidate, question.candidates)) + "</ul>",
+            "<ul>" + "".join(map(_candidate, detected.candidates)) + "</ul>",
             escape(maybe_time_json(conflict.raised_us) or ""),
         )
     )
@@ -96,12 +99,12 @@ def _candidate(candidate: Candidate) -> str:
     document = candidate_json(candidate)
     value = document.get("value", "(absent)")
     shown = value if isinstance(value, str) else json_text(value)
-    who = f", {candidate.actor}" if candidate.actor else ""
-    whose = f"{candidate.key} in " if candidate.key is not None else ""
-    return f"<li>{escape(whose)}{escape(candidate.source)}{escape(who)}: <strong>{escape(shown)}</strong></li>"
+    actor = f", {candidate.actor}" if candidate.actor else ""
+    record = f"{candidate.key} in " if candidate.key is not None else ""
+    return f"<li>{escape(record)}{escape(candidate.source)}{escape(actor)}: <strong>{escape(shown)}</strong></li>"
 
 
-def _source_row(source: SourceReading) -> str:
+def _source_row(source: SourceReport) -> str:
     status = source.status
     return row(
         (

@@ -1,7 +1,7 @@
-"""The frame of every page for people: plain HTML, nothing loaded from anywhere.
+"""The frame of every page for people: plain HTML that loads nothing else.
 
-Everything that came from a source is escaped where a cell is made of it; a page carries no script, and the browser is
-told to run none.
+Every value of a source is escaped where its cell is built; a page has no script, and its policy forbids the browser to run
+any.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ ul { margin: 0; padding-left: 1.1rem; }
 """
 
 
-def page(title: str, parts: Iterable[str], again_after_s: int | None = None) -> str:
-    """The whole page as HTML text. `title` is text, `parts` are HTML. It loads itself again after so many seconds."""
-    refresh = "" if again_after_s is None else f'<meta http-equiv="refresh" content="{again_after_s}">'
+def page(title: str, parts: Iterable[str], refresh_s: int | None = None) -> str:
+    """The page as HTML text. `title` is text, `parts` are HTML. The browser reloads it every `refresh_s` seconds."""
+    refresh = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">'
     return "\n".join(
         (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
@@ -46,7 +46,7 @@ def page(title: str, parts: Iterable[str], again_after_s: int | None = None) -> 
 
 
 def table(headings: Iterable[str], rows: Iterable[str], when_empty: str) -> str:
-    """`headings` are text, `rows` are HTML; without any row a sentence stands there instead."""
+    """`headings` are text, `rows` are HTML; without rows, the sentence `when_empty`."""
     body = "".join(rows)
     if not body:
         return f"<p>{escape(when_empty)}</p>"
@@ -59,9 +59,9 @@ def row(cells: Iterable[str]) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def link(path: str, text: str, asked: Mapping[str, str] | None = None) -> str:
-    """`asked` is the query string's."""
-    query = f"?{urlencode(asked)}" if asked else ""
+def link(path: str, text: str, parameters: Mapping[str, str] | None = None) -> str:
+    """`parameters` become the query string."""
+    query = f"?{urlencode(parameters)}" if parameters else ""
     return f'<a href="{escape(path + query)}">{escape(text)}</a>'
 
 

@@ -68,7 +68,7 @@ def held(running: Sidecar, source: str) -> dict[str, Mapping[str, Value]]:
     found: dict[str, Mapping[str, Value]] = {}
     cursor: str | None = None
     while True:
-        page = running.reading.records("customer", cursor, 500)
+        page = running.queries.records("customer", cursor, 500)
         views = ((record.key, record.sources.get(source)) for record in page.items)
         found |= {key: view.values for key, view in views if view is not None and view.presence == "present"}
         if page.next_cursor is None:

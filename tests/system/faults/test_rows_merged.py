@@ -55,7 +55,7 @@ def test_a_row_keeps_what_was_not_sent_when_its_key_or_its_partition_changes(
         run(each_database, *EDITS)
         until_present(running, dsns)
         assert held(running, "crm") == _rows(each_database)
-        assert running.reading.conflicts({"status": "open"}, None, 10).items == []
+        assert running.queries.conflicts({"status": "open"}, None, 10).items == []
 
 
 def _rows(dsn: str) -> dict[str, Mapping[str, object]]:

@@ -82,7 +82,7 @@ def test_a_store_that_somebody_holds_is_waited_for_without_loss_or_double(dsn: s
         assert held(running, "crm") == in_table(dsn)
         assert waiting(running) == 0
         wait_for(lambda: answer(running, "/-/ready")[0] == 200, "it is ready again")
-        changes = running.reading.history(RecordKey("customer", "7"), None, 100).items
+        changes = running.queries.history(RecordKey("customer", "7"), None, 100).items
         assert [change.operation for change in changes] == ["snapshot", "update"]
 
 
