@@ -16,7 +16,7 @@ from tests.system.observability.test_rules import ALERTS, NAMES
 from tests.system.observability.vocabulary import metric_names, recorded_names
 
 PAGES = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
-SECTIONS = ["Meaning", "Impact", "First look", "Commands", "How to mend", "How to prevent"]
+SECTIONS = ["Meaning", "Impact", "First look", "Commands", "How to fix", "How to prevent"]
 DOCUMENTS = [*PAGES, PAGE]
 
 
