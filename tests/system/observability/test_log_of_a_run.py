@@ -105,7 +105,7 @@ def test_a_process_that_cannot_start_says_why_in_its_log(place: Shop, nursery: N
     ended = nursery.ran(["--config", str(place.file), "run"], place.directory)
     (line,) = parsed_lines(ended.stderr)
     assert (line["event.code"], line["log.level"]) == ("sidecar_failed", "error")
-    assert line["message"].startswith("The HTTP listener cannot have 203.0.113.1:1")
+    assert line["message"].startswith("The HTTP listener cannot bind 203.0.113.1:1")
     assert "http.listen" in line["cdc_merge.hint"]
     assert ended.returncode == 69
 
