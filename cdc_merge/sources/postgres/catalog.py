@@ -103,7 +103,8 @@ class Catalog:
         """Every problem that keeps this source from being read; `tables` maps table → mapped columns."""
         server = self._rows("server")[0]
         publication = next(iter(self._rows("publication", self._publication)), None)
-        problems = [*_server_problems(server), *_publication_problems(self._publication, publication)]
+        problems = [problem for applies, problem in _SERVER_CHECKS if applies(server)]
+        problems += _publication_problems(self._publication, publication)
         facts = self.describe(tables)
         for table, columns in tables.items():
             if table in facts:
@@ -171,10 +172,6 @@ def _facts(
 
 
 # ---------------------------------------------------------------- checking them
-
-
-def _server_problems(server: CatalogRow) -> list[CatalogProblem]:
-    return [problem for applies, problem in _SERVER_CHECKS if applies(server)]
 
 
 def _is_wal_too_low(server: CatalogRow) -> bool:

@@ -192,7 +192,8 @@ class PostgresSource:
             retry.record_attempt(has_advanced=shared.delivered != before, lasted_s=time.monotonic() - begun_s)
             failure, error = failure_class(error), retry.classified(error)
             if isinstance(error, SourceRefused):
-                self._count_gap(error.problem, before)
+                if error.problem in LOST and before is not None:  # without a position nothing was missed
+                    self._tally.add(GAPS, error.problem)
                 if shared.lost is None and session.may_resnapshot(error):
                     shared.lost = error.problem
                     self._report_failure("retrying", error, failure)
@@ -201,11 +202,6 @@ class PostgresSource:
                 return
             self._report_failure("retrying", error, failure)
             shared.stopping.wait(retry.delay_s())
-
-    def _count_gap(self, problem: str, position: Position | None) -> None:
-        """Count a gap: changes after a position are lost. Without a position nothing was missed."""
-        if problem in LOST and position is not None:
-            self._tally.add(GAPS, problem)
 
     def _run_paused(self, shared: ReaderState) -> None:
         """Check the slot at intervals, over a connection of its own: it continues to retain WAL."""

@@ -121,18 +121,15 @@ class SlotMonitor:
 
     def query_health(self) -> bool:
         """Query Health; False as above."""
-        return self._send_query("health", self._health_parameters(), lambda row: _health(self._target.slot, row))
+        return self._send_query("health", _parameters(self._target), lambda row: _health(self._target.slot, row))
 
     def query_flush(self) -> bool:
         """Have the server write out its WAL, which takes one record of some hundred bytes; False as above."""
-        return self._send_query("flush", [], _flushed)
+        return self._send_query("flush", [], lambda row: FlushResult(is_permitted=bool(row)))
 
     def query_heartbeat(self, content: str) -> bool:
         """Have the server write and commit a heartbeat; False as above."""
         return self._send_query("heartbeat", [content], lambda row: HeartbeatResult(None if row else self._refusal))
-
-    def _health_parameters(self) -> list[str]:
-        return _parameters(self._target)
 
     def _send_query(
         self, name: str, parameters: list[str], read: Callable[[Sequence[bytes | None]], MonitorResult]
@@ -195,10 +192,6 @@ def _clock(row: Sequence[bytes | None]) -> ClockReading:
         lsn_from_text(flushed_lsn.decode()) if flushed_lsn else None,
         oid.decode() if oid else None,
     )
-
-
-def _flushed(row: Sequence[bytes | None]) -> FlushResult:
-    return FlushResult(is_permitted=bool(row))
 
 
 def _end_of_record(insert_lsn: int) -> int:

@@ -128,7 +128,7 @@ class Stream:
                 has_more = not is_paused
                 self._last_received_s = time.monotonic()
                 poll.modify(self._sender.socket, 0 if is_paused else select.POLLIN)
-            ready = {descriptor for descriptor, _ in poll.poll(0 if has_more else self._wait_ms())}
+            ready = {descriptor for descriptor, _ in poll.poll(0 if has_more else self._next_timer_ms())}
             self._handle_ready(ready)
             self._advance_incremental()
             if is_paused and self._sender.socket in ready:
@@ -145,7 +145,7 @@ class Stream:
             self._shared.deliver(failed_read)
             self._shared.wake()
 
-    def _wait_ms(self) -> float:
+    def _next_timer_ms(self) -> float:
         soonest = min(self._status_timer.next_s, self._clock_timer.next_s, self._health_timer.next_s)
         return max(0.0, (soonest - time.monotonic()) * 1000 + 1)
 

@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import reduction
-from multiprocessing.context import ForkServerContext
 from typing import Final, NamedTuple
 
 from cdc_merge.errors import error_location
@@ -189,12 +188,6 @@ class ProcessSource:
         self._child.start()  # last: its first message needs `_child`
 
 
-def _processes() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", PRELOADED])
-    return context
-
-
 class _ReceivedDelivery(NamedTuple):
     """One delivery, not unpacked yet: that is the work of the taking thread; a `large` one has its rows in a spill file."""
 
@@ -221,7 +214,8 @@ class _ReaderProcess:
         self._started_s = time.monotonic()
         self._unpacker = Unpacker()
         self._sending = threading.Lock()
-        context = _processes()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", PRELOADED])
         self._pipe, child_end = context.Pipe()
         arguments = (child_end, source.settings, start_from, source.window_bytes)
         self._process = context.Process(target=forward, args=arguments, name=f"reader-{source.name}", daemon=True)
