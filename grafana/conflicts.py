@@ -27,7 +27,7 @@ ABOUT: Final = (
     Panel(
         LINES,
         "Conflicts per merge",
-        "Part of the merges of a field that ended in a question, by kind: comparable between busy and quiet fields.",
+        "Part of the merges of a field that ended in a conflict, by kind: comparable between busy and quiet fields.",
         "percentunit",
         (
             Query(
@@ -40,7 +40,7 @@ ABOUT: Final = (
     Panel(
         BARS,
         "Who disagrees",
-        "Conflicts in the range on display by the two sources that disagree; one name alone: only that source is asked about. "
+        "Conflicts in the range on display by the two sources that disagree; one name alone: a conflict of that source only. "
         "One pair far ahead: a job between them.",
         "short",
         (Query(f"sum by (pair) (increase(cdc_merge_conflict_pairs_total{{{ENTITY}}}[$__range])) > 0", "{{pair}}"),),
@@ -87,7 +87,7 @@ ENDS: Final = (
     Panel(
         HEATMAP,
         "How long they take",
-        "From raising a conflict to closing it. Two bands are usual: settled at once, and answered by people.",
+        "From raising a conflict to closing it. Two bands are usual: resolved at once, and decided by people.",
         "s",
         (
             Query(

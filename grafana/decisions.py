@@ -47,7 +47,7 @@ QUEUE: Final = (
     oldest("medium", 7 * 24 * 3600),
     Panel(
         LINES,
-        "Come and go",
+        "Raised and closed",
         "Conflicts raised and closed a second. The first above the second: the queue grows.",
         "cps",
         (
@@ -82,7 +82,7 @@ ANSWERS: Final = (
     Panel(
         LINES,
         "Answers in time and late",
-        "Conflicts that somebody was asked about and that are over, in the range on display, by whether that was in time.",
+        "Announced conflicts that ended in the range on display, by whether that was in time.",
         "short",
         (
             Query(
@@ -124,7 +124,7 @@ ANSWERS: Final = (
     Panel(
         HEATMAP,
         "Time to close, all of them",
-        "From raising a conflict to closing it: settled at once below, answered by people above.",
+        "From raising a conflict to closing it: resolved at once below, decided by people above.",
         "s",
         (
             Query(

@@ -1,4 +1,4 @@
-"""Overview: does anybody have to act, and how does it go."""
+"""Overview: is action needed, and how does it run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ LIGHTS: Final = (
     Panel(
         STAT,
         "Critical and high open",
-        "Questions that somebody must answer soon.",
+        "Conflicts that people must decide soon.",
         "short",
         (Query(f'sum(cdc_merge_conflicts_open{{{JOB}, severity=~"critical|high"}})'),),
         4,
@@ -71,7 +71,7 @@ LIGHTS: Final = (
     Panel(
         STAT,
         "Conflicts open",
-        "All questions that wait for an answer.",
+        "All conflicts that wait for a decision.",
         "short",
         (Query(f"sum(cdc_merge_conflicts_open{{{JOB}}})"),),
         4,
@@ -80,7 +80,7 @@ LIGHTS: Final = (
     Panel(
         STAT,
         "Oldest open conflict",
-        "For how long the oldest question has waited. A critical one should not wait for more than four hours.",
+        "For how long the oldest conflict has waited. A critical one should not wait for more than four hours.",
         "s",
         (Query(f"time() - min(cdc_merge_conflict_oldest_open_timestamp_seconds{{{JOB}}})"),),
         4,
@@ -110,7 +110,7 @@ LIGHTS: Final = (
     Panel(
         STAT,
         "Answered in time",
-        "Part of the answers of a day that came within the time agreed for their severity; 95 % is the objective.",
+        "Part of a day's conflicts that ended within the time agreed for their severity; 95 % is the objective.",
         "percentunit",
         (Query(f"1 - max(entity:cdc_merge_answers_late:ratio_rate1d{{{JOB}}})"),),
         6,
@@ -132,7 +132,7 @@ COURSE: Final = (
     Panel(
         LINES,
         "Conflicts per merge",
-        "Part of the merged fields that ended in a question. A jump is a job or a format that went wrong.",
+        "Part of the merged fields that ended in a conflict. A jump is a job or a format that went wrong.",
         "percentunit",
         (Query(f"entity:cdc_merge_conflicts_per_merge:ratio_rate5m{{{JOB}}}", "{{entity}}"),),
         12,
@@ -194,10 +194,10 @@ OBJECTIVE: Final = (
 BOARD: Final = Board(
     "cdc-merge-overview",
     "Overview",
-    "Does anybody have to act, and how does it go.",
+    "Is action needed, and how does it run.",
     (
-        Row("Does anybody have to act?", LIGHTS),
-        Row("How does it go?", COURSE),
+        Row("Is action needed?", LIGHTS),
+        Row("How does it run?", COURSE),
         Row("Is it as fresh as promised?", OBJECTIVE),
     ),
 )

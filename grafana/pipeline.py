@@ -105,7 +105,7 @@ WAITING: Final = (
     Panel(
         LINES,
         "Sources that have to wait",
-        "Part of the time for which a source was not read because too much waited; 1 while another program holds the store.",
+        "Part of the time for which a source was not read because its queue was full; 1 while another program locks the store.",
         "percentunit",
         (
             *rate_by("cdc_merge_source_backpressure_seconds_total", "source"),
@@ -144,15 +144,15 @@ MERGING: Final = (
     ),
     Panel(
         LINES,
-        "Out of order and set aside",
-        "Changes that came after a later stamp, and rows that could not be read, in the range on display. kept now: changes of rows that"
-        " nobody has named; a snapshot does.",
+        "Out of order, parked, quarantined",
+        "Changes that came after a later stamp, and rows that could not be read, in the range on display. quarantined now:"
+        " changes whose business key is unknown; a snapshot resolves it.",
         "short",
         (
             Query(f"sum(increase(cdc_merge_late_changes_total{{{JOB}}}[$__range]))", "late"),
-            Query(f"sum(increase(cdc_merge_parked_total{{{JOB}}}[$__range]))", "set aside"),
-            Query(f"sum(increase(cdc_merge_quarantined_total{{{JOB}}}[$__range]))", "of these: kept"),
-            Query(f"sum(cdc_merge_quarantined_events{{{JOB}}})", "kept now"),
+            Query(f"sum(increase(cdc_merge_parked_total{{{JOB}}}[$__range]))", "parked"),
+            Query(f"sum(increase(cdc_merge_quarantined_total{{{JOB}}}[$__range]))", "of these: quarantined"),
+            Query(f"sum(cdc_merge_quarantined_events{{{JOB}}})", "quarantined now"),
             Query(f"sum(increase(cdc_merge_clock_cut_total{{{JOB}}}[$__range]))", "clock cut"),
             Query(f"sum(increase(cdc_merge_unknown_messages_total{{{JOB}}}[$__range]))", "unknown message"),
         ),
@@ -170,20 +170,20 @@ MERGING: Final = (
     ),
     Panel(
         LINES,
-        "Left out and said again",
-        "In the range on display: large values that an update did not send, transactions that came twice, rows read again of which"
-        " the stream said something newer.",
+        "Left out and repeated",
+        "In the range on display: large values that an update did not send, transactions that came twice, rows of incremental"
+        " snapshots that the stream had newer.",
         "short",
         (
             Query(f"sum(increase(cdc_merge_toast_absent_fields_total{{{JOB}}}[$__range]))", "values not sent"),
-            Query(f"sum(increase(cdc_merge_duplicates_dropped_total{{{JOB}}}[$__range]))", "transactions again"),
+            Query(f"sum(increase(cdc_merge_duplicates_dropped_total{{{JOB}}}[$__range]))", "repeated transactions"),
             Query(f"sum(increase(cdc_merge_snapshot_window_dropped_rows_total{{{JOB}}}[$__range]))", "rows outdated"),
         ),
         12,
     ),
     Panel(
         LINES,
-        "New keys and emptied tables",
+        "Changed keys and truncated tables",
         "Rows that were given another business key, and TRUNCATEs, in the range on display.",
         "short",
         (
@@ -194,7 +194,7 @@ MERGING: Final = (
     ),
     Panel(
         LINES,
-        "Found in memory",
+        "Cache hits",
         "Part of the wanted records whose state was in memory; the rest is folded from the store.",
         "percentunit",
         (
@@ -221,7 +221,7 @@ HOLDING: Final = (
     Panel(
         STAT,
         "Records in memory",
-        "Records whose state is held ready.",
+        "Records whose state is in the cache.",
         "short",
         (Query(f"sum(cdc_merge_records_cached{{{JOB}}})"),),
         4,
@@ -260,6 +260,6 @@ BOARD: Final = Board(
         Row("How fast is it?", SPEED),
         Row("What waits?", WAITING),
         Row("What does the merge do?", MERGING),
-        Row("What does it hold?", HOLDING),
+        Row("What does it keep?", HOLDING),
     ),
 )

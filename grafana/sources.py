@@ -23,7 +23,7 @@ from grafana.panels import (
 )
 
 GIB: Final = 1 << 30
-KNOWN: Final = "What the sidecar knows of it"
+KNOWN: Final = "What the sidecar reports of it"
 SOURCES: Final = Link(KNOWN, "http://${__data.fields.instance}/api/v1/sources")
 # A line has labels where a row of a table has fields.
 SOURCES_OF_LINE: Final = Link(KNOWN, "http://${__field.labels.instance}/api/v1/sources")
@@ -55,7 +55,7 @@ STATE: Final = (
     ),
     Panel(
         LINES,
-        "Connections made anew",
+        "Reconnects",
         "In the range on display. A line that climbs: runbook CdcMergeSourceReconnecting.",
         "short",
         (Query(f"sum by (source) (increase(cdc_merge_source_reconnects_total{{{SOURCE}}}[$__range]))", "{{source}}"),),
@@ -64,7 +64,7 @@ STATE: Final = (
     Panel(
         STAT,
         "Gaps",
-        "Times in the range on display when what follows our position could not be had whole. Each is told, none passed over.",
+        "Gaps behind our position in the range on display. Each is reported, none is passed over.",
         "short",
         (Query(f"sum(increase(cdc_merge_gap_detected_total{{{SOURCE}}}[$__range]))"),),
         4,
@@ -82,8 +82,8 @@ STATE: Final = (
     ),
     Panel(
         LINES,
-        "Told to the servers",
-        "Messages a second that say how far we are: by the clock, at once because something was confirmed, or to ask.",
+        "Status updates sent",
+        "Standby status updates a second: by the clock, at once because an LSN was confirmed, or to request a reply.",
         "ops",
         (
             Query(
@@ -100,7 +100,7 @@ LAG: Final = (
     Panel(
         LINES,
         "Not merged yet",
-        "Bytes of each source's log that are not merged and on disk. They may be of tables that we do not read.",
+        "Bytes of each source's WAL that are not merged and durable. They may be of tables that we do not read.",
         "bytes",
         by_source("cdc_merge_source_lag_bytes"),
         8,
@@ -109,7 +109,7 @@ LAG: Final = (
     Panel(
         LINES,
         "Merged late",
-        "How far back the time lies up to which a source has said everything.",
+        "How far back each source's watermark lies.",
         "s",
         (
             Query(
@@ -136,8 +136,8 @@ LAG: Final = (
     ),
     Panel(
         LINES,
-        "Log written",
-        "Bytes of log that each server writes a second, for all its tables.",
+        "WAL written",
+        "Bytes of WAL that each server writes a second, for all its tables.",
         "Bps",
         (
             Query(
@@ -153,8 +153,8 @@ LAG: Final = (
     ),
     Panel(
         LINES,
-        "Read and not on disk",
-        "Bytes of log that were received and are not merged yet: what waits inside the sidecar.",
+        "Received and not durable",
+        "Bytes of WAL that were received and are not merged yet: what waits inside the sidecar.",
         "bytes",
         (
             Query(
@@ -167,8 +167,8 @@ LAG: Final = (
     ),
     Panel(
         LINES,
-        "Tables read again",
-        "Tables of a resync by how far it is: reading, looking for what is gone, failed.",
+        "Incremental snapshots",
+        "Tables of a resync by state: reading chunks, looking for missing records, failed.",
         "short",
         (Query(f"sum by (instance, source, state) (cdc_merge_resyncs{{{SOURCE}}})", "{{source}} {{state}}"),),
         8,
@@ -176,7 +176,7 @@ LAG: Final = (
     ),
     Panel(
         LINES,
-        "Rows read again",
+        "Rows of incremental snapshots",
         "Rows that a resync reads beside the stream, a second.",
         "rowsps",
         (Query(f"sum by (source) (rate(cdc_merge_resync_rows_total{{{SOURCE}}}[$__rate_interval]))", "{{source}}"),),
@@ -219,14 +219,14 @@ SLOTS: Final = (
     Panel(
         TABLE,
         "Slots",
-        "wal_status of each slot. unreserved: minutes remain; lost: a new first copy is needed.",
+        "wal_status of each slot. unreserved: minutes remain; lost: a new initial snapshot is needed.",
         "short",
         (Query(f"max by (source, status) (cdc_merge_slot_wal_status{{{SOURCE}}}) == 1"),),
         8,
     ),
     Panel(
         LINES,
-        "Log kept for our slot",
+        "WAL kept for our slot",
         "What each server keeps for us, and what it may still write before the slot is lost (only with a limit).",
         "bytes",
         (
@@ -249,7 +249,7 @@ SLOTS: Final = (
     Panel(
         STAT,
         "Slots that are read",
-        "Part of the slots that somebody reads. What is not read fills its server's disk.",
+        "Part of the slots that have a reader. A slot without one fills its server's disk.",
         "percentunit",
         (Query(f"avg(cdc_merge_slot_active{{{SOURCE}}})"),),
         4,
@@ -257,8 +257,8 @@ SLOTS: Final = (
     ),
     Panel(
         TABLE,
-        "Given up",
-        "Why a server has given our slot up; none: it has not. Seen while a source is paused, too.",
+        "Invalidated",
+        "Why a server has invalidated our slot; none: it has not. Seen while a source is paused, too.",
         "short",
         (Query(f"max by (source, reason) (cdc_merge_slot_invalidated{{{SOURCE}}}) == 1"),),
         8,
@@ -267,7 +267,7 @@ SLOTS: Final = (
     Panel(
         LINES,
         "Slots without a reader",
-        "For how long nobody has read our slot; 0 while it is read.",
+        "For how long our slot has had no reader; 0 while it is read.",
         "s",
         by_source("cdc_merge_slot_inactive_seconds"),
         8,
@@ -287,7 +287,7 @@ SLOTS: Final = (
     Panel(
         TABLE,
         "What the doctor finds",
-        "Checks that are not ok: 1 a warning, 2 fails, 3 unknown. `cdc-merge doctor --sql` prints what mends them.",
+        "Checks that are not ok: 1 a warning, 2 fails, 3 unknown. `cdc-merge doctor --sql` prints what fixes them.",
         "short",
         (Query(f"max by (source, check) (cdc_merge_doctor_check_status{{{SOURCE}}}) > 0"),),
         12,
@@ -303,8 +303,8 @@ SLOTS: Final = (
     ),
     Panel(
         LINES,
-        "First copies",
-        "Rows of first copies a second. The table's estimate is cdc_merge_snapshot_rows_expected.",
+        "Initial snapshots",
+        "Rows of initial snapshots a second. The table's estimate is cdc_merge_snapshot_rows_expected.",
         "rowsps",
         (Query(f"sum by (source) (rate(cdc_merge_snapshot_rows_total{{{SOURCE}}}[$__rate_interval]))", "{{source}}"),),
         6,
@@ -312,7 +312,7 @@ SLOTS: Final = (
     Panel(
         LINES,
         "Tables still to be copied",
-        "Tables that a source's first copy has not finished.",
+        "Tables that a source's initial snapshot has not finished.",
         "short",
         by_source("cdc_merge_snapshot_tables_remaining"),
         6,
@@ -320,8 +320,8 @@ SLOTS: Final = (
     ),
     Panel(
         LINES,
-        "Time of the first copy",
-        "How long a source's latest first copy took, or has taken so far; 0 where none began since the sidecar did.",
+        "Time of the initial snapshot",
+        "How long a source's latest initial snapshot took, or has taken so far; 0 where none began since the sidecar did.",
         "s",
         by_source("cdc_merge_snapshot_duration_seconds"),
         6,
@@ -329,8 +329,8 @@ SLOTS: Final = (
     ),
     Panel(
         LINES,
-        "Written aside",
-        "Bytes written to disk for large transactions: at the server (raise logical_decoding_work_mem when it grows), and here.",
+        "Spilled",
+        "Bytes spilled to disk for large transactions: at the server (raise logical_decoding_work_mem when it grows), and here.",
         "bytes",
         (Query(f"max by (source, where) (cdc_merge_spill_bytes{{{SOURCE}}})", "{{source}} {{where}}"),),
         12,
@@ -338,7 +338,7 @@ SLOTS: Final = (
     Panel(
         LINES,
         "Heartbeats",
-        "Nine in ten heartbeats are merged and on disk sooner: the whole way, measured on one clock.",
+        "Nine in ten heartbeats are merged and on disk sooner: the round trip, measured on one clock.",
         "s",
         (
             Query(
