@@ -16,11 +16,11 @@ from typing import Final
 
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
-from cdc_merge.demo.observing import ConflictTally
-from cdc_merge.demo.play import configured, database
+from cdc_merge.demo.conflict_tally import ConflictTally
+from cdc_merge.demo.initial_data import COUNTS, fill, prepare
+from cdc_merge.demo.play import create_database, write_config
 from cdc_merge.demo.servers import DemoServer, new_directory, start_servers
 from cdc_merge.demo.source_tables import ends
-from cdc_merge.demo.stock import COUNTS, fill, prepare
 from cdc_merge.demo.systems import SOURCES
 from cdc_merge.demo.truth import World
 
@@ -49,11 +49,11 @@ def measure(seconds: int, rate: int) -> dict[str, object]:
 
 
 def _measured(home: Path, servers: Mapping[str, DemoServer], seconds: int, rate: int) -> dict[str, object]:
-    dsns = {source: database(server, source) for source, server in servers.items()}
+    dsns = {source: create_database(server, source) for source, server in servers.items()}
     world, tally = World(), ConflictTally()
     fill(world, random.Random(1))
     prepare(dsns, world)
-    sidecar = Sidecar(load(configured(home, dsns), os.environ), observers=[tally])
+    sidecar = Sidecar(load(write_config(home, dsns), os.environ), observers=[tally])
     try:
         sidecar.start()
         sidecar.settled(ends(dsns), SETTLE_LIMIT_S)

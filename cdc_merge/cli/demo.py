@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from cdc_merge.cli.context import Invocation, print_json
-from cdc_merge.demo.play import Screen, Wish, play
+from cdc_merge.demo.play import DemoOptions, Screen, play
 from cdc_merge.demo.screen import LiveScreen, PlainScreen
 
 VERIFICATION_FAILED = 4
@@ -34,7 +34,7 @@ def command(invocation: Invocation, seconds: float | None, output: str | None, k
     """
     as_json = invocation.as_json if output is None else output == "json"
     with stop_event() as stop:
-        summary = play(Wish(seconds, keep, seed, stop), _screen(as_json=as_json))
+        summary = play(DemoOptions(seconds, keep, seed, stop), _screen(as_json=as_json))
     if as_json:
         print_json(summary.document())
     else:

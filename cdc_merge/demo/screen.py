@@ -1,4 +1,4 @@
-"""Shows a demo: on a terminal three systems side by side and the conflicts as they happen, elsewhere plain lines."""
+"""The demo's display: on a terminal three systems side by side with the latest conflicts, elsewhere plain lines."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cdc_merge.demo.observing import Line
+from cdc_merge.demo.conflict_tally import Line
 from cdc_merge.demo.play import Scene
+from cdc_merge.demo.sentences import TITLES
 from cdc_merge.demo.systems import SOURCES
 from cdc_merge.demo.truth import OPEN
-from cdc_merge.demo.words import TITLES
 
 COLOURS: Final = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
-MARKS: Final = {"raised": "?", "closed": "✓", "source": "·"}
+MARKS: Final = {"raised": "!", "closed": "✓", "source": "·"}
 SPAN_S: Final = 5.0  # the rate of changes is over this time
 HEADER_LINES: Final = 5
 FOOTER_LINES: Final = 3
 
 
-def where_to_look(scene: Scene) -> list[str]:
-    """The addresses of everything one can look at."""
+def addresses(scene: Scene) -> list[str]:
+    """The addresses of console, API, metrics and databases."""
     return [
         f"console        {scene.address}/",
         f"conflicts      {scene.address}/api/v1/conflicts",
@@ -41,19 +41,19 @@ class PlainScreen:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._told = 0
+        self._printed = 0
 
     def say(self, sentence: str) -> None:
         self._stream.write(f"{sentence}\n")
         self._stream.flush()
 
     def open(self, scene: Scene) -> None:
-        for line in where_to_look(scene):
+        for line in addresses(scene):
             self.say(f"  {line}")
 
     def tick(self, scene: Scene) -> None:
-        self._told, news = scene.tally.news(self._told)
-        for line in news:
+        self._printed, lines = scene.tally.lines_after(self._printed)
+        for line in lines:
             if line.tone != "closed":
                 self.say(f"{MARKS[line.tone]} {line.kind}: {line.text}")
 
@@ -62,27 +62,27 @@ class PlainScreen:
 
 
 class LiveScreen:
-    """A full terminal, repainted four times a second; it leaves nothing behind but what was said last."""
+    """A full terminal, repainted four times a second; the terminal's content is restored at the end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
         self._past: list[tuple[float, dict[str, int]]] = []
-        self._said = ""
+        self._message = ""
 
     def say(self, sentence: str) -> None:
-        self._said = sentence
+        self._message = sentence
         if self._live is None:
             self._console.print(sentence, style="dim")
 
     def open(self, scene: Scene) -> None:
         self._live = Live(console=self._console, screen=True, auto_refresh=False)
         self._live.start()
-        self._said = "Ctrl-C ends it with a summary"
+        self._message = "Ctrl-C ends the demo with a summary."
 
     def tick(self, scene: Scene) -> None:
         if self._live is not None:
-            self._live.update(self._painted(scene), refresh=True)
+            self._live.update(self._paint(scene), refresh=True)
 
     def close(self) -> None:
         if self._live is not None:
@@ -91,7 +91,7 @@ class LiveScreen:
 
     # ------------------------------------------------------------ painting
 
-    def _painted(self, scene: Scene) -> Layout:
+    def _paint(self, scene: Scene) -> Layout:
         height = self._console.size.height
         middle = max(6, (height - HEADER_LINES - FOOTER_LINES) // 2)
         layout = Layout()
@@ -110,8 +110,8 @@ class LiveScreen:
         places = Table.grid(padding=(0, 2))
         places.add_row("console", f"{scene.address}/", "metrics", f"{scene.address}/metrics")
         places.add_row("config", str(scene.config), "psql", f"psql '{scene.dsns['crm']}'")
-        title = "cdc-merge: three PostgreSQL servers, the same customers, orders and contracts"
-        return Panel(Group(places, Text(self._said, style="dim")), title=title, subtitle=left)
+        title = "cdc-merge: three PostgreSQL servers with the same customers, orders and contracts"
+        return Panel(Group(places, Text(self._message, style="dim")), title=title, subtitle=left)
 
     def _rates(self, scene: Scene) -> dict[str, float]:
         now = dict(scene.journal.rows)
@@ -127,24 +127,24 @@ class LiveScreen:
         for edit in edits:
             style = "dim" if edit.who in ("etl", "importer") else ""
             body.add_row(Text(edit.who, style="cyan"), Text(edit.sentence, style=style, no_wrap=True))
-        told = scene.sources.get(source, {})
-        lag = told.get("lag_seconds")
-        up = "up" if told.get("up") else "connecting"
+        status = scene.sources.get(source, {})
+        lag = status.get("lag_seconds")
+        up = "up" if status.get("up") else "connecting"
         behind = "" if lag is None else f", {lag:.1f} s behind"
         state = f"{scene.journal.rows[source]} changes, {rates[source]:.0f}/s, {up}{behind}"
         return Layout(Panel(body, title=TITLES[source], subtitle=state))
 
     def _conflicts(self, scene: Scene, lines: int) -> RenderableType:
-        _, news = scene.tally.news(0)
-        shown = [_line(line) for line in news[-max(1, lines) :]]
-        return Panel(Group(*shown), title="conflicts, as they happen")
+        _, latest = scene.tally.lines_after(0)
+        shown = [_line(line) for line in latest[-max(1, lines) :]]
+        return Panel(Group(*shown), title="latest conflicts")
 
     def _footer(self, scene: Scene) -> RenderableType:
         planned = list(scene.world.expected_conflicts().values())
         detection = scene.tally.detection()
         text = (
-            f"questions provoked {len(planned)}, open {planned.count(OPEN)}   "
-            f"merged without asking {scene.tally.merged('merged')}   "
+            f"expected conflicts {len(planned)}, open {planned.count(OPEN)}   "
+            f"merged automatically {scene.tally.merged('merged')}   "
             f"commit → on disk p50 {detection['p50'] * 1000:.0f} ms, p99 {detection['p99'] * 1000:.0f} ms"
         )
         return Panel(Text(text, no_wrap=True))

@@ -1,8 +1,8 @@
-"""Real PostgreSQL servers of our own, for the demo, the benchmarks and the tests.
+"""Local PostgreSQL servers for the demo, the benchmarks and the tests.
 
-Rules: a server listens on a unix socket only unless its settings say otherwise, trusts whoever reaches that socket, and
-never outlives this process (atexit; on Linux PR_SET_PDEATHSIG, so a SIGKILL of ours ends it too). As root it runs as an
-unprivileged user, who must be able to reach its directory.
+Rules: a server listens on a unix socket only, unless its settings differ, trusts every client of that socket, and never
+outlives this process (atexit; on Linux PR_SET_PDEATHSIG, so that it ends even after a SIGKILL). Root runs it as an
+unprivileged user, who must be able to enter its directory.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ _running: set[DemoServer] = set()
 
 
 class ServerFailed(CdcMergeError):
-    """A server of ours could not be made, started or stopped; its log says why."""
+    """A server could not be created, started or stopped; its log has the reason."""
 
 
 # ---------------------------------------------------------------- processes
 
 
 class _Spawner:
-    """Starts processes from one thread that lives as long as we do: PR_SET_PDEATHSIG watches the starting *thread*."""
+    """Starts processes from one thread that lives as long as this process: PR_SET_PDEATHSIG watches the starting *thread*."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
@@ -72,17 +72,17 @@ class _Spawner:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="postgres-spawner", daemon=True)
                 self._thread.start()
-        answer: Future[subprocess.Popen[bytes]] = Future()
-        self._jobs.put((job, answer))
-        return answer.result()
+        started: Future[subprocess.Popen[bytes]] = Future()
+        self._jobs.put((job, started))
+        return started.result()
 
     def _work(self) -> None:
         while True:
-            job, answer = self._jobs.get()
+            job, started = self._jobs.get()
             try:
-                answer.set_result(job())
+                started.set_result(job())
             except OSError as error:
-                answer.set_exception(error)
+                started.set_exception(error)
 
 
 _spawner = _Spawner()
@@ -94,12 +94,12 @@ def _die_with_parent() -> None:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return kept | {"LC_ALL": "C", "HOME": "/"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return inherited | {"LC_ALL": "C", "HOME": "/"}
 
 
 class DemoServer:
-    """One PostgreSQL server over one data directory. Made by `start_server`; a context manager that stops it."""
+    """One PostgreSQL server with one data directory. Created by `start_server`; a context manager that stops it."""
 
     def __init__(self, directory: Path, bin_directory: Path, port: int) -> None:
         self.directory = directory
@@ -135,12 +135,12 @@ class DemoServer:
         return f"host={self._socket_directory} port={self.port} dbname={dbname} user={user or 'postgres'}"
 
     def start(self) -> None:
-        """Start the server and wait until it answers; no effect while it runs. ServerFailed names the log."""
+        """Start the server and wait until it answers; no effect while it runs. The hint of ServerFailed has the log."""
         if self.pid is not None:
             return
         self._place_socket()
         deadline = time.monotonic() + START_LIMIT_S
-        while not self._tried(deadline):  # after a SIGKILL the old shared memory may be in use for a moment
+        while not self._try_start(deadline):  # after a SIGKILL the old shared memory may be in use for a moment
             if time.monotonic() > deadline:
                 raise ServerFailed(f"a server in {self.directory} did not start", hint=f"Read {self.log}.")
             time.sleep(0.2)
@@ -182,7 +182,7 @@ class DemoServer:
             self._socket_directory = Path(tempfile.mkdtemp(prefix="cdcm-", dir="/tmp"))
             _give(self._socket_directory)
 
-    def _tried(self, deadline: float) -> bool:
+    def _try_start(self, deadline: float) -> bool:
         sockets = f"unix_socket_directories={self._socket_directory}"
         arguments = [str(self.bin / "postgres"), "-D", str(self.data), "-c", sockets]
         with self.log.open("ab") as log:
@@ -208,7 +208,7 @@ def _popen(arguments: Sequence[str], log: int) -> subprocess.Popen[bytes]:
         stderr=log,
         env=_environment(),
         cwd="/",
-        start_new_session=True,  # Ctrl-C in the terminal is ours to handle, not the servers'
+        start_new_session=True,  # Ctrl-C in the terminal must not reach the servers
         preexec_fn=_die_with_parent,
         user=who.uid,
         group=who.gid,
@@ -217,15 +217,15 @@ def _popen(arguments: Sequence[str], log: int) -> subprocess.Popen[bytes]:
 
 
 def _children(pid: int) -> list[int]:
-    found = []
+    children = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = entry.read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
         if int(parent) == pid:
-            found.append(int(entry.parent.name))
-    return found
+            children.append(int(entry.parent.name))
+    return children
 
 
 def _kill(pid: int) -> None:
@@ -243,21 +243,21 @@ def _stop_all() -> None:
 atexit.register(_stop_all)
 
 
-# ---------------------------------------------------------------- making servers
+# ---------------------------------------------------------------- creation
 
 
 def new_directory(prefix: str = "cdc-merge-") -> Path:
-    """A fresh temporary directory that whoever runs the servers may enter. The caller removes it."""
+    """A new temporary directory that the servers' account may enter. The caller removes it."""
     directory = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     directory.chmod(0o755)
     return directory
 
 
 def start_server(directory: Path, *, settings: Mapping[str, str] | None = None, version: str = "18") -> DemoServer:
-    """A running server in `directory` (made when missing; data of an earlier run there is used again).
+    """A running server in `directory` (created when missing; data of an earlier run there is used again).
 
     `settings` are added to postgresql.conf over SETTINGS; with `listen_addresses` and no `port` a free port is chosen.
-    ServerFailed when Postgres `version` is not installed or the directory cannot be reached by who must run it.
+    ServerFailed when Postgres `version` is not installed or the servers' account cannot enter the directory.
     """
     directory = directory.absolute()
     bin_directory = binaries(version)
@@ -312,8 +312,8 @@ def _initdb(server: DemoServer) -> None:
     initdb = str(server.bin / "initdb")
     options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
     with server.log.open("ab") as log:
-        made = _spawner.run(lambda: _popen([initdb, "-D", str(server.data), *options], log.fileno()))
-        if made.wait(START_LIMIT_S) != 0:
+        process = _spawner.run(lambda: _popen([initdb, "-D", str(server.data), *options], log.fileno()))
+        if process.wait(START_LIMIT_S) != 0:
             raise ServerFailed(f"initdb failed in {server.directory}", hint=f"Read {server.log}.")
     with (server.data / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write("\ninclude_if_exists = 'cdc_merge.conf'\n")

@@ -1,4 +1,4 @@
-"""What the tables of the three systems really hold, and how far their streams must be read to know it all."""
+"""The rows of the three systems' tables, and the LSN up to which their streams must be read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cdc_merge.model import lsn_from_text
 
 def rows(dsns: Mapping[str, str]) -> Rows:
     """Every mapped row: (source, entity, key) → field → value."""
-    found: dict[tuple[str, str, str], Mapping[str, object]] = {}
+    by_key: dict[tuple[str, str, str], Mapping[str, object]] = {}
     for source, dsn in dsns.items():
         with psycopg.connect(dsn) as connection:
             for entity in entities().values():
                 if source in entity.tables:
-                    found |= _of_table(connection, entity.tables[source])
-    return found
+                    by_key |= _rows_of_table(connection, entity.tables[source])
+    return by_key
 
 
-def _of_table(
+def _rows_of_table(
     connection: psycopg.Connection[tuple[object, ...]], table: Table
 ) -> dict[tuple[str, str, str], Mapping[str, object]]:
     columns = sql.SQL(", ").join(map(sql.Identifier, (table.key, *table.columns.values())))
@@ -35,9 +35,9 @@ def _of_table(
 
 
 def ends(dsns: Mapping[str, str]) -> dict[str, int]:
-    """For each system the LSN behind a transactional message committed now: whoever is durable up to it knows all.
+    """For each system the LSN after a new transactional message: it is after every earlier commit.
 
-    `pg_current_wal_lsn()` alone can lie before a commit that is still in the buffer (contract §7), so the message is
+    `pg_current_wal_lsn()` alone can be before a commit that is still in the buffer (contract §7), so the message is
     committed synchronously first.
     """
     return {source: _end(dsn) for source, dsn in dsns.items()}

@@ -1,4 +1,4 @@
-"""What a demo run amounts to: the summary that programs read (`--output json`) and the same in lines for people."""
+"""The summary of a demo run: as JSON (`--output json`) and as text lines."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from cdc_merge.demo.verify import Verdict
 
-MOST_DEVIATIONS: Final = 200  # told one by one; the counts are always complete
+MOST_DEVIATIONS: Final = 200  # listed; the counts are always complete
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`problem` says in a sentence why the comparison cannot be trusted, None when it can."""
+    """`problem` is the reason why the comparison is incomplete, None when it is complete."""
 
     seconds: float
     acts: int
@@ -31,7 +31,7 @@ class Summary:
         return self.problem is None and not self.verdict.deviations
 
     def document(self) -> dict[str, Any]:
-        """As JSON shows it."""
+        """The JSON document."""
         return {
             "seconds": round(self.seconds, 1),
             "acts": self.acts,
@@ -47,18 +47,18 @@ class Summary:
         }
 
     def lines(self) -> Iterator[str]:
-        """As people read it."""
+        """The text lines."""
         changes = ", ".join(f"{name} {count}" for name, count in self.changes.items())
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.conflicts.items())) or "none"
         yield f"{self.acts} acts in {self.seconds:.0f} s; changes merged: {changes}"
-        yield f"merged without asking anybody: {self.merged_automatically}"
+        yield f"merged automatically: {self.merged_automatically}"
         yield f"conflicts: {kinds}; {self.open_conflicts} still open"
         times = {name: f"{seconds * 1000:.0f} ms" for name, seconds in self.detection_seconds.items()}
         yield f"commit at the source → merged and on disk: p50 {times['p50']}, p99 {times['p99']}"
-        told = self.verdict.summary
+        counts = self.verdict.summary
         yield (
-            f"compared with the truth: {told['records_checked']} records, {told['mismatches']} mismatches, "
-            f"{told['conflicts_missed']} conflicts missed, {told['conflicts_unplanned']} unplanned"
+            f"compared with the ground truth: {counts['records_checked']} records, {counts['mismatches']} mismatches, "
+            f"{counts['conflicts_missed']} conflicts missed, {counts['conflicts_unplanned']} unexpected"
         )
         yield from (f"  {deviation.about}: {deviation}" for deviation in self.verdict.deviations[:MOST_DEVIATIONS])
         if self.problem is not None:

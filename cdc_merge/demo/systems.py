@@ -1,6 +1,6 @@
-"""The three systems of the demo as its workload sees them: which table and columns hold which field of which entity.
+"""The mappings of the demo's three systems for its workload: tables and columns of each field and entity.
 
-Read from the demo's own configuration, so that what people edit and what the sidecar watches cannot drift apart.
+Read from the demo's own configuration, so that the workload and the sidecar use the same mappings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cdc_merge.sql_files import query
 
 SOURCES: Final = ("crm", "erp", "finance")
 FactValue: TypeAlias = "None | str | int | Decimal | frozenset[str]"
-"""What a field is meant to hold: dates as ISO text, sets as frozensets, all else as it is."""
+"""A field's value in the ground truth: dates as ISO text, sets as frozensets, all else unchanged."""
 
 SEPARATOR: Final = ";"
 
@@ -39,7 +39,7 @@ class Entity(NamedTuple):
     tables: Mapping[str, Table]
     merges: Mapping[str, str]
 
-    def holders(self, field: str) -> tuple[str, ...]:
+    def sources_with(self, field: str) -> tuple[str, ...]:
         """The sources that map a field, in order."""
         return tuple(name for name, table in self.tables.items() if field in table.columns)
 
@@ -50,7 +50,7 @@ def template() -> str:
 
 
 def schema(source: str) -> str:
-    """The SQL that makes one system's tables and publication."""
+    """The SQL that creates one system's tables and publication."""
     return query(__package__, source)
 
 

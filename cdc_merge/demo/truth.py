@@ -1,9 +1,9 @@
-"""What the demo's people did, and what therefore must come out: expected records and planned conflicts. No I/O.
+"""The ground truth of the demo: expected records and expected conflicts. No I/O.
 
-Rules: one act at a time has a record (`World.pick`), so every act knows what each system held when somebody edited,
-and who had seen what. A field with an open question is frozen: nobody touches it until an act answers it. A record is
-`joint` once some system has not seen everything that another wrote into it (an unshared counter booking): only then
-could a delete be opposed, so acts that end records or rename them choose others.
+Rules: one act at a time has a record (`World.pick`), so every act has the rows of each system at the edit and the
+causal context of each writer. A field with an open conflict is frozen until an act closes the conflict. A record is
+`is_partially_seen` once a system has not seen every write of the others (a counter change that was not copied): only
+then can a delete conflict, so acts that delete or rename records choose others.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Final, NamedTuple
 
 from cdc_merge.demo.systems import Entity, FactValue, entities
 
-PICK_TRIES: Final = 40  # random records looked at before an act gives up for this time
+PICK_TRIES: Final = 40  # random records tried before an act gives up this time
 
 OPEN: Final = "open"
 CLOSED: Final = "closed"
 
 
 class Planned(NamedTuple):
-    """A question that the workload provoked. `field` is None for row-level conflicts."""
+    """A conflict that the workload has caused. `field` is None for row-level conflicts."""
 
     entity: str
     key: str
@@ -34,37 +34,37 @@ class Planned(NamedTuple):
 
 @dataclass(slots=True)
 class TrueRecord:
-    """One record as it should be. `held` is what each system's row holds (systems without a row are absent)."""
+    """The expected state of one record. `rows`: source → the row's values (sources without a row are absent)."""
 
     entity: Entity
     key: str
-    held: dict[str, dict[str, FactValue]]
+    rows: dict[str, dict[str, FactValue]]
     merged: dict[str, FactValue]
     deleted: bool = False
     ended_by: str = ""
-    joint: bool = False
+    is_partially_seen: bool = False
     frozen: set[str] = field(default_factory=set)
-    spread: set[str] = field(default_factory=set)
+    unsynced: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def holders(self, name: str) -> list[str]:
-        """The systems that map a field and hold the record now."""
-        return [source for source in self.entity.holders(name) if source in self.held]
+    def sources_with(self, name: str) -> list[str]:
+        """The systems that map a field and have a row of the record."""
+        return [source for source in self.entity.sources_with(name) if source in self.rows]
 
     def free(self, name: str) -> bool:
         return not self.deleted and name not in self.frozen
 
     @property
-    def calm(self) -> bool:
-        """Whether every system that could hold it does, has seen everything, and no question is open."""
-        return not (self.deleted or self.frozen or self.joint or self.spread) and len(self.held) == len(
+    def is_undisturbed(self) -> bool:
+        """Every mapped system has a fully synchronised row, and no conflict is open."""
+        return not (self.deleted or self.frozen or self.is_partially_seen or self.unsynced) and len(self.rows) == len(
             self.entity.tables
         )
 
     @property
-    def returnable(self) -> bool:
-        """Whether a new life starts from nothing: it ends old values only of fields that the deleting system maps."""
+    def can_be_reinserted(self) -> bool:
+        """Whether a new incarnation starts empty: a delete ends old values only of fields that the deleting system maps."""
         return (
             self.deleted
             and not self.frozen
@@ -76,11 +76,11 @@ class TrueRecord:
         self.frozen.update(self.entity.merges)
 
     def ended(self, by: str) -> None:
-        """Nobody holds it any more; `by` deleted it first."""
+        """The record is deleted in every system, first by `by`."""
         self.deleted = True
         self.ended_by = by
         self.merged = {}
-        self.held = {}
+        self.rows = {}
 
 
 class World:
@@ -106,15 +106,15 @@ class World:
 
     @contextmanager
     def pick(self, entity: str, fits: Callable[[TrueRecord], bool], dice: random.Random) -> Iterator[TrueRecord | None]:
-        """A random record for which `fits` holds, for the length of the block; None when none was found soon."""
-        record = self._taken(entity, fits, dice)
+        """A random record for which `fits` is true, locked for the block; None after PICK_TRIES failures."""
+        record = self._lock_one(entity, fits, dice)
         try:
             yield record
         finally:
             if record is not None:
                 record.lock.release()
 
-    def _taken(self, entity: str, fits: Callable[[TrueRecord], bool], dice: random.Random) -> TrueRecord | None:
+    def _lock_one(self, entity: str, fits: Callable[[TrueRecord], bool], dice: random.Random) -> TrueRecord | None:
         keys = self._keys[entity]
         for _ in range(PICK_TRIES):
             record = self.records[entity][dice.choice(keys)]
@@ -126,41 +126,40 @@ class World:
         return None
 
     @contextmanager
-    def pick_open(self, kind: str, dice: random.Random) -> Iterator[tuple[TrueRecord, str] | None]:
-        """A random record and field with an open planned question of this kind, for the length of the block."""
-        waiting = [planned for planned in self.open_questions(kind) if planned.field is not None]
-        found = dice.choice(waiting) if waiting else None
-        record = self.records[found.entity][found.key] if found else None
-        if found is None or found.field is None or record is None or not record.lock.acquire(blocking=False):
+    def pick_with_conflict(self, kind: str, dice: random.Random) -> Iterator[tuple[TrueRecord, str] | None]:
+        """A random record and field with an open expected conflict of this kind, locked for the block."""
+        candidates = [planned for planned in self.open_of_kind(kind) if planned.field is not None]
+        conflict = dice.choice(candidates) if candidates else None
+        record = self.records[conflict.entity][conflict.key] if conflict else None
+        if conflict is None or conflict.field is None or record is None or not record.lock.acquire(blocking=False):
             yield None
             return
         try:
-            still = self.planned.get(found) == OPEN
-            yield (record, found.field) if still else None
+            yield (record, conflict.field) if self.planned.get(conflict) == OPEN else None
         finally:
             record.lock.release()
 
     @contextmanager
-    def pick_asked(self, kind: str, dice: random.Random) -> Iterator[TrueRecord | None]:
-        """A random record that has an open planned question of this kind about all of it, for the length of the block."""
-        waiting = [planned for planned in self.open_questions(kind) if planned.field is None]
-        found = dice.choice(waiting) if waiting else None
-        record = self.records[found.entity][found.key] if found else None
-        if found is None or record is None or not record.lock.acquire(blocking=False):
+    def pick_with_record_conflict(self, kind: str, dice: random.Random) -> Iterator[TrueRecord | None]:
+        """A random record with an open expected conflict of this kind about the whole record, locked for the block."""
+        candidates = [planned for planned in self.open_of_kind(kind) if planned.field is None]
+        conflict = dice.choice(candidates) if candidates else None
+        record = self.records[conflict.entity][conflict.key] if conflict else None
+        if conflict is None or record is None or not record.lock.acquire(blocking=False):
             yield None
             return
         try:
-            yield record if self.planned.get(found) == OPEN else None
+            yield record if self.planned.get(conflict) == OPEN else None
         finally:
             record.lock.release()
 
-    def plan(self, record: TrueRecord, name: str | None, kind: str) -> None:
-        """A question of this kind must be open from here on."""
+    def expect_open(self, record: TrueRecord, name: str | None, kind: str) -> None:
+        """A conflict of this kind must be open from here on."""
         self._note(record, name, kind, OPEN)
         record.frozen.update([name] if name else record.entity.merges)
 
-    def settled(self, record: TrueRecord, name: str | None, kind: str) -> None:
-        """The question has been answered: it must be among the closed ones at the end."""
+    def expect_closed(self, record: TrueRecord, name: str | None, kind: str) -> None:
+        """The conflict is resolved: it must be closed at the end."""
         self._note(record, name, kind, CLOSED)
         record.frozen.difference_update([name] if name else record.entity.merges)
 
@@ -168,7 +167,7 @@ class World:
         with self._lock:
             self.planned[Planned(record.entity.name, record.key, name, kind)] = state
 
-    def open_questions(self, kind: str) -> list[Planned]:
+    def open_of_kind(self, kind: str) -> list[Planned]:
         with self._lock:
             return [planned for planned, state in self.planned.items() if state == OPEN and planned.kind == kind]
 

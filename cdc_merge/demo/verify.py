@@ -1,7 +1,7 @@
-"""Compares what the sidecar says with the truth of what was done. Pure: documents in, deviations out.
+"""Compares the sidecar's documents with the ground truth. Pure: documents in, deviations out.
 
-Three comparisons: every merged record against the truth, every source's view against the rows that its tables really
-hold, and the queue against the planned conflicts: all of them there, none besides.
+Three comparisons: every merged record with the ground truth, every source's view with the rows of its tables, and the
+conflict queue with the expected conflicts: all of them, and no others.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from cdc_merge.demo.systems import SEPARATOR, FactValue
 from cdc_merge.demo.truth import CLOSED, OPEN, Planned, TrueRecord, World
 
 Rows = Mapping[tuple[str, str, str], Mapping[str, object]]
-"""(source, entity, key) → field → value: what the tables hold."""
+"""(source, entity, key) → field → value in the tables."""
 
 BLANK: Final = (None, "")
 MISSING: Final = "nothing"
 
 
 class Deviation(NamedTuple):
-    """One thing that is not as it should be. `about` is `mismatch`, `missed` or `unplanned`."""
+    """One difference from the ground truth. `about` is `mismatch`, `missed` or `unplanned`."""
 
     about: str
     entity: str
@@ -55,15 +55,16 @@ class Verdict(NamedTuple):
 def verdict(
     world: World, records: Iterable[Mapping[str, Any]], conflicts: Iterable[Mapping[str, Any]], rows: Rows
 ) -> Verdict:
-    """Everything that deviates: merged values, views, conflicts."""
-    said = {(record["entity"], record["key"]): record for record in records}
+    """All deviations: merged values, views, conflicts."""
+    documents = {(record["entity"], record["key"]): record for record in records}
     checked = 0
     deviations: list[Deviation] = []
     for expected in (record for of_entity in world.records.values() for record in of_entity.values()):
-        found = said.pop((expected.entity.name, expected.key), None)
+        document = documents.pop((expected.entity.name, expected.key), None)
         checked += 1
-        deviations.extend(_record_deviations(expected, found, rows))
-    deviations.extend(Deviation("mismatch", entity, key, None, "no such record", "a record") for entity, key in said)
+        deviations.extend(_record_deviations(expected, document, rows))
+    unexpected = [Deviation("mismatch", entity, key, None, "no such record", "a record") for entity, key in documents]
+    deviations.extend(unexpected)
     deviations.extend(conflict_deviations(world.expected_conflicts(), conflicts))
     return Verdict(checked, tuple(deviations))
 
@@ -71,24 +72,21 @@ def verdict(
 # ---------------------------------------------------------------- records
 
 
-def _record_deviations(expected: TrueRecord, found: Mapping[str, Any] | None, rows: Rows) -> Iterator[Deviation]:
+def _record_deviations(expected: TrueRecord, document: Mapping[str, Any] | None, rows: Rows) -> Iterator[Deviation]:
     entity, key = expected.entity.name, expected.key
-    if found is None:
+    if document is None:
         yield Deviation("mismatch", entity, key, None, "a record", "no such record")
         return
-    if found["deleted"] != expected.deleted:
-        yield Deviation("mismatch", entity, key, None, _ended(expected.deleted), _ended(found["deleted"]))
+    if document["deleted"] != expected.deleted:
+        states = {True: "a deleted record", False: "an existing record"}
+        yield Deviation("mismatch", entity, key, None, states[expected.deleted], states[document["deleted"]])
         return
     if not expected.deleted:
         for name in expected.entity.merges:
-            wanted, got = expected.merged.get(name), found["merged"].get(name)
+            wanted, got = expected.merged.get(name), document["merged"].get(name)
             if readable(expected, name, wanted) != readable(expected, name, got):
                 yield Deviation("mismatch", entity, key, name, show(wanted), show(got))
-    yield from _view_deviations(expected, found["sources"], rows)
-
-
-def _ended(deleted: bool) -> str:  # noqa: FBT001 the argument is the whole question
-    return "an ended record" if deleted else "a living record"
+    yield from _view_deviations(expected, document["sources"], rows)
 
 
 def _view_deviations(expected: TrueRecord, views: Mapping[str, Any], rows: Rows) -> Iterator[Deviation]:
@@ -97,7 +95,8 @@ def _view_deviations(expected: TrueRecord, views: Mapping[str, Any], rows: Rows)
         row = rows.get((source, entity, key))
         view = views.get(source, {"presence": "unknown", "values": {}})
         if (view["presence"] == "present") != (row is not None):
-            yield Deviation("mismatch", entity, key, f"at {source}", _held(row), f"a {view['presence']} row")
+            presence = "no row" if row is None else "a row"
+            yield Deviation("mismatch", entity, key, f"at {source}", presence, f"a {view['presence']} row")
             continue
         for name in table.columns if row is not None else ():
             wanted, got = row[name] if row else None, view["values"].get(name)
@@ -105,12 +104,8 @@ def _view_deviations(expected: TrueRecord, views: Mapping[str, Any], rows: Rows)
                 yield Deviation("mismatch", entity, key, f"{name} at {source}", show(wanted), show(got))
 
 
-def _held(row: object) -> str:
-    return "no row" if row is None else "a row"
-
-
 def readable(record: TrueRecord, name: str, value: object) -> object:
-    """A value in the one form in which truth, table and API can be compared."""
+    """A value in the common form of ground truth, table and API."""
     if record.entity.merges[name] == "set":
         return as_set(value)
     if value in BLANK:
@@ -150,23 +145,23 @@ LONGEST_SHOWN: Final = 80
 
 
 def conflict_deviations(planned: Mapping[Planned, str], conflicts: Iterable[Mapping[str, Any]]) -> Iterator[Deviation]:
-    """Missed and unplanned questions. One that vanished before it was announced disturbed nobody: it is not counted."""
+    """Missed and unexpected conflicts. A conflict that closed before it was announced is not counted."""
     is_open: set[Planned] = set()
     is_closed: set[Planned] = set()
-    bothered: set[Planned] = set()
+    announced: set[Planned] = set()
     for conflict in conflicts:
         question = Planned(conflict["entity"], conflict["key"], conflict["field"], conflict["kind"])
         (is_closed if conflict["status"] == "closed" else is_open).add(question)
         if conflict["announced_at"] is not None or "overwrote" in conflict["labels"]:
-            bothered.add(question)
-    wanted = {state: {question for question, said in planned.items() if said == state} for state in (OPEN, CLOSED)}
+            announced.add(question)
+    wanted = {state: {question for question, each in planned.items() if each == state} for state in (OPEN, CLOSED)}
     for question in sorted(wanted[OPEN] - is_open, key=str):
         got = "a closed one" if question in is_closed else "none"
         yield Deviation("missed", *question[:3], f"an open {question.kind}", got)
     for question in sorted(wanted[CLOSED] - is_closed - is_open, key=str):
         yield Deviation("missed", *question[:3], f"a closed {question.kind}", "none")
     for question in sorted(is_open - wanted[OPEN], key=str):
-        expected = "it closed" if question in wanted[CLOSED] else "none"
+        expected = "a closed one" if question in wanted[CLOSED] else "none"
         yield Deviation("unplanned", *question[:3], expected, f"an open {question.kind}")
-    for question in sorted((is_closed & bothered) - is_open - planned.keys(), key=str):
+    for question in sorted((is_closed & announced) - is_open - planned.keys(), key=str):
         yield Deviation("unplanned", *question[:3], "none", f"a closed {question.kind}")

@@ -1,4 +1,4 @@
-"""The demo's comparison can fail: each way in which a sidecar could be wrong is told, and a right one is cleared."""
+"""The demo's comparison can fail: each way in which a sidecar could be wrong is reported, and a correct one passes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from cdc_merge.demo.acts.questions import POINTS_LIMIT
-from cdc_merge.demo.observing import ConflictTally, percentile
-from cdc_merge.demo.stock import COUNTS, fill, key_of
+from cdc_merge.demo.acts.conflict_acts import POINTS_LIMIT
+from cdc_merge.demo.conflict_tally import ConflictTally, percentile
+from cdc_merge.demo.initial_data import COUNTS, fill, key_of
+from cdc_merge.demo.sentences import conflict_sentence
 from cdc_merge.demo.systems import FactValue, column_value, entities, template
 from cdc_merge.demo.truth import CLOSED, OPEN, Planned, TrueRecord, World
 from cdc_merge.demo.verify import Rows, Verdict, conflict_deviations, readable, verdict
-from cdc_merge.demo.words import sentence
 from cdc_merge.model import BatchMerged, Candidate, Conflict, ConflictMoved, DetectedConflict, Place, Stamp
 
 Documents = dict[tuple[str, str], dict[str, Any]]
@@ -50,7 +50,7 @@ def right_documents(world: World) -> Documents:
             "merged": {name: shown(value) for name, value in record.merged.items()},
             "sources": {
                 source: {"presence": "present", "values": {name: shown(value) for name, value in held.items()}}
-                for source, held in record.held.items()
+                for source, held in record.rows.items()
             },
         }
         for record in records(world)
@@ -61,7 +61,7 @@ def right_rows(world: World) -> Rows:
     return {
         (source, record.entity.name, record.key): {name: column_value(value) for name, value in held.items()}
         for record in records(world)
-        for source, held in record.held.items()
+        for source, held in record.rows.items()
     }
 
 
@@ -162,7 +162,7 @@ def test_every_first_difference_is_planned_as_a_divergence(world: World) -> None
         (record.entity.name, record.key, name)
         for record in records(world)
         for name in record.entity.merges
-        if len({readable(record, name, record.held[source][name]) for source in record.holders(name)}) > 1
+        if len({readable(record, name, record.rows[source][name]) for source in record.sources_with(name)}) > 1
     }
     assert {planned[:3] for planned in world.planned} == differing
     assert {planned.kind for planned in world.planned} == {"divergence"}
@@ -181,14 +181,14 @@ def test_a_record_is_in_one_act_at_a_time(world: World) -> None:
 def test_a_question_about_a_whole_record_keeps_everybody_off_it_until_it_is_answered(world: World) -> None:
     dice = random.Random(1)
     record = world.records["customer"][key_of("customer", 100)]
-    with world.pick_asked("invariant", dice) as asked:
+    with world.pick_with_record_conflict("invariant", dice) as asked:
         assert asked is None
-    world.plan(record, None, "invariant")
+    world.expect_open(record, None, "invariant")
     assert not any(record.free(name) for name in record.entity.merges)
-    with world.pick_asked("invariant", dice) as asked:
+    with world.pick_with_record_conflict("invariant", dice) as asked:
         assert asked is record
-        world.settled(record, None, "invariant")
-        with world.pick_asked("invariant", dice) as again:
+        world.expect_closed(record, None, "invariant")
+        with world.pick_with_record_conflict("invariant", dice) as again:
             assert again is None
     assert all(record.free(name) for name in record.entity.merges)
     assert world.expected_conflicts()[Planned("customer", record.key, None, "invariant")] == CLOSED
@@ -205,7 +205,7 @@ def test_the_example_is_the_demos_own_configuration() -> None:
 
 
 def test_every_field_is_held_by_at_least_two_systems() -> None:
-    assert all(len(entity.holders(name)) > 1 for entity in entities().values() for name in entity.merges)
+    assert all(len(entity.sources_with(name)) > 1 for entity in entities().values() for name in entity.merges)
 
 
 def test_a_percentile_is_one_of_the_values() -> None:
@@ -224,11 +224,13 @@ def question() -> Conflict:
     return Conflict("1", asked, "settling", 1, 1)
 
 
-def test_a_conflict_is_told_in_words() -> None:
-    assert sentence(question()) == "C0017 phone: CRM (wang) says 138, ERP says 139; neither had seen the other"
+def test_a_conflict_is_shown_as_a_sentence() -> None:
+    assert (
+        conflict_sentence(question()) == "C0017 phone: CRM (wang) wrote 138, ERP wrote 139; neither had seen the other"
+    )
 
 
-def test_a_conflict_is_told_once_however_many_facts_name_it() -> None:
+def test_a_conflict_is_shown_once_however_many_facts_report_it() -> None:
     tally = ConflictTally()
     tally(
         BatchMerged(
@@ -236,7 +238,7 @@ def test_a_conflict_is_told_once_however_many_facts_name_it() -> None:
         )
     )
     tally(ConflictMoved("raised", question()))
-    told, lines = tally.news(0)
-    assert (told, len(lines)) == (1, 1)
-    assert tally.news(told) == (1, [])
+    count, lines = tally.lines_after(0)
+    assert (count, len(lines)) == (1, 1)
+    assert tally.lines_after(count) == (1, [])
     assert tally.changes() == {"crm": 2}

@@ -1,1 +1,1 @@
-"""The small stories that the demo's people play: each changes rows and says what must come of it."""
+"""The acts of the workload: each edits rows and records the expected result in the ground truth."""

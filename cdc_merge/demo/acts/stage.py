@@ -1,4 +1,4 @@
-"""What an act works with, and the values that people type."""
+"""The context of an act, and generators of edited values."""
 
 from __future__ import annotations
 
@@ -8,86 +8,86 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
 
-from cdc_merge.demo import stock
-from cdc_merge.demo.desk import Desk
+from cdc_merge.demo import initial_data
+from cdc_merge.demo.editor import Editor
 from cdc_merge.demo.systems import FactValue
 from cdc_merge.demo.truth import TrueRecord, World
 
-PEOPLE: Final[Mapping[str, Sequence[str]]] = {
+USERS: Final[Mapping[str, Sequence[str]]] = {
     "crm": ("wang", "li", "chen"),
     "erp": ("meyer", "novak", "sato"),
     "finance": ("rossi", "khan"),
 }
-IMPORTER: Final = "importer"  # a job that copies without saying so
-QUESTIONING: Final = {"mv"}
+IMPORTER: Final = "importer"  # a job that copies without a mark
+CONFLICTING: Final = {"mv"}
 JOINING: Final = {"max", "min"}
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One thread's means: the truth, a desk at each system, its own dice; `wait` ends early when people go home."""
+    """The context of one thread's acts: ground truth, editor, random generator; `wait` ends early at the stop."""
 
     world: World
-    desk: Desk
+    editor: Editor
     dice: random.Random
     wait: Callable[[float], None]
 
     def chance(self, part: float) -> bool:
         return self.dice.random() < part
 
-    def someone(self, source: str) -> str:
-        return self.dice.choice(PEOPLE[source])
+    def actor_at(self, source: str) -> str:
+        return self.dice.choice(USERS[source])
 
-    def types(self, record: TrueRecord, source: str, fields: Mapping[str, FactValue]) -> None:
-        """A person changes fields of a record at one system, in a transaction of its own."""
-        with self.desk.person(source, self.someone(source)) as hand:
-            hand.update(record, fields)
+    def edit(self, record: TrueRecord, source: str, fields: Mapping[str, FactValue]) -> None:
+        """A user changes fields of a record at one system, in one transaction."""
+        with self.editor.user_transaction(source, self.actor_at(source)) as tx:
+            tx.update(record, fields)
 
-    def copies(self, record: TrueRecord, name: str, value: FactValue) -> None:
-        """The sync job brings a value to every system that holds another one."""
-        for source in record.holders(name):
-            if record.held[source].get(name) != value:
-                with self.desk.copying(source) as hand:
-                    hand.update(record, {name: value})
+    def copy(self, record: TrueRecord, name: str, value: FactValue) -> None:
+        """The sync job copies a value to every system with another one."""
+        for source in record.sources_with(name):
+            if record.rows[source].get(name) != value:
+                with self.editor.copy_transaction(source) as tx:
+                    tx.update(record, {name: value})
 
-    def imports(self, record: TrueRecord, name: str, value: FactValue) -> None:
-        """The same, by a job that leaves no mark, within 300 ms."""
-        for source in record.holders(name):
-            if record.held[source].get(name) != value:
+    def import_value(self, record: TrueRecord, name: str, value: FactValue) -> None:
+        """The same by a job without a mark, within 300 ms."""
+        for source in record.sources_with(name):
+            if record.rows[source].get(name) != value:
                 self.wait(self.dice.uniform(0, 0.1))
-                with self.desk.person(source, IMPORTER) as hand:
-                    hand.update(record, {name: value})
+                with self.editor.user_transaction(source, IMPORTER) as tx:
+                    tx.update(record, {name: value})
 
-    def fresh(self, record: TrueRecord, name: str) -> FactValue:
-        """A value that no system holds in this field."""
-        held = {record.held[source].get(name) for source in record.holders(name)}
+    def new_value(self, record: TrueRecord, name: str) -> FactValue:
+        """A value that no system has in this field."""
+        current = {record.rows[source].get(name) for source in record.sources_with(name)}
         while True:
             value = FRESH[name](self.dice, record.merged.get(name))
-            if value not in held:
+            if value not in current:
                 return value
 
 
 def fields_of(record: TrueRecord, merges: set[str]) -> list[str]:
-    """The free fields of these merge types that at least two systems hold, where all have seen everything."""
+    """The free, fully synchronised fields of these merge types that at least two systems have."""
     return [
         name
         for name, merge in record.entity.merges.items()
-        if merge in merges and record.free(name) and name not in record.spread and len(record.holders(name)) > 1
+        if merge in merges and record.free(name) and name not in record.unsynced and len(record.sources_with(name)) > 1
     ]
 
 
-def united(record: TrueRecord, name: str) -> bool:
-    """Whether every system holds the merged value."""
-    return all(record.held[source].get(name) == record.merged.get(name) for source in record.holders(name))
+def all_sources_agree(record: TrueRecord, name: str) -> bool:
+    """Whether every system has the merged value."""
+    return all(record.rows[source].get(name) == record.merged.get(name) for source in record.sources_with(name))
 
 
 def _later(dice: random.Random, value: FactValue) -> str:
-    start = date.fromisoformat(value) if isinstance(value, str) else stock.FIRST_DAY
+    start = date.fromisoformat(value) if isinstance(value, str) else initial_data.FIRST_DAY
     return (start + timedelta(days=dice.randrange(1, 9))).isoformat()
 
 
 def _earlier(dice: random.Random, value: FactValue) -> str:
-    start = date.fromisoformat(value) if isinstance(value, str) else stock.FIRST_DAY
+    start = date.fromisoformat(value) if isinstance(value, str) else initial_data.FIRST_DAY
     return (start - timedelta(days=dice.randrange(1, 9))).isoformat()
 
 
@@ -99,15 +99,15 @@ def _remark(dice: random.Random, _: FactValue) -> FactValue:
     return None if dice.randrange(6) == 0 else f"call back in week {dice.randrange(1, 53)}, line {dice.randrange(999)}"
 
 
-# What people type into each field, given the merged value. Dates and terms move one way: their joins are foreseeable.
+# Field → generator of an edited value, given the merged one. Dates and terms move in one direction: their join is known.
 FRESH: Final[Mapping[str, Callable[[random.Random, FactValue], FactValue]]] = {
-    "name": lambda dice, _: stock.company(dice),
-    "phone": lambda dice, _: stock.phone(dice),
+    "name": lambda dice, _: initial_data.company(dice),
+    "phone": lambda dice, _: initial_data.phone(dice),
     "last_contact": _later,
     "payment_days": _fewer,
     "remark": _remark,
-    "status": lambda dice, _: dice.choice(stock.STATES),
-    "amount": lambda dice, _: stock.money(dice),
+    "status": lambda dice, _: dice.choice(initial_data.STATES),
+    "amount": lambda dice, _: initial_data.money(dice),
     "promised": _earlier,
     "note": _remark,
     "title": lambda dice, _: f"Frame contract {dice.randrange(1000, 9999)}",

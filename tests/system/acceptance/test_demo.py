@@ -17,13 +17,13 @@ import psycopg
 import pytest
 
 from cdc_merge.demo.acts.stage import Stage
-from cdc_merge.demo.desk import Desk, Journal, SyncJob
-from cdc_merge.demo.people import ACTS
+from cdc_merge.demo.editor import Editor, Journal, SyncJob
+from cdc_merge.demo.initial_data import fill, prepare
 from cdc_merge.demo.servers import DemoServer, new_directory
 from cdc_merge.demo.source_tables import rows
-from cdc_merge.demo.stock import fill, prepare
 from cdc_merge.demo.truth import World
 from cdc_merge.demo.verify import readable
+from cdc_merge.demo.workload import ACTS
 from tests.conftest import fresh_database
 
 
@@ -94,7 +94,7 @@ def test_after_every_act_the_truth_knows_what_each_table_holds(three_servers: Ma
         fill(world, random.Random(7))
         prepare(dsns, world)
         sync = SyncJob(dsns)
-        desk = Desk(dsns, sync, Journal())
+        desk = Editor(dsns, sync, Journal())
         stack.callback(sync.close)
         stack.callback(desk.close)
         stage = Stage(world, desk, random.Random(7), lambda _: None)
@@ -109,7 +109,7 @@ def held_rows(world: World) -> dict[tuple[str, str, str], dict[str, object]]:
         (source, entity, key): {name: readable(record, name, value) for name, value in held.items()}
         for entity, records in world.records.items()
         for key, record in records.items()
-        for source, held in record.held.items()
+        for source, held in record.rows.items()
     }
 
 
@@ -147,7 +147,7 @@ def test_a_demo_that_is_told_to_stop_ends_with_its_summary_and_leaves_no_process
         process.send_signal(how)
         out, _ = process.communicate(timeout=LONG_ENOUGH_S)
         assert process.returncode == 0, out
-    assert "compared with the truth" in out
+    assert "compared with the ground truth" in out
     wait_for_their_ends(begun)
 
 

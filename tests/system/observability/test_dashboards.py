@@ -16,7 +16,7 @@ import httpx
 import pytest
 from matplotlib.image import imread
 
-from cdc_merge.demo.play import Scene, Wish, play
+from cdc_merge.demo.play import DemoOptions, Scene, play
 from grafana import pictures
 from grafana.__main__ import DASHBOARDS, DIRECTORY, drawn
 from tests.contracts.clicking import read
@@ -168,7 +168,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program("prometheus", "prometheus")
     directory = tmp_path_factory.mktemp("observed")
     screen, enough = Watched(), threading.Event()
-    acting = threading.Thread(target=play, args=(Wish(None, None, 3, enough), screen))
+    acting = threading.Thread(target=play, args=(DemoOptions(None, None, 3, enough), screen))
     with ExitStack() as stack:
         stack.callback(acting.join, 90)
         stack.callback(enough.set)

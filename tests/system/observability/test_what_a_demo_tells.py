@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.settings import Settings
-from cdc_merge.demo.play import Scene, Wish, play
+from cdc_merge.demo.play import DemoOptions, Scene, play
 from cdc_merge.demo.source_tables import rows
 from cdc_merge.demo.summary import Summary
 from cdc_merge.demo.systems import SOURCES, entities
@@ -118,7 +118,7 @@ def told() -> Iterator[Told]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr("cdc_merge.demo.play.Sidecar", logged)
         beside, stream = stack.enter_context(stderr_kept()), stack.enter_context(everything_logged())
-        summary = play(Wish(8.0, None, 5, threading.Event()), snooper)
+        summary = play(DemoOptions(8.0, None, 5, threading.Event()), snooper)
         beside.seek(0)
         yield Told(stream.getvalue(), beside.read().decode(), snooper.scrape, frozenset(snooper.secrets), summary)
 

@@ -1,7 +1,7 @@
-"""The initial rows: the same customers, orders and contracts in every system, except for a few planned disagreements.
+"""The initial rows: the same customers, orders and contracts in every system, except for a few planned differences.
 
-Deterministic for a seed. Where the systems differ at the first snapshot there is no causality to judge by, so each such
-field is a planned `divergence` (label `baseline`), and the merged value is what semantics §4 says about snapshot reads.
+Deterministic for a seed. A difference in the initial snapshots has no causal order, so each such field is an expected
+`divergence` (label `baseline`), and its merged value follows semantics §4 on snapshot reads.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def key_of(entity: str, number: int) -> str:
 
 
 def phone(dice: random.Random) -> str:
-    """A mobile number; written with dashes half of the time, which means the same."""
+    """A mobile number; half of them with dashes, which normalise to the same value."""
     digits = "".join(dice.choices(string.digits, k=8))
     return f"138-{digits[:4]}-{digits[4:]}" if dice.random() < 0.5 else f"138{digits}"
 
@@ -101,25 +101,25 @@ def _contract(dice: random.Random) -> dict[str, FactValue]:
     }
 
 
-MAKERS: Final = {"customer": _customer, "order": _order, "contract": _contract}
+GENERATORS: Final = {"customer": _customer, "order": _order, "contract": _contract}
 
 
 def new_record(entity: str, number: int, values: Mapping[str, FactValue], sources: tuple[str, ...]) -> TrueRecord:
-    """A record that these sources hold with these values, all having seen everything."""
+    """A record with these values in these sources, fully synchronised."""
     described = entities()[entity]
-    held = {
+    rows = {
         source: {name: values.get(name) for name in described.tables[source].columns if name in values}
         for source in sources
     }
-    return TrueRecord(described, key_of(entity, number), held, dict(values))
+    return TrueRecord(described, key_of(entity, number), rows, dict(values))
 
 
 def fill(world: World, dice: random.Random) -> None:
-    """The initial records with their planned disagreements."""
+    """Add the initial records with their planned differences."""
     for entity, count in COUNTS.items():
         for _ in range(count):
             number = world.number(entity)
-            record = new_record(entity, number, MAKERS[entity](dice), tuple(entities()[entity].tables))
+            record = new_record(entity, number, GENERATORS[entity](dice), tuple(entities()[entity].tables))
             world.add(record)
     for number in BASELINE_PHONES:
         differ(world, world.records["customer"][key_of("customer", number)], "phone", {"erp": phone(dice)})
@@ -133,22 +133,22 @@ def fill(world: World, dice: random.Random) -> None:
 
 
 def differ(world: World, record: TrueRecord, name: str, values: Mapping[str, FactValue]) -> None:
-    """Let some systems hold another value from the start; the first source configured gives the merged one."""
+    """Give some systems another initial value; the first configured source gives the merged value."""
     for source, value in values.items():
-        record.held[source][name] = value
-    record.merged[name] = record.held[record.holders(name)[0]][name]
-    record.joint = True
-    world.plan(record, name, "divergence")
+        record.rows[source][name] = value
+    record.merged[name] = record.rows[record.sources_with(name)[0]][name]
+    record.is_partially_seen = True
+    world.expect_open(record, name, "divergence")
 
 
 def _set(record: TrueRecord, source: str) -> frozenset[str]:
-    value = record.held[source]["tags"]
+    value = record.rows[source]["tags"]
     assert isinstance(value, frozenset)
     return value
 
 
 def prepare(dsns: Mapping[str, str], world: World) -> None:
-    """Make the tables and publications of the three systems and write the initial rows."""
+    """Create the tables and publications of the three systems and write the initial rows."""
     for source, dsn in dsns.items():
         with psycopg.connect(dsn) as connection:
             connection.execute(schema(source).encode())
@@ -160,8 +160,8 @@ def prepare(dsns: Mapping[str, str], world: World) -> None:
 def _copy_in(connection: psycopg.Connection[tuple[object, ...]], table: Table, world: World) -> None:
     names = sql.SQL(", ").join(map(sql.Identifier, (table.key, *table.columns.values())))
     into = sql.SQL("copy {} ({}) from stdin").format(sql.Identifier(*table.name.split(".")), names)
-    with connection.cursor() as cursor, cursor.copy(into) as rows:
+    with connection.cursor() as cursor, cursor.copy(into) as copy:
         for record in world.records[table.entity].values():
-            held = record.held.get(table.source)
-            if held is not None:
-                rows.write_row((record.key, *(column_value(held[name]) for name in table.columns)))
+            row = record.rows.get(table.source)
+            if row is not None:
+                copy.write_row((record.key, *(column_value(row[name]) for name in table.columns)))

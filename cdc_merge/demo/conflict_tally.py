@@ -1,4 +1,4 @@
-"""Counts what the sidecar says it merged, and keeps its latest conflicts. Never raises, never waits."""
+"""The demo's observer: counts merged changes and keeps the latest conflicts. Never raises, never waits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from cdc_merge.demo.words import ending, sentence
+from cdc_merge.demo.sentences import closing_sentence, conflict_sentence
 from cdc_merge.model import SNAPSHOT, BatchMerged, Conflict, ConflictMoved, Fact, SourceChanged
 
 LATEST: Final = 400  # lines kept for the screen
-MOST_TIMES: Final = 1_000_000  # detection times kept; a longer demo speaks for its last million changes
+MOST_TIMES: Final = 1_000_000  # detection times kept; a longer demo covers its last million changes
 
 
 class Line(NamedTuple):
-    """Something to tell: `tone` is raised, closed or source."""
+    """One line for the screen: `tone` is raised, closed or source."""
 
     tone: str
     kind: str
@@ -31,9 +31,9 @@ class ConflictTally:
         self._changes: Counter[str] = Counter()
         self._merges: Counter[str] = Counter()
         self._seconds: deque[float] = deque(maxlen=MOST_TIMES)
-        self._told: set[tuple[str, str]] = set()
+        self._shown: set[tuple[str, str]] = set()
         self.lines: deque[Line] = deque(maxlen=LATEST)
-        self.told = 0
+        self.line_count = 0
 
     def __call__(self, fact: Fact) -> None:
         with self._lock:
@@ -43,7 +43,7 @@ class ConflictTally:
                 case ConflictMoved():
                     self._moved(fact.what, fact.conflict)
                 case SourceChanged():
-                    self._tell(Line("source", fact.state, "", f"{fact.source}: {fact.sentence}"))
+                    self._append(Line("source", fact.state, "", f"{fact.source}: {fact.sentence}"))
 
     def _batch(self, fact: BatchMerged) -> None:
         for (source, _, operation), count in fact.changes.items():
@@ -59,15 +59,15 @@ class ConflictTally:
             self._moved("closed", conflict)
 
     def _moved(self, what: str, conflict: Conflict) -> None:
-        if what not in ("raised", "closed") or (what, conflict.id) in self._told:
+        if what not in ("raised", "closed") or (what, conflict.id) in self._shown:
             return
-        self._told.add((what, conflict.id))
-        words = sentence(conflict) if what == "raised" else ending(conflict)
-        self._tell(Line(what, conflict.detected.kind, conflict.detected.severity, words))
+        self._shown.add((what, conflict.id))
+        text = conflict_sentence(conflict) if what == "raised" else closing_sentence(conflict)
+        self._append(Line(what, conflict.detected.kind, conflict.detected.severity, text))
 
-    def _tell(self, line: Line) -> None:
+    def _append(self, line: Line) -> None:
         self.lines.append(line)
-        self.told += 1
+        self.line_count += 1
 
     def changes(self) -> Mapping[str, int]:
         with self._lock:
@@ -77,11 +77,11 @@ class ConflictTally:
         with self._lock:
             return self._merges[outcome]
 
-    def news(self, after: int) -> tuple[int, list[Line]]:
-        """The lines told since the count `after` (at most LATEST), and the new count."""
+    def lines_after(self, after: int) -> tuple[int, list[Line]]:
+        """The lines after the count `after` (at most LATEST), and the new count."""
         with self._lock:
-            fresh = min(self.told - after, len(self.lines))
-            return self.told, list(self.lines)[len(self.lines) - fresh :]
+            unread = min(self.line_count - after, len(self.lines))
+            return self.line_count, list(self.lines)[len(self.lines) - unread :]
 
     def detection(self) -> Mapping[str, float]:
         """p50 and p99 of commit → merged and durable, in seconds; zeros when nothing was merged."""

@@ -1,4 +1,4 @@
-"""Asks the sidecar what any program could ask: its HTTP API (contract §4, §7). Documents come as parsed JSON."""
+"""A client of the sidecar's HTTP API (contract §4, §7). Documents are parsed JSON."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from cdc_merge.model import lsn_from_text
 
 PAGE: Final = 500
 TIMEOUT_S: Final = 30.0
-ASK_AGAIN_S: Final = 0.1
+POLL_S: Final = 0.1
 
 Parsed = Mapping[str, Any]  # a JSON object of contract §7
 
 
-class NotQuiet(CdcMergeError):
-    """The sidecar had not caught up with everything that was committed when the time was over."""
+class NotCaughtUp(CdcMergeError):
+    """The sidecar had not caught up with all commits in time."""
 
 
-class Inquiry:
+class ApiClient:
     """The API of one sidecar. Network errors are OSError.
 
-    `still_works` raises what has ended the sidecar, if something has: nobody waits for a picture that will never come.
+    `check_alive` raises the error that ended the sidecar, if any, so that no call waits for it in vain.
     """
 
-    def __init__(self, address: str, still_works: Callable[[], object]) -> None:
+    def __init__(self, address: str, check_alive: Callable[[], object]) -> None:
         self._address = address.rstrip("/")
-        self._still_works = still_works
+        self._check_alive = check_alive
 
     def get(self, path: str, **query: str) -> Parsed:
         url = f"{self._address}{path}" + (f"?{urlencode(query)}" if query else "")
-        with urlopen(url, timeout=TIMEOUT_S) as answer:
-            parsed: Parsed = json.load(answer)
+        with urlopen(url, timeout=TIMEOUT_S) as response:
+            parsed: Parsed = json.load(response)
         return parsed
 
     def items(self, path: str, **query: str) -> Iterator[Parsed]:
@@ -48,7 +48,7 @@ class Inquiry:
             yield from page["items"]
 
     def sources(self) -> list[Parsed]:
-        self._still_works()
+        self._check_alive()
         items: list[Parsed] = self.get("/api/v1/sources")["items"]
         return items
 
@@ -58,13 +58,13 @@ class Inquiry:
     def conflicts(self, status: str = "") -> Iterator[Parsed]:
         return self.items("/api/v1/conflicts", **({"status": status} if status else {}))
 
-    def wait_until_quiet(self, passed: Mapping[str, int], timeout_s: float) -> None:
-        """Until every source is durable up to its LSN and no conflict is settling; NotQuiet says what was missing."""
+    def wait_until_caught_up(self, passed: Mapping[str, int], timeout_s: float) -> None:
+        """Wait until every source is durable up to its LSN and no conflict is settling; NotCaughtUp names what is left."""
         deadline = time.monotonic() + timeout_s
         while (missing := self._missing(passed)) is not None:
             if time.monotonic() > deadline:
-                raise NotQuiet(f"after {timeout_s:.0f} s {missing}", hint="The summary would compare half a picture.")
-            time.sleep(ASK_AGAIN_S)
+                raise NotCaughtUp(f"after {timeout_s:.0f} s {missing}", hint="The comparison would be incomplete.")
+            time.sleep(POLL_S)
 
     def _missing(self, passed: Mapping[str, int]) -> str | None:
         for source in self.sources():

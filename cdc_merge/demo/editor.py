@@ -1,8 +1,8 @@
-"""How people and the sync job change rows: one `Desk` per thread, with a connection to each of the three systems.
+"""Edits by simulated users and the sync job: one `Editor` per thread, with a connection to each of the three systems.
 
-Each system marks who did it in its own way: the CRM in the row (`updated_by`), the ERP and the finance system by a
-logical message `cdc_merge.actor`; the sync job signs as `etl` in the CRM, sends `cdc_merge.copy` in the ERP, and works
-under the replication origin `etl` in the finance system. What is committed is entered in the record's `held`.
+Each system marks the actor in its own way: the CRM in the row (`updated_by`), the ERP and the finance system by a
+logical message `cdc_merge.actor`; the sync job is `etl` in the CRM's rows, sends `cdc_merge.copy` in the ERP, and uses
+the replication origin `etl` in the finance system. Committed edits are entered in the record's `rows`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cdc_merge.demo.truth import TrueRecord
 
 SYNC_JOB: Final = "etl"
 BRIEF: Final = 24  # characters of a value that fit into a line on a screen
-LAST_EDITS: Final = 200  # what a screen can show of each system's latest edits; older ones are dropped
+LAST_EDITS: Final = 200  # the latest edits of each system for the screen; older ones are dropped
 
 EMIT: Final[LiteralString] = "select pg_logical_emit_message(true, %s, %s)"
 ORIGIN: Final[LiteralString] = "select pg_replication_origin_session_setup('etl')"
@@ -32,7 +32,7 @@ Fields = Mapping[str, FactValue]
 
 
 class Edit(NamedTuple):
-    """One committed change, for the screen: who changed what, in words."""
+    """One committed edit as a sentence, for the screen."""
 
     source: str
     who: str
@@ -40,7 +40,7 @@ class Edit(NamedTuple):
 
 
 class Journal:
-    """The latest edits of each system and how many row changes were committed; written by every desk."""
+    """The latest edits of each system and its count of committed row changes; written by every editor."""
 
     def __init__(self) -> None:
         self.edits: dict[str, deque[Edit]] = {source: deque(maxlen=LAST_EDITS) for source in SOURCES}
@@ -54,7 +54,7 @@ class Journal:
 
 
 class SyncJob:
-    """The sync job's own connections. An origin belongs to one session at a time, so desks take turns."""
+    """The sync job's own connections. An origin belongs to one session at a time, so editors take turns."""
 
     def __init__(self, dsns: Mapping[str, str]) -> None:
         self.lock = threading.Lock()
@@ -66,8 +66,8 @@ class SyncJob:
             connection.close()
 
 
-class Hand:
-    """One transaction at one system, as one person or as the sync job. Gives the SQL of the demo's few statements."""
+class EditTransaction:
+    """One transaction at one system, by a user or the sync job, with the demo's few statements."""
 
     def __init__(self, connection: Connection, source: str, who: str) -> None:
         self._connection = connection
@@ -85,7 +85,7 @@ class Hand:
             for name, value in values.items()
         ]
         self._run("update {} set {} where {} = {}", _name(table), self._signed(parts), *_where(table, record.key))
-        self._tell(record, values, lambda held: held.update(values))
+        self._log_edit(record, values, lambda row: row.update(values))
 
     def add(self, record: TrueRecord, name: str, delta: FactValue) -> None:
         """Add to a counter, as an application does: column = column + delta."""
@@ -94,10 +94,10 @@ class Hand:
         part = sql.SQL("{} = {} + {}").format(column, column, delta)
         self._run("update {} set {} where {} = {}", _name(table), self._signed([part]), *_where(table, record.key))
 
-        def book(held: dict[str, FactValue]) -> None:
-            held[name] = held[name] + delta  # type: ignore[operator]  # counters hold numbers, and so are deltas
+        def book(row: dict[str, FactValue]) -> None:
+            row[name] = row[name] + delta  # type: ignore[operator]  # counters and deltas are numbers
 
-        self._tell(record, {name: f"{delta:+}"}, book)
+        self._log_edit(record, {name: f"{delta:+}"}, book)
 
     def insert(self, record: TrueRecord, fields: Fields) -> None:
         table = record.entity.tables[self._source]
@@ -109,20 +109,20 @@ class Hand:
             row.append(self._who)
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         self._run("insert into {} ({}) values ({})", _name(table), names, sql.SQL(", ").join(map(sql.Literal, row)))
-        self.sentences.append(f"{record.key} new")
-        self.applied.append(lambda: record.held.__setitem__(self._source, values))
+        self.sentences.append(f"{record.key} inserted")
+        self.applied.append(lambda: record.rows.__setitem__(self._source, values))
 
     def delete(self, record: TrueRecord) -> None:
         table = record.entity.tables[self._source]
         self._run("delete from {} where {} = {}", _name(table), *_where(table, record.key))
         self.sentences.append(f"{record.key} deleted")
-        self.applied.append(lambda: record.held.__delitem__(self._source))
+        self.applied.append(lambda: record.rows.__delitem__(self._source))
 
     def rename(self, table: Table, old: str, new: str) -> None:
-        """Change a business key. What each record then holds is the act's to say."""
+        """Change a business key. The act updates the records' rows."""
         parts = [sql.SQL("{} = {}").format(sql.Identifier(table.key), new)]
         self._run("update {} set {} where {} = {}", _name(table), self._signed(parts), *_where(table, old))
-        self.sentences.append(f"{old} is now {new}")
+        self.sentences.append(f"key {old} → {new}")
 
     def _signed(self, parts: list[sql.Composed]) -> sql.Composed:
         signature = [sql.SQL("updated_by = {}").format(self._who)] if self._source == "crm" else []
@@ -131,10 +131,10 @@ class Hand:
     def _run(self, text: LiteralString, *parts: sql.Composable) -> None:
         self._connection.execute(sql.SQL(text).format(*parts))
 
-    def _tell(self, record: TrueRecord, shown: Fields, apply: Callable[[dict[str, FactValue]], None]) -> None:
-        told = ", ".join(f"{name} {brief(value)}" for name, value in shown.items())
-        self.sentences.append(f"{record.key} {told}")
-        self.applied.append(lambda: apply(record.held[self._source]))
+    def _log_edit(self, record: TrueRecord, shown: Fields, apply: Callable[[dict[str, FactValue]], None]) -> None:
+        values = ", ".join(f"{name} {brief(value)}" for name, value in shown.items())
+        self.sentences.append(f"{record.key} {values}")
+        self.applied.append(lambda: apply(record.rows[self._source]))
 
 
 def _name(table: Table) -> sql.Identifier:
@@ -146,15 +146,15 @@ def _where(table: Table, key: str) -> tuple[sql.Identifier, sql.Literal]:
 
 
 def brief(value: object) -> str:
-    """A value in a few characters."""
+    """A value shortened for the screen."""
     if value is None:
         return "empty"
     text = ";".join(sorted(value)) if isinstance(value, frozenset) else str(value)
     return text if len(text) <= BRIEF else f"{text[: BRIEF - 1]}…"
 
 
-class Desk:
-    """Where one thread works: opens transactions at the three systems."""
+class Editor:
+    """Opens one thread's transactions at the three systems."""
 
     def __init__(self, dsns: Mapping[str, str], sync: SyncJob, journal: Journal) -> None:
         self._connections = {source: psycopg.connect(dsn, autocommit=True) for source, dsn in dsns.items()}
@@ -166,34 +166,34 @@ class Desk:
             connection.close()
 
     @contextmanager
-    def person(self, source: str, who: str) -> Iterator[Hand]:
-        """A person's transaction, committed at the end of the block."""
+    def user_transaction(self, source: str, who: str) -> Iterator[EditTransaction]:
+        """A user's transaction, committed at the end of the block."""
         connection = self._connections[source]
         with connection.transaction():
             if source != "crm":
                 connection.execute(EMIT, ("cdc_merge.actor", who))
-            hand = Hand(connection, source, who)
-            yield hand
-        self._enter(source, who, hand)
+            tx = EditTransaction(connection, source, who)
+            yield tx
+        self._enter(source, who, tx)
 
     @contextmanager
-    def copying(self, source: str, *, deleting: bool = False) -> Iterator[Hand]:
+    def copy_transaction(self, source: str, *, deleting: bool = False) -> Iterator[EditTransaction]:
         """The sync job's transaction, marked as that system marks it, committed at the end of the block."""
         connection = self._sync.connections[source]
         with self._sync.lock, connection.transaction():
             _mark(connection, source, deleting=deleting)
-            hand = Hand(connection, source, SYNC_JOB)
-            yield hand
-        self._enter(source, SYNC_JOB, hand)
+            tx = EditTransaction(connection, source, SYNC_JOB)
+            yield tx
+        self._enter(source, SYNC_JOB, tx)
 
-    def _enter(self, source: str, who: str, hand: Hand) -> None:
-        for apply in hand.applied:
+    def _enter(self, source: str, who: str, tx: EditTransaction) -> None:
+        for apply in tx.applied:
             apply()
-        self._journal.note(Edit(source, who, "; ".join(hand.sentences)), len(hand.sentences))
+        self._journal.note(Edit(source, who, "; ".join(tx.sentences)), len(tx.sentences))
 
 
 def _mark(connection: Connection, source: str, *, deleting: bool) -> None:
     if source == "finance":
         connection.execute(ORIGIN_TIME)
-    elif source == "erp" or deleting:  # in the CRM the row's signature says it, but a deleted row has none
+    elif source == "erp" or deleting:  # in the CRM updated_by marks the copy, but a deleted row has none
         connection.execute(EMIT, ("cdc_merge.copy", "{}"))
