@@ -1,4 +1,4 @@
-"""A reload is taken between two batches or not at all, and whoever asked for it knows which."""
+"""A reload is applied between two batches or not at all, and its caller knows which."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ STRICTER = FILE.replace("severity: high", "severity: critical")
 
 
 class MergeThread:
-    """Stands where the merging thread is: what was taken, and what everybody was told."""
+    """Stands in for the merging thread: the applied settings, and the reported facts."""
 
     def __init__(self, directory: Path) -> None:
         self.file = directory / "cdc-merge.yaml"
         self.file.write_text(FILE)
         self.taken: list[Settings] = []
-        self.told: list[Fact] = []
+        self.facts: list[Fact] = []
         self.error: Exception | None = None
-        self.asked = threading.Event()
-        self.reloading = ConfigReload(load(self.file, ENVIRONMENT), ENVIRONMENT, self.take, self.asked.set, self.tell)
+        self.woken = threading.Event()
+        self.reloading = ConfigReload(
+            load(self.file, ENVIRONMENT), ENVIRONMENT, self.take, self.woken.set, self.observe
+        )
 
-    def tell(self, fact: Fact) -> None:
-        self.told.append(fact)
+    def observe(self, fact: Fact) -> None:
+        self.facts.append(fact)
 
     def take(self, settings: Settings) -> None:
         if self.error is not None:
@@ -42,16 +44,16 @@ class MergeThread:
 
     @contextmanager
     def between_batches(self) -> Iterator[None]:
-        """The next batch ends once somebody asks."""
+        """The next batch ends after the next reload request."""
 
         def next_batch() -> None:
-            self.asked.wait(20)
+            self.woken.wait(20)
             self.reloading.between_batches()
 
         thread = threading.Thread(target=next_batch)
         thread.start()
         yield
-        self.asked.set()
+        self.woken.set()
         thread.join()
 
 
@@ -64,12 +66,12 @@ def test_nothing_is_taken_before_the_batch_is_over(merging: MergeThread) -> None
     merging.file.write_text(STRICTER)
     asking = threading.Thread(target=merging.reloading.reload)
     asking.start()
-    merging.asked.wait(20)
+    merging.woken.wait(20)
     assert merging.taken == []
     merging.reloading.between_batches()
     asking.join(20)
     assert [settings.plan.policy for settings in merging.taken] == [load(merging.file, ENVIRONMENT).plan.policy]
-    assert merging.told == [ConfigReloaded(merging.taken[0].plan.policy)]
+    assert merging.facts == [ConfigReloaded(merging.taken[0].plan.policy)]
 
 
 def test_what_the_merging_thread_cannot_take_leaves_the_old_configuration_in_force(merging: MergeThread) -> None:
@@ -78,20 +80,20 @@ def test_what_the_merging_thread_cannot_take_leaves_the_old_configuration_in_for
     merging.error = ExpressionError("no such overload")
     with merging.between_batches(), pytest.raises(ExpressionError):
         merging.reloading.reload()
-    assert merging.told == [ConfigReloaded(old, "no such overload")]
+    assert merging.facts == [ConfigReloaded(old, "no such overload")]
 
 
-def test_a_fault_of_ours_is_told_as_well(merging: MergeThread) -> None:
+def test_an_internal_error_is_reported_as_well(merging: MergeThread) -> None:
     merging.file.write_text(STRICTER)
     merging.error = ZeroDivisionError("1/0")
     with merging.between_batches(), pytest.raises(ZeroDivisionError):
         merging.reloading.reload()
-    (fact,) = merging.told
+    (fact,) = merging.facts
     assert isinstance(fact, ConfigReloaded)
     assert fact.problem == "ZeroDivisionError"
 
 
-def test_a_reload_that_was_given_up_is_never_taken(merging: MergeThread, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_reload_is_never_applied(merging: MergeThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config_reload, "APPLY_LIMIT_S", 0.01)
     merging.file.write_text(STRICTER)
     with pytest.raises(CdcMergeError, match="the previous configuration is in force"):
@@ -107,6 +109,6 @@ def test_after_a_reload_the_next_one_is_compared_with_what_is_in_force(merging: 
     merging.file.write_text(STRICTER.replace("8787", "8788"))
     with pytest.raises(ConfigError):
         merging.reloading.reload()
-    assert [isinstance(fact, ConfigReloaded) and fact.problem is None for fact in merging.told] == [True, False]
-    assert isinstance(merging.told[1], ConfigReloaded)
-    assert merging.told[1].policy == merging.taken[0].plan.policy
+    assert [isinstance(fact, ConfigReloaded) and fact.problem is None for fact in merging.facts] == [True, False]
+    assert isinstance(merging.facts[1], ConfigReloaded)
+    assert merging.facts[1].policy == merging.taken[0].plan.policy

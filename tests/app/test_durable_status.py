@@ -1,4 +1,4 @@
-"""What the sidecar says of its sources is what is on disk: who is told that a resync is over can look at its records."""
+"""The sidecar reports the durable state of its sources: after a resync is reported complete, its records are readable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ entities:
 """
 
 
-def test_a_resync_is_told_to_be_over_only_when_its_end_is_on_disk(tmp_path: Path) -> None:
+def test_a_resync_is_complete_only_when_its_end_is_on_disk(tmp_path: Path) -> None:
     file = tmp_path / "cdc-merge.yaml"
     file.write_text(CONFIG.format(tmp_path))
     sidecar = Sidecar(load(file, {}), environment={})

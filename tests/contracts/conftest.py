@@ -1,4 +1,4 @@
-"""Fixtures of the contract tests: each test is asked of every store."""
+"""Fixtures of the contract tests: each test runs against every store."""
 
 from __future__ import annotations
 

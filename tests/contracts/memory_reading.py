@@ -47,12 +47,12 @@ def place(lsn: int) -> Place:
 def phone_conflict(conflict_id: str = "c1", key: str = "C001", status: str = "open", raised_us: int = T0) -> Conflict:
     crm = Candidate("crm", "2", stamp(1, "crm"), T0 + 1, "wang", place(0x16B3748), (stamp(0, "erp"),))
     erp = Candidate("erp", "3", stamp(2, "erp"), T0 + 2, None, place(0x16B3750))
-    question = DetectedConflict(
+    detected = DetectedConflict(
         "customer", key, "phone", None, "concurrent_update", "high", (crm, erp), base="1", provisional="3"
     )
     closed_us, resolution = (T0 + 9_000_000, "converged") if status == "closed" else (None, None)
     return Conflict(
-        conflict_id, question, status, 2, raised_us, T0 + 2_000_000, closed_us, resolution, policy="sha256:ab"
+        conflict_id, detected, status, 2, raised_us, T0 + 2_000_000, closed_us, resolution, policy="sha256:ab"
     )
 
 
@@ -92,7 +92,7 @@ def crm_source() -> SourceReport:
 
 @dataclass
 class MemoryReading:
-    """`broken` makes every question fail with that error; `asked` keeps the filters of the questions for conflicts."""
+    """`broken` makes every query fail with that error."""
 
     all_conflicts: list[Conflict] = field(default_factory=list)
     all_records: dict[RecordKey, MergedRecord] = field(default_factory=dict)
@@ -108,9 +108,9 @@ class MemoryReading:
 
     def conflicts(self, where: Mapping[str, str], cursor: str | None, limit: int) -> Page[Conflict]:
         self._check()
-        found = [conflict for conflict in self.all_conflicts if _matches(conflict, where)]
+        selected = [conflict for conflict in self.all_conflicts if _matches(conflict, where)]
         begin = int(cursor) if cursor else 0
-        return _page(found, begin, limit)
+        return _page(selected, begin, limit)
 
     def conflict(self, conflict_id: str) -> Conflict | None:
         self._check()
@@ -129,13 +129,13 @@ class MemoryReading:
 
     def missing(self, entity: str, source: str | None, cursor: str | None, limit: int) -> Page[Missing]:
         self._check()
-        found = [each for each in self.all_missing if source in (None, each.source)]
-        return _page(found, int(cursor) if cursor else 0, limit)
+        selected = [each for each in self.all_missing if source in (None, each.source)]
+        return _page(selected, int(cursor) if cursor else 0, limit)
 
     def history(self, record: RecordKey, cursor: str | None, limit: int) -> Page[Change]:
         self._check()
-        found = phone_changes(record.key) if record in self.all_records else []
-        return _page(found, int(cursor) if cursor else 0, limit)
+        selected = phone_changes(record.key) if record in self.all_records else []
+        return _page(selected, int(cursor) if cursor else 0, limit)
 
     def explain(self, record: RecordKey, field: str) -> Explanation | None:
         self._check()
@@ -179,20 +179,20 @@ def with_records(*keys: str) -> MemoryReading:
     )
 
 
-def _page(found: list[Item], begin: int, limit: int) -> Page[Item]:
+def _page(selected: list[Item], begin: int, limit: int) -> Page[Item]:
     end = begin + limit
-    return Page(found[begin:end], str(end) if end < len(found) else None)
+    return Page(selected[begin:end], str(end) if end < len(selected) else None)
 
 
 def _matches(conflict: Conflict, where: Mapping[str, str]) -> bool:
-    question = conflict.detected
+    detected = conflict.detected
     facts: dict[str, set[str | None]] = {
         "status": {conflict.status},
-        "entity": {question.entity},
-        "key": {question.key},
-        "field": {question.field},
-        "kind": {question.kind},
-        "severity": {question.severity},
-        "source": {*(candidate.source for candidate in question.candidates)},
+        "entity": {detected.entity},
+        "key": {detected.key},
+        "field": {detected.field},
+        "kind": {detected.kind},
+        "severity": {detected.severity},
+        "source": {*(candidate.source for candidate in detected.candidates)},
     }
     return all(wanted in facts[name] for name, wanted in where.items())

@@ -2,7 +2,7 @@
 
 What is durable is positional: bases by slot, conflicts and changes by item, orders by field name, policies as digests of the
 plan. None of that is seen by a compiler, so what the read side said then is kept beside the store, and compared whole.
-tests/recordings/store-ea8a72c/README.md tells what is in the two stores. They are never made anew.
+tests/recordings/store-ea8a72c/README.md describes the two stores. They are never generated again.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ MAP_KEYS: Final = ("prefs.c", "prefs.n", "prefs.z")
 REMOVED: Final = "the history was removed by retention"
 NEVER: Final = "there never was such a thing"
 
-Told = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 # ---------------------------------------------------------------- the stores
@@ -95,9 +95,9 @@ class Earlier(NamedTuple):
 
     settings: Settings
     now_us: int
-    answers: Told
-    later: Sequence[Told]
-    after: Told
+    answers: JsonObject
+    later: Sequence[JsonObject]
+    after: JsonObject
 
 
 def settings_at(folder: Path, store: Path) -> Settings:
@@ -108,8 +108,10 @@ def settings_at(folder: Path, store: Path) -> Settings:
 def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Earlier:
     folder, store = STORES / request.param, tmp_path / "state.db"
     store.write_bytes(lzma.decompress((folder / "state.db.xz").read_bytes()))
-    said = json.loads(lzma.decompress((folder / "answers.json.xz").read_bytes()))
-    return Earlier(settings_at(folder, store), said["now_us"], said["answers"], said["later"], said["after"])
+    expected = json.loads(lzma.decompress((folder / "answers.json.xz").read_bytes()))
+    return Earlier(
+        settings_at(folder, store), expected["now_us"], expected["answers"], expected["later"], expected["after"]
+    )
 
 
 # ---------------------------------------------------------------- everything that a store says
@@ -141,13 +143,13 @@ def document(fields: Fields) -> Any:
     return json.loads(json_text(fields), parse_float=str)
 
 
-def answers_of(settings: Settings, now_us: int) -> Told:
+def answers_of(settings: Settings, now_us: int) -> JsonObject:
     """All that is said of the store of these settings: by documents, and by what is durable."""
     reading = open_queries(settings)
     with closing(open_store(settings)) as store:
         records = {name: store.records(name, None, ALL) for name in settings.plan.entities}
         keys = [RecordKey(entity, key) for entity, names in records.items() for key in names]
-        told = {
+        answers = {
             "records": records,
             "record": _each(keys, lambda key: record_document(reading, key, None)),
             "history": _each(keys, lambda key: [*_history(reading, key)]),
@@ -161,10 +163,10 @@ def answers_of(settings: Settings, now_us: int) -> Told:
             "pages": {name: document(records_document(reading, name, None, 2))["next_cursor"] for name in records},
             "durable": _durable(store, keys),
         }
-    return told
+    return answers
 
 
-def _each(keys: Sequence[RecordKey], ask: Any) -> Told:
+def _each(keys: Sequence[RecordKey], ask: Any) -> JsonObject:
     return {str([*key]): document(ask(key)) for key in keys}
 
 
@@ -185,34 +187,34 @@ def _history(reading: QueryPort, key: RecordKey) -> Iterator[Fields]:
 
 def _past(reading: QueryPort, store: Store, key: RecordKey) -> Sequence[object]:
     history = store.history(key)
-    found: list[object] = []
+    actual: list[object] = []
     for change in history[:: max(1, len(history) // PAST)]:
         try:
-            found.append(document(record_document(reading, key, AsOf(change.stamp, str(change.stamp)))))
+            actual.append(document(record_document(reading, key, AsOf(change.stamp, str(change.stamp)))))
         except HistoryRemoved:
-            found.append(REMOVED)
-    return found
+            actual.append(REMOVED)
+    return actual
 
 
 def _some(records: Mapping[str, Sequence[str]]) -> list[RecordKey]:
     return [RecordKey(name, key) for name, keys in records.items() for key in keys[:: max(1, len(keys) // EXPLAINED)]]
 
 
-def _explained(reading: QueryPort, settings: Settings, key: RecordKey) -> Told:
+def _explained(reading: QueryPort, settings: Settings, key: RecordKey) -> JsonObject:
     """A map is explained key by key."""
     entity = settings.plan.entities[key.entity]
     names = [name for name, field in {**entity.fields, **entity.groups}.items() if field.merge != "map"]
-    found: Told = {}
+    actual: JsonObject = {}
     for name in sorted([*names, *(MAP_KEYS if "prefs" in entity.fields else ())]):
         try:
-            found[name] = document(explain_document(reading, key, name))
+            actual[name] = document(explain_document(reading, key, name))
         except NotFound:  # a key that was never held
-            found[name] = NEVER
-    return found
+            actual[name] = NEVER
+    return actual
 
 
 def _restored(reading: QueryPort, key: RecordKey) -> object:
-    """The plan of going back to the last state without a question."""
+    """The plan to restore the last conflict-free state."""
     try:
         return document(restore_document(reading, key, None, ()))
     except HistoryRemoved:
@@ -222,20 +224,20 @@ def _restored(reading: QueryPort, key: RecordKey) -> object:
 
 
 def _conflicts(reading: QueryPort, status: str) -> Sequence[object]:
-    found: list[object] = []
+    actual: list[object] = []
     cursor: str | None = None
     while True:
         page = document(conflicts_document(reading, {"status": status}, cursor, PAGE))
-        found += page["items"]
+        actual += page["items"]
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    alone = [document(conflict_document(reading, each["id"])) for each in found]  # type: ignore[index]  # a document
-    assert alone == found
-    return found
+    alone = [document(conflict_document(reading, each["id"])) for each in actual]  # type: ignore[index]  # a document
+    assert alone == actual
+    return actual
 
 
-def _durable(store: Store, keys: Sequence[RecordKey]) -> Told:
+def _durable(store: Store, keys: Sequence[RecordKey]) -> JsonObject:
     """By position: what is remembered and has no document, or says more than its document."""
     conflicts = [conflict for status in STATUSES for conflict in store.conflicts({"status": status}, None, ALL)]
     return {
@@ -254,39 +256,39 @@ def _durable(store: Store, keys: Sequence[RecordKey]) -> Told:
     }
 
 
-def by_the_writer(store: Store, asked: Told) -> Told:
-    """What only a transaction is asked: digests, names of rows, what waits for a name. `asked`: an earlier answer, or what
-    is to be asked."""
-    told: Told = {"records": asked["records"], "identities": [], "waiting": []}
-    keys = [RecordKey(*each) for each in asked["records"]]
+def by_the_writer(store: Store, expected: JsonObject) -> JsonObject:
+    """The reads of a transaction: digests, business keys, quarantined changes. `expected`: the earlier answers, or the
+    queries to run."""
+    answers: JsonObject = {"records": expected["records"], "identities": [], "waiting": []}
+    keys = [RecordKey(*each) for each in expected["records"]]
     with store.transaction() as tx:
-        told["digests"] = plain(tx.digests_of(keys))
-        told["lacking"] = plain(tx.missing_of(keys))
-        told["open"] = plain(tx.open_conflicts(keys))
-        for source, table, names in asked["identities"]:
-            found = tx.keys_of(source, table, [name for name, _ in names])
-            told["identities"].append([source, table, [[name, found.get(name)] for name, _ in names]])
-        for source, label, identities, _ in asked["waiting"]:
-            told["waiting"].append(
+        answers["digests"] = plain(tx.digests_of(keys))
+        answers["lacking"] = plain(tx.missing_of(keys))
+        answers["open"] = plain(tx.open_conflicts(keys))
+        for source, table, names in expected["identities"]:
+            actual = tx.keys_of(source, table, [name for name, _ in names])
+            answers["identities"].append([source, table, [[name, actual.get(name)] for name, _ in names]])
+        for source, label, identities, _ in expected["waiting"]:
+            answers["waiting"].append(
                 [source, label, identities, plain(tx.release_quarantined(source, label, identities))]
             )
-    return told
+    return answers
 
 
-def differences(found: Any, said: Any, at: str = "") -> Iterator[str]:
+def differences(actual: Any, expected: Any, at: str = "") -> Iterator[str]:
     """Where two answers are not the same; an assertion over all of a store would take minutes to tell it."""
-    if isinstance(found, dict) and isinstance(said, dict):
-        for name in sorted(found.keys() | said.keys()):
-            yield from differences(found.get(name, "(absent)"), said.get(name, "(absent)"), f"{at}.{name}")
-    elif isinstance(found, list) and isinstance(said, list) and len(found) == len(said):
-        for number, (one, other) in enumerate(zip(found, said, strict=True)):
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        for name in sorted(actual.keys() | expected.keys()):
+            yield from differences(actual.get(name, "(absent)"), expected.get(name, "(absent)"), f"{at}.{name}")
+    elif isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
+        for number, (one, other) in enumerate(zip(actual, expected, strict=True)):
             yield from differences(one, other, f"{at}[{number}]")
-    elif found != said or found.__class__ is not said.__class__:
-        yield f"{at}: {str(found)[:300]}, and it was {str(said)[:300]}"
+    elif actual != expected or actual.__class__ is not expected.__class__:
+        yield f"{at}: {str(actual)[:300]}, and it was {str(expected)[:300]}"
 
 
-def same(found: Any, said: Any) -> None:
-    apart = [*itertools.islice(differences(json.loads(json.dumps(found)), said), 10)]
+def same(actual: Any, expected: Any) -> None:
+    apart = [*itertools.islice(differences(json.loads(json.dumps(actual)), expected), 10)]
     assert not apart, "\n".join(apart)
 
 
@@ -328,7 +330,7 @@ class Worker:
         self.pipeline.resume()
 
     def _intake(self, settings: Settings, name: str) -> SourceIngest:
-        """As commands have it; a source that is never copied is told whole rows."""
+        """As commands have it; a source that is never copied is answers whole rows."""
         source = settings.sources[name]
         if isinstance(source, PostgresSourceSettings) and source.snapshot != "never":
             return ingest_of(settings, name, self.store)
@@ -348,35 +350,37 @@ class Worker:
         self.take(*(Idle(name, p.system, p.timeline, p.lsn, p.passed_us) for name, (p, _) in at.items()))
 
 
-def delivery_of(told: Told) -> Delivery:
+def delivery_of(recorded: JsonObject) -> Delivery:
     """A delivery as it is written beside the store: `rows` None is an idle mark; a cell `false` was not sent."""
-    source, (system, timeline, lsn), at_us = told["source"], told["place"], told["at_us"]
-    if told["rows"] is None:
+    source, (system, timeline, lsn), at_us = recorded["source"], recorded["place"], recorded["at_us"]
+    if recorded["rows"] is None:
         return Idle(source, system, timeline, lsn, at_us)
-    messages = tuple(Message(prefix, content.encode(), transactional=True) for prefix, content in told["messages"])
-    columns = tuple(Column(name, oid, "", is_identity) for name, oid, is_identity in told["columns"])
-    relation = Relation(told["relation"], "public", told["table"], told["identity"], columns)
+    messages = tuple(Message(prefix, content.encode(), transactional=True) for prefix, content in recorded["messages"])
+    columns = tuple(Column(name, oid, "", is_identity) for name, oid, is_identity in recorded["columns"])
+    relation = Relation(recorded["relation"], "public", recorded["table"], recorded["identity"], columns)
     changes = tuple(
-        RowChange(operation, relation, _cells(old), old is not None and told["identity"] == "f", _cells(new), ordinal)
-        for operation, old, new, ordinal in told["rows"]
+        RowChange(
+            operation, relation, _cells(old), old is not None and recorded["identity"] == "f", _cells(new), ordinal
+        )
+        for operation, old, new, ordinal in recorded["rows"]
     )
-    return Transaction(source, system, timeline, lsn, at_us, told["origin"], messages, changes)
+    return Transaction(source, system, timeline, lsn, at_us, recorded["origin"], messages, changes)
 
 
-def _cells(told: Sequence[str | bool | None] | None) -> tuple[Any, ...] | None:
-    if told is None:
+def _cells(recorded: Sequence[str | bool | None] | None) -> tuple[Any, ...] | None:
+    if recorded is None:
         return None
-    return tuple(UNCHANGED if cell is False else cell.encode() if isinstance(cell, str) else None for cell in told)
+    return tuple(UNCHANGED if cell is False else cell.encode() if isinstance(cell, str) else None for cell in recorded)
 
 
-def lived(settings: Settings, later: Sequence[Told], now_us: int) -> Told:
+def lived(settings: Settings, later: Sequence[JsonObject], now_us: int) -> JsonObject:
     """What is said when a worker has gone on by what came later."""
     with closing(open_store(settings)) as store:
         store.claim("the test")
         worker = Worker(settings, store, now_us)
-        for told in later:
-            worker.now_us = told["now_us"]
-            worker.take(delivery_of(told))
+        for recorded in later:
+            worker.now_us = recorded["now_us"]
+            worker.take(delivery_of(recorded))
     return answers_of(settings, worker.now_us)
 
 
@@ -387,7 +391,7 @@ def test_every_answer_is_as_it_was(earlier: Earlier) -> None:
     same(answers_of(earlier.settings, earlier.now_us), earlier.answers["read"])
 
 
-def test_the_writer_is_told_what_it_was_told(earlier: Earlier) -> None:
+def test_a_transaction_returns_what_it_returned_before(earlier: Earlier) -> None:
     with closing(open_store(earlier.settings)) as store:
         store.claim("the test")
         same(by_the_writer(store, earlier.answers["written"]), earlier.answers["written"])
@@ -418,8 +422,8 @@ def test_a_worker_goes_on_as_the_earlier_one_did(earlier: Earlier) -> None:
 
 def test_the_stores_hold_what_they_are_kept_for() -> None:
     """A rich store: were it not, the rest would prove little."""
-    said = json.loads(lzma.decompress((STORES / "generated" / "answers.json.xz").read_bytes()))
-    read, written = said["answers"]["read"], said["answers"]["written"]
+    expected = json.loads(lzma.decompress((STORES / "generated" / "answers.json.xz").read_bytes()))
+    read, written = expected["answers"]["read"], expected["answers"]["written"]
     durable = read["durable"]
     assert all(read["conflicts"][status] for status in STATUSES)
     assert all(durable[what] for what in ("orders", "parked", "awaited", "due", "judged", "lost"))
@@ -446,18 +450,18 @@ def test_the_ladder_of_bases_is_there(earlier: Earlier) -> None:
 
 def _same_as_their_logs(settings: Settings, store: Store) -> list[RecordKey]:
     """Each record from its base, and from its whole history; those that have a base."""
-    plan, found = settings.plan, []
+    plan, actual = settings.plan, []
     for name, entity in plan.entities.items():
         units = Units(entity)
         for key in map(RecordKey, itertools.repeat(name), store.records(name, None, ALL)):
-            base, _ = known = store.folded(key)
+            base, _ = stored = store.folded(key)
             root, changes = whole = store.folded(key, whole=True)
-            by_base = merged(fold_from_checkpoint(units, key.key, known, max_ahead_us=plan.max_ahead_us))
+            by_base = merged(fold_from_checkpoint(units, key.key, stored, max_ahead_us=plan.max_ahead_us))
             by_log = fold(units, changes, max_ahead_us=plan.max_ahead_us) if root is None else None
             assert by_base == merged(
                 by_log or fold_from_checkpoint(units, key.key, whole, max_ahead_us=plan.max_ahead_us)
             ), key
             if base is not None:
-                found.append(key)
+                actual.append(key)
                 assert base.policy == policy_of(plan), key
-    return found
+    return actual

@@ -1,4 +1,4 @@
-"""The HTTP contract over a real listener: paths, shapes, errors, who may ask, start and stop."""
+"""The HTTP contract over a real listener: paths, shapes, errors, access, start and stop."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_a_list_of_records_holds_whole_records(client: httpx.Client, reading: Me
     assert document["next_cursor"] is None
 
 
-def test_a_record_as_of_a_stamp_is_asked_for_that_stamp(client: httpx.Client, reading: MemoryReading) -> None:
+def test_a_record_as_of_a_stamp_is_queried_at_that_stamp(client: httpx.Client, reading: MemoryReading) -> None:
     text = f"{T0}.7@crm"
     document = client.get("/api/v1/records/customer/C001", params={"as_of": text}).json()
     assert reading.moments == [Stamp(T0, 7, "crm")]
@@ -234,7 +234,7 @@ def test_a_history_comes_in_pages_that_go_on_behind_a_cursor(client: httpx.Clien
     assert client.get(path, params={"limit": 0}).status_code == 422
 
 
-def test_a_restore_is_planned_for_whoever_may_read_and_carried_out_for_nobody(client: httpx.Client) -> None:
+def test_a_restore_is_planned_for_every_reader_and_never_carried_out(client: httpx.Client) -> None:
     path = "/api/v1/records/customer/C001/restore"
     planned = client.post(path, json={"to": "clean", "dry_run": True}).json()
     assert planned["fields"] == {"phone": {"now": "3", "then": "2"}}
@@ -308,7 +308,7 @@ def path_of(key: str, suffix: str = "") -> str:
 
 @pytest.mark.parametrize("key", AWKWARD_KEYS)
 @pytest.mark.parametrize("suffix", ["", "/history", "/explain?field=phone"])
-def test_every_key_is_found_by_its_url_quoted_text(
+def test_every_key_resolves_from_its_url_quoted_text(
     client: httpx.Client, reading: MemoryReading, key: str, suffix: str
 ) -> None:
     reading.all_records = {RecordKey("customer", each): customer(each) for each in AWKWARD_KEYS}
@@ -320,7 +320,7 @@ def test_every_key_is_found_by_its_url_quoted_text(
 
 @settings(max_examples=60, deadline=None)
 @given(key=st.text(st.characters(exclude_categories=["Cs"])).filter(lambda key: key not in (".", "..")))
-def test_any_text_is_a_key_that_can_be_asked_for(shared: tuple[MemoryReading, httpx.Client], key: str) -> None:
+def test_any_text_is_a_valid_key(shared: tuple[MemoryReading, httpx.Client], key: str) -> None:
     reading, client = shared
     reading.all_records = {RecordKey("customer", key): customer(key)}
     assert client.get(path_of(key)).json()["key"] == key
@@ -388,7 +388,7 @@ def test_a_method_that_a_path_has_not_is_a_problem_405(client: httpx.Client, pat
     assert "GET" in response.headers["allow"]
 
 
-def test_a_mistake_of_ours_is_a_problem_500_that_tells_no_values(client: httpx.Client, reading: MemoryReading) -> None:
+def test_an_internal_error_is_a_problem_500_without_values(client: httpx.Client, reading: MemoryReading) -> None:
     reading.broken = RuntimeError("phone 13800138000")
     document = assert_problem(client.get("/api/v1/sources"), 500)
     assert "RuntimeError" in str(document["detail"])
@@ -483,7 +483,7 @@ def test_the_page_escapes_values_and_loads_nothing(client: httpx.Client, reading
     assert "未解决的冲突 (1)" in response.text
 
 
-# ---------------------------------------------------------------- who may ask
+# ---------------------------------------------------------------- access
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -536,7 +536,7 @@ def test_a_reload_with_a_bad_file_says_every_problem(client: httpx.Client, readi
 
 
 def as_if_from(address: str) -> dict[str, str]:
-    """A proxy on this machine says who asked."""
+    """A proxy on this machine forwards the client's address."""
     return {"X-Forwarded-For": address}
 
 
@@ -574,7 +574,7 @@ def test_only_addresses_and_localhost_name_this_machine(host: str, is_ours: bool
         ("", False),
     ],
 )
-def test_loopback_is_known_in_each_of_its_forms(address: str, is_here: bool) -> None:
+def test_loopback_is_recognised_in_each_of_its_forms(address: str, is_here: bool) -> None:
     assert is_loopback(address) is is_here
 
 
@@ -628,7 +628,7 @@ def test_a_stopped_server_can_be_followed_by_another_on_its_port() -> None:
 
 
 class Stuck(MemoryReading):
-    """Answers the question for sources only when it is let go."""
+    """Answers the query for sources only when it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -679,7 +679,7 @@ def test_one_slow_answer_does_not_hold_the_others() -> None:
         server.stop()
 
 
-def test_signals_stay_with_whoever_had_them() -> None:
+def test_signal_handlers_stay_unchanged() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     with listening(with_records()) as client:
         client.get("/-/healthy")

@@ -59,7 +59,7 @@ def test_whatever_its_key_a_record_has_a_page_that_names_it(served: Served, key:
 
 
 @pytest.mark.parametrize(
-    ("asked", "is_shown"),
+    ("path", "is_shown"),
     [
         ("", True),
         ("?status=open", True),
@@ -70,8 +70,8 @@ def test_whatever_its_key_a_record_has_a_page_that_names_it(served: Served, key:
         ("?entity=&severity=", True),
     ],
 )
-def test_the_list_is_narrowed_as_it_was_asked_for(served: Served, asked: str, *, is_shown: bool) -> None:
-    seen = Person().follow(f"{served()}/{asked}")
+def test_the_list_is_filtered_by_the_query_string(served: Served, path: str, *, is_shown: bool) -> None:
+    seen = Person().follow(f"{served()}/{path}")
     assert any(text == "customer C001" for text, _ in seen.links) is is_shown
 
 
@@ -84,7 +84,7 @@ def test_the_list_is_narrowed_as_it_was_asked_for(served: Served, asked: str, *,
         ("records/none/C001", 404),
     ],
 )
-def test_what_there_is_not_has_no_page(served: Served, path: str, status: int) -> None:
+def test_a_missing_object_has_no_page(served: Served, path: str, status: int) -> None:
     with pytest.raises(httpx.HTTPStatusError) as refused:
         Person().follow(f"{served()}/{path}")
     assert refused.value.response.status_code == status

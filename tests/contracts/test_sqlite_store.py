@@ -61,7 +61,7 @@ def test_a_missing_directory_is_named_with_the_next_step(tmp_path: Path) -> None
     assert "directory" in refused(tmp_path / "missing" / "state.db", "cannot be opened").hint
 
 
-def test_a_place_where_nobody_may_write_is_refused() -> None:
+def test_a_directory_without_write_permission_is_refused() -> None:
     # Not even root may create a file in /proc, so this holds for whoever runs the tests.
     refused(Path("/proc/state.db"), "cannot be opened|may not")
 

@@ -1,4 +1,4 @@
-"""What every store promises (ports.Store, ports.StoreTransaction), asked of each of them."""
+"""The contract of every store (ports.Store, ports.StoreTransaction), run against each of them."""
 
 from __future__ import annotations
 
@@ -44,10 +44,12 @@ def change(record: RecordKey, wall_us: int, source: str = "crm", *, lsn: int | N
 def conflict(conflict_id: str, record: RecordKey = A, **differences: Any) -> Conflict:
     place = Place("7", 1, 100, "public.customer", 0)
     candidates = tuple(Candidate(source, source, Stamp(5, 0, source), 5, None, place) for source in ("crm", "erp"))
-    question = DetectedConflict(*record, "phone", None, "concurrent_update", "high", candidates)
-    asked = {name: value for name, value in differences.items() if name in DetectedConflict.__dataclass_fields__}
-    lived = {name: value for name, value in differences.items() if name not in asked}
-    return replace(Conflict(conflict_id, replace(question, **asked), "open", 1, 1000), **lived)
+    detected = DetectedConflict(*record, "phone", None, "concurrent_update", "high", candidates)
+    detected_fields = {
+        name: value for name, value in differences.items() if name in DetectedConflict.__dataclass_fields__
+    }
+    conflict_fields = {name: value for name, value in differences.items() if name not in detected_fields}
+    return replace(Conflict(conflict_id, replace(detected, **detected_fields), "open", 1, 1000), **conflict_fields)
 
 
 def append(store: Store, *changes: Change) -> None:
@@ -73,7 +75,7 @@ def interrupted(store: Store, work: Callable[[StoreTransaction], object]) -> Non
 # ---------------------------------------------------------------- what is judged, what is missing
 
 
-def test_how_far_records_are_judged_is_kept_by_entity(store: Store) -> None:
+def test_the_progress_of_evaluation_is_saved_by_entity(store: Store) -> None:
     with store.transaction() as batch:
         batch.save_evaluated("customer", "one", "A")
         batch.save_evaluated("order", "one", None)
@@ -206,7 +208,7 @@ def test_any_text_is_a_key(store: Store, key: str) -> None:
     assert [each.stamp.wall_us for each in store.history(record)] == [1]
 
 
-def test_the_stamps_of_a_records_changes_are_found_by_place(store: Store) -> None:
+def test_stamps_of_returns_a_records_stamps_by_place(store: Store) -> None:
     old, new, other = change(A, 1, lsn=5), change(A, 9, lsn=6), change(B, 3, lsn=7)
     append(store, old, other)
     with store.transaction() as batch:
@@ -348,9 +350,9 @@ def everything(batch: StoreTransaction) -> None:
 
 def contents(store: Store) -> tuple[object, ...]:
     with store.transaction() as batch:
-        known = batch.keys_of("crm", "t", ["(1)"])
+        saved = batch.keys_of("crm", "t", ["(1)"])
     listed = store.conflicts({}, None, 10), list(store.unfinished_conflicts())
-    return store.history(A), store.records("customer", None, 10), listed, store.positions(), known, store.figures()
+    return store.history(A), store.records("customer", None, 10), listed, store.positions(), saved, store.figures()
 
 
 def test_a_batch_that_fails_leaves_nothing(store: Store) -> None:
@@ -453,10 +455,10 @@ def test_a_worker_may_claim_again_what_it_holds(store: Store) -> None:
     store.claim("the test")
     append(store, change(A, 1))
     with pytest.raises(StoreUnavailable, match="the test"):
-        store.claim("somebody else")
+        store.claim("another worker")
 
 
-def test_the_first_batch_claims_the_store_when_nobody_did(opening: Opening) -> None:
+def test_the_first_batch_claims_an_unclaimed_store(opening: Opening) -> None:
     first, second = opening(), opening()
     append(first, change(A, 1))
     with pytest.raises(StoreUnavailable, match="held"):
@@ -484,7 +486,7 @@ def test_the_tables_that_an_unfinished_copy_has_finished_come_back(store: Store)
     assert store.positions() == {"crm": (position, Stamp(5, 6, "crm"))}
 
 
-def test_what_a_source_was_told_outlives_the_worker_and_is_replaced_whole(opening: Opening) -> None:
+def test_source_commands_outlive_the_worker_and_are_replaced_as_one(opening: Opening) -> None:
     resync = Resync(
         "public.a", Stamp(1, 2, "crm"), 9, "slot_lost", "missing", ("1", "é"), 1, "K", ("K", "L"), 4, 5, 6, "no"
     )
@@ -500,7 +502,7 @@ def test_what_a_source_was_told_outlives_the_worker_and_is_replaced_whole(openin
     assert opening().orders() == {"crm": orders, "erp": NO_ORDERS}
 
 
-def test_identities_are_known_per_source_and_table_until_forgotten(store: Store) -> None:
+def test_identities_are_kept_per_source_and_table_until_removed(store: Store) -> None:
     with store.transaction() as batch:
         batch.save_identities("crm", "t", {"(1)": "A", "(2)": "B", "(3)": "C"})
         batch.save_identities("erp", "t", {"(1)": "E"})
@@ -596,9 +598,7 @@ def test_all_unfinished_conflicts_are_handed_out_however_many(store: Store) -> N
         ({"source": "cr"}, ""),
     ],
 )
-def test_conflicts_are_found_by_every_filter_and_all_of_them_together(
-    store: Store, where: dict[str, str], found: str
-) -> None:
+def test_conflicts_match_every_filter_and_all_of_them_together(store: Store, where: dict[str, str], found: str) -> None:
     of_oa = tuple(replace(each, source="oa") for each in conflict("x").detected.candidates)
     with store.transaction() as batch:
         batch.save_conflicts(
@@ -695,7 +695,7 @@ def test_what_is_due_is_not_kept_of_a_batch_that_failed(opening: Opening) -> Non
 # ---------------------------------------------------------------- what no two records may share
 
 
-def test_a_conflict_about_several_records_is_found_under_each_of_them_as_long_as_it_is_about_it(store: Store) -> None:
+def test_a_conflict_about_several_records_is_listed_for_each_of_its_present_records(store: Store) -> None:
     several = conflict("several", field=None, kind="duplicate", records=("A", "B", "C"))
     with store.transaction() as batch:
         batch.save_conflicts([several, conflict("single", B)])
@@ -714,20 +714,20 @@ def test_a_conflict_about_several_records_is_found_under_each_of_them_as_long_as
     assert [under(key, entity="customer") for key in "ABCD"] == [[], ["several", "single"], [], ["several"]]
 
 
-def test_records_are_found_by_each_digest_they_hold_and_only_by_those(store: Store) -> None:
+def test_keys_with_lists_records_under_each_of_their_digests_only(store: Store) -> None:
     with store.transaction() as batch:
         batch.save_digests({B: frozenset({b"1", b"2"}), A: frozenset({b"1"})})
         assert batch.keys_with("customer", b"1", 9) == ["A", "B"]
         batch.save_digests({B: frozenset({b"2", b"3"}), RecordKey("order", "A"): frozenset({b"2"})})
     with store.transaction() as batch:
-        held = {digest: batch.keys_with("customer", digest, 9) for digest in (b"1", b"2", b"3", b"4")}
-        assert held == {b"1": ["A"], b"2": ["B"], b"3": ["B"], b"4": []}
+        indexed = {digest: batch.keys_with("customer", digest, 9) for digest in (b"1", b"2", b"3", b"4")}
+        assert indexed == {b"1": ["A"], b"2": ["B"], b"3": ["B"], b"4": []}
         assert batch.keys_with("order", b"2", 9) == ["A"]
-        known = batch.digests_of([A, B, RecordKey("order", "B")])
-        assert known == {A: {b"1"}, B: {b"2", b"3"}}
+        saved = batch.digests_of([A, B, RecordKey("order", "B")])
+        assert saved == {A: {b"1"}, B: {b"2", b"3"}}
 
 
-def test_a_record_that_holds_nothing_any_more_is_found_by_nothing(opening: Opening) -> None:
+def test_a_record_without_digests_is_in_no_index_entry(opening: Opening) -> None:
     store = opening()
     with store.transaction() as batch:
         batch.save_digests({A: frozenset({b"1"}), B: frozenset({b"1"})})

@@ -1,4 +1,4 @@
-"""What every store promises of changes whose records nobody knows yet."""
+"""The contract of every store for quarantined changes (ports.QuarantineStore)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def waiting(identity: str, at: int, *, was: str | None = None, table: str = TABL
 def kept(store: Store, source: str, *identities: str, label: str = TABLE) -> dict[str, list[UnresolvedChange]]:
     """What waits; it goes on waiting."""
     with store.transaction() as batch:
-        found = dict(batch.release_quarantined(source, label, identities))
-        for each in found.values():
+        released = dict(batch.release_quarantined(source, label, identities))
+        for each in released.values():
             batch.quarantine(source, [waiting._replace(was=waiting.identity) for waiting in each])
-        return found
+        return released
 
 
 def quarantine(store: Store, *several: UnresolvedChange, source: str = "crm") -> None:
@@ -55,8 +55,8 @@ def test_a_row_that_takes_another_identity_is_waited_for_under_that(store: Store
     quarantine(store, waiting("5", 10), waiting("6", 12))
     quarantine(store, waiting("9", 14, was="5"))
     with store.transaction() as batch:
-        found = batch.release_quarantined("crm", TABLE, ["5", "6", "9"])
-    assert found == {
+        released = batch.release_quarantined("crm", TABLE, ["5", "6", "9"])
+    assert released == {
         "6": [waiting("6", 12)],
         "9": [waiting("5", 10)._replace(identity="9"), waiting("9", 14, was="5")],
     }

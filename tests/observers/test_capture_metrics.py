@@ -1,4 +1,4 @@
-"""What the metrics say about sources, slots and conflicts, and how many series there can ever be."""
+"""Metrics of sources, slots and conflicts, and the upper bound of their series."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class World:
         return self.series().get((f"cdc_merge_{name}", frozenset(labels.items())))
 
 
-def conflict(number: int = 1, sources: tuple[str, ...] = ("crm", "erp"), **told: str) -> Conflict:
+def conflict(number: int = 1, sources: tuple[str, ...] = ("crm", "erp"), **differences: str) -> Conflict:
     place = Place("7", 1, 1, "public.customer", 0)
     candidates = tuple(Candidate(source, "x", Stamp(1, 0, source), 1, None, place) for source in sources)
-    question = DetectedConflict("customer", f"C{number}", "phone", None, "concurrent_update", "high", candidates)
-    return Conflict(f"c{number}", replace(question, **told), "open", 1, 1_000_000)  # type: ignore[arg-type] # text fields
+    detected = DetectedConflict("customer", f"C{number}", "phone", None, "concurrent_update", "high", candidates)
+    return Conflict(f"c{number}", replace(detected, **differences), "open", 1, 1_000_000)  # type: ignore[arg-type] # text fields
 
 
 # ---------------------------------------------------------------- sources
@@ -83,14 +83,14 @@ def conflict(number: int = 1, sources: tuple[str, ...] = ("crm", "erp"), **told:
 
 def test_a_source_is_in_exactly_one_state_also_in_one_that_has_no_name_here() -> None:
     world = World()
-    for state, told in (("streaming", "streaming"), ("retrying", "retrying"), ("hibernating", "other")):
+    for state, differences in (("streaming", "streaming"), ("retrying", "retrying"), ("hibernating", "other")):
         world.status = replace(CRM, state=state)
-        found = {labels: value for (name, labels), value in world.series().items() if name == "cdc_merge_source_state"}
-        at_one = [dict(labels)["state"] for labels, value in found.items() if value and ("source", "crm") in labels]
-        assert at_one == [told]
+        series = {labels: value for (name, labels), value in world.series().items() if name == "cdc_merge_source_state"}
+        at_one = [dict(labels)["state"] for labels, value in series.items() if value and ("source", "crm") in labels]
+        assert at_one == [differences]
 
 
-def test_a_refusal_is_told_by_its_name_until_the_source_streams_again() -> None:
+def test_a_refusal_is_shown_by_its_name_until_the_source_streams_again() -> None:
     world = World()
     assert world.value("source_problem", source="crm", problem="slot_lost") == 0
     world.metrics(SourceChanged("crm", "stopped", "It is lost.", "slot_lost", "Resync."))
@@ -114,21 +114,23 @@ def test_positions_are_bytes_whose_differences_are_lag() -> None:
 def test_a_slot_has_exactly_one_reason_also_one_that_has_no_name_here() -> None:
     world = World()
     assert world.value("slot_invalidated", source="crm", reason="none") is None
-    told = {"": "none", "idle_timeout": "idle_timeout", "untold": "other", "moon_phase": "other"}
-    for invalidation, reason in told.items():
+    differences = {"": "none", "idle_timeout": "idle_timeout", "untold": "other", "moon_phase": "other"}
+    for invalidation, reason in differences.items():
         world.status = replace(CRM, invalidation=invalidation)
-        found = {labels: value for (name, labels), value in world.series().items() if name.endswith("slot_invalidated")}
-        assert [dict(labels)["reason"] for labels, value in found.items() if value] == [reason]
-        assert len(found) == 6
+        series = {
+            labels: value for (name, labels), value in world.series().items() if name.endswith("slot_invalidated")
+        }
+        assert [dict(labels)["reason"] for labels, value in series.items() if value] == [reason]
+        assert len(series) == 6
 
 
 def test_a_slot_is_unread_since_a_scrape_saw_it_so_and_not_once_it_is_read_again() -> None:
     world = World()
     assert world.value("slot_inactive_seconds", source="crm") is None
-    for at_s, active, told_s in ((0, False, 0), (60, False, 60), (70, True, 0), (80, False, 0), (95, False, 15)):
+    for at_s, active, shown_s in ((0, False, 0), (60, False, 60), (70, True, 0), (80, False, 0), (95, False, 15)):
         world.now_s = 1000.0 + at_s
         world.status = replace(CRM, slot_active=active)
-        assert world.value("slot_inactive_seconds", source="crm") == told_s
+        assert world.value("slot_inactive_seconds", source="crm") == shown_s
 
 
 def test_a_transaction_on_disk_says_when_and_an_empty_batch_says_nothing() -> None:
@@ -144,20 +146,22 @@ def test_a_transaction_on_disk_says_when_and_an_empty_batch_says_nothing() -> No
 # ---------------------------------------------------------------- what was counted
 
 
-def test_what_may_be_counted_is_zero_before_a_reader_has_told_anything() -> None:
-    known = World().series()
+def test_every_counter_is_zero_before_a_reader_reports() -> None:
+    series = World().series()
     sources = [{"source": source} for source in SOURCES]
     families = {each.figure: (each.label, each.values or ("public.customer", "other")) for each in CAPTURED}
     for figure, (label, values) in families.items():
         expected = [{**source, label: value} for source in sources for value in values] if label else sources
         for labels in expected:
-            assert known[(f"cdc_merge_{figure}_total", frozenset(labels.items()))] == 0, (figure, labels)
+            assert series[(f"cdc_merge_{figure}_total", frozenset(labels.items()))] == 0, (figure, labels)
     for source in SOURCES:
         errors = [
-            labels for name, labels in known if name == "cdc_merge_source_errors_total" and ("source", source) in labels
+            labels
+            for name, labels in series
+            if name == "cdc_merge_source_errors_total" and ("source", source) in labels
         ]
         assert len(errors) == 2 * (len(FAILURE_CLASSES) + 1)
-        assert known[("cdc_merge_commit_lag_seconds_count", frozenset({("source", source)}))] == 0
+        assert series[("cdc_merge_commit_lag_seconds_count", frozenset({("source", source)}))] == 0
 
 
 def test_what_reader_and_merging_have_counted_is_one_figure() -> None:
@@ -176,11 +180,11 @@ def test_a_lag_is_in_every_bucket_from_its_own_on() -> None:
     for lag_us in (-3_000_000, 250_000, 250_001, 400_000_000):
         tally.committed(100, lag_us)
     world = World(replace(CRM, counts=tally.counts()))
-    told = {
+    differences = {
         le: world.value("commit_lag_seconds_bucket", source="crm", le=le)
         for le in ("0.1", "0.25", "0.5", "300.0", "+Inf")
     }
-    assert told == {"0.1": 1, "0.25": 2, "0.5": 3, "300.0": 3, "+Inf": 4}
+    assert differences == {"0.1": 1, "0.25": 2, "0.5": 3, "300.0": 3, "+Inf": 4}
     assert world.value("commit_lag_seconds_sum", source="crm") == 400.500001
     assert world.value("event_bytes_total", source="crm") == 400
 
@@ -191,14 +195,14 @@ def test_a_failure_is_counted_by_its_class_and_by_what_follows() -> None:
     world.metrics(SourceChanged("crm", "stopped", "It is lost.", "slot_lost", failure="position"))
     world.metrics(SourceChanged("crm", "stopped", "Strange.", failure="weather"))
     world.metrics(SourceChanged("crm", "streaming", "It streams."))
-    found = {
+    series = {
         labels: value for (name, labels), value in world.series().items() if name == "cdc_merge_source_errors_total"
     }
-    counted = {(dict(labels)["class"], dict(labels)["retryable"]): value for labels, value in found.items() if value}
+    counted = {(dict(labels)["class"], dict(labels)["retryable"]): value for labels, value in series.items() if value}
     assert counted == {("connection", "true"): 1, ("position", "false"): 1, ("other", "false"): 1}
 
 
-# ---------------------------------------------------------------- how long a slot has left
+# ---------------------------------------------------------------- time until a slot is lost
 
 
 class QueryPort(NamedTuple):
@@ -256,7 +260,7 @@ def test_a_conflict_counts_for_every_two_sources_that_disagree_in_it() -> None:
     assert pairs == {"crm / erp": 2, "crm / finance": 1, "erp / finance": 1, "crm": 0, "finance": 1}
 
 
-# ---------------------------------------------------------------- how many series there can be
+# ---------------------------------------------------------------- bound of the series
 
 
 def test_no_fact_however_strange_adds_series_without_bound() -> None:
@@ -288,8 +292,8 @@ def _batch(strange: Callable[[], str], number: int) -> BatchMerged:
 
 
 def _moved(strange: Callable[[], str], number: int) -> ConflictMoved:
-    told = {name: strange() for name in ("entity", "field", "kind", "severity")}
-    moved = conflict(number, (strange(), strange()), **told)
+    differences = {name: strange() for name in ("entity", "field", "kind", "severity")}
+    moved = conflict(number, (strange(), strange()), **differences)
     return ConflictMoved("closed", replace(moved, status="closed", closed_us=2_000_000, resolution=strange()))
 
 

@@ -34,9 +34,9 @@ def stream() -> Iterator[io.StringIO]:
     """The process's log as JSON lines, put back as it was afterwards."""
     root = logging.getLogger()
     handlers, level, quiet = [*root.handlers], root.level, logging.getLogger("uvicorn").level
-    told = io.StringIO()
-    configure("json", "DEBUG", told)
-    yield told
+    output = io.StringIO()
+    configure("json", "DEBUG", output)
+    yield output
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.getLogger("uvicorn").setLevel(quiet)
@@ -73,10 +73,10 @@ def test_each_fact_is_one_line_with_its_own_code(stream: io.StringIO, fact: Fact
     assert {"@timestamp", "message", "log.logger", "service.name", "ecs.version"} <= line.keys()
 
 
-def test_no_line_tells_a_value_or_a_key(stream: io.StringIO) -> None:
+def test_no_line_holds_a_value_or_a_key(stream: io.StringIO) -> None:
     conflict = phone_conflict(key=SECRET)
-    told = replace(conflict.detected, base=SECRET, provisional=SECRET)
-    Logs()(ConflictMoved("announced", replace(conflict, detected=told)))
+    output = replace(conflict.detected, base=SECRET, provisional=SECRET)
+    Logs()(ConflictMoved("announced", replace(conflict, detected=output)))
     assert SECRET not in stream.getvalue()
     (line,) = lines(stream)
     assert line["cdc_merge.sources"] == "crm erp"
@@ -91,7 +91,7 @@ def test_a_record_has_one_digest_per_installation() -> None:
 
 
 @pytest.mark.parametrize("log", [LOG, logging.getLogger("elsewhere")], ids=["ours", "another package's"])
-def test_an_exception_is_told_by_type_and_place_without_its_message(stream: io.StringIO, log: logging.Logger) -> None:
+def test_an_exception_is_logged_by_type_and_place_without_its_message(stream: io.StringIO, log: logging.Logger) -> None:
     try:
         int(SECRET + "x")
     except ValueError:
@@ -108,13 +108,13 @@ def test_a_sentence_with_a_percent_sign_is_no_format(stream: io.StringIO) -> Non
 
 
 def test_a_line_for_people_stays_one_line_without_control_characters(stream: io.StringIO) -> None:
-    told = io.StringIO()
-    configure("console", "INFO", told)
+    output = io.StringIO()
+    configure("console", "INFO", output)
     Logs()(SourceChanged("crm", "stopped", "broken\n\x1b[2Jfake line", "slot_lost", "Do this."))
-    assert told.getvalue().count("\n") == 1
-    assert "\x1b" not in told.getvalue()
+    assert output.getvalue().count("\n") == 1
+    assert "\x1b" not in output.getvalue()
     assert 'source_changed broken\\n\\x1b[2Jfake line source=crm state=stopped problem=slot_lost hint="Do this."' in (
-        told.getvalue()
+        output.getvalue()
     )
 
 
@@ -134,7 +134,7 @@ def test_what_is_said_again_and_again_is_written_a_few_times(stream: io.StringIO
     assert (codes.count("conflict_announced"), codes.count("row_parked")) == (BURST, BURST + 1)
 
 
-def test_how_often_a_line_was_left_out_is_told_with_the_next(stream: io.StringIO) -> None:
+def test_the_next_line_carries_the_number_of_lines_left_out(stream: io.StringIO) -> None:
     now_s = [0.0]
     repeats = Repeats(lambda: now_s[0])
     handler = logging.getLogger().handlers[0]
@@ -144,8 +144,8 @@ def test_how_often_a_line_was_left_out_is_told_with_the_next(stream: io.StringIO
     now_s[0] += WINDOW_S
     for _ in range(2):
         Logs()(Parked("crm", "public.customer", "unreadable"))
-    told = [line.get("cdc_merge.repeats_left_out") for line in lines(stream)]
-    assert told == [None] * BURST + [7, None]
+    output = [line.get("cdc_merge.repeats_left_out") for line in lines(stream)]
+    assert output == [None] * BURST + [7, None]
 
 
 def test_an_error_is_never_left_out(stream: io.StringIO) -> None:

@@ -182,9 +182,9 @@ HISTOGRAMS = {
 }
 
 
-def batch(**told: object) -> BatchMerged:
+def batch(**differences: object) -> BatchMerged:
     nothing = BatchMerged(seconds={}, changes={}, merges={}, detection_seconds={}, late_changes=0)
-    return replace(nothing, **told)  # type: ignore[arg-type] # the tests name fields of BatchMerged
+    return replace(nothing, **differences)  # type: ignore[arg-type] # the tests name fields of BatchMerged
 
 
 def made(
@@ -272,10 +272,10 @@ def test_detection_is_degraded_for_an_hour_after_the_last_change_that_met_what_w
 )
 def test_an_answer_is_in_time_up_to_the_agreed_second(severity: str, agreed_s: int) -> None:
     metrics = made()
-    question = replace(PHONE, severity=severity)
+    detected = replace(PHONE, severity=severity)
     for number, took_s in enumerate((agreed_s, agreed_s + 1)):
         closed_us = OPEN.raised_us + took_s * 1_000_000
-        conflict = replace(CLOSED, id=f"c{number}", detected=question, announced_us=2_000_000, closed_us=closed_us)
+        conflict = replace(CLOSED, id=f"c{number}", detected=detected, announced_us=2_000_000, closed_us=closed_us)
         metrics(ConflictMoved("closed", conflict))
         metrics(ConflictMoved("closed", conflict))
     for outcome in ("in_time", "late"):
@@ -283,7 +283,7 @@ def test_an_answer_is_in_time_up_to_the_agreed_second(severity: str, agreed_s: i
         assert value(metrics, "conflicts_answered_total", **labels) == 1
 
 
-def test_what_nobody_was_asked_about_is_no_answer_and_low_has_no_agreed_time() -> None:
+def test_an_unannounced_conflict_is_not_answered_and_low_has_no_agreed_time() -> None:
     metrics = made()
     metrics(ConflictMoved("closed", CLOSED))
     low = replace(CLOSED, id="c2", detected=replace(PHONE, severity="low"), announced_us=2_000_000)
@@ -295,8 +295,8 @@ def test_what_nobody_was_asked_about_is_no_answer_and_low_has_no_agreed_time() -
 def test_sizes_and_loads_of_batches_are_counted() -> None:
     metrics = made()
     changes = {("crm", "customer", "update"): 30, ("erp", "customer", "insert"): 12}
-    told = batch(changes=changes, transactions={"crm": (1, 29)}, loads={"memory": 40, "store": 2})
-    metrics(replace(told, behind={("erp", "origin"): 3}))
+    differences = batch(changes=changes, transactions={"crm": (1, 29)}, loads={"memory": 40, "store": 2})
+    metrics(replace(differences, behind={("erp", "origin"): 3}))
     assert value(metrics, "batch_changes_bucket", le="10.0") == 0
     assert value(metrics, "batch_changes_bucket", le="100.0") == 1
     assert value(metrics, "transaction_rows_sum", source="crm") == 30
@@ -319,7 +319,7 @@ def test_what_is_read_again_is_counted_as_it_goes_on_and_what_fails_once() -> No
     assert value(metrics, "resyncs", source="crm", state="rows") == 2
 
 
-def test_a_loop_is_counted_for_its_pair_whoever_began() -> None:
+def test_a_loop_is_counted_for_its_pair_in_either_order() -> None:
     metrics = made()
     metrics(LoopDetected("customer", "C001", ("erp", "crm")))
     metrics(LoopDetected("customer", "C002", ("crm", "erp")))
@@ -338,8 +338,8 @@ def test_failed_attempts_to_read_are_counted_by_what_follows() -> None:
 def test_each_family_has_one_help_one_type_and_no_series_twice() -> None:
     lines = text(busy()).splitlines()
     for word in ("# HELP", "# TYPE"):
-        named = [line.split()[2] for line in lines if line.startswith(word)]
-        assert len(named) == len(set(named))
+        names = [line.split()[2] for line in lines if line.startswith(word)]
+        assert len(names) == len(set(names))
     series = [line.rsplit(" ", 1)[0] for line in lines if not line.startswith("#")]
     assert len(series) == len(set(series))
 
@@ -375,7 +375,7 @@ def test_an_automatic_field_promises_no_series_of_concurrent_conflicts() -> None
 # ---------------------------------------------------------------- facts
 
 
-def test_a_batch_is_counted_as_it_was_told() -> None:
+def test_a_batch_is_counted_as_its_fact_reports_it() -> None:
     metrics = busy()
     assert value(metrics, "changes_total", source="crm", entity="customer", operation="update") == 3
     assert value(metrics, "merges_total", entity="customer", field="phone", merge="mv", outcome="conflict") == 1
@@ -385,7 +385,7 @@ def test_a_batch_is_counted_as_it_was_told() -> None:
     assert value(metrics, "detection_seconds_bucket", source="crm", le="1.0") == 2
 
 
-def test_a_conflict_that_is_told_twice_is_counted_once() -> None:
+def test_a_conflict_reported_twice_is_counted_once() -> None:
     metrics = busy()
     metrics(ConflictMoved("raised", OPEN))
     metrics(ConflictMoved("closed", CLOSED))
@@ -395,7 +395,7 @@ def test_a_conflict_that_is_told_twice_is_counted_once() -> None:
 
 
 @pytest.mark.parametrize(("announced_us", "times"), [(None, 1), (2_000_000, 0)])
-def test_a_conflict_first_told_when_closed_was_raised_unless_it_was_announced_before(
+def test_a_conflict_first_reported_when_closed_was_raised_unless_it_was_announced_before(
     announced_us: int | None, times: int
 ) -> None:
     metrics = made()
@@ -487,7 +487,7 @@ def test_a_negative_detection_time_of_a_fast_clock_does_not_break_the_sum() -> N
     assert value(metrics, "detection_seconds_sum", source="crm") == 0
 
 
-def test_a_fact_that_is_nobodys_metric_is_let_pass() -> None:
+def test_a_fact_without_a_metric_is_ignored() -> None:
     before = value(made(), "changes_total", source="crm", entity="customer", operation="update")
     metrics = made()
     metrics(SourceChanged("crm", "streaming", "It streams."))
@@ -555,7 +555,7 @@ def test_the_process_itself_is_measured() -> None:
     assert "process_resident_memory_bytes" in text(made())
 
 
-def test_what_waits_on_the_way_in_is_told_against_its_limit() -> None:
+def test_queued_bytes_are_shown_beside_their_limit() -> None:
     metrics = made()
     assert value(metrics, "source_queued_bytes", source="crm") == 512
     assert value(metrics, "source_queue_limit_bytes", source="crm") == 1024

@@ -156,13 +156,13 @@ CONFLICT_KEYS = {
 CANDIDATE_KEYS = {"source", "value", "stamp", "committed_at", "actor", "place", "seen"}
 
 
-def asked(**changed: object) -> Conflict:
+def phone_conflict_with(**changed: object) -> Conflict:
     conflict = phone_conflict()
     return replace(conflict, detected=replace(conflict.detected, **changed))  # type: ignore[arg-type] # fields of DetectedConflict
 
 
 def only_candidate(candidate: Candidate) -> dict[str, Document]:
-    candidates = conflict_json(asked(candidates=(candidate,)))["candidates"]
+    candidates = conflict_json(phone_conflict_with(candidates=(candidate,)))["candidates"]
     assert isinstance(candidates, list)
     (document,) = candidates
     assert isinstance(document, dict)
@@ -180,26 +180,28 @@ def test_a_conflict_and_its_candidates_have_every_key() -> None:
 
 
 def test_a_base_that_is_unknown_is_left_out_and_a_null_one_is_not() -> None:
-    assert "base" not in conflict_json(asked(base=UNKNOWN))
-    assert conflict_json(asked(base=None))["base"] is None
+    assert "base" not in conflict_json(phone_conflict_with(base=UNKNOWN))
+    assert conflict_json(phone_conflict_with(base=None))["base"] is None
 
 
 @pytest.mark.parametrize("kind", ["update_delete", "key_change", "duplicate", "invariant"])
 def test_a_question_about_a_whole_row_has_null_for_field_and_provisional(kind: str) -> None:
-    document = conflict_json(asked(kind=kind, field=None, provisional=UNKNOWN))
+    document = conflict_json(phone_conflict_with(kind=kind, field=None, provisional=UNKNOWN))
     assert document["field"] is None
     assert document["provisional"] is None
 
 
 def test_a_duplicate_lists_its_records_and_other_questions_have_no_such_list() -> None:
-    document = conflict_json(asked(kind="duplicate", field=None, records=("C001", "C002")))
+    document = conflict_json(phone_conflict_with(kind="duplicate", field=None, records=("C001", "C002")))
     assert document["records"] == ["C001", "C002"]
-    assert "records" not in conflict_json(asked(kind="key_change", field=None))
+    assert "records" not in conflict_json(phone_conflict_with(kind="key_change", field=None))
 
 
 def test_a_group_has_its_members_as_an_object_and_no_field() -> None:
     document = conflict_json(
-        asked(field=None, group="address", base={"city": "Xi'an"}, provisional={"city": None, "zip": 2**60})
+        phone_conflict_with(
+            field=None, group="address", base={"city": "Xi'an"}, provisional={"city": None, "zip": 2**60}
+        )
     )
     assert (document["field"], document["group"]) == (None, "address")
     assert document["base"] == {"city": "Xi'an"}
@@ -226,7 +228,7 @@ def test_a_counter_has_its_delta_beside_the_value_written(delta: int | Decimal, 
 
 
 def test_labels_of_question_and_queue_stand_together_once() -> None:
-    conflict = replace(asked(labels=("baseline", "overwrote")), labels=("overwrote", "late"))
+    conflict = replace(phone_conflict_with(labels=("baseline", "overwrote")), labels=("overwrote", "late"))
     assert conflict_json(conflict)["labels"] == ["baseline", "overwrote", "late"]
 
 
@@ -374,5 +376,5 @@ def test_lag_is_the_age_of_the_watermark_when_something_is_missing_or_the_source
 
 
 def test_a_rule_level_question_names_its_rule() -> None:
-    question = DetectedConflict("customer", "C001", None, None, "invariant", "critical", (), rule="limit")
-    assert conflict_json(replace(phone_conflict(), detected=question))["rule"] == "limit"
+    detected = DetectedConflict("customer", "C001", None, None, "invariant", "critical", (), rule="limit")
+    assert conflict_json(replace(phone_conflict(), detected=detected))["rule"] == "limit"

@@ -1,4 +1,4 @@
-"""What is asked of the store is what the full fold of the history says, with bases or without."""
+"""Store queries equal the full fold of the history, with checkpoints or without."""
 
 from __future__ import annotations
 

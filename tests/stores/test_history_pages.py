@@ -34,9 +34,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
 
 def change(number: int, *, lsn: int | None = None, text: str = "") -> Change:
     place = Place("7", 1, number if lsn is None else lsn, "public.customer", 0)
-    told = {"name": (str(number - 1), text or str(number))}
+    fields = {"name": (str(number - 1), text or str(number))}
     stamp = Stamp(1_790_000_000_000_000 + number * 1_000, 0, "crm")
-    return Change("customer", "C1", stamp, place, UPDATE if number else INSERT, told)
+    return Change("customer", "C1", stamp, place, UPDATE if number else INSERT, fields)
 
 
 def fill(store: Stores, changes: list[Change]) -> None:
@@ -83,9 +83,9 @@ def test_a_cursor_that_is_none_is_not_found_and_an_end_is_an_empty_page(store: S
 def test_an_explanation_names_the_rule_that_answers(store: Stores) -> None:
     fill(store, [change(0)])
     rules = (Rule("people", "customer.other", severity="high"), Rule("latest-name", "*.name", auto=("latest",)))
-    told = StoreQueries(store, replace(PLAN, rules=rules)).explain(KEY, "name")
-    assert told is not None
-    assert told.rule == "latest-name"
+    fields = StoreQueries(store, replace(PLAN, rules=rules)).explain(KEY, "name")
+    assert fields is not None
+    assert fields.rule == "latest-name"
     without = StoreQueries(store, PLAN).explain(KEY, "name")
     assert without is not None
     assert without.rule is None

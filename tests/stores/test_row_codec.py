@@ -96,7 +96,7 @@ candidates = st.builds(
     maybe_text,
 )
 texts = st.lists(text, max_size=3).map(tuple)
-questions = st.builds(
+detections = st.builds(
     DetectedConflict,
     text,
     text,
@@ -114,7 +114,7 @@ questions = st.builds(
 conflicts = st.builds(
     Conflict,
     text,
-    questions,
+    detections,
     text,
     st.integers(0, 2**40),
     micros,
@@ -175,14 +175,14 @@ def test_a_body_that_an_earlier_version_made_of_cells_is_read_like_any_other() -
         "9b01cf00065bfeda25e000ce000111700199a46e616d65a24c69a3e78e8ba57072696365c70302312e35c70d02302e30303030303030"
         "30303132a57365617473c0fdc0c000c0c0c0"
     )
-    found = decode_change(made, ("customer", "C001"), "crm", EXAMPLE.place)
+    decoded = decode_change(made, ("customer", "C001"), "crm", EXAMPLE.place)
     fields: dict[str, tuple[MaybeValue, MaybeValue]] = {
         "name": ("Li", "王"),
         "price": (Decimal("1.5"), Decimal("0.00000000012")),
         "seats": (None, -3),
     }
-    assert found == EXAMPLE._replace(stamp=EXAMPLE.stamp._replace(counter=70_000), fields=fields, actor=None)
-    assert again(found) == found
+    assert decoded == EXAMPLE._replace(stamp=EXAMPLE.stamp._replace(counter=70_000), fields=fields, actor=None)
+    assert again(decoded) == decoded
 
 
 def test_a_body_of_an_unknown_format_is_refused_with_both_numbers() -> None:
