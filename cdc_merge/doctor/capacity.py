@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.readable_units import gib, size, span
 from cdc_merge.doctor.source_facts import (
     CapacityFacts,
@@ -199,61 +199,61 @@ def commit_timestamps(facts: Facts) -> Findings:
 
 
 CHECKS: Final = (
-    Check("CAP01", "Free replication slots", "Without one the sidecar cannot start.", slots),
-    Check(
+    DoctorCheck("CAP01", "Free replication slots", "Without one the sidecar cannot start.", slots),
+    DoctorCheck(
         "CAP02",
         "Free WAL senders",
         "Standbys and backups need them as well; without one the stream cannot start.",
         senders,
     ),
-    Check(
+    DoctorCheck(
         "CAP03",
         "Free connections",
         "The stream, the queries beside it and an initial snapshot each need one.",
         connections,
     ),
-    Check(
+    DoctorCheck(
         "CAP04",
         "WAL kept for slots",
         "Without a limit an absent reader fills the disk; with a low limit it loses its slot.",
         keep_size,
     ),
-    Check(
+    DoctorCheck(
         "CAP05",
         "Idle slots",
         "The server invalidates a slot that is inactive for so long; unsent changes are lost.",
         idle_timeout,
     ),
-    Check(
+    DoctorCheck(
         "CAP06",
         "wal_sender_timeout",
         "It ends sessions without a living reader, so that the slot is free again.",
         sender_timeout,
     ),
-    Check(
+    DoctorCheck(
         "CAP07",
         "Time to invalidation",
         "At its end the slot is lost and a new initial snapshot is needed.",
         invalidation,
     ),
-    Check("CAP08", "WAL on disk", "A full disk stops the database.", disk),
-    Check(
+    DoctorCheck("CAP08", "WAL on disk", "A full disk stops the database.", disk),
+    DoctorCheck(
         "CAP09",
         "Decoding through the disk",
         "Transactions larger than logical_decoding_work_mem are written to disk and read again.",
         spill,
     ),
-    Check(
+    DoctorCheck(
         "CAP10",
         "Waiting at shutdown",
         "A reader that never confirms delays the server's shutdown.",
         shutdown_timeout,
     ),
-    Check(
+    DoctorCheck(
         "CAP11",
         "Synchronous standbys",
         "A reader that counts as a synchronous standby delays every commit.",
         synchronous,
     ),
-    Check("CAP12", "track_commit_timestamp", "For audits only.", commit_timestamps),
+    DoctorCheck("CAP12", "track_commit_timestamp", "For audits only.", commit_timestamps),
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from cdc_merge.doctor import capacity, position, publication, role, server, slots, tables
-from cdc_merge.doctor.findings import Check, CheckResult, Findings, fail, ok, result_of, run_check, unknown
+from cdc_merge.doctor.findings import CheckResult, DoctorCheck, Findings, fail, ok, result_of, run_check, unknown
 from cdc_merge.doctor.source_facts import Facts, FactUnavailable
 
 
@@ -14,15 +14,17 @@ def reachable(facts: Facts) -> Findings:
     yield ok("The source answers.")
 
 
-REACHABLE: Final = Check("SRC01", "The source answers", "A source that does not answer cannot be checked.", reachable)
-ACROSS: Final = Check(
+REACHABLE: Final = DoctorCheck(
+    "SRC01", "The source answers", "A source that does not answer cannot be checked.", reachable
+)
+ACROSS: Final = DoctorCheck(
     tables.ACROSS,
     "One type for the keys of one entity",
     "Records of two systems are one record when their keys are equal.",
     lambda facts: iter(()),
 )
 
-FAMILIES: Final[Mapping[str, tuple[Check, ...]]] = {
+FAMILIES: Final[Mapping[str, tuple[DoctorCheck, ...]]] = {
     "The source": (REACHABLE,),
     "Server": server.CHECKS,
     "Capacity and limits": capacity.CHECKS,

@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 Findings: TypeAlias = Iterator[Finding]
 
 
-class Check(NamedTuple):
+class DoctorCheck(NamedTuple):
     """One check: a stable code, a title, why it matters, and the function from facts to findings."""
 
     code: str
@@ -93,7 +93,7 @@ def unknown(seen: str, fix: Fix = NO_FIX, about: str = "") -> Finding:
     return Finding(UNKNOWN, seen, fix, about)
 
 
-def run_check(kind: Check, facts: Facts) -> list[CheckResult]:
+def run_check(kind: DoctorCheck, facts: Facts) -> list[CheckResult]:
     """The results of a check at a source. A missing fact makes it unknown."""
     try:
         found = list(kind.evaluate(facts))
@@ -102,7 +102,7 @@ def run_check(kind: Check, facts: Facts) -> list[CheckResult]:
     return [result_of(kind, facts.subject.source, finding) for finding in found]
 
 
-def result_of(kind: Check, source: str, finding: Finding) -> CheckResult:
+def result_of(kind: DoctorCheck, source: str, finding: Finding) -> CheckResult:
     return CheckResult(
         source, kind.code, finding.severity, kind.title, finding.seen, kind.why, finding.fix, finding.about
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.source_facts import Facts, FactUnavailable, ReplicationLogin, SlotFacts, StoredPosition
 from cdc_merge.model import Position, lsn_from_text, lsn_text
 
@@ -142,28 +142,28 @@ def _resync(facts: Facts) -> Fix:
 
 
 CHECKS: Final = (
-    Check("POS01", "The same server", "Positions of one server mean nothing on another.", system),
-    Check(
+    DoctorCheck("POS01", "The same server", "Positions of one server mean nothing on another.", system),
+    DoctorCheck(
         "POS02",
         "The same timeline",
         "After a failover or a restore, merged changes may not exist on the server.",
         timeline,
     ),
-    Check("POS03", "No gap", "Postgres skips to the slot's position without a warning.", ahead),
-    Check("POS04", "Repeats", "After a crash some changes are sent again.", behind),
-    Check(
+    DoctorCheck("POS03", "No gap", "Postgres skips to the slot's position without a warning.", ahead),
+    DoctorCheck("POS04", "Repeats", "After a crash some changes are sent again.", behind),
+    DoctorCheck(
         "POS05",
         "No position after the end of WAL",
         "A server that lost WAL will write other changes under the same positions.",
         beyond,
     ),
-    Check(
+    DoctorCheck(
         "POS06",
         "The same slot",
         "A slot that was dropped and recreated under the same name looks healthy.",
         generation,
     ),
-    Check(
+    DoctorCheck(
         "POS07",
         "Confirmed and on disk",
         "The server discards confirmed changes; the reader makes the same comparison after its start.",

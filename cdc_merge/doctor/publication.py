@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cdc_merge.doctor.findings import Check, Finding, Findings, Fix, fail, ok, warn
+from cdc_merge.doctor.findings import DoctorCheck, Finding, Findings, Fix, fail, ok, warn
 from cdc_merge.doctor.source_facts import Facts, PublicationFacts, PublishedTables, RoleFacts, ServerFacts, TableFacts
 from cdc_merge.sources.postgres.publication_members import describe_changes, publication_changes
 
@@ -233,42 +233,44 @@ def written_tables(facts: Facts) -> Iterator[TableFacts]:
 
 
 CHECKS: Final = (
-    Check(
+    DoctorCheck(
         "PUB01", "Publication", "It selects the changes that are sent. The sidecar never creates or alters one.", exists
     ),
-    Check(
+    DoctorCheck(
         "PUB02",
         "PublishedTables operations",
         "Operations that are not published are missed without an error.",
         operations,
     ),
-    Check("PUB03", "Partitioned tables", "The configuration maps the table, not its partitions.", partitions),
-    Check(
+    DoctorCheck("PUB03", "Partitioned tables", "The configuration maps the table, not its partitions.", partitions),
+    DoctorCheck(
         "PUB04",
         "PublishedTables and mapped tables",
         "A mapped table that is not published is silently out of date.",
         membership,
     ),
-    Check("PUB05", "The sidecar's own tables", "A sidecar that reads its own writes never comes to rest.", own_tables),
-    Check(
+    DoctorCheck(
+        "PUB05", "The sidecar's own tables", "A sidecar that reads its own writes never comes to rest.", own_tables
+    ),
+    DoctorCheck(
         "PUB06",
         "Column lists",
         "A list without all replica identity columns makes the application's own writes fail.",
         column_lists,
     ),
-    Check(
+    DoctorCheck(
         "PUB07",
         "Row filters",
         "A filter on columns outside the replica identity makes the application's own writes fail.",
         row_filters,
     ),
-    Check(
+    DoctorCheck(
         "PUB09",
         "Generated columns",
         "They are sent only when the publication includes them; in a replica identity they make writes fail.",
         generated,
     ),
-    Check(
+    DoctorCheck(
         "PUB10",
         "Unchanged publication",
         "A change of the publication changes what the sidecar sees, and Postgres does not report it.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.readable_units import span
 from cdc_merge.doctor.source_facts import (
     Facts,
@@ -205,35 +205,37 @@ def writing(facts: Facts) -> Findings:
 
 
 CHECKS: Final = (
-    Check("ROL01", "REPLICATION attribute", "Only such a role may read changes.", attribute),
-    Check(
+    DoctorCheck("ROL01", "REPLICATION attribute", "Only such a role may read changes.", attribute),
+    DoctorCheck(
         "ROL02",
         "Unnecessary privileges",
         "The sidecar's password gives access to everything that its role may do.",
         power,
     ),
-    Check("ROL03", "Expiry of the password", "The sidecar stops when it expires.", expiry),
-    Check(
+    DoctorCheck("ROL03", "Expiry of the password", "The sidecar stops when it expires.", expiry),
+    DoctorCheck(
         "ROL04",
         "Replication login",
         "pg_hba.conf applies to replication connections as well; logical ones match by the database's name.",
         replication_login,
     ),
-    Check("ROL05", "SELECT on mapped tables", "The initial snapshot reads the tables themselves.", privileges),
-    Check("ROL06", "Row-level security", "Policies apply to the initial snapshot and not to the stream.", row_security),
-    Check("ROL07", "What the role can read", "REPLICATION gives read access to all published rows.", reach),
-    Check(
+    DoctorCheck("ROL05", "SELECT on mapped tables", "The initial snapshot reads the tables themselves.", privileges),
+    DoctorCheck(
+        "ROL06", "Row-level security", "Policies apply to the initial snapshot and not to the stream.", row_security
+    ),
+    DoctorCheck("ROL07", "What the role can read", "REPLICATION gives read access to all published rows.", reach),
+    DoctorCheck(
         "ROL08",
         "Settings of role and database",
         "They apply to the sidecar's sessions: they change the text of values and end long reads.",
         settings,
     ),
-    Check(
+    DoctorCheck(
         "ROL09",
         "Logical messages",
         "They mark transactions and prove that the stream works, without a table.",
         messages,
     ),
-    Check("ROL10", "pg_read_all_stats", "Without it some checks stay unknown.", statistics),
-    Check("ROL11", "Privileges for write-back", "A decision must be stored exactly as it was made.", writing),
+    DoctorCheck("ROL10", "pg_read_all_stats", "Without it some checks stay unknown.", statistics),
+    DoctorCheck("ROL11", "Privileges for write-back", "A decision must be stored exactly as it was made.", writing),
 )

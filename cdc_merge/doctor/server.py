@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.source_facts import (
     ClockFacts,
     Facts,
@@ -156,32 +156,32 @@ def foreign_time(facts: Facts) -> Findings:
 
 
 CHECKS: Final = (
-    Check(
+    DoctorCheck(
         "SRV01", "Server version", "Older versions cannot send logical messages, or get no security releases.", version
     ),
-    Check("SRV02", "wal_level", "Without logical WAL there is nothing to decode.", wal_level),
-    Check(
+    DoctorCheck("SRV02", "wal_level", "Without logical WAL there is nothing to decode.", wal_level),
+    DoctorCheck(
         "SRV03", "Settings that wait for a restart", "A corrected setting has no effect before the restart.", pending
     ),
-    Check(
+    DoctorCheck(
         "SRV04",
         "Primary or standby",
         "A standby can be read from version 16 on, and only if its primary keeps the rows that the slot needs.",
         standby,
     ),
-    Check("SRV05", "Encoding", "Text in an unknown encoding cannot be compared between systems.", encoding),
-    Check(
+    DoctorCheck("SRV05", "Encoding", "Text in an unknown encoding cannot be compared between systems.", encoding),
+    DoctorCheck(
         "SRV06",
         "System identifier and timeline",
         "They distinguish a restored or replaced server from the one that was read.",
         identity,
     ),
-    Check("SRV07", "Clock", "Commit times decide which of two edits is later.", clock),
-    Check(
+    DoctorCheck("SRV07", "Clock", "Commit times decide which of two edits is later.", clock),
+    DoctorCheck(
         "SRV08", "Pooler in the path", "A pooler breaks exported snapshots, session settings and replication.", pooler
     ),
-    Check("SRV09", "Platform", "It determines how settings are changed.", platform),
-    Check(
+    DoctorCheck("SRV09", "Platform", "It determines how settings are changed.", platform),
+    DoctorCheck(
         "SRV10",
         "Foreign commit times",
         "Commit times of another server's clock put edits into the wrong order.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from cdc_merge.doctor.findings import Check, Findings, Fix, fail, ok, unknown, warn
+from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.readable_units import size, span
 from cdc_merge.doctor.source_facts import (
     Blocker,
@@ -335,40 +335,48 @@ _STANDBY: Final[tuple[tuple[Callable[[StandbyFacts], bool], str, str], ...]] = (
 
 
 CHECKS: Final = (
-    Check("SLT01", "The sidecar's slot", "The slot makes the server keep changes for the sidecar.", exists),
-    Check("SLT02", "Reader of the slot", "A slot has one reader: changes that another client reads are lost.", holder),
-    Check("SLT03", "wal_status", "It shows whether the server still has the WAL that the slot needs.", wal_status),
-    Check("SLT04", "Invalidation", "An invalidated slot cannot be used again.", invalidated),
-    Check("SLT05", "Time without a reader", "While the slot is inactive, the server keeps ever more WAL.", inactive),
-    Check("SLT06", "WAL kept for the slot", "It takes disk space on the server.", retained),
-    Check(
+    DoctorCheck("SLT01", "The sidecar's slot", "The slot makes the server keep changes for the sidecar.", exists),
+    DoctorCheck(
+        "SLT02", "Reader of the slot", "A slot has one reader: changes that another client reads are lost.", holder
+    ),
+    DoctorCheck(
+        "SLT03", "wal_status", "It shows whether the server still has the WAL that the slot needs.", wal_status
+    ),
+    DoctorCheck("SLT04", "Invalidation", "An invalidated slot cannot be used again.", invalidated),
+    DoctorCheck(
+        "SLT05", "Time without a reader", "While the slot is inactive, the server keeps ever more WAL.", inactive
+    ),
+    DoctorCheck("SLT06", "WAL kept for the slot", "It takes disk space on the server.", retained),
+    DoctorCheck(
         "SLT07",
         "Vacuum held back",
         "A slot keeps dead catalog rows and can stop the database in the end (wraparound).",
         horizon,
     ),
-    Check("SLT08", "Failover slot", "Only a synchronised slot survives a failover.", failover),
-    Check("SLT09", "Other slots", "An abandoned slot of any application fills the disk.", abandoned),
-    Check(
+    DoctorCheck("SLT08", "Failover slot", "Only a synchronised slot survives a failover.", failover),
+    DoctorCheck("SLT09", "Other slots", "An abandoned slot of any application fills the disk.", abandoned),
+    DoctorCheck(
         "SLT10",
         "Long transactions",
         "A new slot waits for every open transaction, and long ones keep WAL.",
         blockers,
     ),
-    Check(
+    DoctorCheck(
         "SLT11",
         "End-to-end probe",
         "A temporary slot, a stream with the sidecar's options, a message sent and received: the whole path works.",
         end_to_end,
     ),
-    Check("SLT12", "The running sidecar", "A message through the real slot is on disk and confirmed.", running_sidecar),
-    Check(
+    DoctorCheck(
+        "SLT12", "The running sidecar", "A message through the real slot is on disk and confirmed.", running_sidecar
+    ),
+    DoctorCheck(
         "FOV01",
         "Standbys ahead of the sidecar",
         "A promoted standby that was behind the sidecar lacks merged changes.",
         standbys,
     ),
-    Check(
+    DoctorCheck(
         "FOV02",
         "Standbys with the slot",
         "After a failover the stream continues only if the promoted standby has the slot.",

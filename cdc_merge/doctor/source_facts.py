@@ -16,7 +16,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Thresholds:
     """The thresholds of findings. `outage_s`: how long the sidecar may be down without losing its slot."""
 
     outage_s: float = 4 * 3600.0
@@ -51,7 +51,7 @@ class Subject:
     position_is_known: bool = True
     written: tuple[str, ...] = ()
     failover: bool = False
-    limits: Limits = Limits()
+    limits: Thresholds = Thresholds()
 
 
 class FactUnavailable(Exception):  # noqa: N818 - no error: the fact is missing, and the check is unknown

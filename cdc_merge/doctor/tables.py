@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from cdc_merge.doctor.findings import Check, Finding, Findings, Fix, fail, ok, warn
+from cdc_merge.doctor.findings import DoctorCheck, Finding, Findings, Fix, fail, ok, warn
 from cdc_merge.doctor.publication import FULL, written_tables
 from cdc_merge.doctor.readable_units import size, span
 from cdc_merge.doctor.source_facts import ColumnFacts, EventTrigger, Facts, TableFacts
@@ -247,18 +247,20 @@ def event_triggers(facts: Facts) -> Findings:
 
 ACROSS: Final = "TAB07"
 CHECKS: Final = (
-    Check(
+    DoctorCheck(
         "TAB01",
         "Replica identity",
         "On a published table without a replica identity Postgres refuses updates and deletes.",
         identity,
     ),
-    Check("TAB02", "Replica identity FULL", "Every update writes the whole old row into WAL.", full),
-    Check("TAB03", "Large values", "Postgres does not send TOASTed values that a change does not write.", toast),
-    Check("TAB04", "Logged tables", "Changes of unlogged tables are not in WAL.", logged),
-    Check("TAB05", "Types of keys", "Two systems must agree on which keys are equal.", key_types),
-    Check("TAB06", "Types that need care", "Their text may have another meaning in another system.", careful_types),
-    Check("TAB08", "Generated values", "They differ in every system, and look like conflicts.", defaults),
-    Check("TAB09", "Size", "The initial snapshot reads all rows once.", sizes),
-    Check("TAB10", "Event triggers", "Informational.", event_triggers),
+    DoctorCheck("TAB02", "Replica identity FULL", "Every update writes the whole old row into WAL.", full),
+    DoctorCheck("TAB03", "Large values", "Postgres does not send TOASTed values that a change does not write.", toast),
+    DoctorCheck("TAB04", "Logged tables", "Changes of unlogged tables are not in WAL.", logged),
+    DoctorCheck("TAB05", "Types of keys", "Two systems must agree on which keys are equal.", key_types),
+    DoctorCheck(
+        "TAB06", "Types that need care", "Their text may have another meaning in another system.", careful_types
+    ),
+    DoctorCheck("TAB08", "Generated values", "They differ in every system, and look like conflicts.", defaults),
+    DoctorCheck("TAB09", "Size", "The initial snapshot reads all rows once.", sizes),
+    DoctorCheck("TAB10", "Event triggers", "Informational.", event_triggers),
 )

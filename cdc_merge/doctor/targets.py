@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from cdc_merge.config.settings import PostgresSourceSettings
-from cdc_merge.doctor.source_facts import Limits, Subject
+from cdc_merge.doctor.source_facts import Subject, Thresholds
 from cdc_merge.model import Position
 from cdc_merge.model.plan import Plan
 
@@ -35,7 +35,7 @@ def subject_of(source: PostgresSourceSettings, plan: Plan, positions: Positions)
         position_is_known=positions is not None,
         written=_written(source, plan),
         failover=source.failover,
-        limits=Limits(skew_s=plan.max_ahead_us / 1e6),
+        limits=Thresholds(skew_s=plan.max_ahead_us / 1e6),
     )
 
 

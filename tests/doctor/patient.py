@@ -17,7 +17,7 @@ from cdc_merge.doctor.check_list import run_checks
 from cdc_merge.doctor.collect import collect_facts
 from cdc_merge.doctor.findings import CheckResult
 from cdc_merge.doctor.preflight import with_probes
-from cdc_merge.doctor.source_facts import Facts, Limits, Subject
+from cdc_merge.doctor.source_facts import Facts, Subject, Thresholds
 from cdc_merge.model import Position
 from tests.conftest import drop_slots, fresh_database
 
@@ -132,7 +132,7 @@ class Patient:
         self.sql(*statements)
 
     def limits(self, **changes: Any) -> None:
-        self.wanted["limits"] = Limits(**changes)
+        self.wanted["limits"] = Thresholds(**changes)
 
     def position(self, *, system: str | None = None, timeline: int = 1, lsn: int | None = None) -> Position:
         found = self.sql(
