@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,16 @@ def test_what_was_left_out_is_listed_and_fails_where_everything_is_required(
     assert "left out" in ended.stdout
     assert "1 × NoSuchServer is not installed: get it" in ended.stdout
     assert re.search(r"1 skipped in", ended.stdout.splitlines()[-1])
+
+
+def test_the_wheel_has_types_and_runs_as_a_module(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, capture_output=True, check=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert {"cdc_merge/py.typed", "cdc_merge/__main__.py"} <= set(zipfile.ZipFile(wheel).namelist())
+    environment = os.environ | {"PYTHONPATH": str(wheel)}
+    command = [sys.executable, "-m", "cdc_merge", "--version"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ended.returncode, ended.stdout.split()[0]) == (0, "cdc-merge,"), ended.stderr
