@@ -69,13 +69,13 @@ class Drawn(NamedTuple):
     now_s: float
 
 
-def asked(address: str, query: Query, now_s: float) -> list[Series]:
+def queried(address: str, query: Query, now_s: float) -> list[Series]:
     """The range on display, with every variable at All."""
     expr = re.sub(r'=~"\$\w+"', '=~".+"', query.expr)
     for name, value in VALUES.items():
         expr = expr.replace(name, value)
-    asked_for = {"query": expr, "start": now_s - SPAN_S, "end": now_s, "step": STEP_S}
-    url = f"{address}/api/v1/query_range?{urllib.parse.urlencode(asked_for)}"
+    request = {"query": expr, "start": now_s - SPAN_S, "end": now_s, "step": STEP_S}
+    url = f"{address}/api/v1/query_range?{urllib.parse.urlencode(request)}"
     with urllib.request.urlopen(url, timeout=30) as answer:
         found: list[Any] = json.load(answer)["data"]["result"]
     return [_series(query, each["metric"], each["values"]) for each in found]
@@ -346,7 +346,7 @@ def main(arguments: list[str]) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     for board in DASHBOARDS:
         now_s = time.time()
-        figure = picture(board, partial(asked, address, now_s=now_s), now_s)
+        figure = picture(board, partial(queried, address, now_s=now_s), now_s)
         figure.savefig(directory / f"{board.uid}.png", metadata={"Software": None})
     return 0
 

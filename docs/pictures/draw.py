@@ -1,6 +1,6 @@
-"""Draws the pictures of docs/merge-types.md from what the merge itself says: `python docs/pictures/draw.py`.
+"""Draws the pictures of docs/merge-types.md from the merge's own results: `python docs/pictures/draw.py`.
 
-Each story is told twice: first with a type that does not fit, then with the one that does. tests/project/test_docs.py compares the
+Each story is merged twice: first with a type that does not fit, then with the one that does. tests/project/test_docs.py compares the
 committed pictures with newly drawn ones.
 """
 
@@ -72,17 +72,17 @@ STORIES = (
 )
 
 
-def told(story: Story, merge: tuple[str, Mapping[str, Any]]) -> tuple[str, list[str]]:
-    """(merged value, questions in words) of a story under one merge type."""
+def outcome(story: Story, merge: tuple[str, Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """(merged value, conflicts in words) of a story under one merge type."""
     plan = FieldPlan("value", merge[0], dict(merge[1]))
     sources = tuple(LANES)
     entity = EntityPlan("thing", sources, dict.fromkeys(sources, frozenset(("value",))), {"value": plan})
     record = fold(entity, changes(story))
-    asked = [
-        f"{q.kind}: " + " or ".join(f"{c.source} {shown(c.value)}" for c in q.candidates)
-        for q in merge_conflicts(record)
+    conflicts = [
+        f"{found.kind}: " + " or ".join(f"{c.source} {shown(c.value)}" for c in found.candidates)
+        for found in merge_conflicts(record)
     ]
-    return shown(merged(record).values.get("value", UNKNOWN)), asked
+    return shown(merged(record).values.get("value", UNKNOWN)), conflicts
 
 
 def changes(story: Story) -> list[Change]:
@@ -91,10 +91,12 @@ def changes(story: Story) -> list[Change]:
     return [*first, *rest]
 
 
-def _change(source: str, at: int, row: str, value: Any, *, copied: bool) -> Change:
+def _change(source: str, at: int, operation: str, value: Any, *, copied: bool) -> Change:
     place = Place(source, 1, at + 1, "thing", 0)
     fields = {"value": (UNKNOWN, value)}
-    return Change("thing", "1", Stamp(at * 1_000_000, 0, source), place, row, fields, None, Copy() if copied else None)
+    return Change(
+        "thing", "1", Stamp(at * 1_000_000, 0, source), place, operation, fields, None, Copy() if copied else None
+    )
 
 
 def shown(value: Any) -> str:
@@ -139,12 +141,12 @@ def _dot(x: int, y: int, value: Any, colour: str) -> list[str]:
 
 
 def _verdict(story: Story, merge: tuple[str, Mapping[str, Any]], y: int, colour: str) -> list[str]:
-    value, asked = told(story, merge)
+    value, conflicts = outcome(story, merge)
     head = f"merge: {merge[0]}  →  {value}"
     return [
         f'<rect x="12" y="{y}" width="{WIDTH - 24}" height="50" rx="6" fill="none" stroke="{colour}"/>',
         _text(24, y + 20, head, colour),
-        _text(24, y + 40, "asks: " + "; ".join(asked) if asked else "asks nothing", "#222222"),
+        _text(24, y + 40, "conflict: " + "; ".join(conflicts) if conflicts else "no conflict", "#222222"),
     ]
 
 

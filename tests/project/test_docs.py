@@ -1,4 +1,4 @@
-"""The documentation's pictures are what the merge says today, every merge type has its section, and every file that a page names exists."""
+"""The documentation's pictures are the merge's present results, every merge type has its section, and every file that a page names exists."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_every_merge_type_has_a_section_and_a_picture() -> None:
     assert missing == []
 
 
-def test_the_wrong_choice_and_the_right_one_never_say_the_same() -> None:
+def test_the_wrong_choice_and_the_right_one_never_give_the_same() -> None:
     drawing = _drawing()
     for story in drawing.STORIES:
-        assert drawing.told(story, story.wrong) != drawing.told(story, story.right), story.name
+        assert drawing.outcome(story, story.wrong) != drawing.outcome(story, story.right), story.name
 
 
 def _exists(directory: str, name: str) -> bool:
