@@ -62,7 +62,7 @@ def _query_variable(board: Board, name: str) -> Iterator[str]:
     wanted = {"type": "query", "multi": True, "includeAll": True, "allValue": ".+", "label": name.capitalize()}
     yield from (f"variable {name}: {key} is {found.get(key)!r}" for key in wanted if found.get(key) != wanted[key])
     if found["datasource"]["uid"] != SOURCE:
-        yield f"variable {name} asks another data source"
+        yield f"variable {name} uses another data source"
 
 
 def template_job(board: Board) -> Iterator[str]:
@@ -91,8 +91,8 @@ def template_on_time_change_reload(board: Board) -> Iterator[str]:
 
 def panel_datasource(board: Board) -> Iterator[str]:
     for panel in panels(board):
-        asked = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
-        if any(each["uid"] != SOURCE for each in asked):
+        datasources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
+        if any(each["uid"] != SOURCE for each in datasources):
             yield f"panel {panel['title']} has a data source of its own"
 
 
@@ -109,7 +109,7 @@ def panel_units(board: Board) -> Iterator[str]:
 
 
 def panel_no_targets(board: Board) -> Iterator[str]:
-    yield from (f"panel {panel['title']} asks nothing" for panel in panels(board) if not panel.get("targets"))
+    yield from (f"panel {panel['title']} has no query" for panel in panels(board) if not panel.get("targets"))
 
 
 # ---------------------------------------------------------------- expressions
@@ -130,7 +130,7 @@ def target_promql(board: Board) -> Iterator[str]:
 def target_logql(board: Board) -> Iterator[str]:
     for panel in panels(board):
         if any(target["datasource"]["type"] != "prometheus" for target in panel["targets"]):
-            yield f"panel {panel['title']} asks something that is not Prometheus"
+            yield f"panel {panel['title']} queries something other than Prometheus"
 
 
 def target_logql_auto(board: Board) -> Iterator[str]:
@@ -222,12 +222,12 @@ def lines_have_legends(board: Board) -> Iterator[str]:
             yield f"panel {panel['title']} does not name its lines"
 
 
-def known_metrics(board: Board) -> Iterator[str]:
+def exposed_metrics(board: Board) -> Iterator[str]:
     known = {*metric_types(), *recorded_names(), "up", "ALERTS"}
     for title, expr in targets(board):
         for selector in selectors(substituted(expr)):
             if selector.name not in known:
-                yield f"panel {title} asks for {selector.name}, which nobody exposes"
+                yield f"panel {title} queries {selector.name}, which is not exposed"
 
 
 def no_rate_of_gauges(board: Board) -> Iterator[str]:
@@ -237,4 +237,4 @@ def no_rate_of_gauges(board: Board) -> Iterator[str]:
                 yield f"panel {title} takes the rate of {name}, which is no counter"
 
 
-MORE_RULES: Final = (unique_ids, no_overlap, lines_have_legends, known_metrics, no_rate_of_gauges)
+MORE_RULES: Final = (unique_ids, no_overlap, lines_have_legends, exposed_metrics, no_rate_of_gauges)

@@ -1,4 +1,4 @@
-"""The tables of metrics and alerts in docs/observability.md: `python -m tests.system.observability.tables` writes them anew."""
+"""The tables of metrics and alerts in docs/observability.md: `python -m tests.system.observability.tables` writes them."""
 
 from __future__ import annotations
 

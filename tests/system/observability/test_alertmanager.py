@@ -1,4 +1,4 @@
-"""Who is told what: the routes as amtool reads them, and what a real Alertmanager keeps back for something larger."""
+"""Which receiver gets which alert: the routes as amtool reads them, and the inhibitions of a real Alertmanager."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def running_alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         receiver.close()
 
 
-def kept_back(address: str, cause: dict[str, str], effect: dict[str, str]) -> bool:
+def inhibited(address: str, cause: dict[str, str], effect: dict[str, str]) -> bool:
     """Whether the effect is inhibited while its cause fires, on a job of their own."""
     job = f"{named(cause)} {named(effect)} {len(fetched(f'{address}/api/v2/alerts'))}"
     posted(address, job, cause, effect)
@@ -101,8 +101,8 @@ def posted(address: str, job: str, *alerts: Mapping[str, str]) -> None:
 
 
 def states(address: str, job: str) -> dict[str, str]:
-    told = [each for each in fetched(f"{address}/api/v2/alerts") if each["labels"]["job"] == job]
-    return {named(each["labels"]): each["status"]["state"] for each in told}
+    alerts = [each for each in fetched(f"{address}/api/v2/alerts") if each["labels"]["job"] == job]
+    return {named(each["labels"]): each["status"]["state"] for each in alerts}
 
 
 def named(labels: Mapping[str, str]) -> str:
@@ -145,7 +145,7 @@ def finding(check: str) -> dict[str, str]:
 def test_what_a_larger_alert_explains_is_kept_back(
     running_alertmanager: str, cause: dict[str, str], effect: dict[str, str]
 ) -> None:
-    assert kept_back(running_alertmanager, cause, effect)
+    assert inhibited(running_alertmanager, cause, effect)
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,4 @@ def test_what_a_larger_alert_explains_is_kept_back(
 def test_what_somebody_else_must_know_is_not_kept_back(
     running_alertmanager: str, cause: dict[str, str], effect: dict[str, str]
 ) -> None:
-    assert not kept_back(running_alertmanager, cause, effect)
+    assert not inhibited(running_alertmanager, cause, effect)

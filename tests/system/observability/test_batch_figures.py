@@ -1,4 +1,4 @@
-"""What a running sidecar tells of its batches, of the clocks of its sources and of the way in, by real servers."""
+"""Metrics of batches, of the sources' clocks and of the queues of a running sidecar, on real servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def place(postgres_server: DemoServer, tmp_path: Path) -> Iterator[Shop]:
         yield opened
 
 
-def test_rows_of_transactions_and_where_records_were_are_told(place: Shop) -> None:
+def test_rows_of_transactions_and_the_origin_of_record_states_are_measured(place: Shop) -> None:
     with watched(place) as (_, address):
         place.execute("crm", "update customer set phone = 'other' where no in ('C1', 'C2', 'C3')")
         place.execute("crm", "update customer set phone = 'more' where no = 'C1'")

@@ -81,17 +81,19 @@ def test_what_is_done_to_a_table_is_counted_by_what_it_was(database: str, tmp_pa
     run(database, *ONE_SOURCE)
     with sidecar(tmp_path, database) as address:
 
-        def told(name: str, labels: str = "") -> float:
+        def sample(name: str, labels: str = "") -> float:
             return metric(address, f'cdc_merge_{name}{{{labels}source="crm"}}')
 
         def of_table(name: str, table: str) -> float:
             return metric(address, f'cdc_merge_{name}{{source="crm",table="{table}"}}')
 
-        wait_until(lambda: told("source_up") and told("snapshot_tables_remaining") == 0, "the first copy is done")
-        assert told("snapshot_chunks_total") == 1
-        assert told("snapshot_duration_seconds") > 0
+        wait_until(
+            lambda: sample("source_up") and sample("snapshot_tables_remaining") == 0, "the initial snapshot is done"
+        )
+        assert sample("snapshot_chunks_total") == 1
+        assert sample("snapshot_duration_seconds") > 0
         operations = ("insert", "update", "delete", "truncate", "message")
-        before = [told("events_total", f'op="{op}",') for op in operations]
+        before = [sample("events_total", f'op="{op}",') for op in operations]
         assert before[:4] == [0, 0, 0, 0]
         assert of_table("toast_absent_fields_total", "public.customer") == 0
         run(
@@ -105,16 +107,16 @@ def test_what_is_done_to_a_table_is_counted_by_what_it_was(database: str, tmp_pa
             "TRUNCATE elsewhere",
             "TRUNCATE customer",
         )
-        wait_until(lambda: of_table("truncates_total", "public.customer") == 1, "the reader told of the truncate")
+        wait_until(lambda: of_table("truncates_total", "public.customer") == 1, "the reader reports the truncate")
         wait_until(lambda: of_table("key_changes_total", "public.customer") == 1, "the changed key is merged")
-        moved = [told("events_total", f'op="{op}",') for op in operations]
+        moved = [sample("events_total", f'op="{op}",') for op in operations]
         assert moved[:4] == [2, 4, 1, 2]
         assert moved[4] > before[4]
         assert of_table("toast_absent_fields_total", "public.customer") == 4
         assert of_table("truncates_total", "other") == 1
-        assert told("event_bytes_total") > 500
-        assert told("commit_lag_seconds_count") >= 8
-        assert told("unknown_messages_total") == told("duplicates_dropped_total") == 0
+        assert sample("event_bytes_total") > 500
+        assert sample("commit_lag_seconds_count") >= 8
+        assert sample("unknown_messages_total") == sample("duplicates_dropped_total") == 0
 
 
 def test_a_large_transaction_is_seen_while_it_comes_and_where_its_rows_were_laid(dsn: str) -> None:
@@ -146,10 +148,10 @@ def test_the_lag_of_a_commit_is_read_on_the_source_s_clock_alone(dsn: str) -> No
         for number in range(5):
             run(dsn, f"INSERT INTO customer VALUES ({number}, 'x', 0)")
         reading.until_passed(wal_lsn(dsn))
-        told = counts(reading)
-        assert sum(told[key] for key in LAG_KEYS) >= 5
-        assert told[(COMMIT_LAG, "inf")] == 0
-        assert told[(COMMIT_LAG_US, "")] < 100_000_000
+        counted = counts(reading)
+        assert sum(counted[key] for key in LAG_KEYS) >= 5
+        assert counted[(COMMIT_LAG, "inf")] == 0
+        assert counted[(COMMIT_LAG_US, "")] < 100_000_000
 
 
 def test_status_goes_out_by_the_clock_when_something_is_confirmed_and_to_ask(dsn: str) -> None:
@@ -199,7 +201,7 @@ def test_a_connection_that_the_server_ends_is_an_error_that_is_tried_again(dsn: 
         def failed() -> list[SourceChanged]:
             return [fact for fact in reading.facts if isinstance(fact, SourceChanged) and fact.failure]
 
-        wait_for(failed, "the failure is told")
+        wait_for(failed, "the failure is reported")
         assert failed()[0].state == "retrying"
         assert failed()[0].failure in ("shutdown", "connection")
         assert (GAPS, "slot_missing") not in counts(reading)
@@ -231,11 +233,11 @@ def test_a_first_copy_is_followed_by_its_tables_pieces_and_time(dsn: str) -> Non
         assert reading.source.status().copy_tables_left == 1
         reading.until_copied()
         reading.until_streaming()
-        told = reading.source.status()
-        assert told.copy_tables_left == 0
-        assert told.counts[(SNAPSHOT_CHUNKS, "")] == 3
-        assert told.copy_s > 0
-        assert reading.source.status().copy_s == told.copy_s, "it has ended"
+        status = reading.source.status()
+        assert status.copy_tables_left == 0
+        assert status.counts[(SNAPSHOT_CHUNKS, "")] == 3
+        assert status.copy_s > 0
+        assert reading.source.status().copy_s == status.copy_s, "it has ended"
 
 
 def test_rows_read_again_that_the_stream_has_overtaken_are_counted(dsn: str) -> None:

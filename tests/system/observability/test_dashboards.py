@@ -60,7 +60,7 @@ def first(board: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def asks(board: dict[str, Any], expr: str) -> None:
+def set_query(board: dict[str, Any], expr: str) -> None:
     first(board)["targets"][0]["expr"] = expr
 
 
@@ -79,19 +79,21 @@ FAULTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "panel_title_description": lambda board: first(board).update(description=""),
     "panel_units": lambda board: first(board)["fieldConfig"]["defaults"].pop("unit"),
     "panel_no_targets": lambda board: first(board).update(targets=[]),
-    "target_promql": lambda board: asks(board, "sum(rate(up))"),
+    "target_promql": lambda board: set_query(board, "sum(rate(up))"),
     "target_logql": lambda board: first(board)["targets"][0]["datasource"].update(type="loki"),
-    "target_logql_auto": lambda board: asks(board, "rate(up[$__auto])"),
-    "target_rate_interval": lambda board: asks(board, narrowed("rate(cdc_merge_changes_total{}[5m])")),
-    "target_job": lambda board: asks(board, 'sum(up{instance=~"$instance"})'),
-    "target_instance": lambda board: asks(board, 'sum(up{job=~"$job"})'),
-    "target_counter_agg": lambda board: asks(board, narrowed("sum(cdc_merge_changes_total{})")),
+    "target_logql_auto": lambda board: set_query(board, "rate(up[$__auto])"),
+    "target_rate_interval": lambda board: set_query(board, narrowed("rate(cdc_merge_changes_total{}[5m])")),
+    "target_job": lambda board: set_query(board, 'sum(up{instance=~"$instance"})'),
+    "target_instance": lambda board: set_query(board, 'sum(up{job=~"$job"})'),
+    "target_counter_agg": lambda board: set_query(board, narrowed("sum(cdc_merge_changes_total{})")),
     "uneditable_dashboard": lambda board: board.update(editable=True),
     "unique_ids": lambda board: first(board).update(id=1),
     "no_overlap": lambda board: first(board)["gridPos"].update(y=0),
     "lines_have_legends": lambda board: first(board)["targets"][0].update(legendFormat=""),
-    "known_metrics": lambda board: asks(board, narrowed("sum(cdc_merge_made_up{})")),
-    "no_rate_of_gauges": lambda board: asks(board, narrowed("rate(cdc_merge_source_lag_bytes{}[$__rate_interval])")),
+    "exposed_metrics": lambda board: set_query(board, narrowed("sum(cdc_merge_made_up{})")),
+    "no_rate_of_gauges": lambda board: set_query(
+        board, narrowed("rate(cdc_merge_source_lag_bytes{}[$__rate_interval])")
+    ),
 }
 
 
@@ -128,9 +130,9 @@ def test_every_link_of_a_panel_leads_to_a_runbook_or_to_a_path_of_the_api() -> N
 def test_a_link_of_a_table_asks_for_fields_and_a_link_of_lines_for_labels() -> None:
     for board in BOARDS.values():
         for panel in panels(board):
-            asked = str(panel["fieldConfig"]["defaults"].get("links", ""))
-            assert "__data.fields" not in asked or panel["type"] == "table", panel["title"]
-            assert "__field.labels" not in asked or panel["type"] == "timeseries", panel["title"]
+            links = str(panel["fieldConfig"]["defaults"].get("links", ""))
+            assert "__data.fields" not in links or panel["type"] == "table", panel["title"]
+            assert "__field.labels" not in links or panel["type"] == "timeseries", panel["title"]
 
 
 def test_restarts_reloads_and_alerts_are_marked_in_every_dashboard() -> None:
@@ -185,7 +187,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def replayed(expr: str) -> str:
-    """As Grafana would ask with every variable at All, over the last minute."""
+    """As Grafana queries with every variable at All, over the last minute."""
     everything = re.sub(r'=~"\$\w+"', '=~".+"', expr)
     return substituted(everything, {"$__rate_interval": "8s", "$__range": "1m"})
 
@@ -195,8 +197,8 @@ def is_expected(where: str, expr: str) -> bool:
 
 
 def test_every_query_of_every_dashboard_is_answered_by_a_real_demo(observed: str) -> None:
-    asked = [(f"{name}: {title}", expr) for name, board in BOARDS.items() for title, expr in targets(board)]
-    empty = {query for query in asked if is_expected(*query)}
+    queries = [(f"{name}: {title}", expr) for name, board in BOARDS.items() for title, expr in targets(board)]
+    empty = {query for query in queries if is_expected(*query)}
     assert len(empty) > 55
 
     def all_answered() -> bool:
@@ -227,14 +229,14 @@ LINKED = [
 ]
 
 
-@pytest.mark.parametrize(("where", "url", "asked"), LINKED, ids=[where for where, *_ in LINKED])
+@pytest.mark.parametrize(("where", "url", "queries"), LINKED, ids=[where for where, *_ in LINKED])
 def test_every_row_of_a_panel_leads_to_an_address_that_the_sidecar_answers(
-    observed: str, where: str, url: str, asked: list[Board]
+    observed: str, where: str, url: str, queries: list[Board]
 ) -> None:
     rows: list[Mapping[str, str]] = []
 
     def has_rows() -> bool:
-        rows[:] = [row["metric"] for each in asked for row in queried(observed, replayed(each["expr"]))]
+        rows[:] = [row["metric"] for each in queries for row in queried(observed, replayed(each["expr"]))]
         return bool(rows)
 
     wait_until(has_rows, f"{where} has rows")
@@ -250,7 +252,7 @@ def test_what_a_short_demo_has_no_data_of_is_asked_for_and_valid(observed: str) 
     exprs = [expr for board in BOARDS.values() for _, expr in targets(board)]
     for name in WITHOUT_DATA:
         found = [expr for expr in exprs if name in expr]
-        assert found, f"nobody asks for {name} any more"
+        assert found, f"no query uses {name}"
         for expr in found:
             queried(observed, replayed(expr))
 

@@ -80,9 +80,9 @@ class Scene(NamedTuple):
     receiver: Receiver
     config: Path
 
-    def told(self, name: str, status: str = "firing", **labels: str) -> tuple[str, Parsed]:
+    def notified(self, name: str, status: str = "firing", **labels: str) -> tuple[str, Parsed]:
         """The notification, once it has come: who received it, and the alert."""
-        wait_until(lambda: self.receiver.find(name, status, **labels), f"{name} {status} {labels} is told")
+        wait_until(lambda: self.receiver.find(name, status, **labels), f"{name} {status} {labels} is notified")
         found = self.receiver.find(name, status, **labels)
         assert found is not None
         return found
@@ -171,7 +171,7 @@ def scene(new_server: Callable[..., DemoServer], tmp_path: Path) -> Iterator[Sce
 
 
 @pytest.mark.timeout(300)
-def test_a_storm_a_lost_identity_a_stopped_source_a_lost_slot_and_a_dead_sidecar_are_told_and_told_to_be_over(
+def test_a_storm_a_lost_identity_a_stopped_source_a_lost_slot_and_a_dead_sidecar_notify_and_resolve(
     scene: Scene,
 ) -> None:
     copied = "sum(cdc_merge_snapshot_rows_total) and sum(cdc_merge_source_up) == 2 and sum(up) == 1"
@@ -183,7 +183,7 @@ def test_a_storm_a_lost_identity_a_stopped_source_a_lost_slot_and_a_dead_sidecar
     with a_lost_identity(scene):
         a_stopped_source(scene)
     a_lost_slot(scene)
-    scene.told("CdcMergeReplicaIdentityLost", "resolved", source="crm", check="TAB01")
+    scene.notified("CdcMergeReplicaIdentityLost", "resolved", source="crm", check="TAB01")
     a_dead_sidecar(scene)
     assert scene.receiver.find("CdcMergeWatchdog"), "the watchdog barked"
 
@@ -191,14 +191,14 @@ def test_a_storm_a_lost_identity_a_stopped_source_a_lost_slot_and_a_dead_sidecar
 def a_conflict_storm(scene: Scene) -> None:
     for server, name in ((scene.crm, "crm"), (scene.erp, "erp")):
         scene.execute(server, f"update customer set phone = '{name}' || no")
-    _, alert = scene.told("CdcMergeConflictStorm", entity="customer")
+    _, alert = scene.notified("CdcMergeConflictStorm", entity="customer")
 
     def receivers() -> set[str]:
         return {to for to, each in scene.receiver.told if each["labels"] == alert["labels"]}
 
-    wait_until(lambda: receivers() == {"pager", "data"}, "both who are to know are told")
+    wait_until(lambda: receivers() == {"pager", "data"}, "both receivers are notified")
     three_clicks(alert["annotations"]["console_url"])
-    scene.told("CdcMergeConflictStorm", "resolved", entity="customer")
+    scene.notified("CdcMergeConflictStorm", "resolved", entity="customer")
 
 
 def three_clicks(console_url: str) -> None:
@@ -209,17 +209,17 @@ def three_clicks(console_url: str) -> None:
     key = record.title.removeprefix("customer ")
     assert {f"crm{key}", f"erp{key}"} <= set(record.text.splitlines())
     history = person.click(record, "History")
-    told = history.text.splitlines()
-    assert {f"crm{key}", f"erp{key}"} <= set(told)
-    assert told.count("phone: same →") == 2
+    output = history.text.splitlines()
+    assert {f"crm{key}", f"erp{key}"} <= set(output)
+    assert output.count("phone: same →") == 2
     assert person.clicks == 3
 
 
 def one_command(scene: Scene) -> None:
     """What stands in the alert, pasted as it is: the conflict, the record and its history. And the page that it names."""
-    _, alert = scene.told("CdcMergeConflictStorm", entity="customer")
-    told = scene.typed(alert["annotations"]["command"])
-    conflict, record, history = re.split(r"\n\n(?=customer C|STAMP)", told)
+    _, alert = scene.notified("CdcMergeConflictStorm", entity="customer")
+    output = scene.typed(alert["annotations"]["command"])
+    conflict, record, history = re.split(r"\n\n(?=customer C|STAMP)", output)
     (key,) = re.findall(r"^customer (C\d+), phone: concurrent_update$", conflict, re.M)
     assert f"wrote “crm{key}”" in conflict
     assert re.search(rf"^phone +\S+ +crm{key} +erp{key}", record, re.M)
@@ -229,20 +229,20 @@ def one_command(scene: Scene) -> None:
 
 def a_stopped_source(scene: Scene) -> None:
     scene.erp.kill()
-    receiver, alert = scene.told("CdcMergeSourceDown", source="erp")
+    receiver, alert = scene.notified("CdcMergeSourceDown", source="erp")
     assert receiver == "pager"
     assert alert["annotations"]["description"].endswith("no connection to source erp for 5 minutes and keeps trying.")
     scene.erp.start()
-    scene.told("CdcMergeSourceDown", "resolved", source="erp")
+    scene.notified("CdcMergeSourceDown", "resolved", source="erp")
     assert scene.receiver.find("CdcMergeSourceDown", source="crm") is None
 
 
 @contextmanager
 def a_lost_identity(scene: Scene) -> Iterator[None]:
-    """Somebody takes it away from a table of the running server. Only the doctor who looks each minute can find that."""
+    """A table of the running server loses its replica identity. Only the doctor's check each minute detects that."""
     scene.execute(scene.crm, "alter table customer replica identity nothing")
     yield
-    receiver, alert = scene.told("CdcMergeReplicaIdentityLost", source="crm", check="TAB01")
+    receiver, alert = scene.notified("CdcMergeReplicaIdentityLost", source="crm", check="TAB01")
     assert receiver == "dba-pager"
     assert "Rows of a table of source crm" in alert["annotations"]["description"]
     assert scene.receiver.find("CdcMergeReplicaIdentityLost", source="erp") is None
@@ -254,19 +254,19 @@ def a_lost_identity(scene: Scene) -> Iterator[None]:
 def a_lost_slot(scene: Scene) -> None:
     with psycopg.connect(scene.erp.dsn("shop"), autocommit=True) as connection:
         drop_slots(connection, "shop")
-    receiver, _ = scene.told("CdcMergeSlotLost", source="erp", problem="slot_missing")
+    receiver, _ = scene.notified("CdcMergeSlotLost", source="erp", problem="slot_missing")
     assert receiver == "dba-pager"
     scene.typed("cdc-merge source resync erp --wait")
-    scene.told("CdcMergeSlotLost", "resolved", source="erp", problem="slot_missing")
+    scene.notified("CdcMergeSlotLost", "resolved", source="erp", problem="slot_missing")
 
 
 def a_dead_sidecar(scene: Scene) -> None:
     scene.sidecar.stop()
-    receiver, _ = scene.told("CdcMergeDown")
+    receiver, _ = scene.notified("CdcMergeDown")
     assert receiver == "pager"
     again = Sidecar(load(scene.config, {}))
     try:
         again.start()
-        scene.told("CdcMergeDown", "resolved")
+        scene.notified("CdcMergeDown", "resolved")
     finally:
         again.stop()

@@ -24,7 +24,7 @@ from tests.support.process_pool import Nursery
 from tests.support.shop import Shop, begun, shop
 from tests.system.observability.events import documented_codes, written_codes
 
-# No runbook cites them: they are told at level debug or info, and follow no alert.
+# No runbook cites them: they are logged at level debug or info, and follow no alert.
 CITED_BY_NO_RUNBOOK: Final = {
     "batch_merged",
     "config_reloaded",
@@ -88,7 +88,7 @@ def test_a_process_that_meets_trouble_writes_json_only_and_no_password(
         wait_until(lambda: "conflict_announced" in codes(log), "the conflict is announced")
         with psycopg.connect(place.dsns["erp"], autocommit=True) as connection:
             drop_slots(connection, connection.info.dbname)
-        wait_until(lambda: '"slot_missing"' in log.read_text(), "the lost slot is told")
+        wait_until(lambda: '"slot_missing"' in log.read_text(), "the lost slot is logged")
     text = log.read_text(encoding="utf-8")
     lines = parsed_lines(text)
     ours = [line["event.code"] for line in lines if line["event.code"] != "log"]

@@ -1,4 +1,4 @@
-"""A reload at a running sidecar: what it takes, what it refuses, and that everybody can see which it was."""
+"""A reload at a running sidecar: what it takes, what it refuses, and that the result is visible."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def test_a_check_that_is_reloaded_is_asked_and_counted(place: Shop) -> None:
 def test_a_file_that_cannot_be_used_leaves_the_old_one_in_force_and_says_so(place: Shop) -> None:
     with watched(place) as (_, address):
         place.write(rules=[{**LATEST, "on": "customer.phon"}], settle="soon")
-        status, told = reload(address)
+        status, problem = reload(address)
         assert status == 422
-        assert len(told["errors"]) == 2
+        assert len(problem["errors"]) == 2
         assert metric(address, SUCCESSFUL) == 0
         assert fetched(f"{address}/api/v1/rules")["items"] == []
         place.write()
@@ -77,14 +77,14 @@ def test_a_file_that_cannot_be_used_leaves_the_old_one_in_force_and_says_so(plac
         assert metric(address, SUCCESSFUL) == 1
 
 
-def test_what_needs_a_restart_is_refused_as_a_whole_and_named(place: Shop) -> None:
+def test_a_change_that_needs_a_restart_is_refused_as_a_whole(place: Shop) -> None:
     with watched(place) as (_, address):
         place.document["sources"]["erp"]["slot"] = "another"
         place.write(rules=[LATEST])
-        status, told = reload(address)
+        status, problem = reload(address)
         assert status == 422
-        (problem,) = told["errors"]
-        assert "sources.erp.slot: this cannot change while the sidecar runs (restart" in problem["detail"]
+        (error,) = problem["errors"]
+        assert "sources.erp.slot: this cannot change while the sidecar runs (restart" in error["detail"]
         assert place.differ(address, "C4")["severity"] == "medium"
 
 

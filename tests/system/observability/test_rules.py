@@ -72,21 +72,21 @@ def test_each_alert_says_how_soon_who_what_and_where_to_read(rule: Parsed) -> No
 
 
 def checks_of(rule: Parsed, operator: str = "=~?") -> set[str]:
-    named = re.findall(rf'check{operator}"([^"]+)"', rule["expr"])
-    return {code for pattern in named for code in pattern.split("|")}
+    patterns = re.findall(rf'check{operator}"([^"]+)"', rule["expr"])
+    return {code for pattern in patterns for code in pattern.split("|")}
 
 
-def test_a_check_of_the_doctor_with_an_alert_of_its_own_is_told_by_that_one_alone() -> None:
+def test_a_check_of_the_doctor_with_its_own_alert_fires_that_one_only() -> None:
     (rest,) = [rule for rule in ALERTS if rule["alert"] == "CdcMergeDoctorFinding"]
-    told = [checks_of(rule) for rule in ALERTS if rule is not rest]
-    assert checks_of(rest, "!~") == set().union(*told)
+    covered = [checks_of(rule) for rule in ALERTS if rule is not rest]
+    assert checks_of(rest, "!~") == set().union(*covered)
     assert checks_of(rest, "!~") <= {kind.code for kind in ALL_CHECKS}
 
 
 @pytest.mark.parametrize("file", ["alerts.yaml", "recording.yaml"])
 def test_rules_ask_only_for_metrics_that_exist(file: str) -> None:
-    asked = {name for rule in rules(file) for name in selected_names(rule["expr"])}
-    assert asked - metric_names() - recorded_names() == set()
+    queried = {name for rule in rules(file) for name in selected_names(rule["expr"])}
+    assert queried - metric_names() - recorded_names() == set()
 
 
 def test_every_recorded_series_is_asked_for_by_somebody() -> None:

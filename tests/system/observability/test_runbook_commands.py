@@ -1,6 +1,6 @@
 """Every command of every runbook is run: our own against a watched shop, SQL at its server, addresses at real servers.
 
-What a person has to fill in (ID, NAME …) is filled in. Programs of the host that are not ours are only named.
+What a person has to fill in (ID, NAME …) is filled in. Other programs of the host are only listed.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def desk(
     new_server: Callable[..., DemoServer], nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
     monkeypatch.setenv("CDC_MERGE_TOKEN", TOKEN)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # whoever drops a slot is asked first
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # dropping a slot needs a confirmation
     with ExitStack() as stack:
         receiver = Receiver()
         stack.callback(receiver.close)
@@ -150,13 +150,13 @@ def test_every_command_of_every_runbook_does_what_it_says(desk: Desk, capfd: pyt
             begun_and_ended(desk, words)
             continue
         WAYS[word](desk, words)
-        told = capfd.readouterr()
-        assert told.out or told.err or word != "cdc-merge", line
-        assert "Traceback" not in told.err, line
+        output = capfd.readouterr()
+        assert output.out or output.err or word != "cdc-merge", line
+        assert "Traceback" not in output.err, line
 
 
 def begun_and_ended(desk: Desk, words: list[str]) -> None:
-    """A sidecar in a process of its own that answers, and ends when it is asked to."""
+    """A sidecar in a process of its own that answers, and ends on request."""
     log = desk.place.directory / "log"
     with begun(desk.nursery, desk.place.file, log, *words[1:]) as process:
         assert answers(f"http://{parsed(desk.place.file)['http']['listen']}/-/healthy")

@@ -107,5 +107,5 @@ def test_every_link_within_the_documentation_leads_somewhere(page: Path) -> None
 
 def test_the_documentation_lists_every_metric_and_every_alert_as_they_are() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert text == written(text), "python -m tests.system.observability.tables writes it anew"
+    assert text == written(text), "python -m tests.system.observability.tables writes it"
     assert all(f"[{name}](runbooks/{name}.md)" in text for name in NAMES)

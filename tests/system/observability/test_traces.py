@@ -69,8 +69,12 @@ def test_a_batch_is_a_trace_of_its_stages_in_order_and_of_what_each_source_broug
         "cdc_merge.detection_seconds.most": 0.3,
     }
     assert erp["cdc_merge.rows"] == 2
-    told = dict(batch.attributes or {})
-    assert (told["cdc_merge.changes"], told["cdc_merge.raised"], told["cdc_merge.loads.store"]) == (7, 1, 1)
+    attributes = dict(batch.attributes or {})
+    assert (attributes["cdc_merge.changes"], attributes["cdc_merge.raised"], attributes["cdc_merge.loads.store"]) == (
+        7,
+        1,
+        1,
+    )
 
 
 def test_a_conflict_is_an_event_that_names_its_record_by_the_digest_of_the_log() -> None:
@@ -84,9 +88,9 @@ def test_a_conflict_is_an_event_that_names_its_record_by_the_digest_of_the_log()
 def test_no_span_holds_a_key_or_a_value_and_nothing_links_to_records() -> None:
     secret = phone_conflict(key="13800138000", status="closed")
     facts = (replace(BATCH, closed=(secret,)), SourceChanged("crm", "stopped", "13800138000 is taken", "slot_lost"))
-    told = spans(*facts)
-    assert not any("13800138000" in span.to_json() for span in told)
-    assert not any(span.links for span in told)
+    exported = spans(*facts)
+    assert not any("13800138000" in span.to_json() for span in exported)
+    assert not any(span.links for span in exported)
 
 
 def test_a_storm_does_not_make_a_span_without_end() -> None:
@@ -193,7 +197,7 @@ main()
 """
 
 
-def test_without_the_extra_a_configuration_that_asks_for_traces_is_told_what_to_install(place: Shop) -> None:
+def test_a_configuration_with_traces_but_without_the_extra_gets_an_install_hint(place: Shop) -> None:
     place.write(telemetry={"otlp": "http://127.0.0.1:4318"})
     command = [sys.executable, "-c", WITHOUT, "--config", str(place.file), "run"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=dict(os.environ))
@@ -205,7 +209,7 @@ def test_without_the_extra_a_configuration_that_asks_for_traces_is_told_what_to_
 def test_without_the_extra_and_without_asking_it_runs(place: Shop, tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-c", WITHOUT, "--config", str(place.file), "run"]
-    with log.open("wb") as told, subprocess.Popen(command, stderr=told) as process:
+    with log.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as process:
         try:
             wait_until(lambda: "listens on" in log.read_text(), "it listens")
         finally:

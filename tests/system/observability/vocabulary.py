@@ -1,4 +1,4 @@
-"""Which metrics there are: asked of the sidecar's registry over the demo's configuration, and of the rules."""
+"""The metrics of the sidecar's registry over the demo's configuration, and of the rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a demo tells of itself, whole: its most talkative log and its live scrape. Nobody's data is in either of them."""
+"""The complete output of a demo: its log at level debug and its live scrape. Neither holds a row value."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WITHOUT_SAMPLE = {
 }
 
 
-class Told(NamedTuple):
+class DemoOutput(NamedTuple):
     """A demo that is over. `beside`: what was written on stderr past the log; `secrets`: every value and key that any
     system held."""
 
@@ -94,7 +94,7 @@ def everything_logged() -> Iterator[io.StringIO]:
 
 
 @contextmanager
-def stderr_kept() -> Iterator[io.BufferedRandom]:
+def captured_stderr() -> Iterator[io.BufferedRandom]:
     """What this process and its children write on descriptor 2."""
     with tempfile.TemporaryFile() as kept:
         before = os.dup(2)
@@ -112,39 +112,39 @@ def logged(settings: Settings, observers: Sequence[Observer]) -> Sidecar:
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[Told]:
+def output() -> Iterator[DemoOutput]:
     snooper = Snooper()
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr("cdc_merge.demo.play.Sidecar", logged)
-        beside, stream = stack.enter_context(stderr_kept()), stack.enter_context(everything_logged())
+        beside, stream = stack.enter_context(captured_stderr()), stack.enter_context(everything_logged())
         summary = play(DemoOptions(8.0, None, 5, threading.Event()), snooper)
         beside.seek(0)
-        yield Told(stream.getvalue(), beside.read().decode(), snooper.scrape, frozenset(snooper.secrets), summary)
+        yield DemoOutput(stream.getvalue(), beside.read().decode(), snooper.scrape, frozenset(snooper.secrets), summary)
 
 
-def test_something_was_told_of_people_who_did_something(told: Told) -> None:
-    assert told.summary.conflicts
-    assert len(told.secrets) > 100
-    codes = {line["event.code"] for line in parsed_lines(told.log)}
+def test_the_demo_writes_a_log_and_metrics_of_its_users(output: DemoOutput) -> None:
+    assert output.summary.conflicts
+    assert len(output.secrets) > 100
+    codes = {line["event.code"] for line in parsed_lines(output.log)}
     assert {"batch_merged", "conflict_raised", "conflict_announced", "source_changed"} <= codes
-    assert all(name in told.log and name in told.scrape for name in (*entities(), *SOURCES))
+    assert all(name in output.log and name in output.scrape for name in (*entities(), *SOURCES))
 
 
 @pytest.mark.parametrize("where", ["log", "beside", "scrape"])
-def test_nothing_that_is_told_holds_a_key_or_a_value(told: Told, where: str) -> None:
-    text: str = getattr(told, where)
-    assert sorted(secret for secret in told.secrets if secret in text) == []
+def test_no_output_holds_a_key_or_a_value(output: DemoOutput, where: str) -> None:
+    text: str = getattr(output, where)
+    assert sorted(secret for secret in output.secrets if secret in text) == []
 
 
-def test_promtool_finds_nothing_to_mend_in_a_live_scrape(told: Told) -> None:
+def test_promtool_accepts_a_live_scrape(output: DemoOutput) -> None:
     command = [program("promtool", "prometheus"), "check", "metrics"]
-    ended = subprocess.run(command, input=told.scrape, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, input=output.scrape, capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
-def test_a_live_scrape_has_samples_of_every_metric_with_its_labels(told: Told) -> None:
-    found = {family.name.removeprefix("cdc_merge_"): family for family in text_string_to_metric_families(told.scrape)}
+def test_a_live_scrape_has_samples_of_every_metric_with_its_labels(output: DemoOutput) -> None:
+    found = {family.name.removeprefix("cdc_merge_"): family for family in text_string_to_metric_families(output.scrape)}
     wanted = {**COUNTERS, **GAUGES, **HISTOGRAMS}
     assert wanted.keys() <= found.keys()
     empty = {name for name in wanted if not found[name].samples}
@@ -154,6 +154,6 @@ def test_a_live_scrape_has_samples_of_every_metric_with_its_labels(told: Told) -
         assert labels == {frozenset(wanted[name])}, name
 
 
-def test_a_live_scrape_is_as_long_as_the_configuration_makes_it(told: Told) -> None:
+def test_a_live_scrape_is_as_long_as_the_configuration_makes_it(output: DemoOutput) -> None:
     """Three systems, three entities: hundreds of customers and orders add no series."""
-    assert len(told.scrape.splitlines()) < 5_000
+    assert len(output.scrape.splitlines()) < 5_000
