@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cdc_merge import __version__
-from cdc_merge.console.api.records_api import RecordRoutes
+from cdc_merge.console.api.records_api import ReadRoutes
 from cdc_merge.console.api.restore_api import RestoreRoute
 from cdc_merge.console.api.source_control_api import SourceControlPort, SourceRoutes
 from cdc_merge.console.auth import Access, Guard
@@ -144,7 +144,7 @@ def application(
         responses=PROBLEM_RESPONSES,
     )
     app.include_router(OperatorEndpoints(queries, registry, access).router())
-    app.include_router(RecordRoutes(queries, now_us or _now_us).router())
+    app.include_router(ReadRoutes(queries, now_us or _now_us).router())
     app.include_router(RestoreRoute(queries, access).router())
     if source_control is not None:
         app.include_router(SourceRoutes(source_control, access).router())

@@ -74,7 +74,7 @@ class ConflictQuery(Paging):
     source: str | None = None
 
 
-class RecordRoutes:
+class ReadRoutes:
     """Conflicts, records, sources and rules over a QueryPort. Handlers are synchronous: each runs on a worker thread."""
 
     def __init__(self, queries: QueryPort, now_us: Callable[[], int]) -> None:
