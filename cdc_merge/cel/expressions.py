@@ -177,7 +177,8 @@ class _Compiler:
         overloads = tuple(
             operation
             for operation in operations
-            if len(operation.takes) == len(kinds) and all(map(_may_be, kinds, operation.takes))
+            if len(operation.takes) == len(kinds)
+            and all(ANY in (kind, taken) or kind == taken for kind, taken in zip(kinds, operation.takes, strict=True))
         )
         never_equal = node.function in ("_==_", "_!=_") and ANY not in kinds and kinds[0] != kinds[1]
         if not overloads or never_equal:
@@ -211,10 +212,6 @@ _BUILDERS: Final[Mapping[type, Callable[[_Compiler, Any], Built]]] = {
 }
 
 _NO_FIELDS: Final[Mapping[str, Any]] = {}
-
-
-def _may_be(kind: str, taken: str) -> bool:
-    return ANY in (kind, taken) or kind == taken
 
 
 # ---------------------------------------------------------------- values

@@ -91,7 +91,13 @@ def show_history(  # noqa: PLR0913, PLR0917 (an option each)
 ) -> None:
     """Every change of the record, in stamp order, printed as it is read."""
     pages = _history(open_queries(invocation), RecordKey(entity, key), cursor, limit)
-    changes = ((_changes_of(document, field), document["next_cursor"]) for document in pages)
+    changes = (
+        (
+            [change for change in items(document) if field is None or field in objects(change, "fields")],
+            document["next_cursor"],
+        )
+        for document in pages
+    )
     show = _print_history_json if invocation.as_json else _print_history_table
     next_cursor = show(changes)
     if next_cursor is not None and not invocation.as_json:
@@ -109,10 +115,6 @@ def _history(queries: QueryPort, key: RecordKey, cursor: str | None, limit: int 
         if not isinstance(following, str) or limit == 0:
             return
         cursor = following
-
-
-def _changes_of(document: Fields, field: str | None) -> list[Fields]:
-    return [item for item in items(document) if field is None or field in objects(item, "fields")]
 
 
 def _print_history_json(pages: Iterable[tuple[list[Fields], Document]]) -> Document:

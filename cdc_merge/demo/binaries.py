@@ -53,7 +53,9 @@ def account() -> Account:
         except KeyError:
             continue
         return Account(entry.pw_uid, entry.pw_gid)
-    raise PostgresMissing("Postgres does not run as root, and there is no user nobody", hint="Run as a normal user.")
+    raise PostgresMissing(
+        "Postgres does not run as root, and no unprivileged account exists", hint="Run as a normal user."
+    )
 
 
 def installed(version: str) -> Path | None:

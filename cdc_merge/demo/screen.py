@@ -136,7 +136,7 @@ class LiveScreen:
 
     def _conflicts(self, scene: Scene, lines: int) -> RenderableType:
         _, latest = scene.tally.lines_after(0)
-        shown = [_line(line) for line in latest[-max(1, lines) :]]
+        shown = [_coloured(line) for line in latest[-max(1, lines) :]]
         return Panel(Group(*shown), title="latest conflicts")
 
     def _footer(self, scene: Scene) -> RenderableType:
@@ -150,6 +150,6 @@ class LiveScreen:
         return Panel(Text(text, no_wrap=True))
 
 
-def _line(line: Line) -> Text:
+def _coloured(line: Line) -> Text:
     style = "green" if line.tone == "closed" else COLOURS.get(line.severity, "dim")
     return Text(f"{MARKS[line.tone]} {line.kind:17} {line.text}", style=style, no_wrap=True, overflow="ellipsis")

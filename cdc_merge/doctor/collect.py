@@ -115,7 +115,9 @@ def _run_query(subject: Subject, connection: Connection, catalog_query: CatalogQ
         if error.sqlstate is None:
             raise query_refusal(subject.source, error) from None
         return FactUnavailable(f"The server refuses the query: {error.diag.message_primary}.")
-    return tuple(catalog_query.kind(**{name: _frozen(value) for name, value in row.items()}) for row in rows)
+    # Arrays become tuples: facts are immutable.
+    frozen = [{name: tuple(v) if isinstance(v, list) else v for name, v in row.items()} for row in rows]
+    return tuple(catalog_query.kind(**row) for row in frozen)
 
 
 def _query_standbys(subject: Subject, dsn: str) -> object:
@@ -154,10 +156,6 @@ def _published_tables(subject: Subject, connection: Connection) -> object:
         if error.sqlstate is None:
             raise query_refusal(subject.source, error) from None
         return FactUnavailable(f"The server refuses the query: {error.diag.message_primary}.")
-
-
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _measure_clock(connection: Connection, now_us: Callable[[], int]) -> ClockFacts:

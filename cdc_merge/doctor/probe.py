@@ -37,13 +37,11 @@ class TemporarySlot(WalSender):
 
     def create_temporary(self, slot: str, limit_s: float) -> bool:
         """Whether the slot was created within the time."""
+        is_old = self._connection.info.server_version < 150000
         create = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput {}").format(
-            sql.Identifier(slot), sql.SQL(self._without_snapshot())
+            sql.Identifier(slot), sql.SQL("NOEXPORT_SNAPSHOT" if is_old else "(SNAPSHOT 'nothing')")
         )
         return self._command(create.as_bytes(self._connection), limit_s, _never) is not None
-
-    def _without_snapshot(self) -> str:
-        return "(SNAPSHOT 'nothing')" if self._connection.info.server_version >= 150000 else "NOEXPORT_SNAPSHOT"
 
 
 def _never() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
@@ -116,7 +115,8 @@ def privileges(facts: Facts) -> Findings:
 
 def row_security(facts: Facts) -> Findings:
     role, server = facts.one(RoleFacts), facts.one(ServerFacts)
-    hidden = [table for table in _mapped(facts) if table.has_row_security and not table.owns]
+    mapped = [table for name in facts.subject.tables if (table := facts.table(name)) is not None]
+    hidden = [table for table in mapped if table.has_row_security and not table.owns]
     if role.bypasses_rls or not hidden:
         yield ok("No policy hides rows of mapped tables from the initial snapshot.")
         return
@@ -127,10 +127,6 @@ def row_security(facts: Facts) -> Findings:
             Fix((f"ALTER ROLE {server.role_sql} BYPASSRLS;",), superuser=True),
             table.table,
         )
-
-
-def _mapped(facts: Facts) -> Iterable[TableFacts]:
-    return [table for name in facts.subject.tables if (table := facts.table(name)) is not None]
 
 
 def reach(facts: Facts) -> Findings:

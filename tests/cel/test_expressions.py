@@ -105,7 +105,7 @@ def test_a_side_that_decides_alone_needs_no_other() -> None:
     assert said("record.untyped ? true : true") is UNKNOWN
 
 
-def test_whether_there_is_a_value_can_be_asked() -> None:
+def test_whether_there_is_a_value_can_be_tested() -> None:
     assert said("has(record.name)") is True
     assert said("has(record.untyped)") is False
     assert said("has(record.name)", name=UNKNOWN) is False

@@ -120,7 +120,7 @@ def test_a_field_has_one_value_type(tmp_path: Path, field: str, crm: str, erp: s
         ("{ agreement: past }", "boolean", "boolean", "past values prove nothing for a boolean"),
     ],
 )
-def test_types_that_cannot_merge_as_asked_are_named(
+def test_types_that_the_merge_type_cannot_merge_are_named(
     tmp_path: Path, field: str, crm: str, erp: str, sentence: str
 ) -> None:
     checked = settings(tmp_path, field)

@@ -119,14 +119,14 @@ def test_a_source_and_an_entity_that_come_or_go_are_refused(tmp_path: Path) -> N
         assert "entities.note: " in problems
 
 
-def test_every_problem_of_a_reload_is_told_at_once(tmp_path: Path) -> None:
+def test_every_problem_of_a_reload_is_reported_at_once(tmp_path: Path) -> None:
     old, new = settings(tmp_path, FILE), settings(tmp_path, FILE.replace("8787", "1").replace("min: 0", "min: 1"))
     with pytest.raises(ConfigError) as refused:
         refuse_restarts(old, new)
     assert len(refused.value.problems) == 2
 
 
-def test_the_value_types_that_the_sources_told_stay_known(tmp_path: Path) -> None:
+def test_the_value_types_of_the_catalogs_are_kept(tmp_path: Path) -> None:
     old, new = changed(tmp_path, "severity: high", "severity: low")
     customer = old.plan.entities["customer"]
     fields = {name: replace(field, value_type="text") for name, field in customer.fields.items()}

@@ -36,7 +36,7 @@ def test_a_reference_without_a_value_is_a_problem_in_its_line(value: str | None)
     assert document.line(document.problems[0].path) == 2
 
 
-def test_a_reference_that_nobody_set_suggests_the_nearest_name() -> None:
+def test_an_unset_reference_suggests_the_nearest_name() -> None:
     assert read("a: ${CRM_DSM}", CRM_DSN="x").problems[0].suggestion == "did you mean CRM_DSN?"
 
 
@@ -44,7 +44,7 @@ def test_a_doubled_dollar_writes_a_literal_reference() -> None:
     assert read('a: "$${HOME}"', HOME="/root").values == {"a": "${HOME}"}
 
 
-def test_a_reference_in_a_comment_or_a_key_asks_for_nothing() -> None:
+def test_a_reference_in_a_comment_or_a_key_is_not_resolved() -> None:
     document = read("# ${NOBODY}\n'${KEY}': 1  # ${NOBODY}")
     assert document.values == {"${KEY}": 1}
     assert document.problems == []

@@ -178,15 +178,15 @@ def test_a_record_is_in_one_act_at_a_time(world: World) -> None:
                 assert second is None
 
 
-def test_a_question_about_a_whole_record_keeps_everybody_off_it_until_it_is_answered(world: World) -> None:
+def test_a_conflict_about_a_whole_record_freezes_it_until_it_is_closed(world: World) -> None:
     dice = random.Random(1)
     record = world.records["customer"][key_of("customer", 100)]
-    with world.pick_with_record_conflict("invariant", dice) as asked:
-        assert asked is None
+    with world.pick_with_record_conflict("invariant", dice) as picked:
+        assert picked is None
     world.expect_open(record, None, "invariant")
     assert not any(record.free(name) for name in record.entity.merges)
-    with world.pick_with_record_conflict("invariant", dice) as asked:
-        assert asked is record
+    with world.pick_with_record_conflict("invariant", dice) as picked:
+        assert picked is record
         world.expect_closed(record, None, "invariant")
         with world.pick_with_record_conflict("invariant", dice) as again:
             assert again is None
@@ -220,8 +220,8 @@ def question() -> Conflict:
         Candidate("crm", "138", Stamp(1, 0, "crm"), 1, "wang", place),
         Candidate("erp", "139", Stamp(2, 0, "erp"), 2, None, place),
     )
-    asked = DetectedConflict("customer", "C0017", "phone", None, "concurrent_update", "high", candidates)
-    return Conflict("1", asked, "settling", 1, 1)
+    detected = DetectedConflict("customer", "C0017", "phone", None, "concurrent_update", "high", candidates)
+    return Conflict("1", detected, "settling", 1, 1)
 
 
 def test_a_conflict_is_shown_as_a_sentence() -> None:

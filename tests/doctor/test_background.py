@@ -39,7 +39,7 @@ def status(registry: CollectorRegistry, check: str) -> float | None:
     return registry.get_sample_value("cdc_merge_doctor_check_status", {"source": "crm", "check": check})
 
 
-def test_every_check_that_only_asks_has_a_sample_and_the_worst_counts(patient: Patient) -> None:
+def test_every_read_only_check_has_a_sample_and_the_worst_counts(patient: Patient) -> None:
     rounds, registry = rounds_of(patient, Clock())
     assert status(registry, "TAB01") is None
     rounds.round()

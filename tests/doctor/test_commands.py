@@ -130,7 +130,7 @@ def test_json_says_the_same_as_the_table(desk: Desk) -> None:
     assert failed["docs"] == "docs/dba-guide.md#tab01"
 
 
-def test_whoever_cannot_be_queried_is_reported_and_decides_the_exit_code(desk: Desk, tmp_path: Path) -> None:
+def test_a_source_that_cannot_be_queried_is_reported_and_decides_the_exit_code(desk: Desk, tmp_path: Path) -> None:
     assert desk("doctor", dsn=f"host={tmp_path} dbname=nothing") == 69
     assert "SRC01" in desk.stdout
     desk.patient.sql("ALTER ROLE {role} NOLOGIN")

@@ -92,7 +92,7 @@ def test_large_transactions_on_the_servers_disk_are_reported_with_more_memory_as
     assert (check.severity, "logical_decoding_work_mem" in check.fix.sql[0]) == ("warn", True)
 
 
-def test_what_the_server_does_not_tell_is_unknown_in_every_check_that_needs_it(facts: Facts) -> None:
+def test_what_the_server_does_not_show_is_unknown_in_every_check_that_needs_it(facts: Facts) -> None:
     hidden = facts.also({TableFacts: FactUnavailable("Nobody tells.")})
     unknown = {check.code for check in run_checks(hidden) if check.severity == "unknown"}
     assert {"TAB01", "PUB06", "PUB07", "PUB04", "ROL05", "ROL06"} <= unknown

@@ -98,7 +98,7 @@ def test_a_slot_left_alone_is_reported_once_it_is_long_enough(patient: Patient) 
     assert slots_of(patient) == 0
 
 
-def test_before_17_nobody_knows_since_when_a_slot_is_left_alone(old_patient: Patient) -> None:
+def test_before_17_it_is_unknown_since_when_a_slot_is_inactive(old_patient: Patient) -> None:
     old_patient.sql(CREATE)
     assert old_patient.severities("SLT05") == {"": "unknown"}
 

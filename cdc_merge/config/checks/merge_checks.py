@@ -30,7 +30,8 @@ def check_merge(path: Path, shape: MergeShape | GroupShape, sources: list[str]) 
     yield from _own_keys(path, shape, options)
     yield from _order(path, shape, sources)
     if isinstance(shape, MergeShape):
-        yield from _bounds(path, shape)
+        if shape.min is not None and shape.max is not None and shape.min > shape.max:
+            yield (*path, "min"), "min is greater than max", ""
         for key, leaf in (shape.keys or {}).items():
             yield from check_merge((*path, "keys", key), leaf, sources)
 
@@ -65,8 +66,3 @@ def _order(path: Path, shape: MergeShape | GroupShape, sources: list[str]) -> It
     for number, source in enumerate(shape.order):
         if source not in sources:
             yield (*path, "order", number), f"the entity has no source {source!r}", did_you_mean(source, sources)
-
-
-def _bounds(path: Path, shape: MergeShape) -> Iterator[Finding]:
-    if shape.min is not None and shape.max is not None and shape.min > shape.max:
-        yield (*path, "min"), "min is greater than max", ""

@@ -58,7 +58,7 @@ def two_book(stage: Stage) -> bool:
             with stage.editor.user_transaction(source, stage.actor_at(source)) as tx:
                 tx.add(record, name, delta)
             total += delta
-        record.merged[name] = _like(record.merged[name], total)
+        record.merged[name] = int(total) if isinstance(record.merged[name], int) else total
         record.is_partially_seen = True
         if stage.chance(0.4):
             stage.copy(record, name, record.merged[name])
@@ -72,10 +72,6 @@ def _bookable(record: TrueRecord, name: str) -> bool:
 def number(value: FactValue) -> Decimal:
     assert isinstance(value, int | Decimal)
     return Decimal(value)
-
-
-def _like(sample: FactValue, total: Decimal) -> FactValue:
-    return int(total) if isinstance(sample, int) else total
 
 
 def _delta(stage: Stage, available: Decimal, sample: FactValue) -> int | Decimal:

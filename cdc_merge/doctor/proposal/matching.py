@@ -108,17 +108,13 @@ def _entity(group: list[TableSeen]) -> EntityProposed | None:
     ]
     scores = [_of_tables(first, table) for table in group[1:]]
     return EntityProposed(
-        name=_entity_name(first),
+        name=as_name(_plain(first)),
         tables={table.source: table for table in group},
         keys=keys,
         fields=tuple(fields),
         confidence=min(scores, default=1.0),
         doubts=tuple(doubts),
     )
-
-
-def _entity_name(table: TableSeen) -> str:
-    return as_name(_plain(table))
 
 
 def as_name(text: str) -> str:

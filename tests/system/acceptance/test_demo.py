@@ -141,7 +141,7 @@ def test_a_short_demo_is_verified_and_prints_nothing_but_its_summary_on_stdout()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_that_is_told_to_stop_ends_with_its_summary_and_leaves_no_process(how: signal.Signals) -> None:
+def test_a_demo_that_gets_a_signal_ends_with_its_summary_and_leaves_no_process(how: signal.Signals) -> None:
     with new_process() as process:
         begun = wait_for_conflict(process)
         process.send_signal(how)
