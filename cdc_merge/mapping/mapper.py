@@ -266,7 +266,7 @@ class _DeliveryMapper:
         carried = self._add_transitions()
         unresolved = tuple(self._unresolved.to_quarantine(self._context, self._park))
         quarantined = [
-            Parked(self._source, each.change.place.table, _UNKNOWN_IDENTITY, is_kept=True) for each in unresolved
+            Parked(self._source, each.change.place.table, _UNKNOWN_IDENTITY, is_quarantined=True) for each in unresolved
         ]
         return MappingResult(
             tuple(self._changes),

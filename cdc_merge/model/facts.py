@@ -55,13 +55,13 @@ class SourceChanged:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A row was parked: a value is unreadable, or the business key is unknown; the stream continues. `is_kept`: it is
+    """A row was parked: a value is unreadable, or the business key is unknown; the stream continues. `is_quarantined`: it is
     quarantined, and merged as soon as its business key is resolved."""
 
     source: str
     table: str
     reason: str
-    is_kept: bool = False
+    is_quarantined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class SnapshotProgress:
 
 @dataclass(frozen=True, slots=True)
 class ResyncProgress:
-    """A chunk of an incremental snapshot is on disk: `rows` of about `expected` so far, `read` of them in this chunk; `gone`
+    """A chunk of an incremental snapshot is on disk: `rows` of about `expected` so far, `read` of them in this chunk; `deleted`
     records are missing at the source. `state` is rows, missing (records that no chunk contained are looked up), done or
     failed."""
 
@@ -105,7 +105,7 @@ class ResyncProgress:
     rows: int
     expected: int
     read: int
-    gone: int
+    deleted: int
     problem: str = ""
 
 

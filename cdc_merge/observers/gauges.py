@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from cdc_merge.model import SourceStatus, StoreFigures
-from cdc_merge.model.capture_counters import SPILLED, Counts, added
+from cdc_merge.model.capture_counters import SPILLED, Counts, sum_counts
 from cdc_merge.observers.capture_metrics import captured
 from cdc_merge.observers.labels import INVALIDATIONS, NOT_INVALIDATED, OTHER, STATES, WAL_STATUSES, Labels
 from cdc_merge.observers.slot_inactivity import SlotInactivity
@@ -215,7 +215,7 @@ class GaugeCollector(Collector):
 
     def _captured(self, statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
         merging = self._gauges.merging()
-        counts = {each.name: added(each.counts, merging.get(each.name, {})) for each in statuses}
+        counts = {each.name: sum_counts(each.counts, merging.get(each.name, {})) for each in statuses}
         yield from captured(self._prefix, self._labels, counts)
         text = (
             "Bytes spilled for large transactions since counting began: by the source's server while it decoded them, by us "

@@ -136,7 +136,7 @@ class Logs:
 
 
 def _parked(fact: Parked) -> None:
-    fields: Fields = {"source": fact.source, "table": fact.table, "reason": fact.reason, "kept": fact.is_kept}
+    fields: Fields = {"source": fact.source, "table": fact.table, "reason": fact.reason, "kept": fact.is_quarantined}
     write(logging.WARNING, "row_parked", "A row was parked; the stream continues.", fields)
 
 

@@ -330,7 +330,7 @@ class Metrics:
     def _count_parked(self, fact: Parked) -> None:
         place = self._labels.table(fact.source, fact.table)
         self._parked.labels(*place).inc()
-        if fact.is_kept:
+        if fact.is_quarantined:
             self._quarantined.labels(*place).inc()
 
     def _count_released(self, fact: QuarantineReleased) -> None:

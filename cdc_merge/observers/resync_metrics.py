@@ -35,6 +35,6 @@ class ResyncMetrics:
     def moved(self, fact: ResyncProgress) -> None:
         source = self._labels.source(fact.source)
         self._rows.labels(source).inc(fact.read)
-        self._deleted.labels(source).inc(fact.gone)
+        self._deleted.labels(source).inc(fact.deleted)
         if fact.state == FAILED:
             self._failures.labels(source).inc()

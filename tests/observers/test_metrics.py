@@ -309,9 +309,9 @@ def test_sizes_and_loads_of_batches_are_counted() -> None:
 
 def test_what_is_read_again_is_counted_as_it_goes_on_and_what_fails_once() -> None:
     metrics = made()
-    metrics(ResyncProgress("crm", "public.customer", "rows", 5, 9, read=5, gone=0))
-    metrics(ResyncProgress("crm", "public.customer", "missing", 9, 9, read=4, gone=2))
-    metrics(ResyncProgress("crm", "public.order", "failed", 0, 0, read=0, gone=0, problem="no"))
+    metrics(ResyncProgress("crm", "public.customer", "rows", 5, 9, read=5, deleted=0))
+    metrics(ResyncProgress("crm", "public.customer", "missing", 9, 9, read=4, deleted=2))
+    metrics(ResyncProgress("crm", "public.order", "failed", 0, 0, read=0, deleted=0, problem="no"))
     assert value(metrics, "resync_rows_total", source="crm") == 9
     assert value(metrics, "resync_gone_total", source="crm") == 2
     assert value(metrics, "resync_failures_total", source="crm") == 1
@@ -437,7 +437,7 @@ def test_labels_that_the_plan_does_not_know_become_other() -> None:
 def test_rows_that_are_kept_until_they_are_named_are_counted_apart() -> None:
     metrics = made()
     metrics(Parked("crm", "public.customer", "unreadable"))
-    metrics(Parked("crm", "public.customer", "unknown identity", is_kept=True))
+    metrics(Parked("crm", "public.customer", "unknown identity", is_quarantined=True))
     metrics(QuarantineReleased("crm", "public.customer", "expired", 3))
     assert value(metrics, "parked_total", source="crm", table="public.customer") == 2
     assert value(metrics, "quarantined_total", source="crm", table="public.customer") == 1

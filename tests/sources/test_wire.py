@@ -166,7 +166,7 @@ def test_a_spilled_transaction_travels_without_its_rows() -> None:
         (SourceStatus("crm", "postgres", up=True, counts={("events", "insert"): 3}, copy_s=0.5), MessageKind.STATUS),
         (SourceStatus("crm", "postgres", slot="s", problem="it \ud800 says", safe_bytes=1 << 62), MessageKind.STATUS),
         (SourceChanged("crm", "stopped", "It stopped.", "slot_lost", "Resync.", "position"), MessageKind.FACT),
-        (Parked("crm", "public.item", "It has no key.", is_kept=True), MessageKind.FACT),
+        (Parked("crm", "public.item", "It has no key.", is_quarantined=True), MessageKind.FACT),
     ],
 )
 def test_a_report_arrives_as_it_was_sent(report: ReaderReport, kind: MessageKind) -> None:

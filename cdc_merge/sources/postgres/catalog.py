@@ -65,11 +65,11 @@ class CatalogTable:
 
     def relation(self, wanted: Iterable[str]) -> Relation:
         """The table as a Relation message would show it, with the wanted columns and those of the replica identity."""
-        kept = {*wanted, *(self.primary_key if self.identity == "f" else self.identity_columns)}
+        needed = {*wanted, *(self.primary_key if self.identity == "f" else self.identity_columns)}
         columns = tuple(
             Column(name, oid, type_name, name in self.identity_columns)
             for name, (oid, type_name) in self.columns.items()
-            if name in kept
+            if name in needed
         )
         return Relation(self.oid, self.namespace, self.name, self.identity, columns)
 

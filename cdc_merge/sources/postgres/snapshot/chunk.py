@@ -120,8 +120,8 @@ def _fetched(connection: Connection) -> Iterator[tuple[RawValue, ...]]:
 
 def _key(relation: Relation, order: Sequence[str], row: Sequence[RawValue]) -> tuple[str, ...]:
     values = dict(zip((column.name for column in relation.columns), row, strict=True))
-    found = [values[column] for column in order]
-    return tuple(value.decode() for value in found if isinstance(value, bytes))
+    key = [values[column] for column in order]
+    return tuple(value.decode() for value in key if isinstance(value, bytes))
 
 
 def _unkeyed(facts: CatalogTable) -> SourceRefused:

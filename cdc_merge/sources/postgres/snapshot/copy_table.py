@@ -40,7 +40,7 @@ def read_copy_line(line: bytes) -> tuple[RawValue, ...]:
 def _unescaped(value: bytes) -> RawValue:
     if value == b"\\N":
         return None
-    return _ESCAPE.sub(lambda found: _ESCAPED.get(found.group(1), found.group(1)), value)
+    return _ESCAPE.sub(lambda match: _ESCAPED.get(match.group(1), match.group(1)), value)
 
 
 class TableCopy:
