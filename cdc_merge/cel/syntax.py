@@ -15,7 +15,7 @@ from cel_expr_python import cel
 
 from cdc_merge.conflicts.expression_port import ExpressionError
 
-LONGEST: Final = 4_000  # characters; nobody can review a longer rule
+LONGEST: Final = 4_000  # characters; a longer rule cannot be reviewed
 DEEPEST: Final = 100  # levels of the tree: the decoder is recursive
 
 
