@@ -74,7 +74,7 @@ class Mapper:
         self._mappings: dict[Relation, tuple[RelationMapping, ...]] = {}
         self._unreported: list[Parked] = []
         self._announced: dict[str, Relation] = {}
-        self._shapes: list[RelationColumns] = []
+        self._announced_columns: list[RelationColumns] = []
 
     def tables(self) -> dict[str, Sequence[TableMap]]:
         """Each table of the source with its mappings, one per entity."""
@@ -138,7 +138,7 @@ class Mapper:
             for mapping in mappings:
                 add(mapping, change, clock)
         return delivery_mapper.result(clock, self._take_unreported())._replace(
-            cut_us=tx.commit_us - commit_us, shapes=self._take_shapes()
+            clock_cut_us=tx.commit_us - commit_us, announced_columns=self._take_announced_columns()
         )
 
     def build_changes(self, tx: Transaction, sink: ChangeSink, clock: Stamp) -> MappingResult:
@@ -164,7 +164,9 @@ class Mapper:
             clock = tick(clock, began.at_us)
             for mapping in mappings:
                 delivery_mapper.add_snapshot_row(mapping, change, clock)
-        return delivery_mapper.result(clock, self._take_unreported())._replace(shapes=self._take_shapes())
+        return delivery_mapper.result(clock, self._take_unreported())._replace(
+            announced_columns=self._take_announced_columns()
+        )
 
     def relation_mappings(self, relation: Relation) -> tuple[RelationMapping, ...]:
         """The mappings of a relation, one for each entity that it feeds."""
@@ -177,7 +179,7 @@ class Mapper:
             self._mappings.clear()
         if self._announced.get(relation.table) != relation:
             self._announced[relation.table] = relation
-            self._shapes += [
+            self._announced_columns += [
                 relation_columns(table, relation, self._plan) for table in self._tables.get(relation.table, ())
             ]
         mappings = self._mappings.get(relation)
@@ -200,9 +202,9 @@ class Mapper:
             )
         return tuple(mappings)
 
-    def _take_shapes(self) -> tuple[RelationColumns, ...]:
-        shapes, self._shapes = tuple(self._shapes), []
-        return shapes
+    def _take_announced_columns(self) -> tuple[RelationColumns, ...]:
+        announced_columns, self._announced_columns = tuple(self._announced_columns), []
+        return announced_columns
 
     def _take_unreported(self) -> tuple[Parked, ...]:
         parked, self._unreported = tuple(self._unreported), []
@@ -263,7 +265,7 @@ class _DeliveryMapper:
                 continue
             if change is not None:
                 self._changes.append(change)
-        carried = self._add_transitions()
+        previous_keys = self._add_transitions()
         unresolved = tuple(self._unresolved.to_quarantine(self._context, self._park))
         quarantined = [
             Parked(self._source, each.change.place.table, _UNKNOWN_IDENTITY, is_quarantined=True) for each in unresolved
@@ -274,14 +276,14 @@ class _DeliveryMapper:
             {label: identities for label, identities in self._identities.items() if identities},
             tuple(self._truncated),
             (*unreported, *self._parked, *quarantined),
-            carried=carried,
+            previous_keys=previous_keys,
             unresolved=unresolved,
             former_identities=self._unresolved.former_identities,
         )
 
     def _add_transitions(self) -> dict[RecordKey, str]:
         """Build the changes of records with several row changes; record → previous key, where fields were not sent."""
-        carried: dict[RecordKey, str] = {}
+        previous_keys: dict[RecordKey, str] = {}
         transitions = self._sink.transitions()
         for transition in transitions:
             end = transition.row_at_end
@@ -292,11 +294,11 @@ class _DeliveryMapper:
             if change is not None:
                 self._changes.append(change)
                 if transition.key_of_unsent_fields is not None:
-                    carried[RecordKey(*transition.record)] = transition.key_of_unsent_fields
+                    previous_keys[RecordKey(*transition.record)] = transition.key_of_unsent_fields
         if transitions:
             # The two halves of a re-key share a stamp: the old key ends before the new one begins.
             self._changes.sort(key=lambda change: (change.stamp, change.moved_to is None))
-        return carried
+        return previous_keys
 
     def _keys_of(self, mapping: RelationMapping, change: RowChange, stamp: Stamp) -> RowKeys | None:
         """Resolve and remember the keys of a change; None, when it is quarantined, parked or about no record."""

@@ -27,10 +27,10 @@ class MappingResult(NamedTuple):
     """Record changes of one delivery, plus side effects for the store.
 
     `clock` is the last HLC stamp that was issued. `identities`: label → replica identity → business key (None: deleted), to
-    be remembered. `parked` are rows that are unreadable or whose key is not resolved, without values. `cut_us`: by how much
-    the commit time was cut because it lay too far ahead. `carried`: record → previous key, for a row that changed its key
+    be remembered. `parked` are rows that are unreadable or whose key is not resolved, without values. `clock_cut_us`: by how much
+    the commit time was cut because it lay too far ahead. `previous_keys`: record → previous key, for a row that changed its key
     and whose change leaves fields out (unchanged TOASTed or unsent columns): their values are those that this source held
-    under the previous key. `shapes`: tables whose Relation message is the first one or a different one. `unresolved`:
+    under the previous key. `announced_columns`: tables whose Relation message is the first one or a different one. `unresolved`:
     changes to be quarantined (semantics §4); `parked` lists them, too. `former_identities`: label → replica identity → key,
     of rows that changed their identity before their key was resolved.
     """
@@ -40,8 +40,8 @@ class MappingResult(NamedTuple):
     identities: Mapping[str, Mapping[str, str | None]]
     truncated: tuple[Truncated, ...] = ()
     parked: tuple[Parked, ...] = ()
-    cut_us: int = 0
-    carried: Mapping[RecordKey, str] = {}
-    shapes: tuple[RelationColumns, ...] = ()
+    clock_cut_us: int = 0
+    previous_keys: Mapping[RecordKey, str] = {}
+    announced_columns: tuple[RelationColumns, ...] = ()
     unresolved: tuple[UnresolvedChange, ...] = ()
     former_identities: Mapping[str, Mapping[str, str]] = {}

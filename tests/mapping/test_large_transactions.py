@@ -17,15 +17,10 @@ from cdc_merge.model.plan import Plan
 from cdc_merge.model.ports import StoreTransaction
 from cdc_merge.sources.spill import RowSpill, SpillFile, SpillFull
 from cdc_merge.worker.ingest import SourceIngest
+from cdc_merge.worker.limits import Limits
 from tests.mapping.test_mapper_model import MAP, TABLE, Line, Table, map_table, worlds
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_buckets() -> object:
-    """Nearly every record in a bucket of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cdc_merge.mapping.large_transactions.BUCKET_ROWS", 1)
-        yield
+BUCKET_ROWS = 1  # nearly every record in a bucket of its own
 
 
 class InBuckets:
@@ -37,9 +32,9 @@ class InBuckets:
         self.remembered: dict[str, str | None] = {line.id: line.no for line in table.before.values()}
         self.clock = Stamp(0, 0, "crm")
         self.buckets: list[tuple[Change, ...]] = []
-        self.carried: dict[RecordKey, str] = {}
+        self.previous_keys: dict[RecordKey, str] = {}
         spill = SpillFile()
-        sorter = BucketSorter(spill, len(table.changes))
+        sorter = BucketSorter(spill, len(table.changes), BUCKET_ROWS)
         for changes in in_chunks(tx.changes, chunk_rows):
             wanted = mapper.identities_to_look_up(changes).get(TABLE, set())
             known = {(TABLE, i): key for i, key in self.remembered.items() if key is not None and i in wanted}
@@ -50,7 +45,7 @@ class InBuckets:
             built = mapper.build_changes(tx, coalescer, self.clock)
             assert built.parked == ()
             self.buckets.append(built.changes)
-            self.carried.update(built.carried)
+            self.previous_keys.update(built.previous_keys)
         spill.close()
 
 
@@ -65,7 +60,7 @@ def test_the_buckets_of_a_transaction_give_the_changes_of_the_whole(
     built = [change for bucket in buckets.buckets for change in bucket]
     assert sorted(built, key=lambda c: (c.stamp, c.key)) == sorted(whole.changes, key=lambda c: (c.stamp, c.key))
     assert buckets.clock == whole.clock
-    assert buckets.carried == whole.carried
+    assert buckets.previous_keys == whole.previous_keys
     keys = [key for bucket in buckets.buckets for key in {change.key for change in bucket}]
     assert len(keys) == len(set(keys)), "a record is settled once"
     if identity == "by id":
@@ -114,18 +109,17 @@ def test_a_truncate_in_the_middle_voids_what_its_table_did_before_it() -> None:
 
 
 def _taken(changes: list[RowChange], *, large: bool) -> list[Change]:
-    ingest = SourceIngest("crm", Mapper("crm", (MAP,), Plan({}, (MAP,))), "slot", SpillFile)
+    limits = Limits(piece_rows=7, bucket_rows=BUCKET_ROWS)
+    ingest = SourceIngest("crm", Mapper("crm", (MAP,), Plan({}, (MAP,))), "slot", SpillFile, limits)
     tx = Transaction("crm", "7", 1, 4711, 1000, None, (), tuple(changes))
     tx_store = cast(StoreTransaction, Remembering())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cdc_merge.worker.ingest.PIECE_ROWS", 7)
-        found = list(ingest.pieces(tx, tx_store, 2000)) if large else [ingest.take(tx, tx_store, 2000)]
-    assert all(taken.is_piece is large for taken in found)
-    assert sum(len(taken.truncated) for taken in found) == 1
+    results = list(ingest.pieces(tx, tx_store, 2000)) if large else [ingest.take(tx, tx_store, 2000)]
+    assert all(result.is_piece is large for result in results)
+    assert sum(len(result.truncated) for result in results) == 1
     assert ingest.position is not None
     assert ingest.position.lsn == 4711
     assert ingest.clock == Stamp(1000, len(changes) - 1, "crm")
-    return [change for taken in found for change in taken.changes]
+    return [change for result in results for change in result.changes]
 
 
 def test_a_spill_file_disappears_with_its_last_reader() -> None:

@@ -226,7 +226,7 @@ def test_a_commit_from_the_future_is_cut_and_reported_with_the_amount() -> None:
     result = mapper().map_transaction(tx, CLOCK, NOW, {})
     assert only(result).stamp == Stamp(NOW + 5_000_000, 0, "crm")
     assert only(result).committed_us == NOW + hour
-    assert result.cut_us == hour - 5_000_000
+    assert result.clock_cut_us == hour - 5_000_000
 
 
 def test_rows_of_unmapped_tables_take_no_stamp() -> None:
@@ -306,7 +306,7 @@ def test_a_change_of_the_key_is_a_delete_and_an_insert_that_know_each_other() ->
     assert ended.fields == {}
     assert begun.fields == {"phone": (UNKNOWN, "1"), "points": (UNKNOWN, Decimal(5)), "bio": (UNKNOWN, "b")}
     assert ended.stamp == begun.stamp
-    assert result.carried == {}
+    assert result.previous_keys == {}
 
 
 def test_scenario_20_a_row_born_and_moved_twice_is_just_an_insert_under_its_last_key() -> None:
@@ -363,11 +363,11 @@ def test_keys_swapped_through_a_deferred_constraint_are_two_updates(of: Relation
 def test_scenario_25_a_re_key_carries_an_unchanged_toasted_value() -> None:
     whole = mapped(Statements().update(row("1", bio="long"), row("2", bio="<toast>")))
     assert whole.changes[1].fields["bio"] == (UNKNOWN, "long")
-    assert whole.carried == {}
+    assert whole.previous_keys == {}
     by_key = mapped(Statements(BY_KEY).update({"no": "1"}, row("2", bio="<toast>")))
     assert operations_by_key(by_key) == {"1": "delete to 2", "2": "insert from 1"}
     assert "bio" not in by_key.changes[1].fields
-    assert by_key.carried == {RecordKey("customer", "2"): "1"}
+    assert by_key.previous_keys == {RecordKey("customer", "2"): "1"}
 
 
 def test_swapped_rows_name_the_key_that_unsent_values_come_from() -> None:
@@ -376,7 +376,7 @@ def test_swapped_rows_name_the_key_that_unsent_values_come_from() -> None:
     for old, key in ((one, "tmp"), (two, "1"), ({**one, "no": "tmp"}, "2")):
         statements.update({"no": old["no"]}, {**old, "no": key})
     result = mapped(statements)
-    assert result.carried == {RecordKey("customer", "1"): "2", RecordKey("customer", "2"): "1"}
+    assert result.previous_keys == {RecordKey("customer", "1"): "2", RecordKey("customer", "2"): "1"}
 
 
 def test_a_key_taken_over_from_a_row_that_moved_on_is_an_update() -> None:

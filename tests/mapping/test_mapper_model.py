@@ -186,7 +186,7 @@ def check_record(table: Table, result: MappingResult, key: str, change: Change |
 
 
 def check_fields(table: Table, result: MappingResult, change: Change, before: Line | None, after: Line) -> None:
-    source = result.carried.get(RecordKey("customer", change.key))
+    source = result.previous_keys.get(RecordKey("customer", change.key))
     shown = before if source is None else table.before[by_key(table.before)[source]]
     for field in ("phone", "bio"):
         was, value = change.fields.get(field, (UNKNOWN, getattr(shown, field, None)))

@@ -57,7 +57,7 @@ def test_a_heartbeat_that_is_delivered_again_is_neither_counted_nor_lost() -> No
 
     def taken(sequence: int) -> list[int]:
         tx = Transaction("crm", "7", 1, 100 * sequence, 1000, None, (message(heartbeat_content(beat(sequence))),), ())
-        return [lost for _, lost in ingest.take(tx, None, 2000).beats]  # type: ignore[arg-type] # nothing is stored
+        return [lost for _, lost in ingest.take(tx, None, 2000).heartbeats]  # type: ignore[arg-type] # nothing is stored
 
     assert [taken(1), taken(2), taken(1), taken(2), taken(5)] == [[0], [0], [], [], [2]]
     assert ingest.tally.counts()[("duplicates_dropped", "")] == 2
