@@ -42,7 +42,8 @@ from cdc_merge.sources.spill import SpillFile
 from cdc_merge.stores.sqlite.store import SqliteStore
 from cdc_merge.worker.ingest import SourceIngest
 from cdc_merge.worker.merge_thread import MergeThread
-from cdc_merge.worker.pipeline import Environment, Pipeline
+from cdc_merge.worker.pipeline import Pipeline
+from cdc_merge.worker.state import Environment
 from cdc_merge.worker.source_control import SourceControl
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Sidecar:
 
     def figures(self) -> StoreFigures:
         return replace(
-            self.store.figures(), records_cached=len(self.pipeline.records), watermark_us=self.pipeline.watermark_us
+            self.store.figures(), records_cached=len(self.pipeline.state.records), watermark_us=self.pipeline.watermark_us
         )
 
     def _step(self) -> bool:

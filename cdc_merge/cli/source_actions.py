@@ -20,7 +20,7 @@ from cdc_merge.errors import CdcMergeError, NotFound
 from cdc_merge.queries.documents import Fields
 from cdc_merge.queries.source_documents import orders_json
 from cdc_merge.worker.ingest import SourceIngest
-from cdc_merge.worker.source_control import wanted_again
+from cdc_merge.worker.source_control import request_resync
 
 POLL_EVERY_S = 0.5
 
@@ -67,7 +67,7 @@ def resync(invocation: Invocation, name: str, table: str | None, key: str | None
         return
     body = {"table": table, "key": key}
     _send_command(
-        invocation, name, "resync", body, lambda ingest: wanted_again(ingest, table, key, time.time_ns() // 1000)
+        invocation, name, "resync", body, lambda ingest: request_resync(ingest, table, key, time.time_ns() // 1000)
     )
     if wait:
         _wait(load_settings(invocation), name)
@@ -122,7 +122,7 @@ def _save_command(settings: Settings, name: str, change: Change) -> Fields:
 
 
 def _set_paused(ingest: SourceIngest, *, paused: bool) -> None:
-    ingest.resyncs.change(ingest.resyncs.orders._replace(paused=paused))
+    ingest.resyncs.replace_orders(ingest.resyncs.orders._replace(paused=paused))
 
 
 # ---------------------------------------------------------------- progress

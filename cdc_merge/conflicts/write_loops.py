@@ -1,9 +1,9 @@
-"""Whether two sources write the same values to and fro: jobs that undo what the other has done, again and again.
+"""Write loop detection: two sources alternately restore each other's value, again and again (two replication jobs).
 
-A notice only: nothing is merged or asked differently for it. A turn is a change by another source than the last one that
-changed the record, shortly after it in stamp time, which sets a field to a value that an earlier turn set. People do
-that once; a loop does it until somebody ends it. Fields that join (counters, sets, logs, maps) and flags are left out:
-their values come back by themselves.
+A notice only: it changes neither merge nor conflicts. A turn is a change by another source than the record's last one,
+shortly after it in stamp time, which sets a field back to a value of an earlier turn. People do that once; a loop goes on
+until one of the jobs is stopped. Fields whose values join (counters, sets, logs, maps) and flags are left out: their values
+recur without a loop.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Final
 from cdc_merge.model import UPDATE, Change, LoopDetected
 from cdc_merge.model.plan import Plan
 
-# Two changes that lie further apart are no turn; a job that runs every minute still counts.
+# Two changes that lie further apart are no turn; a job that runs every minute still makes turns.
 TURN_WITHIN_US: Final = 120_000_000
 # So many turns are a loop: two people who correct each other stop before.
 TURNS: Final = 10
-# Values of a field that are remembered, as hashes: a loop has two, or a few more where sources rewrite them.
+# Remembered values of a field, as hashes: a loop has two, or a few more where sources rewrite them.
 VALUES: Final = 4
-# Records that are watched; the one watched for longest goes first.
+# Watched records; the one watched for longest leaves first.
 RECORDS: Final = 10_000
 WATCHED: Final = frozenset({"mv", "lww", "priority", "immutable", "lattice"})
 
 
-class _Course:
-    """Who changed a record last and when, how often that turned, and to which values. Once per change, hence no value
-    of its own each time."""
+class _RecordTurns:
+    """The last source that changed a record and when, the turns so far, and each field's last values. Mutable: it is
+    updated once per change."""
 
     __slots__ = ("source", "turns", "values", "wall_us")
 
@@ -39,50 +39,50 @@ class _Course:
 
 
 class WriteLoops:
-    """Told every change once, about in the order of stamps."""
+    """Observes every change once, approximately in stamp order."""
 
     def __init__(self, plan: Plan) -> None:
-        self._watched = watched(plan)
-        self._courses: dict[tuple[str, str], _Course] = {}
+        self._watched = _watched_fields(plan)
+        self._turns: dict[tuple[str, str], _RecordTurns] = {}
 
-    def note(self, change: Change) -> LoopDetected | None:
-        """The loop that this change makes certain; it is told again after as many turns."""
+    def observe(self, change: Change) -> LoopDetected | None:
+        """The loop that this change makes certain; it is reported again after as many turns."""
         if change.operation != UPDATE or change.entity not in self._watched:
             return None
         key, stamp = (change.entity, change.key), change.stamp
-        course = self._courses.get(key)
-        if course is None or not 0 <= stamp.wall_us - course.wall_us <= TURN_WITHIN_US:
-            self._begin(key, _Course(stamp.source, stamp.wall_us))
+        record = self._turns.get(key)
+        if record is None or not 0 <= stamp.wall_us - record.wall_us <= TURN_WITHIN_US:
+            self._watch(key, _RecordTurns(stamp.source, stamp.wall_us))
             return None
-        before, course.source, course.wall_us = course.source, stamp.source, stamp.wall_us
-        if before == stamp.source or not self._turned(course, change):
+        before, record.source, record.wall_us = record.source, stamp.source, stamp.wall_us
+        if before == stamp.source or not self._is_turn(record, change):
             return None
-        course.turns += 1
-        if course.turns < TURNS:
+        record.turns += 1
+        if record.turns < TURNS:
             return None
-        course.turns = 0
+        record.turns = 0
         return LoopDetected(change.entity, change.key, (before, stamp.source))
 
-    def _begin(self, key: tuple[str, str], course: _Course) -> None:
-        self._courses[key] = course
-        if len(self._courses) > RECORDS:
-            del self._courses[next(iter(self._courses))]
+    def _watch(self, key: tuple[str, str], record: _RecordTurns) -> None:
+        self._turns[key] = record
+        if len(self._turns) > RECORDS:
+            del self._turns[next(iter(self._turns))]
 
-    def _turned(self, course: _Course, change: Change) -> bool:
-        """Whether some field is set to a value that a turn has set before; its values are remembered."""
+    def _is_turn(self, record: _RecordTurns, change: Change) -> bool:
+        """Whether the change sets a field back to a value of an earlier turn; it remembers the values."""
         watched = self._watched.get(change.entity, frozenset())
-        has_turned = False
+        is_turn = False
         for field, (_, after) in change.fields.items():
             if field in watched:
-                had, value = course.values.get(field, ()), hash(after)
-                if had[-1:] != (value,):  # what only repeats the other's value is a copy
-                    has_turned = has_turned or value in had
-                    course.values[field] = (*had, value)[-VALUES:]
-        return has_turned
+                earlier, value = record.values.get(field, ()), hash(after)
+                if earlier[-1:] != (value,):  # a repetition of the other source's value is a copy
+                    is_turn = is_turn or value in earlier
+                    record.values[field] = (*earlier, value)[-VALUES:]
+        return is_turn
 
 
-def watched(plan: Plan) -> Mapping[str, frozenset[str]]:
-    """entity → the fields of which a value that comes back says something; not of entities that one source has alone."""
+def _watched_fields(plan: Plan) -> Mapping[str, frozenset[str]]:
+    """entity → the fields whose recurring values indicate a loop; only entities of several sources."""
     return {
         name: frozenset(
             [field.name for field in entity.fields.values() if field.merge in WATCHED]

@@ -20,9 +20,6 @@ from cdc_merge.mapping.relation import RelationMapping
 from cdc_merge.model import Relation, RowChange, Stamp
 from cdc_merge.model.ports import SpillSpace
 
-LARGE_ROWS: Final = 16_000
-"""A larger transaction is merged bucket by bucket: twice what a batch takes, since each record may cost 10 kB."""
-
 BUCKET_ROWS: Final = 4_000
 MAX_BUCKETS: Final = 1_024  # a chunk of rows over so many buckets still makes lists of some rows
 
@@ -59,9 +56,9 @@ class BucketSorter:
     """Sorts the keyed changes of one large transaction of about `rows` rows into buckets: a `ChangeSink` that gives no changes
     itself; `buckets` gives a Coalescer for each. Call `flush` now and then: changes stay in memory until then."""
 
-    def __init__(self, spill: SpillSpace, rows: int) -> None:
+    def __init__(self, spill: SpillSpace, rows: int, bucket_rows: int = BUCKET_ROWS) -> None:
         self._spill = spill
-        self._buckets = min(MAX_BUCKETS, rows // BUCKET_ROWS + 1)
+        self._buckets = min(MAX_BUCKETS, rows // bucket_rows + 1)
         self._buffered: dict[int, list[_SortedRow]] = {}
         self._count = 0
         self._numbers: dict[tuple[int, int], int] = {}

@@ -1,48 +1,44 @@
-"""Which records stamp time alone will say something new about, and when: a heap over what the store keeps.
+"""Deadlines: records whose conflicts depend on the watermark, ordered by due time.
 
-Rules: no clock; whoever owns the timers says how far stamp time has come. What is here was committed with a batch.
+No clock: due times are stamp times, and the caller passes the watermark. Contains only what a batch has committed.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
+from itertools import islice, takewhile
+
+from sortedcontainers import SortedList
 
 from cdc_merge.model import RecordKey
 
 
 class Deadlines:
     def __init__(self) -> None:
-        self._due: dict[RecordKey, int] = {}
-        self._heap: list[tuple[int, RecordKey]] = []
+        self._due_us: dict[RecordKey, int] = {}
+        self._in_order: SortedList[tuple[int, RecordKey]] = SortedList()
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._due_us)
 
     def get(self, key: RecordKey) -> int | None:
-        """The stamp time (µs) that the record waits for, None when it waits for none."""
-        return self._due.get(key)
+        """The record's due time (µs of stamp time), None without one."""
+        return self._due_us.get(key)
 
-    def move(self, moved: Mapping[RecordKey, int | None]) -> None:
-        """Set, move and (None) remove timers."""
-        for key, due_us in moved.items():
-            if due_us is None:
-                self._due.pop(key, None)
-            elif self._due.get(key) != due_us:
-                self._due[key] = due_us
-                heapq.heappush(self._heap, (due_us, key))
+    def update(self, changed: Mapping[RecordKey, int | None]) -> None:
+        """Set, move and (None) remove deadlines."""
+        for key, due_us in changed.items():
+            before_us = self._due_us.pop(key, None)
+            if before_us is not None:
+                self._in_order.remove((before_us, key))
+            if due_us is not None:
+                self._due_us[key] = due_us
+                self._in_order.add((due_us, key))
 
     def passed(self, watermark_us: int, limit: int) -> list[RecordKey]:
-        """RecordCache whose time the watermark has passed, at most `limit`. They stay until they are moved."""
-        found: dict[RecordKey, int] = {}
-        while self._heap and self._heap[0][0] < watermark_us and len(found) < limit:
-            due_us, key = heapq.heappop(self._heap)
-            if self._due.get(key) == due_us:
-                found[key] = due_us
-        for key, due_us in found.items():
-            heapq.heappush(self._heap, (due_us, key))
-        return list(found)
+        """The first records whose deadline the watermark has passed, at most `limit`. They stay until they are updated."""
+        return [key for _, key in takewhile(lambda due: due[0] < watermark_us, islice(self._in_order, limit))]
 
     def is_due(self, watermark_us: int) -> bool:
-        """Whether the watermark has passed a timer."""
+        """Whether the watermark has passed a deadline."""
         return bool(self.passed(watermark_us, 1))

@@ -1,8 +1,8 @@
-"""The merging thread: one batch after the other, until it is told to end.
+"""The merging thread: one batch after the other, until it is stopped.
 
 Rules
-- While another program holds the store nothing is begun: what arrived waits as it is, and is tried again and again.
-- Whatever else goes wrong ends the thread; `failure` keeps it for whoever waits for the sidecar, and `problem` says so.
+- While another program holds the store no batch begins: what arrived is kept, and the batch is retried.
+- Any other error ends the thread; `failure` has it, and `problem` describes it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cdc_merge.model.ports import Observer
 IDLE_WAIT_S: Final = 0.1
 HELD_WAIT_S: Final = 1.0  # between two attempts, each of which waits for the store's own limit
 # Record states are millions of small objects without cycles: looking for cycles among them as often as the interpreter
-# would took a sixth of a backlog's time (measured, 100,000 updates). What has cycles (HTTP, errors) is little.
-SWEEP_IDLE_S: Final = 300.0  # one takes half a second over 10,000 records
-SWEEP_AT_LAST_S: Final = 900.0  # where there is never nothing to do
+# would took a sixth of a backlog's time (measured, 100,000 updates). Few objects have cycles (HTTP, errors).
+COLLECT_IDLE_S: Final = 300.0  # one collection takes half a second over 10,000 records
+COLLECT_BUSY_S: Final = 900.0  # where the thread is never idle
 
 
 class MergeThread:
-    """`step` does a piece of work and says whether there was any; `wake` ends the sleep when there was none."""
+    """`step` runs a batch and returns whether there was anything to do; `wake` ends the sleep after a step without work."""
 
     def __init__(self, step: Callable[[], bool], wake: threading.Event, observe: Observer) -> None:
         self._step = step
@@ -44,7 +44,7 @@ class MergeThread:
         self._thread.start()
 
     def end(self) -> None:
-        """Begin nothing more; does not wait."""
+        """Begin no further batch; does not wait."""
         self.stopping.set()
         self._wake.set()
 
@@ -55,36 +55,36 @@ class MergeThread:
 
     @property
     def problem(self) -> str | None:
-        """Why nothing is merged and nothing will be; None while all is well, and before the start."""
+        """The error that ended merging; None while the thread works, and before the start."""
         if self.failure is not None:
-            what = str(self.failure) if isinstance(self.failure, CdcMergeError) else error_location(self.failure)
-            return f"Nothing is merged any more: {what}"
+            error = str(self.failure) if isinstance(self.failure, CdcMergeError) else error_location(self.failure)
+            return f"Merging has stopped: {error}"
         return None
 
     @property
     def held(self) -> str | None:
-        """What the merging waits for; None while it goes on."""
+        """Why merging waits; None while it goes on."""
         since_s = self._held_since_s
         if since_s is None:
             return None
-        return f"The store is held by another program, for {time.monotonic() - since_s:.0f} s now; what arrives waits."
+        return f"Another program has held the store for {time.monotonic() - since_s:.0f} s; deliveries wait."
 
     def _work(self) -> None:
-        swept_s = time.monotonic()
+        collected_s = time.monotonic()
         try:
             while not self.stopping.is_set():
-                is_busy = self._tried()
+                is_busy = self._try_step()
                 if not is_busy:
                     self._wake.wait(IDLE_WAIT_S)
                     self._wake.clear()
-                if time.monotonic() - swept_s > (SWEEP_AT_LAST_S if is_busy else SWEEP_IDLE_S):
+                if time.monotonic() - collected_s > (COLLECT_BUSY_S if is_busy else COLLECT_IDLE_S):
                     gc.collect()
-                    swept_s = time.monotonic()
-        except BaseException as failure:  # noqa: BLE001 - the edge of the thread: kept, and raised by who waits for it
+                    collected_s = time.monotonic()
+        except BaseException as failure:  # noqa: BLE001 - the edge of the thread: kept, and raised by Sidecar.wait
             self.failure = failure
             self.stopping.set()
 
-    def _tried(self) -> bool:
+    def _try_step(self) -> bool:
         try:
             is_busy = self._step()
         except StoreHeld as held:

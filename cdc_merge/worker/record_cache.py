@@ -33,7 +33,9 @@ class CachedRecord(TrackedRecord):
 
     __slots__ = ("changes_since", "checkpoint_number", "late_since")
 
-    def __init__(self, record: Record, unfinished: Iterable[Conflict], checkpoint_number: int, changes_since: int) -> None:
+    def __init__(
+        self, record: Record, unfinished: Iterable[Conflict], checkpoint_number: int, changes_since: int
+    ) -> None:
         super().__init__(record, unfinished)
         self.checkpoint_number = checkpoint_number
         self.changes_since = changes_since

@@ -1,7 +1,7 @@
-"""Sources are told to rest, to go on, to read tables again: asked from any thread, done between two batches by the
-thread that merges, and on disk before it is answered.
+"""Commands to sources: pause, resume, resync. Any thread sends them; the merging thread executes them between two batches,
+and they are durable before the caller gets the result.
 
-A source that is told again what it does already stays as it is. What was asked outlives a restart.
+A repeated command changes nothing. Commands outlive a restart.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TookTooLong
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Final, NamedTuple
 
 from cdc_merge.errors import CdcMergeError, NotFound, SourceRefused, StoreHeld
@@ -18,18 +18,18 @@ from cdc_merge.model.ports import IncrementalSource, Source, Store
 from cdc_merge.model.source_commands import ChunkRequest, SourceOrders
 from cdc_merge.worker.ingest import SourceIngest
 
-# Far above a batch and the end of a reader; a merging thread that takes longer has another problem, which alerts tell.
+# Far above a batch and the end of a reader; a merging thread that takes longer has another problem, which alerts report.
 TAKE_LIMIT_S: Final = 60.0
 
 
 class _PendingCommand(NamedTuple):
     source: str
-    change: Callable[[Source, SourceIngest], None]
-    done: Future[SourceOrders]
+    execute: Callable[[Source, SourceIngest], None]
+    result: Future[SourceOrders]
 
 
 class SourceControl:
-    """`wake` makes the merging thread look up, `now_us` is our own clock."""
+    """`wake` ends the merging thread's sleep; `now_us` is our own clock."""
 
     def __init__(
         self,
@@ -42,118 +42,123 @@ class SourceControl:
         self._store = store
         self._wake = wake
         self._now_us = now_us
-        self._told: deque[_PendingCommand] = deque()
-        self._asked: dict[str, ChunkRequest | None] = {}
-        self._accepting: dict[str, bool] = {}
+        self._pending: deque[_PendingCommand] = deque()
+        self._requested: dict[str, ChunkRequest | None] = {}
+        self._accepts_loss: dict[str, bool] = {}
 
     # ---------------------------------------------------------------- any thread
 
     def pause(self, source: str) -> SourceOrders:
-        """Stop reading; the slot stays and keeps what comes. NotFound."""
-        return self._tell(source, self._pause)
+        """Stop reading; the slot stays and retains WAL. NotFound."""
+        return self._execute(source, self._pause)
 
     def resume(self, source: str) -> SourceOrders:
-        """Go on behind what is on disk. NotFound."""
-        return self._tell(source, self._resume)
+        """Continue from the durable position. NotFound."""
+        return self._execute(source, self._resume)
 
     def resync(self, source: str, table: str | None, key: str | None) -> SourceOrders:
-        """Read a table (None: all) or only a record of it again while the stream goes on. A source that stopped because
-        its position was lost is copied anew, when all of it is wanted. NotFound; SourceRefused for a source that cannot
-        be read again."""
-        return self._tell(source, lambda reader, ingest: self._resync(reader, ingest, table, key))
+        """Resync a table (None: all) or one of its records while the stream continues. A resync of all tables also makes a
+        source with a lost position take a new snapshot. NotFound; SourceRefused for a source without resyncs."""
+        return self._execute(source, lambda reader, ingest: self._resync(reader, ingest, table, key))
 
     def orders(self) -> Mapping[str, SourceOrders]:
-        """What each source was told."""
+        """The durable commands of each source."""
         return {name: ingest.resyncs.orders for name, (_, ingest) in self._sources.items()}
 
-    def _tell(self, source: str, change: Callable[[Source, SourceIngest], None]) -> SourceOrders:
+    def _execute(self, source: str, execute: Callable[[Source, SourceIngest], None]) -> SourceOrders:
         if source not in self._sources:
-            known = ", ".join(sorted(self._sources))
-            raise NotFound(f"There is no source {source}.", hint=f"The configuration has: {known}.")
-        told = _PendingCommand(source, change, Future())
-        self._told.append(told)
+            configured = ", ".join(sorted(self._sources))
+            raise NotFound(f"There is no source {source}.", hint=f"The configuration has: {configured}.")
+        command = _PendingCommand(source, execute, Future())
+        self._pending.append(command)
         self._wake()
         try:
-            return told.done.result(TAKE_LIMIT_S)
-        except TookTooLong:
-            told.done.cancel()
+            return command.result.result(TAKE_LIMIT_S)
+        except FutureTimeoutError:
+            command.result.cancel()
             raise CdcMergeError(
-                f"Source {source}: it is not known whether this was done: the merging thread is busy.",
-                hint="Look with `cdc-merge source list`; asking again does no harm.",
+                f"Source {source}: unknown whether the command was executed, because the merging thread is busy.",
+                hint="Check with `cdc-merge source list`; repeating the command is safe.",
             ) from None
 
     # ---------------------------------------------------------------- the merging thread
 
     def begin(self) -> None:
-        """Start every source as it was told before."""
+        """Start every source by its durable commands."""
         for source, ingest in self._sources.values():
             self._start(source, ingest)
 
     def between_batches(self) -> None:
-        """Do what was told, then ask for what is to be read next."""
-        while self._told:
-            told = self._told[0]  # it stays there when the store is held, and is done again: all of it may be
-            if told.done.running() or told.done.set_running_or_notify_cancel():
-                self._do(told)
-            self._told.popleft()
+        """Execute the pending commands, then request the next chunks."""
+        while self._pending:
+            command = self._pending[
+                0
+            ]  # while the store is held it stays there and is retried: every command is idempotent
+            if command.result.running() or command.result.set_running_or_notify_cancel():
+                self._execute_pending(command)
+            self._pending.popleft()
         for source, ingest in self._sources.values():
-            self._ask(source, ingest)
-            self._settle_loss(source, ingest)
+            self._request_chunk(source, ingest)
+            self._update_loss_acceptance(source, ingest)
 
-    def _settle_loss(self, source: Source, ingest: SourceIngest) -> None:
-        """A position that was said to be lost is accepted as lost once."""
+    def _update_loss_acceptance(self, source: Source, ingest: SourceIngest) -> None:
+        """A lost position is accepted once: no longer when the source streams."""
         if ingest.resyncs.orders.accepts_loss and source.status().state == "streaming":
-            ingest.resyncs.change(ingest.resyncs.orders._replace(accepts_loss=False))
+            ingest.resyncs.replace_orders(ingest.resyncs.orders._replace(accepts_loss=False))
         accepts = ingest.resyncs.orders.accepts_loss
-        if self._accepting.get(source.name, False) != accepts and isinstance(source, IncrementalSource):
-            self._accept(source, accepts=accepts)
+        if self._accepts_loss.get(source.name, False) != accepts and isinstance(source, IncrementalSource):
+            self._accept_loss(source, accepts=accepts)
 
-    def _accept(self, source: Source, *, accepts: bool) -> None:
-        assert isinstance(source, IncrementalSource), "a source that knows no positions of a server"
-        self._accepting[source.name] = accepts
+    def _accept_loss(self, source: Source, *, accepts: bool) -> None:
+        assert isinstance(source, IncrementalSource), "a source without server positions"
+        self._accepts_loss[source.name] = accepts
         source.accept_loss(accepts=accepts)
 
-    def _do(self, told: _PendingCommand) -> None:
-        source, ingest = self._sources[told.source]
+    def _execute_pending(self, command: _PendingCommand) -> None:
+        source, ingest = self._sources[command.source]
         try:
-            told.change(source, ingest)
+            command.execute(source, ingest)
             with self._store.transaction() as tx:
                 ingest.save(tx)
         except StoreHeld:
             raise
         except CdcMergeError as error:
-            told.done.set_exception(error)
+            command.result.set_exception(error)
         else:
-            told.done.set_result(ingest.resyncs.orders)
+            command.result.set_result(ingest.resyncs.orders)
 
-    def _ask(self, source: Source, ingest: SourceIngest) -> None:
-        wanted = ingest.resyncs.wanted()
-        if wanted is not None and wanted != self._asked.get(source.name) and isinstance(source, IncrementalSource):
-            source.request_chunk(wanted)
-        self._asked[source.name] = wanted
+    def _request_chunk(self, source: Source, ingest: SourceIngest) -> None:
+        request = ingest.resyncs.next_request()
+        if (
+            request is not None
+            and request != self._requested.get(source.name)
+            and isinstance(source, IncrementalSource)
+        ):
+            source.request_chunk(request)
+        self._requested[source.name] = request
 
     def _start(self, source: Source, ingest: SourceIngest) -> None:
         position = self._position(source.name)
-        self._asked.pop(source.name, None)
+        self._requested.pop(source.name, None)
         orders = ingest.resyncs.orders
         if not isinstance(source, IncrementalSource):
             if not orders.paused:
                 source.start(position)
             return
-        self._accept(source, accepts=orders.accepts_loss)
+        self._accept_loss(source, accepts=orders.accepts_loss)
         if orders.paused:
             source.pause(position)
         else:
             source.start(position)
 
     def _position(self, source: str) -> Position | None:
-        found = self._store.positions().get(source)
-        return None if found is None else found[0]
+        saved = self._store.positions().get(source)
+        return None if saved is None else saved[0]
 
     def _pause(self, source: Source, ingest: SourceIngest) -> None:
         if ingest.resyncs.orders.paused:
             return
-        ingest.resyncs.change(ingest.resyncs.orders._replace(paused=True))
+        ingest.resyncs.replace_orders(ingest.resyncs.orders._replace(paused=True))
         if not isinstance(source, IncrementalSource):
             source.stop()
             return
@@ -162,23 +167,23 @@ class SourceControl:
     def _resume(self, source: Source, ingest: SourceIngest) -> None:
         if not ingest.resyncs.orders.paused:
             return
-        ingest.resyncs.change(ingest.resyncs.orders._replace(paused=False))
+        ingest.resyncs.replace_orders(ingest.resyncs.orders._replace(paused=False))
         self._start(source, ingest)
 
     def _resync(self, source: Source, ingest: SourceIngest, table: str | None, key: str | None) -> None:
         if not isinstance(source, IncrementalSource):
             raise SourceRefused(
-                f"Source {source.name}: its tables cannot be read again.",
+                f"Source {source.name}: its tables cannot be resynced.",
                 problem="configuration",
-                hint="Only a database that is read directly can be: send its rows as snapshots.",
+                hint="Only a database that is read directly can be resynced. Send its rows as snapshots instead.",
             )
-        wanted_again(ingest, table, key, self._now_us())
+        request_resync(ingest, table, key, self._now_us())
         if source.status().state == "stopped" and ingest.resyncs.orders.accepts_loss:
             self._start(source, ingest)
 
 
-def wanted_again(ingest: SourceIngest, table: str | None, key: str | None, now_us: int) -> None:
-    """Note what is to be read again. When that is all, a position that cannot be continued is accepted as lost, too."""
-    ingest.resyncs.begin(table, key, ingest.clock, now_us)
+def request_resync(ingest: SourceIngest, table: str | None, key: str | None, now_us: int) -> None:
+    """Enqueue a resync. One of all tables also accepts the loss of a position that cannot be resumed."""
+    ingest.resyncs.enqueue(table, key, ingest.clock, now_us)
     if table is None and key is None:
-        ingest.resyncs.change(ingest.resyncs.orders._replace(accepts_loss=True))
+        ingest.resyncs.replace_orders(ingest.resyncs.orders._replace(accepts_loss=True))

@@ -24,7 +24,7 @@ def told(steps: Iterable[Step], key: str = "C1", loops: WriteLoops | None = None
         Change("customer", key, Stamp(at_us, 0, source), place, "update", {f: (None, v) for f, v in fields.items()})
         for source, at_us, fields in steps
     ]
-    return [loop for change in changes if (loop := loops.note(change)) is not None]
+    return [loop for change in changes if (loop := loops.observe(change)) is not None]
 
 
 def to_and_fro(times: int, field: str = "phone", every_us: int = 1_000_000) -> list[Step]:

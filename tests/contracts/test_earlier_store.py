@@ -63,7 +63,8 @@ from cdc_merge.queries.responses import (
 )
 from cdc_merge.sources.spill import SpillFile
 from cdc_merge.worker.ingest import SourceIngest
-from cdc_merge.worker.pipeline import Environment, Pipeline
+from cdc_merge.worker.pipeline import Pipeline
+from cdc_merge.worker.state import Environment
 
 STORES: Final = Path(__file__).parent.parent / "recordings" / "store-ea8a72c"
 NAMES: Final = ("generated", "demo")
@@ -401,7 +402,7 @@ def test_a_worker_that_starts_judges_nothing_anew_and_changes_no_answer(earlier:
     with closing(open_store(earlier.settings)) as store:
         store.claim("the test")
         worker = Worker(earlier.settings, store, earlier.now_us)
-        assert not worker.pipeline.reevaluation.is_due, "the policy that the records were judged by is still in force"
+        assert not worker.pipeline.state.reevaluation.is_due, "the policy that the records were judged by is still in force"
         before = store.positions()
         worker.rest()
         assert store.positions() == before

@@ -24,7 +24,9 @@ from cdc_merge.model.plan import Plan
 from cdc_merge.model.ports import Store
 from cdc_merge.sources.spill import SpillFile
 from cdc_merge.worker.ingest import SourceIngest
-from cdc_merge.worker.pipeline import Environment, Pipeline
+from cdc_merge.worker.limits import Limits
+from cdc_merge.worker.pipeline import Pipeline
+from cdc_merge.worker.state import Environment
 from tests.laws.holdings import ENTITY
 from tests.laws.systems import Stream, System
 from tests.system.crash.mortal import Fate, MortalStore
@@ -62,10 +64,13 @@ class Firm:
     arrived_us: Mapping[str, dict[int, int]]
 
 
-class Sidecar:
-    """A worker that has just started over a store. `capacity`: the records that its cache holds."""
+TWO_RECORDS: Final = Limits(cached_records=2)
 
-    def __init__(self, firm: Firm, store: Store, fate: Fate, *, capacity: int = 2) -> None:
+
+class Sidecar:
+    """A worker that has just started over a store."""
+
+    def __init__(self, firm: Firm, store: Store, fate: Fate, limits: Limits = TWO_RECORDS) -> None:
         self._plan = firm.plan
         self.store = store
         self.streams = {
@@ -75,11 +80,10 @@ class Sidecar:
         pairs = [
             (self.streams[name], SourceIngest(name, mapper, "slot", SpillFile)) for name, mapper in mappers.items()
         ]
-        world = Environment(firm.now_us, firm.new_id, compile_expression)
+        world = Environment(firm.now_us, firm.new_id, compile_expression, limits)
         mortal = cast(Store, MortalStore(store, fate))
         self.facts: list[Fact] = []
         self.pipeline = Pipeline(firm.plan, pairs, mortal, self._note, world)
-        self.pipeline.records.capacity = capacity
         self.pipeline.resume()
         positions = store.positions()
         for name, stream in self.streams.items():
@@ -123,15 +127,17 @@ class Sidecar:
 
     def cached(self) -> dict[str, Told]:
         """From what the worker has in its head."""
-        entries = {key: self.pipeline.records.cached(RecordKey(ENTITY, key)) for key in self.histories()}
+        entries = {key: self.pipeline.state.records.cached(RecordKey(ENTITY, key)) for key in self.histories()}
         return {key: told(entry.record) for key, entry in entries.items() if entry is not None}
 
     def _asking(self, records: Mapping[str, Record]) -> Picture:
-        rulebook, watermark_us = self.pipeline.rulebooks[ENTITY], self.pipeline.watermark_us
+        rulebook, watermark_us = self.pipeline.state.rulebooks[ENTITY], self.pipeline.watermark_us
         found: dict[tuple[str, ConflictIdentity], DetectedConflict] = {}
         for key, record in records.items():
             answers = detect(record, rulebook, watermark_us, records)
-            open_ = (question for question in answers.conflicts if conflict_identity(question) not in answers.auto_resolved)
+            open_ = (
+                question for question in answers.conflicts if conflict_identity(question) not in answers.auto_resolved
+            )
             found |= {(key, conflict_identity(question)): question for question in open_}
         return Picture({key: told(record) for key, record in records.items()}, found)
 

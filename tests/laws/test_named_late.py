@@ -16,6 +16,7 @@ from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
 from cdc_merge.stores.memory.disk import Disk
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
+from cdc_merge.worker.limits import Limits
 from tests.laws.holdings import ENTITY, START_US
 from tests.laws.sidecar import Firm, Sidecar
 from tests.laws.systems import INTEGER, TABLE, TEXT, Sheet, Statements, System
@@ -68,7 +69,7 @@ class Office:
         ids = itertools.count(1)
         arrived_us: dict[str, dict[int, int]] = {name: {} for name in SHEETS}
         firm = Firm(self.plan, self.systems, lambda: self.now_us, lambda: f"q{next(ids)}", arrived_us)
-        return Sidecar(firm, store, Fate(), capacity=100)
+        return Sidecar(firm, store, Fate(), Limits(cached_records=100))
 
 
 def act(office: Office, name: str, key: str, what: str, value: int) -> None:
@@ -145,7 +146,7 @@ def test_what_was_never_named_leaves_with_the_retention_and_is_looked_for_no_lon
     forget_names(worker.store, disk)  # type: ignore[arg-type]
     act(office, "crm", "K1", "delete", 0)
     worker.merge(dict.fromkeys(SHEETS, 1_000))
-    (ingest,) = [ingest for source, ingest in worker.pipeline._sources if source.name == "crm"]
+    (ingest,) = [ingest for source, ingest in worker.pipeline.state.sources if source.name == "crm"]
     assert (worker.store.parked(), set(ingest.awaited_identities)) == ({("crm", TABLE): 1}, {TABLE})
     office.now_us += 200 * SECOND
     act(office, "erp", "K1", "update", 1)

@@ -34,12 +34,13 @@ from cdc_merge.model import DELETE, SNAPSHOT, TRUNCATE, Place, RecordKey, Transa
 from cdc_merge.queries.store_queries import StoreQueries
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
-from cdc_merge.worker import record_cache
+from cdc_merge.worker.limits import Limits
+from tests.laws.comparable import merge_answer, oracle_answer
+from tests.laws.equivalence import in_words
 from tests.laws.holdings import ENTITY, FIELDS, KEYS, NAMES, POOLS, SECOND, SHEETS, START_US, plan_of
 from tests.laws.oracle import answer
 from tests.laws.sidecar import Firm, Picture, Sidecar
 from tests.laws.systems import PLAIN, UNDER_ORIGIN, Mark, Statements, System, Values, applied, marked
-from tests.laws.test_fold_equals_oracle import of_merge, of_oracle, story
 from tests.system.crash.mortal import Death, Fate
 
 # ---------------------------------------------------------------- what may happen
@@ -58,6 +59,10 @@ EXPLAINED: Final = frozenset(field.name for field in FIELDS if field.merge != "m
 Work = Callable[[Statements], None]
 Carried = tuple[str, str, Values | None, Place | None]
 """What a job has read: of which system and row, the row (None: there was none), and its last change."""
+
+
+# Checkpoints and evictions as often as possible.
+SMALL: Final = Limits(cached_records=2, checkpoint_after=3, checkpoint_when_read=1)
 
 
 class Day(RuleBasedStateMachine):
@@ -285,7 +290,8 @@ class Day(RuleBasedStateMachine):
             stayed = all(self.copied.values()) and not any(change.operation in (DELETE, TRUNCATE) for change in history)
             written = any(change.operation != SNAPSHOT for change in history)  # a first snapshot breaks no bound (§4)
             if stayed and written:
-                assert of_merge(plain, history) == of_oracle(plain, answer(plain, history)), story(history)
+                expected = oracle_answer(plain, answer(plain, history))
+                assert merge_answer(plain, fold(plain, history)) == expected, in_words(history)
 
     def _known(self, name: str, seen: Values) -> set[str]:
         """The columns of which something must be known; rows that were there before anybody read are known in part,
@@ -300,7 +306,7 @@ class Day(RuleBasedStateMachine):
         cut arrives when it first did: that time is part of its stamp."""
         now_us = self.now_us
         firm = replace(self.firm, now_us=lambda: now_us, arrived_us={name: {} for name in NAMES})
-        other = Sidecar(firm, MemoryStore(), Fate())
+        other = Sidecar(firm, MemoryStore(), Fate(), SMALL)
         for name, count in self._order(other, random.Random(seed)):
             number = other.streams[name].next
             now_us = self.firm.arrived_us[name].get(number, self.now_us) if count == 1 else self.now_us
@@ -329,7 +335,7 @@ class Day(RuleBasedStateMachine):
     # ------------------------------------------------------------ small steps
 
     def _started(self) -> Sidecar:
-        return Sidecar(self.firm, SqliteStore(self.folder / "state.db"), self.fate)
+        return Sidecar(self.firm, SqliteStore(self.folder / "state.db"), self.fate, SMALL)
 
     def _later(self, seconds: int) -> int:
         self.now_us += seconds * SECOND
@@ -367,9 +373,7 @@ ALWAYS_THE_SAME: Final = settings(
 
 @pytest.fixture
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bases, compaction and evictions as often as can be."""
-    monkeypatch.setattr(record_cache, "RENEW_AFTER", 3)
-    monkeypatch.setattr(record_cache, "RENEW_WHEN_READ", 1)
+    """Compaction as often as possible."""
     monkeypatch.setattr(record_state, "COMPACT_AT", 1)
     monkeypatch.setattr(checkpoint, "SMALL", 0)
     monkeypatch.setattr(compaction, "MANY_INSERTS", 0)

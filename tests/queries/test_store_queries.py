@@ -44,7 +44,7 @@ def test_every_moment_of_a_record_is_the_fold_up_to_it(merge_type: str, data: st
                 batch.save_checkpoint(
                     A_RECORD,
                     Checkpoint(entry.record.last, 1, policy_of(plan), dump_state(entry.record)),
-                    entry.since % 9,
+                    entry.changes_since % 9,
                 )
     lookup = StoreQueries(store, plan)
     assert lookup.record(A_RECORD, None) == merged(fold(entity, changes))

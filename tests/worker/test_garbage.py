@@ -29,7 +29,8 @@ from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
 from cdc_merge.sources.spill import SpillFile
 from cdc_merge.stores.sqlite.store import SqliteStore
 from cdc_merge.worker.ingest import SourceIngest
-from cdc_merge.worker.pipeline import Environment, Pipeline
+from cdc_merge.worker.pipeline import Pipeline
+from cdc_merge.worker.state import Environment
 
 SOURCES = ("crm", "erp")
 NAMES = ("no", "phone", "points", "city")

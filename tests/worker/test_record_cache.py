@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -27,7 +28,7 @@ from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan
 from cdc_merge.model.ports import Store, StoreTransaction
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
-from cdc_merge.worker import record_cache
+from cdc_merge.worker.limits import Limits
 from cdc_merge.worker.record_cache import RecordCache
 from tests.laws.worlds import ENTITY, KEY, scripts
 
@@ -90,10 +91,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-@pytest.fixture
-def _bases_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_cache, "RENEW_AFTER", 8)
-    monkeypatch.setattr(record_cache, "RENEW_WHEN_READ", 4)
+# Checkpoints after few changes.
+SOON = Limits(checkpoint_after=8, checkpoint_when_read=4)
+OFTEN = Limits(checkpoint_after=2, checkpoint_when_read=1)
 
 
 class Counting:
@@ -116,7 +116,7 @@ class Counting:
 
 
 def test_a_record_that_left_the_cache_comes_back_from_its_base_and_a_short_tail(store: Store) -> None:
-    cache = RecordCache(plan_of(SHOP), capacity=1)
+    cache = RecordCache(plan_of(SHOP), Limits(cached_records=1))
     history = edits(0, 1000)
     for start in range(0, 1000, 50):
         merge(cache, store, history[start : start + 50])
@@ -125,7 +125,7 @@ def test_a_record_that_left_the_cache_comes_back_from_its_base_and_a_short_tail(
     with store.transaction() as batch:
         counting = Counting(batch)
         cache.load([A_RECORD], counting)
-        assert counting.read < record_cache.RENEW_AFTER + 50
+        assert counting.read < Limits().checkpoint_after + 50
         assert said(cache.get(A_RECORD).record) == expected(SHOP, history)
 
 
@@ -140,9 +140,8 @@ def test_a_record_read_with_a_long_tail_gets_a_base_and_is_short_the_next_time(s
     assert reads == [100, 0]
 
 
-@pytest.mark.usefixtures("_bases_soon")
 def test_an_eviction_in_the_middle_of_a_history_changes_nothing(store: Store) -> None:
-    cache, history = RecordCache(plan_of(SHOP), capacity=1), edits(0, 60)
+    cache, history = RecordCache(plan_of(SHOP), replace(SOON, cached_records=1)), edits(0, 60)
     for each in history:
         merge(cache, store, [each])
         merge(cache, store, [each._replace(key="other")])
@@ -150,22 +149,20 @@ def test_an_eviction_in_the_middle_of_a_history_changes_nothing(store: Store) ->
         assert said(record) == expected(SHOP, history)
 
 
-@pytest.mark.usefixtures("_bases_soon")
 def test_another_policy_does_not_use_the_bases_of_the_one_before(store: Store) -> None:
     history = edits(0, 50)
-    merge(RecordCache(plan_of(SHOP)), store, history)
+    merge(RecordCache(plan_of(SHOP), SOON), store, history)
     assert store.folded(A_RECORD)[0] is not None
     other = EntityPlan(SHOP.name, SOURCES, SHOP.mapped, {**SHOP.fields, "stock": FieldPlan("stock")})
-    with loaded(RecordCache(plan_of(other, "two")), store) as record:
+    with loaded(RecordCache(plan_of(other, "two"), SOON), store) as record:
         assert said(record) == expected(other, history)
     found, _ = store.folded(A_RECORD)
     assert found is not None
     assert found.policy == policy_of(plan_of(other, "two"))
 
 
-@pytest.mark.usefixtures("_bases_soon")
 def test_a_batch_that_fails_leaves_no_base_behind(store: Store) -> None:
-    cache, history = RecordCache(plan_of(SHOP)), edits(0, 40)
+    cache, history = RecordCache(plan_of(SHOP), SOON), edits(0, 40)
     merge(cache, store, history[:10])
     before = store.folded(A_RECORD)
     cache.begin()
@@ -187,7 +184,6 @@ def _failing(cache: RecordCache, store: Store, changes: list[Change]) -> None:
 # ---------------------------------------------------------------- late changes
 
 
-@pytest.mark.usefixtures("_bases_soon")
 @pytest.mark.parametrize("late_by", [1, 7, 9, 30, 199])
 def test_a_change_below_the_base_is_folded_where_it_belongs(store: Store, late_by: int) -> None:
     cache, history = RecordCache(plan_of(SHOP)), edits(0, 200)
@@ -200,7 +196,6 @@ def test_a_change_below_the_base_is_folded_where_it_belongs(store: Store, late_b
         assert said(record) == expected(SHOP, [*history, late])
 
 
-@pytest.mark.usefixtures("_bases_soon")
 def test_a_change_that_is_a_little_late_reads_a_little(store: Store) -> None:
     cache, history = RecordCache(plan_of(SHOP)), edits(0, 2000)
     for start in range(0, 2000, 5):
@@ -241,22 +236,17 @@ def test_any_arrival_in_any_batches_with_evictions_and_restarts_is_the_full_fold
     arrived = data.draw(st.permutations(changes)) if data.draw(st.booleans()) else changes
     sizes = data.draw(st.lists(st.integers(1, 6), min_size=len(arrived), max_size=len(arrived)))
     fates = data.draw(st.lists(st.sampled_from("kkre"), min_size=len(arrived), max_size=len(arrived)))
-    after, when_read = record_cache.RENEW_AFTER, record_cache.RENEW_WHEN_READ
-    record_cache.RENEW_AFTER, record_cache.RENEW_WHEN_READ = 2, 1
-    try:
-        record = _lived(entity, arrived, sizes, fates)
-    finally:
-        record_cache.RENEW_AFTER, record_cache.RENEW_WHEN_READ = after, when_read
+    record = _lived(entity, arrived, sizes, fates)
     assert said(record) == expected(entity, changes)
 
 
 def _lived(entity: EntityPlan, arrived: list[Change], sizes: list[int], fates: list[str]) -> Record:
     """A record whose batches are kept, evicted (e) or followed by a restart (r)."""
-    store, cache, begin = MemoryStore(), RecordCache(plan_of(entity)), 0
+    store, cache, begin = MemoryStore(), RecordCache(plan_of(entity), OFTEN), 0
     for size, fate in zip(sizes, fates, strict=True):
         merge(cache, store, arrived[begin : begin + size])
         begin += size
-        cache = RecordCache(plan_of(entity)) if fate == "r" else cache
+        cache = RecordCache(plan_of(entity), OFTEN) if fate == "r" else cache
         if fate == "e":
             cache.clear()
     with loaded(cache, store) as record:

@@ -32,9 +32,11 @@ from cdc_merge.sources.spill import SpillFile
 from cdc_merge.stores.memory.disk import Disk
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
-from cdc_merge.worker import reevaluation
-from cdc_merge.worker.ingest import IngestResult, SourceIngest
-from cdc_merge.worker.pipeline import Environment, Pipeline
+from cdc_merge.worker.ingest import SourceIngest
+from cdc_merge.worker.ingest_result import IngestResult
+from cdc_merge.worker.limits import Limits
+from cdc_merge.worker.pipeline import Pipeline
+from cdc_merge.worker.state import Environment
 
 SOURCES = ("crm", "erp")
 FIELDS = ("used", "limit")
@@ -80,6 +82,9 @@ def deaf(fact: Fact) -> None:
     """Nobody listens."""
 
 
+SMALL_PAGES = Limits(reevaluated_records=2)
+
+
 class Worker:
     """One life of a worker: it merges what it is told until there is nothing to do."""
 
@@ -90,7 +95,7 @@ class Worker:
             ingest.changes = tuple(change for change in changes if change.stamp.source == ingest.source)
         ids = itertools.count(len(store.conflicts({}, None, 10_000)))
         self.now_us = LATER_US
-        world = Environment(lambda: self.now_us, lambda: f"c{next(ids)}", compile_expression)
+        world = Environment(lambda: self.now_us, lambda: f"c{next(ids)}", compile_expression, SMALL_PAGES)
         self.pipeline = Pipeline(plan, pairs, store, deaf, world)
         self.pipeline.resume()
 
@@ -149,11 +154,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     store.close()
 
 
-@pytest.fixture(autouse=True)
-def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reevaluation, "PAGE", 2)
-
-
 LIMIT = Check("limit", "record.used <= 50", "critical")
 
 
@@ -204,11 +204,11 @@ def test_a_question_that_a_new_rule_answers_is_closed_by_it(store: Stores) -> No
 def test_a_restart_by_the_same_rules_judges_nothing_again(store: Stores) -> None:
     Worker(store, plan_of("one"), history()).work()
     second = Worker(store, plan_of("one"))
-    assert not second.pipeline.reevaluation.is_due
+    assert not second.pipeline.state.reevaluation.is_due
     third = Worker(store, plan_of("two"))
-    assert third.pipeline.reevaluation.is_due
+    assert third.pipeline.state.reevaluation.is_due
     third.work()
-    assert not Worker(store, plan_of("two")).pipeline.reevaluation.is_due
+    assert not Worker(store, plan_of("two")).pipeline.state.reevaluation.is_due
 
 
 def test_a_worker_that_ends_on_the_way_is_gone_on_from_where_it_was(store: Stores) -> None:

@@ -19,7 +19,8 @@ from cdc_merge.model.ports import Store
 from cdc_merge.queries.store_queries import StoreQueries
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
-from cdc_merge.worker import record_cache, retention
+from cdc_merge.worker import retention
+from cdc_merge.worker.limits import Limits
 from cdc_merge.worker.record_cache import RecordCache
 from cdc_merge.worker.retention import Retention
 from tests.laws.worlds import ENTITY, SECOND, scripts
@@ -108,7 +109,7 @@ def test_a_record_that_has_ended_everywhere_is_removed_and_its_entity_remembers_
     assert store.lost() == {ENTITY}
     cache = RecordCache(plan)
     merge(cache, store, edits(950, 1))
-    assert cache.unknown == [("crm", ENTITY)]
+    assert cache.unseen == [("crm", ENTITY)]
 
 
 def test_a_record_that_some_source_holds_stays(store: Store) -> None:
@@ -131,7 +132,7 @@ def test_a_change_older_than_what_is_left_is_not_merged_and_that_is_said(store: 
     sweep(plan, store, history[-1].stamp.wall_us)
     cache, late = RecordCache(plan), edits(2, 1, source="erp")
     merge(cache, store, late)
-    assert cache.beyond == [("erp", ENTITY)]
+    assert cache.before_pruned == [("erp", ENTITY)]
     assert said(cache.get(A_RECORD).record) == expected(SHOP, history)
 
 
@@ -154,13 +155,9 @@ def test_sweeps_between_the_changes_of_any_story_are_the_full_fold(merge_type: s
     entity, changes = data.draw(scripts(merge_type, 25).filter(lambda script: bool(script[1])))
     plan, store = keeping(plan_of(entity), 8 * SECOND), MemoryStore()
     swept = data.draw(st.sets(st.integers(0, len(changes))))
-    renew, when_read = record_cache.RENEW_AFTER, record_cache.RENEW_WHEN_READ
-    record_cache.RENEW_AFTER, record_cache.RENEW_WHEN_READ = 3, 2
-    try:
-        for number, each in enumerate(sorted(changes, key=lambda change: change.stamp)):
-            merge(RecordCache(plan), store, [each])
-            if number in swept:
-                sweep(plan, store, each.stamp.wall_us)
-    finally:
-        record_cache.RENEW_AFTER, record_cache.RENEW_WHEN_READ = renew, when_read
+    often = Limits(checkpoint_after=3, checkpoint_when_read=2)
+    for number, each in enumerate(sorted(changes, key=lambda change: change.stamp)):
+        merge(RecordCache(plan, often), store, [each])
+        if number in swept:
+            sweep(plan, store, each.stamp.wall_us)
     assert store.lost() or StoreQueries(store, plan).record(A_RECORD, None) == merged(fold(entity, changes))

@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import pytest
 
 from cdc_merge.cel import compile_expression
 from cdc_merge.conflicts.lifecycle import LifecycleContext
+from cdc_merge.conflicts.reevaluation import Reevaluation
 from cdc_merge.conflicts.rules import duplicate
 from cdc_merge.conflicts.rules.duplicate import Member, connected, detected_duplicate, duplicate_transitions
 from cdc_merge.conflicts.rules.rulebook import rulebooks
 from cdc_merge.conflicts.rules.unique import digests
+from cdc_merge.conflicts.unique_index import UniqueIndex
 from cdc_merge.merge.fold import fold
 from cdc_merge.model import (
     DELETE,
@@ -40,9 +43,8 @@ from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, Rule, Unique
 from cdc_merge.model.ports import Store
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
+from cdc_merge.worker.limits import Limits
 from cdc_merge.worker.record_cache import RecordCache
-from cdc_merge.worker.reevaluation import Reevaluation
-from cdc_merge.worker.unique_index import UniqueIndex
 
 ENTITY = "customer"
 TAX = Unique(("tax_no",))
@@ -369,40 +371,41 @@ def test_a_question_whose_records_differ_again_is_over(decided: bool, resolution
 class Worker:
     """Batches over a store, as the pipeline makes them; `begin_anew` forgets all that is not on disk."""
 
-    def __init__(self, plan: Plan, store: Store, capacity: int = 3) -> None:
-        self._plan, self._capacity = plan, capacity
+    def __init__(self, plan: Plan, store: Store, limits: Limits = Limits(cached_records=3)) -> None:  # noqa: B008 - a value
+        self._plan, self._limits = plan, limits
         self.store = store
         self._numbers = itertools.count(1)
         self.begin_anew()
 
     def begin_anew(self, plan: Plan | None = None) -> None:
         self._plan = plan or self._plan
-        self._records = RecordCache(self._plan, self._capacity)
+        self._records = RecordCache(self._plan, self._limits)
         self._rulebooks = rulebooks(self._plan, compile_expression)
         self._duplicates = UniqueIndex(self.store)
-        self._rejudging = Reevaluation(self.store)
-        self._rejudging.follow(self._plan, ())
+        self._reevaluation = Reevaluation(self.store, self._limits.reevaluated_records)
+        self._reevaluation.follow(self._plan, ())
 
     def merge(self, changes: Iterable[Change], fails_after: int | None = None) -> None:
         self._records.begin()
         with self.store.transaction() as tx:
             self._records.apply(list(changes), tx)
             self._records.refold(tx)
-            self._records.touch(self._rejudging.page(tx, self._records), tx)
+            self._records.touch(self._reevaluation.next_page(tx, self._records.touched), tx)
             now = LifecycleContext(next(self._numbers), lambda: f"id{next(self._numbers)}", "")
-            told = list(self._duplicates.review(tx, self._records.touched, self._records, (self._rulebooks, now)))
-            tx.save_conflicts(told)
+            load, touched = partial(self._records.states, tx=tx), self._records.touched
+            conflicts = list(self._duplicates.transitions(tx, touched, load, self._rulebooks, now))
+            tx.save_conflicts(conflicts)
             if fails_after is not None:
                 raise Death
-        self._rejudging.committed()
-        for conflict in told:
+        self._reevaluation.committed()
+        for conflict in conflicts:
             entry = self._records.cached(RecordKey(ENTITY, conflict.detected.key))
             if entry is not None and conflict.status != "closed":
-                entry.known[None, "duplicate", None] = conflict
+                entry.unfinished[None, "duplicate", None] = conflict
         self._records.shrink()
 
     def settle(self) -> None:
-        while self._rejudging.is_due:
+        while self._reevaluation.is_due:
             self.merge([])
 
     def open(self) -> dict[str, DetectedConflict]:
@@ -509,12 +512,11 @@ def test_what_people_dismissed_is_not_asked_again_until_another_record_joins(sto
 
 
 def test_a_set_that_the_new_rules_leave_together_keeps_its_question(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store,
 ) -> None:
-    monkeypatch.setattr("cdc_merge.worker.reevaluation.PAGE", 1)
     book = two("7", "7")
     book.write("B", "3", tax_no="7")
-    worker = Worker(plan_of(shop(TAX)), store)
+    worker = Worker(plan_of(shop(TAX)), store, Limits(cached_records=3, reevaluated_records=1))
     worker.merge(book.changes)
     before = worker.ids()
     worker.begin_anew(plan_of(shop(replace(TAX, normalize=("trim",)))))
@@ -524,11 +526,10 @@ def test_a_set_that_the_new_rules_leave_together_keeps_its_question(
 
 
 def test_records_of_before_a_rule_was_added_are_looked_at_again_page_by_page(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store,
 ) -> None:
-    monkeypatch.setattr("cdc_merge.worker.reevaluation.PAGE", 2)
     book = story(3)
-    worker = Worker(plan_of(shop()), store)
+    worker = Worker(plan_of(shop()), store, Limits(cached_records=3, reevaluated_records=2))
     worker.merge(book.changes)
     worker.settle()
     assert worker.open() == {}

@@ -5,8 +5,7 @@ The judge is the same stream, taken by an intake that knew every row from the be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -32,7 +31,9 @@ from cdc_merge.model import (
 from cdc_merge.model.plan import Plan, TableMap
 from cdc_merge.sources.spill import SpillFile
 from cdc_merge.stores.memory.store import MemoryStore
-from cdc_merge.worker.ingest import IngestResult, SourceIngest
+from cdc_merge.worker.ingest import SourceIngest
+from cdc_merge.worker.ingest_result import IngestResult
+from cdc_merge.worker.limits import DEFAULT_LIMITS, Limits
 from cdc_merge.worker.retention import Retention
 
 TABLE = "public.t"
@@ -127,7 +128,8 @@ class Day:
 class Taker:
     """An intake over a store of its own, and all that it said."""
 
-    def __init__(self, known: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, known: Sequence[tuple[str, str]] = (), limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
         self.store = MemoryStore()
         self.changes: list[Change] = []
         self.facts: list[Fact] = []
@@ -136,7 +138,8 @@ class Taker:
         self.restart()
 
     def restart(self) -> None:
-        self.ingest = SourceIngest("crm", Mapper("crm", (MAP,), Plan({}, (MAP,))), "slot", SpillFile)
+        mapper = Mapper("crm", (MAP,), Plan({}, (MAP,)))
+        self.ingest = SourceIngest("crm", mapper, "slot", SpillFile, self.limits)
         positions = self.store.positions()
         if "crm" in positions:
             self.ingest.resume(*positions["crm"], self.store.awaited_identities().get("crm", {}))
@@ -153,7 +156,7 @@ class Taker:
 
     def _note(self, taken: IngestResult) -> None:
         self.changes += taken.changes
-        self.facts += [*taken.parked, *taken.unparked]
+        self.facts += [*taken.parked, *taken.released]
 
     def waiting(self) -> int:
         return sum(self.store.figures().parked.values())
@@ -166,14 +169,9 @@ class Taker:
         return found
 
 
-@contextmanager
-def large(piece: int) -> Iterator[None]:
-    """Every transaction is a large one, mapped so many rows at a time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cdc_merge.worker.ingest.LARGE_ROWS", 0)
-        patch.setattr("cdc_merge.worker.ingest.PIECE_ROWS", piece)
-        patch.setattr("cdc_merge.mapping.large_transactions.BUCKET_ROWS", 1)
-        yield
+def limits_of(piece: int) -> Limits:
+    """Every transaction is a large one, mapped so many rows at a time; with 0 none is."""
+    return Limits(large_rows=0, piece_rows=piece, bucket_rows=1) if piece else DEFAULT_LIMITS
 
 
 def in_order(changes: Sequence[Change]) -> list[Change]:
@@ -211,11 +209,10 @@ def test_what_was_named_late_is_told_as_if_it_had_been_known(
 ) -> None:
     """`piece`: how many rows of a transaction are mapped in one go; 0: all of them."""
     knowing = Taker([(row, f"K{row}") for row in "123"])
-    ignorant = Taker([(row, f"K{row}") for row in sorted(known)])
+    ignorant = Taker([(row, f"K{row}") for row in sorted(known)], limits_of(piece))
     for transaction in day.transactions:
         knowing.take(transaction)
-        with large(piece) if piece else nullcontext():
-            ignorant.take(transaction)
+        ignorant.take(transaction)
         assert ignorant.ingest.awaited_identities == ignorant.store.awaited_identities().get("crm", {})
         if restarts:
             ignorant.restart()
@@ -226,7 +223,7 @@ def test_what_was_named_late_is_told_as_if_it_had_been_known(
     assert ignorant.waiting() == 0
     assert ignorant.store.awaited_identities() == {}
     kept = [fact for fact in ignorant.facts if isinstance(fact, Parked)]
-    assert all(fact.is_kept for fact in kept)
+    assert all(fact.is_quarantined for fact in kept)
     assert sum(ignorant.released().values()) == len(kept)
     event(f"{min(len(kept), 4)} waited")
 
@@ -324,14 +321,13 @@ def test_a_row_named_before_its_table_was_emptied_was_there() -> None:
 
 @pytest.mark.parametrize("piece", [0, 1, 2, 3])
 def test_a_row_that_changed_its_name_in_the_transaction_that_ended_it_is_told_by_its_first(piece: int) -> None:
-    day, taker, knowing = Day(), Taker(), Taker([("1", "K1")])
+    day, taker, knowing = Day(), Taker((), limits_of(piece)), Taker([("1", "K1")])
     day.rename("1", "a")
     (row,) = set(day.rows) - {"2", "3"}
     day.show(row, "b")
     day.delete(row)
     day.commit()
-    with large(piece) if piece else nullcontext():
-        told = taker.take(*day.transactions)
+    told = taker.take(*day.transactions)
     assert told == knowing.take(*day.transactions)
     assert [(change.operation, change.identity) for change in told] == [("delete", "1")]
 
@@ -344,7 +340,7 @@ def test_what_can_never_be_read_is_not_kept() -> None:
     change = RowChange("update", of_numbers, None, False, cells("1", "…", "many"), 0)
     taker.take(Transaction("crm", "7", 1, 200, T0 + 2_000, None, (), (change,)))
     assert taker.waiting() == 0
-    assert [fact.is_kept for fact in taker.facts if isinstance(fact, Parked)] == [False]
+    assert [fact.is_quarantined for fact in taker.facts if isinstance(fact, Parked)] == [False]
 
 
 def test_what_nobody_named_within_the_retention_is_over() -> None:
@@ -355,8 +351,8 @@ def test_what_nobody_named_within_the_retention_is_over() -> None:
     taker.take(*day.transactions)
     plan = Plan({}, (MAP,), retention_us=1_000_000)
     with taker.store.transaction() as tx:
-        assert Retention(plan, {}).sweep_parked(tx, T0 + 1_000_000) == []
-        assert Retention(replace(plan, retention_us=0), {}).sweep_parked(tx, T0 + 10**9) == []
-        gone = Retention(plan, {}).sweep_parked(tx, T0 + 1_001_500)
+        assert Retention(plan, {}).sweep_quarantine(tx, T0 + 1_000_000) == []
+        assert Retention(replace(plan, retention_us=0), {}).sweep_quarantine(tx, T0 + 10**9) == []
+        gone = Retention(plan, {}).sweep_quarantine(tx, T0 + 1_001_500)
     assert gone == [QuarantineReleased("crm", TABLE, "expired", 1)]
     assert taker.waiting() == 1

@@ -1,4 +1,4 @@
-"""One module per rule kind; `RULES` is the table of what is asked of a record beyond what the merge asks."""
+"""One module per rule kind. `RULES`: the kinds that detect conflicts in one record, beyond those of the merge."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ class BusinessRules:
 
     def rules(self, unit: Unit, old: MaybeValue, new: MaybeValue) -> list[str]:
         values = {"old": _operand(unit.plan, old), "new": _operand(unit.plan, new)}
-        applicable = [(rule, test) for rule, test in self._tests[unit.owner] if matches(rule.on, self._entity, unit.name)]
+        applicable = [
+            (rule, test) for rule, test in self._tests[unit.owner] if matches(rule.on, self._entity, unit.name)
+        ]
         return [rule.name for rule, test in applicable if self._is_hit(rule, test, values)]
 
     def _is_hit(self, rule: Rule, test: Expression, values: Values) -> bool:

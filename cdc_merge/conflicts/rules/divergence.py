@@ -35,7 +35,9 @@ def due_us(record: Record, rulebook: Rulebook, context: RuleContext) -> int | No
     return min((at_us for at_us in ends if at_us >= context.watermark_us), default=None)
 
 
-def _timed_units(record: Record, rulebook: Rulebook, context: RuleContext) -> Iterator[tuple[Unit, Rule, frozenset[str]]]:
+def _timed_units(
+    record: Record, rulebook: Rulebook, context: RuleContext
+) -> Iterator[tuple[Unit, Rule, frozenset[str]]]:
     """The fields with a tolerance and no conflict of concurrent writes; with the sources whose difference at their initial
     snapshot is in conflict already."""
     if not record.divergence_clocks:

@@ -19,7 +19,7 @@ from cdc_merge.merge.conflict_detection import highest_severity
 from cdc_merge.merge.record_state import DuplicateRow, Record
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, members_of
-from cdc_merge.merge.views import readable_frontier, ended, value_of, source_view
+from cdc_merge.merge.views import ended, readable_frontier, source_view, value_of
 from cdc_merge.merge.writes import BASELINE
 from cdc_merge.model import SNAPSHOT, UNKNOWN, Candidate, Change, Conflict, DetectedConflict, MaybeValue, Stamp, Value
 

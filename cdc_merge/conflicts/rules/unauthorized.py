@@ -27,7 +27,9 @@ def detect(record: Record, rulebook: Rulebook, context: RuleContext) -> Iterator
         state = record.unit_states[name]
         violations = [write for write in readable_frontier(record, unit, state) if not may_write(plan, write)]
         if violations:
-            yield build_write_conflict(ConflictSubject(record, unit, state), violations, kind="unauthorized", base=base_of(state, violations))
+            yield build_write_conflict(
+                ConflictSubject(record, unit, state), violations, kind="unauthorized", base=base_of(state, violations)
+            )
 
 
 def may_write(plan: FieldPlan, write: Write) -> bool:

@@ -15,7 +15,9 @@ from cdc_merge.model import Delivery, Fact, Idle, Position, SourceStatus, Transa
 from cdc_merge.model.ports import Source, Store, StoreTransaction
 from cdc_merge.sources.spill import SpillFile
 from cdc_merge.worker.ingest import SourceIngest
-from cdc_merge.worker.pipeline import Environment, Pipeline
+from cdc_merge.worker.limits import DEFAULT_LIMITS, Limits
+from cdc_merge.worker.pipeline import Pipeline
+from cdc_merge.worker.state import Environment
 from tests.system.scenarios.replay import LATER_US, Tapes
 from tests.system.scenarios.witness import Played
 
@@ -141,6 +143,7 @@ class Day:
     settings: Settings
     tapes: Tapes
     at_a_time: int
+    limits: Limits = DEFAULT_LIMITS
 
 
 class Worker:
@@ -150,8 +153,8 @@ class Worker:
         self.store = store
         self._fate = fate
         self.sources = {name: ResumedSource(name, tape, day.at_a_time, fate) for name, tape in day.tapes.items()}
-        pairs = [(cast(Source, source), _intake(day.settings, name)) for name, source in self.sources.items()]
-        world = Environment(self._now_us, _ids(store), compile_expression)
+        pairs = [(cast(Source, source), _ingest(day, name)) for name, source in self.sources.items()]
+        world = Environment(self._now_us, _ids(store), compile_expression, day.limits)
         self._later_us = 0
         mortal = cast(Store, MortalStore(store, fate))
         self.pipeline = Pipeline(day.settings.plan, pairs, mortal, self._observe, world)
@@ -182,11 +185,10 @@ class Worker:
         self._fate.step()
 
 
-def _intake(settings: Settings, name: str) -> SourceIngest:
-    plan = settings.plan
-    return SourceIngest(
-        name, Mapper(name, [table for table in plan.tables if table.source == name], plan), "slot", SpillFile
-    )
+def _ingest(day: Day, name: str) -> SourceIngest:
+    plan = day.settings.plan
+    mapper = Mapper(name, [table for table in plan.tables if table.source == name], plan)
+    return SourceIngest(name, mapper, "slot", SpillFile, day.limits)
 
 
 def _ids(store: Store) -> Callable[[], str]:

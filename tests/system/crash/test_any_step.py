@@ -17,6 +17,7 @@ from cdc_merge.model.ports import Store
 from cdc_merge.stores.memory.disk import Disk
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
+from cdc_merge.worker.limits import DEFAULT_LIMITS, Limits
 from tests.system.crash.mortal import Day, Death, Fate, Worker, with_evening
 from tests.system.scenarios.incident import Incident
 from tests.system.scenarios.picture import Picture
@@ -28,19 +29,14 @@ ACTS = 40
 Open = Callable[[], Store]
 
 
-@pytest.fixture
-def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every transaction counts as a large one, which is merged record by record."""
-    monkeypatch.setattr("cdc_merge.worker.ingest.LARGE_ROWS", 0)
-    monkeypatch.setattr("cdc_merge.worker.ingest.PIECE_ROWS", 1)
-    monkeypatch.setattr("cdc_merge.mapping.large_transactions.BUCKET_ROWS", 1)
+# Every transaction counts as a large one, which is merged record by record.
+ALL_LARGE = Limits(large_rows=0, piece_rows=1, bucket_rows=1)
 
 
-@pytest.mark.usefixtures("pieces")
 def test_40_a_worker_that_dies_in_any_piece_of_a_large_transaction_says_the_same(
     incident: Callable[..., Incident], tmp_path: Path
 ) -> None:
-    _die_everywhere(incident, tmp_path, at_a_time=3)
+    _die_everywhere(incident, tmp_path, 3, ALL_LARGE)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 6])
@@ -50,14 +46,16 @@ def test_40_a_worker_that_dies_at_any_step_of_every_batch_says_the_same(
     _die_everywhere(incident, tmp_path, at_a_time)
 
 
-def _die_everywhere(incident: Callable[..., Incident], tmp_path: Path, at_a_time: int) -> None:
+def _die_everywhere(
+    incident: Callable[..., Incident], tmp_path: Path, at_a_time: int, limits: Limits = DEFAULT_LIMITS
+) -> None:
     held = {f"C{n}": {"phone": "a", "points": 5, "tags": ["a"], "stage": "draft"} for n in range(1, 7)}
     it = incident(fields=FIELDS, held=held, systems=("crm", "erp", "finance"), entity=ENTITY)
     work = Work(it, SEED)
     for _ in range(ACTS):
         work.act()
     expected = it.both_say()[0].picture
-    day = Day(it.plain.settings, with_evening(it.tapes()), at_a_time)
+    day = Day(it.plain.settings, with_evening(it.tapes()), at_a_time, limits)
 
     died: list[int] = []
     while not died or died[-1]:

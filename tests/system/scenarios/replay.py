@@ -31,8 +31,10 @@ from cdc_merge.queries.store_queries import StoreQueries
 from cdc_merge.sources.spill import SpillFile
 from cdc_merge.stores.memory.disk import Disk
 from cdc_merge.stores.memory.store import MemoryStore
-from cdc_merge.worker.ingest import IngestResult, SourceIngest
-from cdc_merge.worker.pipeline import Environment, Pipeline
+from cdc_merge.worker.ingest import SourceIngest
+from cdc_merge.worker.ingest_result import IngestResult
+from cdc_merge.worker.pipeline import Pipeline
+from cdc_merge.worker.state import Environment
 from tests.system.scenarios.picture import Document, Picture, picture
 from tests.system.scenarios.witness import Played
 
