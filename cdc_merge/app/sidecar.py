@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeAlias
@@ -41,10 +42,11 @@ from cdc_merge.sources.process.parent import ProcessSource
 from cdc_merge.sources.spill import SpillFile
 from cdc_merge.stores.sqlite.store import SqliteStore
 from cdc_merge.worker.ingest import SourceIngest
+from cdc_merge.worker.limits import DEFAULT_LIMITS
 from cdc_merge.worker.merge_thread import MergeThread
 from cdc_merge.worker.pipeline import Pipeline
-from cdc_merge.worker.state import Environment
 from cdc_merge.worker.source_control import SourceControl
+from cdc_merge.worker.state import Environment
 
 if TYPE_CHECKING:
     from cdc_merge.observers.traces import Traces
@@ -96,7 +98,7 @@ class Sidecar:
         self.metrics = Metrics(settings.plan, gauges, __version__)
         self._observe: Observer = FanOut((self.metrics, *observers))
         self._sources = [self._source(source) for source in settings.sources.values()]
-        pipeline_environment = Environment(now_us, lambda: secrets.token_hex(8), compile_expression)
+        pipeline_environment = Environment(now_us, lambda: secrets.token_hex(8), compile_expression, DEFAULT_LIMITS)
         self.pipeline = Pipeline(settings.plan, self._sources, self.store, self._observe, pipeline_environment)
         self.source_control = SourceControl(self._sources, self.store, self._wake.set, now_us)
         self._reloading = ConfigReload(settings, environment, self._follow, self._wake.set, self._observe)
@@ -180,7 +182,9 @@ class Sidecar:
 
     def figures(self) -> StoreFigures:
         return replace(
-            self.store.figures(), records_cached=len(self.pipeline.state.records), watermark_us=self.pipeline.watermark_us
+            self.store.figures(),
+            records_cached=len(self.pipeline.state.records),
+            watermark_us=self.pipeline.watermark_us,
         )
 
     def _step(self) -> bool:
@@ -252,7 +256,8 @@ class Sidecar:
             columns[table.table] = tuple(dict.fromkeys(mapped))
         source = self._reader(settings, columns)
         mapper = Mapper(settings.name, tables, plan, whole_rows=settings.snapshot == "never")
-        return source, SourceIngest(settings.name, mapper, settings.slot, lambda: SpillFile(self._directory))
+        spill = partial(SpillFile, self._directory)
+        return source, SourceIngest(settings.name, mapper, settings.slot, spill, DEFAULT_LIMITS)
 
     def _reader(self, settings: PostgresSourceSettings, columns: Mapping[str, tuple[str, ...]]) -> Source:
         dsn, wake, observe = settings.dsn.reveal(), self._wake.set, self._observe

@@ -1,8 +1,7 @@
 """The port for expressions: checks over `record`, rules over `old` and `new` (semantics §3, Checks).
 
-Whoever composes the core passes in a `Compile`; nothing here knows a grammar. An operand that is NULL or unknown
-makes the whole answer UNKNOWN, unless the rest decides without it; so does an error at run time, which is counted
-besides.
+The application passes in a `Compile`; nothing here depends on a grammar. An operand that is NULL or unknown makes the
+result UNKNOWN, unless the rest decides without it; so does an error at run time, which is counted besides.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from cdc_merge.errors import CdcMergeError
 from cdc_merge.model import MaybeValue
 
 Variables: TypeAlias = "Mapping[str, str | Mapping[str, str]]"
-"""Name → value type ("" when it is not known yet), or for a record: field → value type."""
+"""Name → value type ("" while the type is unknown), or for a record: field → value type."""
 
 Values: TypeAlias = "Mapping[str, MaybeValue | Mapping[str, MaybeValue]]"
-"""Name → value, or for a record: field → value. What is left out is unknown."""
+"""Name → value, or for a record: field → value. Names that are left out are unknown."""
 
 
 class ExpressionError(CdcMergeError):
-    """The text is no expression over these variables. `line` and `column` count from 1, within the text."""
+    """The text is not an expression over these variables. `line` and `column` count from 1, within the text."""
 
     def __init__(self, sentence: str, *, line: int = 1, column: int = 1, hint: str = "") -> None:
         super().__init__(sentence, hint=hint)
@@ -30,8 +29,7 @@ class ExpressionError(CdcMergeError):
 
 
 class Expression(Protocol):
-    """A compiled expression. `fields`: those of `record` that it mentions; `errors`: how often it failed at run
-    time."""
+    """A compiled expression. `fields`: those of `record` that it reads; `errors`: its failures at run time."""
 
     fields: frozenset[str]
     errors: int
@@ -42,6 +40,6 @@ class Expression(Protocol):
 
 
 class Compile(Protocol):
-    """Makes expressions. ExpressionError names line and column of what is wrong: grammar, unknown fields, types."""
+    """Makes expressions. ExpressionError has line and column of the problem: grammar, unknown fields, types."""
 
     def __call__(self, text: str, variables: Variables, result: str = "boolean") -> Expression: ...

@@ -31,7 +31,7 @@ def conflict_identity(detected: DetectedConflict) -> ConflictIdentity:
 
 @dataclass(frozen=True, slots=True)
 class LifecycleContext:
-    """What the life cycle needs from outside: our clock, how ids are made, and the policy in force."""
+    """What the life cycle needs from outside: our clock, new ids, and the policy in force."""
 
     now_us: int
     new_id: Callable[[], str]
@@ -117,7 +117,7 @@ def decided_by_people(record: Record, detected: DetectedConflict) -> bool:
 
 
 def _has_converged(record: Record, state: UnitState, detected: DetectedConflict) -> bool:
-    """One value is left, and it is one that a candidate had: the sources came to agree by themselves."""
+    """One value is left, and it is one that a candidate had: the sources agree by themselves."""
     if len(_keys_at_sources(record, state)) == 1:
         return True
     stamps = {candidate.stamp for candidate in detected.candidates}

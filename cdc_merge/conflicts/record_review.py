@@ -129,5 +129,5 @@ class RecordReview:
 
 
 def _has_key_trouble(row: Row) -> bool:
-    """Whether its source has other rows under the same key, or the row came from another key."""
+    """Whether its source has other rows under the same key, or the row moved from another key."""
     return bool(row.duplicates) or (row.entered_by is not None and row.entered_by.moved_from is not None)

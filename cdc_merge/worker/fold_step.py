@@ -16,7 +16,7 @@ def fold(state: WorkerState, batch: Batch, tx: StoreTransaction) -> None:
     started = perf_counter()
     changes, batch.pending = batch.pending, []
     if changes:
-        # A row that arrives again loses its link to the key it came from, at which a conflict may stand.
+        # A row that arrives again loses its link to the previous key, at which a conflict may stand.
         arriving = [RecordKey(each.entity, each.key) for each in changes if each.operation in (INSERT, SNAPSHOT)]
         for key, record in zip(arriving, state.records.states(arriving, tx), strict=True):
             batch.previous_keys |= {RecordKey(key.entity, previous) for previous in previous_keys(record)}

@@ -17,7 +17,7 @@ from cdc_merge.errors import CdcMergeError, StoreHeld, error_location
 from cdc_merge.model import StoreWaits
 from cdc_merge.model.ports import Observer
 
-# How long the thread sleeps when nothing wakes it: bounds how late a settled conflict is announced.
+# The longest sleep without a wake-up: bounds the delay of announcing a settled conflict.
 IDLE_WAIT_S: Final = 0.1
 HELD_WAIT_S: Final = 1.0  # between two attempts, each of which waits for the store's own limit
 # Record states are millions of small objects without cycles: looking for cycles among them as often as the interpreter

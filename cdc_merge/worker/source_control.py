@@ -91,9 +91,7 @@ class SourceControl:
     def between_batches(self) -> None:
         """Execute the pending commands, then request the next chunks."""
         while self._pending:
-            command = self._pending[
-                0
-            ]  # while the store is held it stays there and is retried: every command is idempotent
+            command = self._pending[0]  # with the store held it stays first and is retried: commands are idempotent
             if command.result.running() or command.result.set_running_or_notify_cancel():
                 self._execute_pending(command)
             self._pending.popleft()
