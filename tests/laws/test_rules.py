@@ -1,10 +1,7 @@
-"""Rules are functions of history, rules and watermark: order, repetition, compaction and bases change nothing they
-ask."""
+"""Rules are functions of history, rules and watermark: order, repetition, compaction and checkpoints change no detection."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,16 +10,11 @@ from cdc_merge.cel import compile_expression
 from cdc_merge.conflicts.detect import Detection, detect
 from cdc_merge.conflicts.rules.rulebook import Rulebook, rulebooks
 from cdc_merge.conflicts.rules.selection import ruled
-from cdc_merge.history.order import ordered
-from cdc_merge.merge import record_state
-from cdc_merge.merge.fold import MAX_AHEAD_US, advance, fold
+from cdc_merge.merge.fold import fold
 from cdc_merge.merge.record_state import Record
-from cdc_merge.merge.units import Units
-from cdc_merge.model import Change
 from cdc_merge.model.plan import Check, EntityPlan, Plan, Rule
-from tests.laws.test_base import through_a_base
-from tests.laws.test_fold_equals_oracle import story
-from tests.laws.worlds import ENTITY, KEY, SECOND, START_US, small_worlds
+from tests.laws.equivalence import check
+from tests.laws.worlds import ENTITY, SECOND, START_US, small_worlds
 
 KINDS = ("edit", "insert", "marked", "unmarked", "late_copy", "delete")
 WATERMARKS = (START_US + 4 * SECOND, START_US + 3600 * SECOND)
@@ -43,33 +35,20 @@ def with_rules(shape: EntityPlan) -> tuple[EntityPlan, Rulebook]:
     return plan.entities[ENTITY], rulebooks(plan, compile_expression)[ENTITY]
 
 
-def said(folded: Record, rulebook: Rulebook) -> list[Detection]:
-    return [detect(folded, rulebook, watermark_us) for watermark_us in WATERMARKS]
-
-
-def incrementally(shape: EntityPlan, changes: Sequence[Change]) -> Record:
-    """One change after the other, compacted at once, through a base after each."""
-    units = Units(shape)
-    going = Record(units, KEY, max_ahead_us=MAX_AHEAD_US, compacts=True)
-    for change in ordered(changes):
-        going = through_a_base(units, going)
-        assert advance(going, change)
-    return going
+def detections(record: Record, rulebook: Rulebook) -> list[Detection]:
+    return [detect(record, rulebook, watermark_us) for watermark_us in WATERMARKS]
 
 
 @pytest.mark.parametrize("merge_type", ["mv", "lww", "counter", "set", "immutable"])
-def test_what_rules_ask_depends_on_nothing_but_history_rules_and_watermark(
-    merge_type: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(record_state, "COMPACT_AT", 1)
-    dice = random.Random(1)
+def test_detection_depends_on_nothing_but_history_rules_and_watermark(merge_type: str) -> None:
     kinds: set[str] = set()
     for plain, changes in small_worlds(merge_type, depth=2, kinds=KINDS, skews=(0,)):
         shape, rulebook = with_rules(plain)
-        expected = said(fold(shape, changes), rulebook)
-        arrived = [*changes, *dice.sample(changes, len(changes) // 2)]
-        dice.shuffle(arrived)
-        assert said(fold(shape, arrived), rulebook) == expected, story(changes)
-        assert said(incrementally(shape, changes), rulebook) == expected, story(changes)
-        kinds |= {question.kind for answers in expected for question in answers.conflicts}
+
+        def read(_: EntityPlan, record: Record, rulebook: Rulebook = rulebook) -> list[Detection]:
+            return detections(record, rulebook)
+
+        check("shuffled", shape, changes, read=read)
+        check("checkpointed", shape, changes, range(len(changes)), read=read)
+        kinds |= {c.kind for detection in read(shape, fold(shape, changes)) for c in detection.conflicts}
     assert {"unauthorized", "divergence", "invariant"} <= kinds

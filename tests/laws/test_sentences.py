@@ -10,7 +10,7 @@ from cdc_merge.merge.fold import fold
 from cdc_merge.merge.views import merged
 from cdc_merge.model import UNKNOWN, Copy, DetectedConflict, Json
 from cdc_merge.model.plan import FieldPlan
-from tests.laws.test_fold_equals_oracle import check
+from tests.laws.equivalence import check
 from tests.laws.worlds import MARKED, SECOND, World, entity
 
 PHONE = FieldPlan("phone")
@@ -24,7 +24,7 @@ Asked = set[tuple[str | None, str, frozenset[tuple[str, Any]]]]
 
 def said(world: World) -> tuple[Mapping[str, Any], Asked]:
     """The merged values and the questions; the oracle agrees."""
-    check(world.plan, world.changes)
+    check("oracle", world.plan, world.changes)
     record = fold(world.plan, world.changes)
     return merged(record).values, {_short(question) for question in merge_conflicts(record)}
 
