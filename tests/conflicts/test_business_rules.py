@@ -37,16 +37,16 @@ class Court:
         self.book: Rulebook = rulebooks(self.plan, compile_expression)[ENTITY]
         attach_write_rules({ENTITY: self.units}, {ENTITY: self.book})
 
-    def asked(self, changes: Sequence[Change]) -> tuple[DetectedConflict, ...]:
+    def conflicts_of(self, changes: Sequence[Change]) -> tuple[DetectedConflict, ...]:
         return self.of(fold(self.units, changes))
 
     def of(self, record: Record) -> tuple[DetectedConflict, ...]:
         return tuple(q for q in detect(record, self.book, 0).conflicts if q.kind == "business_rule")
 
     def asked_in_any_order(self, changes: Sequence[Change]) -> tuple[DetectedConflict, ...]:
-        found = self.asked(changes)
+        found = self.conflicts_of(changes)
         for arrived in itertools.islice(itertools.permutations(changes), 200):
-            assert self.asked([*arrived, *arrived[:1]]) == found
+            assert self.conflicts_of([*arrived, *arrived[:1]]) == found
         return found
 
 
@@ -61,7 +61,7 @@ def court(made: World, *rules: Rule) -> Court:
     return Court(made.plan, *(rules or (BIG,)))
 
 
-def test_31_a_large_change_is_asked_about_without_any_concurrency_and_a_small_one_is_not() -> None:
+def test_31_a_large_change_is_a_conflict_without_any_concurrency_and_a_small_one_is_not() -> None:
     made = world()
     made.update("A", amount=104)
     assert court(made).asked_in_any_order(made.changes) == ()
@@ -90,7 +90,7 @@ def test_a_later_write_does_not_answer_what_was_caught() -> None:
     assert (found.base, found.provisional) == (100, 200)
 
 
-def test_old_is_what_the_writers_own_source_held() -> None:
+def test_old_is_the_value_at_the_writers_own_source() -> None:
     made = world()
     made.update("A", amount=104)
     made.update("B", amount=106)
@@ -98,11 +98,11 @@ def test_old_is_what_the_writers_own_source_held() -> None:
     assert [(c.source, c.value) for c in found.candidates] == [("B", 106)]
 
 
-def test_without_whole_old_rows_old_is_what_the_source_was_known_to_hold() -> None:
+def test_without_full_old_rows_old_is_the_last_known_value_at_the_source() -> None:
     made = world()
     made.full_old = False
     made.update("A", amount=120)
-    (found,) = court(made).asked(made.changes)
+    (found,) = court(made).conflicts_of(made.changes)
     assert [c.value for c in found.candidates] == [120]
 
 
@@ -120,24 +120,24 @@ def test_null_and_unknown_operands_make_a_rule_silent(amount: int | None) -> Non
     assert court(made).asked_in_any_order(made.changes) == ()
     made = World(entity(AMOUNT))
     made.insert("A", amount=1_000)
-    assert court(made).asked(made.changes) == ()
+    assert court(made).conflicts_of(made.changes) == ()
 
 
 def test_what_fails_is_counted_and_catches_nothing() -> None:
     made = world(plan=FieldPlan("amount"))
     made.update("A", amount="much")
     judges = court(made)
-    assert judges.asked(made.changes) == ()
+    assert judges.conflicts_of(made.changes) == ()
     assert judges.book.tally["big-change", "error"] == 1
 
 
-def test_a_decision_about_the_field_answers_it_and_what_is_caught_afterwards_is_asked_anew() -> None:
+def test_a_decision_about_the_field_closes_it_and_a_later_hit_is_a_conflict_again() -> None:
     made = world()
     made.update("A", amount=120)
     made.decide(amount=120)
-    assert court(made).asked(made.changes) == ()
+    assert court(made).conflicts_of(made.changes) == ()
     made.update("A", amount=240)
-    (found,) = court(made).asked(made.changes)
+    (found,) = court(made).conflicts_of(made.changes)
     assert [c.value for c in found.candidates] == [240]
 
 
@@ -145,7 +145,7 @@ def test_a_decision_about_another_field_answers_nothing() -> None:
     made = world(name=FieldPlan("name"))
     made.update("A", amount=120)
     made.decide(name="x")
-    assert len(court(made).asked(made.changes)) == 1
+    assert len(court(made).conflicts_of(made.changes)) == 1
 
 
 def test_a_delete_closes_nothing_unless_people_decided_it() -> None:
@@ -155,10 +155,10 @@ def test_a_delete_closes_nothing_unless_people_decided_it() -> None:
     made.delete("A")
     assert [c.value for c in court(made).asked_in_any_order(made.changes)[0].candidates] == [120]
     made.decide_delete()
-    assert court(made).asked(made.changes) == ()
+    assert court(made).conflicts_of(made.changes) == ()
 
 
-def test_every_rule_asks_for_itself() -> None:
+def test_every_rule_raises_its_own_conflict() -> None:
     falls = Rule("falls", "*.amount", when="new < old")
     made = world()
     made.update("A", amount=50)
@@ -175,10 +175,10 @@ def test_a_group_is_an_object_of_its_members() -> None:
     made.snapshot("A", name="n", city="x", street="s")
     made.update("A", city="y")
     rule = Rule("moves", "customer.address", when="new.city != old.city")
-    (found,) = court(made, rule).asked(made.changes)
+    (found,) = court(made, rule).conflicts_of(made.changes)
     assert (found.group, [c.value for c in found.candidates]) == ("address", [{"city": "y", "street": "s"}])
     made.update("A", street="t")
-    (found,) = court(made, rule).asked(made.changes)
+    (found,) = court(made, rule).conflicts_of(made.changes)
     assert len(found.candidates) == 1
 
 
@@ -186,10 +186,10 @@ def test_a_rule_about_one_key_of_a_map_sees_that_key_only() -> None:
     made = World(entity(FieldPlan("prefs", merge="map")))
     made.snapshot("A", prefs=Json('{"a":1,"b":1}'))
     made.update("A", prefs=Json('{"a":9,"b":9}'))
-    (found,) = court(made, Rule("a-jumps", "customer.prefs.a", when="new > old + 5")).asked(made.changes)
+    (found,) = court(made, Rule("a-jumps", "customer.prefs.a", when="new > old + 5")).conflicts_of(made.changes)
     assert (found.field, [c.value for c in found.candidates]) == ("prefs.a", [9])
     made.decide(prefs=Json('{"a":9,"b":9}'))
-    assert court(made, Rule("a-jumps", "customer.prefs.a", when="new > old + 5")).asked(made.changes) == ()
+    assert court(made, Rule("a-jumps", "customer.prefs.a", when="new > old + 5")).conflicts_of(made.changes) == ()
 
 
 def test_a_counters_candidate_has_the_value_written_and_the_delta() -> None:
@@ -199,16 +199,16 @@ def test_a_counters_candidate_has_the_value_written_and_the_delta() -> None:
     assert [(c.value, c.delta) for c in found.candidates] == [(90, 80)]
 
 
-def test_of_a_field_that_nobody_decides_the_latest_writes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_an_undecided_field_the_latest_writes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule_hits, "KEPT", 3)
     made = world(1)
     for amount in (2, 4, 8, 16, 32):
         made.update("A", amount=amount)
-    (found,) = court(made).asked(made.changes)
+    (found,) = court(made).conflicts_of(made.changes)
     assert [c.value for c in found.candidates] == [8, 16, 32]
 
 
-def test_a_base_made_under_other_rules_is_not_used() -> None:
+def test_a_checkpoint_made_under_other_rules_is_not_used() -> None:
     shape = entity(AMOUNT)
     rules = ((), (BIG,), (replace(BIG, when="new > old"),), (replace(BIG, on="customer.*"),))
     assert len({policy_of(Plan({ENTITY: shape}, (), several)) for several in rules}) == len(rules)
@@ -245,12 +245,12 @@ def story(seed: int) -> World:
 
 
 @pytest.mark.parametrize("seed", range(80))
-def test_however_it_is_cut_and_saved_in_between_the_same_is_asked(seed: int) -> None:
+def test_checkpoints_at_any_point_give_the_same_conflicts(seed: int) -> None:
     made = story(seed)
     judges = court(made, BIG, Rule("points", "customer.*", when="new > 200"))
-    expected = judges.asked(made.changes)
+    expected = judges.conflicts_of(made.changes)
     arrived = random.Random(seed).sample(made.changes, len(made.changes))
-    assert judges.asked([*arrived, *arrived[:3]]) == expected
+    assert judges.conflicts_of([*arrived, *arrived[:3]]) == expected
     going = fold(judges.units, made.changes[:1], compacts=True)
     for change in made.changes[1:]:
         going = load_state(judges.units, dump_state(going), key=KEY, max_ahead_us=going.max_ahead_us)
@@ -260,4 +260,6 @@ def test_however_it_is_cut_and_saved_in_between_the_same_is_asked(seed: int) -> 
 
 def test_the_stories_of_the_law_catch_something() -> None:
     rules = (BIG, Rule("points", "customer.*", when="new > 200"))
-    assert sum(len(q.candidates) for n in range(80) for q in court(story(n), *rules).asked(story(n).changes)) > 100
+    assert (
+        sum(len(q.candidates) for n in range(80) for q in court(story(n), *rules).conflicts_of(story(n).changes)) > 100
+    )

@@ -28,30 +28,30 @@ def planned(*rules: Rule, **options: Any) -> Plan:
     return ruled(Plan({ENTITY: entity_of(field)}, (), tuple(rules), policy="p"))
 
 
-def held(**changed: Any) -> Json:
+def prefs_value(**changed: Any) -> Json:
     return Json(json.dumps(BEFORE | changed, sort_keys=True, separators=(",", ":")))
 
 
 def disputed(plan: Plan) -> Record:
     """A and B change every key, not knowing of each other; B is the later."""
     world = World(plan.entities[ENTITY])
-    world.snapshot("A", prefs=held())
-    world.snapshot("B", prefs=held())
-    world.update("A", prefs=held(city="b", zip="2", home={"street": "t", "floor": "g"}))
-    world.update("B", prefs=held(city="c", zip="3", home={"street": "u", "floor": "h"}))
+    world.snapshot("A", prefs=prefs_value())
+    world.snapshot("B", prefs=prefs_value())
+    world.update("A", prefs=prefs_value(city="b", zip="2", home={"street": "t", "floor": "g"}))
+    world.update("B", prefs=prefs_value(city="c", zip="3", home={"street": "u", "floor": "h"}))
     return fold(world.plan, world.changes)
 
 
-def asked(plan: Plan) -> Detection:
+def detection(plan: Plan) -> Detection:
     return detect(disputed(plan), rulebooks(plan, compile_expression)[ENTITY], 0)
 
 
 def severities(plan: Plan) -> dict[str | None, str]:
-    return {question.field: question.severity for question in asked(plan).conflicts}
+    return {detected.field: detected.severity for detected in detection(plan).conflicts}
 
 
 def answered(plan: Plan) -> set[str | None]:
-    return {field for field, _, _ in asked(plan).auto_resolved}
+    return {field for field, _, _ in detection(plan).auto_resolved}
 
 
 ALL = {"prefs.city": "medium", "prefs.zip": "low", "prefs.home.street": "medium", "prefs.home.floor": "medium"}
@@ -70,10 +70,10 @@ def test_a_rule_on_one_key_grades_that_key_alone() -> None:
 
 
 def test_a_rule_on_a_key_of_a_nested_map_grades_that_key_alone() -> None:
-    told = severities(planned(Rule("r", "customer.prefs.home.street", severity="high")))
-    assert told == {**ALL, "prefs.home.street": "high"}
-    told = severities(planned(Rule("r", "customer.prefs.home", severity="high")))
-    assert told == {**ALL, "prefs.home.street": "high", "prefs.home.floor": "high"}
+    by_rules = severities(planned(Rule("r", "customer.prefs.home.street", severity="high")))
+    assert by_rules == {**ALL, "prefs.home.street": "high"}
+    by_rules = severities(planned(Rule("r", "customer.prefs.home", severity="high")))
+    assert by_rules == {**ALL, "prefs.home.street": "high", "prefs.home.floor": "high"}
 
 
 def test_the_first_rule_that_names_a_key_is_the_one() -> None:
@@ -89,8 +89,8 @@ def test_a_rule_on_one_key_answers_that_key_alone() -> None:
     assert answered(plan) == {"prefs.city"}
     value = merged(disputed(plan)).values["prefs"]
     assert isinstance(value, Json)
-    told = json.loads(value)
-    assert (told["city"], told["zip"]) == ("b", "3")
+    by_rules = json.loads(value)
+    assert (by_rules["city"], by_rules["zip"]) == ("b", "3")
 
 
 def test_a_key_that_a_rule_leaves_to_people_is_not_answered_by_a_later_rule_on_the_map() -> None:
@@ -103,12 +103,12 @@ def test_a_key_may_switch_agreement_off_by_itself() -> None:
     plan = planned(keys={"city": {"merge": "mv", "agreement": "off"}})
     world = World(plan.entities[ENTITY])
     for source in "AB":
-        world.snapshot(source, prefs=held())
+        world.snapshot(source, prefs=prefs_value())
     for source in "AB":
-        world.update(source, prefs=held(city="b", zip="2"))
-    world.update("A", prefs=held(city="c", zip="3"))
-    asked = detect(fold(world.plan, world.changes), rulebooks(plan, compile_expression)[ENTITY], 0).conflicts
-    assert [question.field for question in asked] == ["prefs.city"]
+        world.update(source, prefs=prefs_value(city="b", zip="2"))
+    world.update("A", prefs=prefs_value(city="c", zip="3"))
+    detection = detect(fold(world.plan, world.changes), rulebooks(plan, compile_expression)[ENTITY], 0).conflicts
+    assert [detected.field for detected in detection] == ["prefs.city"]
 
 
 def test_rules_on_a_key_leave_what_is_folded_as_it_is() -> None:

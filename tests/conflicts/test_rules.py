@@ -28,16 +28,16 @@ def plan_of(shape: EntityPlan, *rules: Rule) -> Plan:
     return ruled(Plan({shape.name: shape}, (), rules))
 
 
-def asked(plan: Plan, changes: Sequence[Change], watermark_us: int = 0) -> tuple[DetectedConflict, ...]:
+def conflicts_of(plan: Plan, changes: Sequence[Change], watermark_us: int = 0) -> tuple[DetectedConflict, ...]:
     shape = plan.entities[ENTITY]
     return detect(fold(shape, changes), rulebooks(plan, compile_expression)[ENTITY], watermark_us).conflicts
 
 
 def asked_in_any_order(plan: Plan, changes: Sequence[Change], watermark_us: int = 0) -> tuple[DetectedConflict, ...]:
-    found = asked(plan, changes, watermark_us)
+    found = conflicts_of(plan, changes, watermark_us)
     assert len(changes) <= 6
     for arrived in itertools.permutations(changes):
-        assert asked(plan, [*arrived, *arrived[:1]], watermark_us) == found
+        assert conflicts_of(plan, [*arrived, *arrived[:1]], watermark_us) == found
     return found
 
 
@@ -72,9 +72,9 @@ def test_the_first_rule_in_the_file_says_how_grave_a_conflict_is() -> None:
         Rule("group", "customer.g", auto=("latest",)),
         Rule("rest", "customer.*", severity="high"),
     )
-    told = plan_of(shape, *rules).entities[ENTITY]
-    assert {name: field.severity for name, field in told.fields.items()} == {"phone": "critical", "name": "high"}
-    assert (told.groups["g"].severity, told.groups["g"].auto) == ("medium", ("latest",))
+    ruled = plan_of(shape, *rules).entities[ENTITY]
+    assert {name: field.severity for name, field in ruled.fields.items()} == {"phone": "critical", "name": "high"}
+    assert (ruled.groups["g"].severity, ruled.groups["g"].auto) == ("medium", ("latest",))
 
 
 def test_a_rule_about_the_entity_says_how_grave_what_concerns_the_whole_record_is() -> None:
@@ -83,8 +83,8 @@ def test_a_rule_about_the_entity_says_how_grave_what_concerns_the_whole_record_i
     world.snapshot("B", phone="0")
     world.delete("A")
     world.update("B", phone="1")
-    (question,) = asked(plan_of(world.plan, Rule("gone", "customer", severity="critical")), world.changes)
-    assert (question.kind, question.severity) == ("update_delete", "critical")
+    (detected,) = conflicts_of(plan_of(world.plan, Rule("gone", "customer", severity="critical")), world.changes)
+    assert (detected.kind, detected.severity) == ("update_delete", "critical")
 
 
 # ---------------------------------------------------------------- invariant
@@ -97,14 +97,14 @@ def credit(used: int | None, limit: int | None) -> World:
     return world
 
 
-def test_a_row_that_no_system_wrote_and_that_breaks_a_check_is_a_question() -> None:
+def test_a_merged_row_that_no_system_wrote_and_that_violates_a_check_is_a_conflict() -> None:
     world = credit(800, 1000)
     world.update("A", used=950)
     world.update("B", limit=900)
-    (question,) = asked_in_any_order(plan_of(world.plan), world.changes)
-    assert (question.kind, question.field, question.group, question.rule) == ("invariant", None, None, "limit")
-    assert (question.severity, question.provisional) == ("critical", None)
-    assert [(c.source, c.value) for c in question.candidates] == [("A", {"used": 950}), ("B", {"limit": 900})]
+    (detected,) = asked_in_any_order(plan_of(world.plan), world.changes)
+    assert (detected.kind, detected.field, detected.group, detected.rule) == ("invariant", None, None, "limit")
+    assert (detected.severity, detected.provisional) == ("critical", None)
+    assert [(c.source, c.value) for c in detected.candidates] == [("A", {"used": 950}), ("B", {"limit": 900})]
 
 
 def test_a_mended_record_breaks_no_check() -> None:
@@ -119,11 +119,11 @@ def test_a_mended_record_breaks_no_check() -> None:
 def test_a_check_holds_while_an_operand_is_null(used: int | None, limit: int | None) -> None:
     world = credit(used, limit)
     world.update("A", used=None if used is None else 9)
-    assert asked(plan_of(world.plan), world.changes) == ()
+    assert conflicts_of(plan_of(world.plan), world.changes) == ()
 
 
 def test_a_first_snapshot_breaks_no_check() -> None:
-    assert asked(plan_of(credit(9, 5).plan), credit(9, 5).changes) == ()
+    assert conflicts_of(plan_of(credit(9, 5).plan), credit(9, 5).changes) == ()
 
 
 def test_a_check_over_a_group_and_a_map_names_their_writes() -> None:
@@ -134,8 +134,8 @@ def test_a_check_over_a_group_and_a_map_names_their_writes() -> None:
     world.snapshot("B", city="c", street="s", prefs=Json('{"n":1}'))
     world.update("A", city="x")
     world.update("B", prefs=Json('{"n":7}'))
-    (question,) = asked_in_any_order(plan_of(world.plan), world.changes)
-    values = [c.value for c in question.candidates]
+    (detected,) = asked_in_any_order(plan_of(world.plan), world.changes)
+    values = [c.value for c in detected.candidates]
     assert values == [{"city": "x", "street": "s"}, {"prefs.n": 7}]
 
 
@@ -153,10 +153,10 @@ def test_a_source_that_may_not_write_a_field_is_named_with_its_write() -> None:
     world = guarded(writer_sources=("A",))
     world.update("B", actor="wang", level="2", name="m")
     plan = plan_of(world.plan, Rule("guard", "customer.level", severity="critical"))
-    (question,) = asked_in_any_order(plan, world.changes)
-    assert (question.kind, question.field, question.severity) == ("unauthorized", "level", "critical")
-    assert (question.base, question.provisional, question.rule) == ("1", "2", None)
-    (caught,) = question.candidates
+    (detected,) = asked_in_any_order(plan, world.changes)
+    assert (detected.kind, detected.field, detected.severity) == ("unauthorized", "level", "critical")
+    assert (detected.base, detected.provisional, detected.rule) == ("1", "2", None)
+    (caught,) = detected.candidates
     assert (caught.source, caught.value, caught.actor, caught.place) == ("B", "2", "wang", world.changes[-1].place)
 
 
@@ -170,10 +170,10 @@ def test_only_the_forbidden_write_is_a_candidate_beside_a_rightful_one() -> None
 
 
 @pytest.mark.parametrize(("actor", "may"), [("manager", True), ("etl", False), (None, False)])
-def test_where_actors_are_listed_nobody_else_may_write_not_even_the_unknown(actor: str | None, may: bool) -> None:
+def test_where_actors_are_listed_no_other_may_write_not_even_an_unknown_one(actor: str | None, may: bool) -> None:
     world = guarded(writer_actors=("manager",))
     world.update("A", actor=actor, level="2")
-    assert (asked(plan_of(world.plan), world.changes) == ()) is may
+    assert (conflicts_of(plan_of(world.plan), world.changes) == ()) is may
 
 
 def test_a_forbidden_write_is_open_until_somebody_who_may_replaces_it() -> None:
@@ -197,8 +197,8 @@ def test_a_guarded_map_guards_its_keys() -> None:
     world.snapshot("A", prefs=Json('{"city":"c"}'))
     world.snapshot("B", prefs=Json('{"city":"c"}'))
     world.update("B", prefs=Json('{"city":"d"}'))
-    (question,) = asked_in_any_order(plan_of(world.plan), world.changes)
-    assert (question.kind, question.field) == ("unauthorized", "prefs.city")
+    (detected,) = asked_in_any_order(plan_of(world.plan), world.changes)
+    assert (detected.kind, detected.field) == ("unauthorized", "prefs.city")
 
 
 # ---------------------------------------------------------------- divergence
@@ -219,21 +219,21 @@ def diverged(world: World, watermark_us: int) -> tuple[DetectedConflict, ...]:
     return tuple(q for q in asked_in_any_order(plan_of(world.plan, DRIFT), world.changes, watermark_us) if q.rule)
 
 
-def held(question: DetectedConflict) -> dict[str, object]:
-    return {c.source: c.value for c in question.candidates}
+def values_at_sources(detected: DetectedConflict) -> dict[str, object]:
+    return {c.source: c.value for c in detected.candidates}
 
 
 def test_a_source_may_keep_an_old_value_until_the_tolerance_has_passed_in_stamp_time() -> None:
     world = drifting()
     edit = world.update("A", phone="1")
     assert diverged(world, edit.stamp.wall_us + TOLERANCE) == ()
-    (question,) = diverged(world, edit.stamp.wall_us + TOLERANCE + 1)
-    assert (question.kind, question.field, question.rule, question.severity) == ("divergence", "phone", "drift", "low")
-    assert (held(question), question.provisional, question.labels) == ({"A": "1", "B": "0"}, "1", ())
+    (detected,) = diverged(world, edit.stamp.wall_us + TOLERANCE + 1)
+    assert (detected.kind, detected.field, detected.rule, detected.severity) == ("divergence", "phone", "drift", "low")
+    assert (values_at_sources(detected), detected.provisional, detected.labels) == ({"A": "1", "B": "0"}, "1", ())
 
 
 @pytest.mark.parametrize("copy", [Copy(), None], ids=["marked", "unmarked"])
-def test_a_source_that_catches_up_is_not_asked_about(copy: Copy | None) -> None:
+def test_a_source_that_catches_up_raises_no_divergence(copy: Copy | None) -> None:
     world = drifting()
     world.update("A", phone="1")
     world.update("B", copy=copy, phone="1")
@@ -245,8 +245,8 @@ def test_who_keeps_editing_does_not_move_the_beginning_of_the_others_delay() -> 
     first = world.update("A", phone="1")
     world.wait(8)
     world.update("A", phone="2")
-    (question,) = diverged(world, first.stamp.wall_us + TOLERANCE + 1)
-    assert held(question) == {"A": "2", "B": "0"}
+    (detected,) = diverged(world, first.stamp.wall_us + TOLERANCE + 1)
+    assert values_at_sources(detected) == {"A": "2", "B": "0"}
 
 
 def test_a_source_that_takes_an_old_value_late_has_the_tolerance_from_then_on() -> None:
@@ -259,33 +259,33 @@ def test_a_source_that_takes_an_old_value_late_has_the_tolerance_from_then_on() 
     assert len(diverged(world, taken.stamp.wall_us + TOLERANCE + 1)) == 1
 
 
-def test_a_value_that_went_and_came_back_leaves_nobody_behind() -> None:
+def test_a_value_that_changed_and_returned_is_no_divergence() -> None:
     world = drifting()
     world.update("A", phone="1")
     world.update("A", phone="0")
     assert diverged(world, NEVER) == ()
 
 
-def test_a_losing_value_that_nobody_replaced_counts_only_while_neither_changes() -> None:
+def test_a_losing_value_without_a_replacement_counts_only_while_neither_changes() -> None:
     world = drifting(FieldPlan("phone", merge="lww"))
     lost = world.update("B", phone="5")
     world.update("A", phone="6")
     world.wait(8)
     moved = world.update("A", phone="7")
     assert diverged(world, lost.stamp.wall_us + TOLERANCE + 2 * SECOND) == ()
-    (question,) = diverged(world, moved.stamp.wall_us + TOLERANCE + 1)
-    assert held(question) == {"A": "7", "B": "5"}
+    (detected,) = diverged(world, moved.stamp.wall_us + TOLERANCE + 1)
+    assert values_at_sources(detected) == {"A": "7", "B": "5"}
 
 
 def test_counters_that_both_went_down_differ_from_what_is_merged() -> None:
     world = drifting(FieldPlan("phone", merge="counter"), start=10)
     world.update("A", phone=9)
     world.update("B", phone=9)
-    (question,) = diverged(world, NEVER)
-    assert (held(question), question.provisional) == ({"A": 9, "B": 9}, 8)
+    (detected,) = diverged(world, NEVER)
+    assert (values_at_sources(detected), detected.provisional) == ({"A": 9, "B": 9}, 8)
 
 
-def test_it_is_not_asked_beside_a_question_of_concurrent_writes_or_of_first_snapshots() -> None:
+def test_no_divergence_is_raised_beside_concurrent_writes_or_a_baseline() -> None:
     world = drifting()
     world.update("A", phone="1")
     world.update("B", phone="2")
@@ -296,7 +296,7 @@ def test_it_is_not_asked_beside_a_question_of_concurrent_writes_or_of_first_snap
     world.snapshot("A", phone="1")
     world.snapshot("B", phone="2")
     assert diverged(world, NEVER) == ()
-    assert [q.labels for q in asked(plan_of(world.plan, DRIFT), world.changes, NEVER)] == [("baseline",)]
+    assert [q.labels for q in conflicts_of(plan_of(world.plan, DRIFT), world.changes, NEVER)] == [("baseline",)]
 
 
 def test_a_null_of_the_first_snapshot_differs_only_from_a_null_that_was_replaced() -> None:
@@ -306,10 +306,10 @@ def test_a_null_of_the_first_snapshot_differs_only_from_a_null_that_was_replaced
     assert diverged(world, NEVER) == ()
     world = drifting(start=None)
     world.update("A", phone="1")
-    assert [held(q) for q in diverged(world, NEVER)] == [{"A": "1", "B": None}]
+    assert [values_at_sources(q) for q in diverged(world, NEVER)] == [{"A": "1", "B": None}]
 
 
-def test_a_source_of_whose_row_the_field_is_not_known_is_not_asked_about() -> None:
+def test_a_source_with_an_unknown_value_raises_no_divergence() -> None:
     world = World(entity(FieldPlan("phone"), FieldPlan("name")))
     world.rows["B"] = {"phone": "1", "name": "n"}  # read by nobody before
     world.insert("A", phone="2", name="n")
@@ -317,7 +317,7 @@ def test_a_source_of_whose_row_the_field_is_not_known_is_not_asked_about() -> No
     assert diverged(world, NEVER) == ()
 
 
-def test_a_source_whose_row_is_gone_holds_nothing() -> None:
+def test_a_source_without_the_row_has_no_value() -> None:
     world = drifting(sources="ABC")
     world.update("A", phone="1")
     world.update("B", phone="1")
@@ -330,11 +330,11 @@ def test_a_group_is_timed_as_a_whole() -> None:
     for source in "AB":
         world.snapshot(source, area="1", number="2")
     world.update("A", number="3")
-    (question,) = diverged(world, NEVER)
-    assert (question.group, held(question)["B"]) == ("phone", {"area": "1", "number": "2"})
+    (detected,) = diverged(world, NEVER)
+    assert (detected.group, values_at_sources(detected)["B"]) == ("phone", {"area": "1", "number": "2"})
 
 
-def test_when_stamp_time_will_say_more_is_told_with_the_answers() -> None:
+def test_the_next_due_time_is_part_of_the_detection() -> None:
     world = drifting()
     edit = world.update("A", phone="1")
     plan = plan_of(world.plan, DRIFT)
@@ -372,10 +372,10 @@ def concurrent(plan: FieldPlan | None = None, start: object = "0", **values: obj
 def outcome(world: World, *auto: str | tuple[str, ...]) -> tuple[object, bool]:
     """The merged value in every order of arrival, and whether the question is answered by itself."""
     plan = plan_of(world.plan, Rule("auto", "customer.phone", auto=auto))
-    (question,) = asked_in_any_order(plan, world.changes)
+    (detected,) = asked_in_any_order(plan, world.changes)
     shape = plan.entities[ENTITY]
     value = merged(fold(shape, world.changes)).values.get("phone")
-    assert question.provisional == value
+    assert detected.provisional == value
     answers = detect(fold(shape, world.changes), rulebooks(plan, compile_expression)[ENTITY], 0)
     return value, bool(answers.auto_resolved)
 
@@ -406,7 +406,7 @@ def test_the_outcome_changes_with_the_frontier() -> None:
     assert outcome(world, "earliest") == ("2", True)
 
 
-def test_a_chain_goes_on_where_a_step_has_no_answer_and_asks_where_none_has() -> None:
+def test_a_chain_continues_where_a_step_has_no_answer_and_raises_a_conflict_where_none_has() -> None:
     world = concurrent(A="1", B="2")
     assert outcome(world, ("C",), "earliest") == ("1", True)
     assert outcome(world, ("C",)) == ("2", False)
@@ -451,10 +451,10 @@ def test_a_rule_of_a_map_answers_for_its_keys() -> None:
 def test_an_explanation_says_which_write_the_rule_chose() -> None:
     world = concurrent(A="1", B="2")
     plan = plan_of(world.plan, Rule("auto", "customer.phone", auto=("earliest",)))
-    told = explain(fold(plan.entities[ENTITY], world.changes), "phone")
-    assert [(each.source, each.outcome) for each in told.writes] == [("A", "won"), ("B", "lost")]
-    assert told.value == "1"
-    assert str(told.writes[0].stamp) in told.writes[1].because
+    ruled = explain(fold(plan.entities[ENTITY], world.changes), "phone")
+    assert [(each.source, each.outcome) for each in ruled.writes] == [("A", "won"), ("B", "lost")]
+    assert ruled.value == "1"
+    assert str(ruled.writes[0].stamp) in ruled.writes[1].because
 
 
 def test_expressions_are_counted_by_what_they_gave() -> None:

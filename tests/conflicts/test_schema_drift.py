@@ -20,7 +20,7 @@ ENTITY = EntityPlan(
 MAPPED = TableMap("crm", "customer", "public.customer", ("no",), {"phone": "phone", "points": "points"})
 PLAN = Plan({"customer": ENTITY}, (MAPPED,))
 _ids = count(1)
-MOMENT = LifecycleContext(10, lambda: str(next(_ids)), "sha256:0")
+CONTEXT = LifecycleContext(10, lambda: str(next(_ids)), "sha256:0")
 
 
 def drifts(**columns: int) -> tuple[ColumnDrift, ...]:
@@ -29,10 +29,10 @@ def drifts(**columns: int) -> tuple[ColumnDrift, ...]:
     return relation_columns(MAPPED, of, PLAN).drifts
 
 
-def announce(found: Sequence[ColumnDrift], known: Iterable[Conflict] = ()) -> list[Conflict]:
+def announce(found: Sequence[ColumnDrift], unfinished: Iterable[Conflict] = ()) -> list[Conflict]:
     stamp, place = Stamp(5, 0, "crm"), Place("system", 1, 7, "public.customer", 0)
     seen = AnnouncedColumns("crm", RelationColumns("customer", "public.customer", tuple(found)), stamp, place)
-    return list(schema_drift_transitions(ENTITY, seen, known, MOMENT))
+    return list(schema_drift_transitions(ENTITY, seen, unfinished, CONTEXT))
 
 
 def test_a_whole_table_has_not_drifted() -> None:
@@ -53,9 +53,9 @@ def test_numbers_of_another_width_can_be_read() -> None:
 
 def test_one_conflict_a_column_is_raised_once_and_ends_when_the_column_is_back() -> None:
     (raised,) = announce([ColumnDrift("phone", "phone")])
-    question = raised.detected
-    assert (question.key, question.field, question.kind, question.severity) == ("", "phone", "schema_drift", "high")
-    assert question.rule == "crm public.customer.phone"
+    detected = raised.detected
+    assert (detected.key, detected.field, detected.kind, detected.severity) == ("", "phone", "schema_drift", "high")
+    assert detected.rule == "crm public.customer.phone"
     assert announce([ColumnDrift("phone", "phone")], [raised]) == []
     (closed,) = announce([], [raised])
     assert (closed.id, closed.status, closed.resolution) == (raised.id, "closed", "converged")
@@ -69,4 +69,4 @@ def test_another_tables_conflict_stays() -> None:
         Stamp(6, 0, "erp"),
         raised.detected.candidates[0].place,
     )
-    assert list(schema_drift_transitions(ENTITY, seen, [raised], MOMENT)) == []
+    assert list(schema_drift_transitions(ENTITY, seen, [raised], CONTEXT)) == []

@@ -16,7 +16,7 @@ PLAN = Plan({"customer": EntityPlan("customer", ("crm", "erp"), {}, FIELDS, GROU
 Step = tuple[str, int, dict[str, Value]]
 
 
-def told(steps: Iterable[Step], key: str = "C1", loops: WriteLoops | None = None) -> list[LoopDetected]:
+def loops_in(steps: Iterable[Step], key: str = "C1", loops: WriteLoops | None = None) -> list[LoopDetected]:
     """What is told of updates (source, µs, fields) of one record."""
     loops = loops or WriteLoops(PLAN)
     place = Place("1", 1, 1, "t", 0)
@@ -27,50 +27,50 @@ def told(steps: Iterable[Step], key: str = "C1", loops: WriteLoops | None = None
     return [loop for change in changes if (loop := loops.observe(change)) is not None]
 
 
-def to_and_fro(times: int, field: str = "phone", every_us: int = 1_000_000) -> list[Step]:
+def alternating(times: int, field: str = "phone", every_us: int = 1_000_000) -> list[Step]:
     return [(("crm", "erp")[n % 2], n * every_us, {field: f"v{n % 2}"}) for n in range(times)]
 
 
 @pytest.mark.parametrize("field", ["phone", "city"])
-def test_the_same_values_to_and_fro_are_a_loop_after_ten_turns(field: str) -> None:
+def test_alternating_values_are_a_loop_after_ten_turns(field: str) -> None:
     first = 3 + TURNS  # the beginning, and each value once
-    assert told(to_and_fro(first - 1, field)) == []
-    assert told(to_and_fro(first, field)) == [LoopDetected("customer", "C1", ("erp", "crm"))]
-    assert len(told(to_and_fro(first + 3 * TURNS, field))) == 4
+    assert loops_in(alternating(first - 1, field)) == []
+    assert loops_in(alternating(first, field)) == [LoopDetected("customer", "C1", ("erp", "crm"))]
+    assert len(loops_in(alternating(first + 3 * TURNS, field))) == 4
 
 
 @pytest.mark.parametrize("field", ["points", "vip"])
 def test_fields_whose_values_come_back_by_themselves_are_no_loop(field: str) -> None:
-    assert told(to_and_fro(100, field)) == []
+    assert loops_in(alternating(100, field)) == []
 
 
 def test_values_that_move_on_are_no_loop() -> None:
-    assert told([(("crm", "erp")[n % 2], n, {"phone": f"v{n}"}) for n in range(100)]) == []
+    assert loops_in([(("crm", "erp")[n % 2], n, {"phone": f"v{n}"}) for n in range(100)]) == []
 
 
 def test_one_source_that_toggles_is_no_loop() -> None:
-    assert told([("crm", n, {"phone": f"v{n % 2}"}) for n in range(100)]) == []
+    assert loops_in([("crm", n, {"phone": f"v{n % 2}"}) for n in range(100)]) == []
 
 
 def test_what_lies_far_apart_is_no_loop() -> None:
-    assert told(to_and_fro(100, every_us=TURN_WITHIN_US)) != []
-    assert told(to_and_fro(100, every_us=TURN_WITHIN_US + 1)) == []
+    assert loops_in(alternating(100, every_us=TURN_WITHIN_US)) != []
+    assert loops_in(alternating(100, every_us=TURN_WITHIN_US + 1)) == []
 
 
 def test_a_value_that_one_source_rewrites_is_still_a_loop() -> None:
     values = ("a", "a ", "A ")
-    assert told([(("crm", "erp")[n % 2], n, {"phone": values[n % 3]}) for n in range(40)]) != []
+    assert loops_in([(("crm", "erp")[n % 2], n, {"phone": values[n % 3]}) for n in range(40)]) != []
 
 
 def test_a_sync_job_that_repeats_what_people_enter_is_no_loop() -> None:
     people: list[Step] = [("crm", 2 * n, {"phone": f"v{n}"}) for n in range(50)]
     job: list[Step] = [("erp", 2 * n + 1, {"phone": f"v{n}"}) for n in range(50)]
-    assert told(sorted([*people, *job], key=lambda step: step[1])) == []
+    assert loops_in(sorted([*people, *job], key=lambda step: step[1])) == []
 
 
 def test_what_is_watched_is_bounded() -> None:
     loops = WriteLoops(PLAN)
-    told(to_and_fro(TURNS), "C0", loops)
+    loops_in(alternating(TURNS), "C0", loops)
     for number in range(1, RECORDS + 1):
-        told([("crm", 1, {"phone": "x"})], f"C{number}", loops)
-    assert told(to_and_fro(6), "C0", loops) == []
+        loops_in([("crm", 1, {"phone": "x"})], f"C{number}", loops)
+    assert loops_in(alternating(6), "C0", loops) == []

@@ -402,7 +402,9 @@ def test_a_worker_that_starts_judges_nothing_anew_and_changes_no_answer(earlier:
     with closing(open_store(earlier.settings)) as store:
         store.claim("the test")
         worker = Worker(earlier.settings, store, earlier.now_us)
-        assert not worker.pipeline.state.reevaluation.is_due, "the policy that the records were judged by is still in force"
+        assert not worker.pipeline.state.reevaluation.is_due, (
+            "the policy that the records were judged by is still in force"
+        )
         before = store.positions()
         worker.rest()
         assert store.positions() == before

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from cdc_merge.errors import HistoryRemoved
 from cdc_merge.merge.checkpoint import dump_state
 from cdc_merge.merge.fold import fold
-from cdc_merge.merge.replay import policy_of
 from cdc_merge.merge.views import merged
 from cdc_merge.model import Change, Checkpoint
 from cdc_merge.model.ports import PRUNED_SLOT, Store
 from cdc_merge.queries.store_queries import StoreQueries
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.worker.record_cache import RecordCache
+from tests.laws.equivalence import check, plan_of
+from tests.laws.equivalence import merge_batch as merge
 from tests.laws.worlds import scripts
-from tests.worker.test_record_cache import A_RECORD, SHOP, edits, merge, plan_of
+from tests.worker.test_record_cache import A_RECORD, SHOP, edits
 
 
 def with_bases(changes: Sequence[Change], every: int) -> Store:
@@ -34,23 +35,7 @@ def with_bases(changes: Sequence[Change], every: int) -> Store:
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_moment_of_a_record_is_the_fold_up_to_it(merge_type: str, data: st.DataObject) -> None:
     entity, changes = data.draw(scripts(merge_type, 25).filter(lambda script: bool(script[1])))
-    store, plan = MemoryStore(), plan_of(entity)
-    for each in sorted(changes, key=lambda change: change.stamp):
-        cache = RecordCache(plan)
-        merge(cache, store, [each])
-        with store.transaction() as batch:
-            entry = cache.get(A_RECORD)
-            if data.draw(st.booleans()) and entry.record.last is not None:
-                batch.save_checkpoint(
-                    A_RECORD,
-                    Checkpoint(entry.record.last, 1, policy_of(plan), dump_state(entry.record)),
-                    entry.changes_since % 9,
-                )
-    lookup = StoreQueries(store, plan)
-    assert lookup.record(A_RECORD, None) == merged(fold(entity, changes))
-    for moment in changes:
-        past = [change for change in changes if change.stamp <= moment.stamp]
-        assert lookup.record(A_RECORD, moment.stamp) == merged(fold(entity, past))
+    check("store queries", entity, changes, data.draw(st.sets(st.integers(0, len(changes)))))
 
 
 def test_the_present_of_a_long_record_is_read_from_its_base() -> None:

@@ -53,7 +53,7 @@ def test_without_a_name_a_slow_clock_stays_slow() -> None:
     assert stamps(transaction(10, NOW_US - 500)) == [Stamp(NOW_US - 500, 0, "erp")]
 
 
-def test_a_write_that_is_not_known_moves_no_clock() -> None:
+def test_a_copy_of_an_unknown_write_moves_no_clock() -> None:
     unknown = WRITTEN.place._replace(lsn=78)
     assert stamps(transaction(10, NOW_US - 500, unknown)) == [Stamp(NOW_US - 500, 0, "erp")]
 

@@ -78,8 +78,8 @@ class Tape:
 
 
 def first_copy(source: str) -> list[Delivery]:
-    held = (cells(number, "1", "0", "Wuhan") for number in range(ROWS))
-    rows = tuple(RowChange("snapshot", TABLE, None, False, row, number) for number, row in enumerate(held))
+    snapshot_rows = (cells(number, "1", "0", "Wuhan") for number in range(ROWS))
+    rows = tuple(RowChange("snapshot", TABLE, None, False, row, number) for number, row in enumerate(snapshot_rows))
     return [SnapshotBegan(source, source, 1, 1, 1, {}), SnapshotRows(source, rows), SnapshotDone(source, 1)]
 
 
@@ -88,9 +88,9 @@ def day(source: str, number: int) -> Transaction:
     without a key, a message."""
     after = [cells(row, f"{source}{number}", number, "Wuhan") for row in range(ROWS)]
     before = [cells(row, f"{source}{number - 1}", number - 1, "Wuhan") for row in range(ROWS)]
-    told = [RowChange("update", TABLE, old, True, new, 0) for old, new in zip(before, after, strict=True)]
+    row_changes = [RowChange("update", TABLE, old, True, new, 0) for old, new in zip(before, after, strict=True)]
     again = cells(0, f"{source}{number}", number, f"city {number}")
-    told += [
+    row_changes += [
         RowChange("update", TABLE, after[0], True, again, 0),
         RowChange("update", TABLE, again, True, after[0], 0),
         RowChange("insert", TABLE, None, False, cells(f"new{number}", "1", "2", "3"), 0),
@@ -98,7 +98,7 @@ def day(source: str, number: int) -> Transaction:
         RowChange("delete", TABLE, cells(f"moved{number - 1}", 1, 2, 3), True, None, 0),
         RowChange("insert", TABLE, None, False, (None, b"1", b"2", b"3"), 0),
     ]
-    changes = tuple(change._replace(ordinal=ordinal) for ordinal, change in enumerate(told))
+    changes = tuple(change._replace(ordinal=ordinal) for ordinal, change in enumerate(row_changes))
     said = (Message("cdc_merge.actor", b"wang", transactional=True),)
     return Transaction(source, source, 1, 10 + number, 1000 * number, None, said, changes)
 

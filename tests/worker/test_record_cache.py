@@ -24,12 +24,14 @@ from cdc_merge.merge.replay import policy_of
 from cdc_merge.merge.units import Units
 from cdc_merge.merge.views import merged
 from cdc_merge.model import DELETE, INSERT, UNKNOWN, UPDATE, Change, Place, RecordKey, Stamp
-from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan
+from cdc_merge.model.plan import EntityPlan, FieldPlan
 from cdc_merge.model.ports import Store, StoreTransaction
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
 from cdc_merge.worker.limits import Limits
 from cdc_merge.worker.record_cache import RecordCache
+from tests.laws.equivalence import check, plan_of
+from tests.laws.equivalence import merge_batch as merge
 from tests.laws.worlds import ENTITY, KEY, scripts
 
 FIELDS = (FieldPlan("name"), FieldPlan("stock", merge="counter"), FieldPlan("city", merge="lww"))
@@ -43,10 +45,6 @@ SHOP = EntityPlan(
 A_RECORD = RecordKey(ENTITY, KEY)
 
 
-def plan_of(entity: EntityPlan, policy: str = "one") -> Plan:
-    return Plan({entity.name: entity}, (), policy=policy)
-
-
 def edits(first: int, count: int, key: str = KEY, source: str = "crm") -> list[Change]:
     """Sales of one piece each, numbered: every edit follows the one before it."""
     return [_edit(number, key, source) for number in range(first, first + count)]
@@ -54,10 +52,10 @@ def edits(first: int, count: int, key: str = KEY, source: str = "crm") -> list[C
 
 def _edit(number: int, key: str, source: str) -> Change:
     stamp, place = Stamp(number * 1000, 0, source), Place(f"of {source}", 1, number, "public.item", 0)
-    told: dict[str, Any] = {"name": (f"n{number - 1}", f"n{number}"), "stock": (-number + 1, -number)}
+    fields: dict[str, Any] = {"name": (f"n{number - 1}", f"n{number}"), "stock": (-number + 1, -number)}
     if number == 0:
-        told = {name: (UNKNOWN, after) for name, (_, after) in told.items()} | {"city": (UNKNOWN, "Wuhan")}
-    return Change(ENTITY, key, stamp, place, UPDATE if number else INSERT, told, committed_us=number * 1000)
+        fields = {name: (UNKNOWN, after) for name, (_, after) in fields.items()} | {"city": (UNKNOWN, "Wuhan")}
+    return Change(ENTITY, key, stamp, place, UPDATE if number else INSERT, fields, committed_us=number * 1000)
 
 
 def said(record: Record) -> Any:
@@ -66,15 +64,6 @@ def said(record: Record) -> Any:
 
 def expected(entity: EntityPlan, changes: Iterable[Change]) -> Any:
     return said(fold(entity, changes))
-
-
-def merge(cache: RecordCache, store: Store, changes: Iterable[Change]) -> None:
-    """One batch, as the pipeline makes it."""
-    cache.begin()
-    with store.transaction() as batch:
-        cache.apply(list(changes), batch)
-        cache.refold(batch)
-    cache.shrink()
 
 
 @contextmanager
@@ -115,7 +104,7 @@ class Counting:
 # ---------------------------------------------------------------- coming back
 
 
-def test_a_record_that_left_the_cache_comes_back_from_its_base_and_a_short_tail(store: Store) -> None:
+def test_an_evicted_record_is_folded_from_its_checkpoint_and_a_short_tail(store: Store) -> None:
     cache = RecordCache(plan_of(SHOP), Limits(cached_records=1))
     history = edits(0, 1000)
     for start in range(0, 1000, 50):
@@ -129,7 +118,7 @@ def test_a_record_that_left_the_cache_comes_back_from_its_base_and_a_short_tail(
         assert said(cache.get(A_RECORD).record) == expected(SHOP, history)
 
 
-def test_a_record_read_with_a_long_tail_gets_a_base_and_is_short_the_next_time(store: Store) -> None:
+def test_a_record_read_with_a_long_tail_gets_a_checkpoint(store: Store) -> None:
     merge(RecordCache(plan_of(SHOP)), store, edits(0, 100))
     reads = []
     for _ in range(2):
@@ -149,7 +138,7 @@ def test_an_eviction_in_the_middle_of_a_history_changes_nothing(store: Store) ->
         assert said(record) == expected(SHOP, history)
 
 
-def test_another_policy_does_not_use_the_bases_of_the_one_before(store: Store) -> None:
+def test_another_policy_does_not_use_the_earlier_checkpoints(store: Store) -> None:
     history = edits(0, 50)
     merge(RecordCache(plan_of(SHOP), SOON), store, history)
     assert store.folded(A_RECORD)[0] is not None
@@ -161,7 +150,7 @@ def test_another_policy_does_not_use_the_bases_of_the_one_before(store: Store) -
     assert found.policy == policy_of(plan_of(other, "two"))
 
 
-def test_a_batch_that_fails_leaves_no_base_behind(store: Store) -> None:
+def test_a_batch_that_fails_leaves_no_checkpoint(store: Store) -> None:
     cache, history = RecordCache(plan_of(SHOP), SOON), edits(0, 40)
     merge(cache, store, history[:10])
     before = store.folded(A_RECORD)
@@ -185,7 +174,7 @@ def _failing(cache: RecordCache, store: Store, changes: list[Change]) -> None:
 
 
 @pytest.mark.parametrize("late_by", [1, 7, 9, 30, 199])
-def test_a_change_below_the_base_is_folded_where_it_belongs(store: Store, late_by: int) -> None:
+def test_a_change_before_the_checkpoint_is_folded_at_its_stamp(store: Store, late_by: int) -> None:
     cache, history = RecordCache(plan_of(SHOP)), edits(0, 200)
     for start in range(0, 200, 5):
         merge(cache, store, history[start : start + 5])
@@ -234,23 +223,7 @@ def test_any_arrival_in_any_batches_with_evictions_and_restarts_is_the_full_fold
 ) -> None:
     entity, changes = data.draw(scripts(merge_type, 30).filter(lambda script: bool(script[1])))
     arrived = data.draw(st.permutations(changes)) if data.draw(st.booleans()) else changes
-    sizes = data.draw(st.lists(st.integers(1, 6), min_size=len(arrived), max_size=len(arrived)))
-    fates = data.draw(st.lists(st.sampled_from("kkre"), min_size=len(arrived), max_size=len(arrived)))
-    record = _lived(entity, arrived, sizes, fates)
-    assert said(record) == expected(entity, changes)
-
-
-def _lived(entity: EntityPlan, arrived: list[Change], sizes: list[int], fates: list[str]) -> Record:
-    """A record whose batches are kept, evicted (e) or followed by a restart (r)."""
-    store, cache, begin = MemoryStore(), RecordCache(plan_of(entity), OFTEN), 0
-    for size, fate in zip(sizes, fates, strict=True):
-        merge(cache, store, arrived[begin : begin + size])
-        begin += size
-        cache = RecordCache(plan_of(entity), OFTEN) if fate == "r" else cache
-        if fate == "e":
-            cache.clear()
-    with loaded(cache, store) as record:
-        return record
+    check("record cache", entity, arrived, data.draw(st.sets(st.integers(0, len(arrived)))))
 
 
 # ---------------------------------------------------------------- cost
@@ -312,8 +285,8 @@ def test_the_state_of_a_record_does_not_grow_with_its_changes(cycle: str) -> Non
     for number in range(400):
         for row, before, after in steps(number):
             at = next(places)
-            told = {} if row == DELETE else {"name": (UNKNOWN if before is None else before, after)}
+            fields = {} if row == DELETE else {"name": (UNKNOWN if before is None else before, after)}
             place = Place("of crm", 1, at, "public.item", 0)
-            advance(going, Change(ENTITY, KEY, Stamp(at * 1000, 0, "crm"), place, row, told))
+            advance(going, Change(ENTITY, KEY, Stamp(at * 1000, 0, "crm"), place, row, fields))
         sizes.append(len(repr(dump_state(going))))
     assert max(sizes[200:]) < 1.3 * max(sizes[50:100])

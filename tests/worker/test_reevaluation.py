@@ -45,8 +45,8 @@ LATER_US = T0 + 10_000_000_000
 Stores = MemoryStore | SqliteStore
 
 
-class Told(SourceIngest):
-    """An intake whose source tells changes of records as they are."""
+class ChangesIngest(SourceIngest):
+    """The ingest of a source that delivers record changes as they are."""
 
     def __init__(self, source: str, plan: Plan) -> None:
         super().__init__(source, Mapper(source, (), plan), "slot", SpillFile)
@@ -55,11 +55,11 @@ class Told(SourceIngest):
     def take(self, delivery: Delivery, tx: StoreTransaction, now_us: int) -> IngestResult:
         self.position = Position("7", 1, 1, "done", "slot")
         self.passed_us = LATER_US
-        told, self.changes = self.changes, ()
-        return IngestResult(told)
+        changes, self.changes = self.changes, ()
+        return IngestResult(changes)
 
 
-class Teller:
+class IdleSource:
     def __init__(self, name: str) -> None:
         self.name = name
         self.has_more = True
@@ -78,25 +78,25 @@ class Teller:
         return [Idle(self.name, "7", 1, 1, LATER_US)] if had else []
 
 
-def deaf(fact: Fact) -> None:
-    """Nobody listens."""
+def ignore_fact(fact: Fact) -> None:
+    """No observer."""
 
 
 SMALL_PAGES = Limits(reevaluated_records=2)
 
 
 class Worker:
-    """One life of a worker: it merges what it is told until there is nothing to do."""
+    """A worker that has just started: it merges its changes until nothing is due."""
 
     def __init__(self, store: Stores, plan: Plan, changes: Sequence[Change] = ()) -> None:
         self.store = store
-        pairs = [(Teller(source), Told(source, plan)) for source in SOURCES]
+        pairs = [(IdleSource(source), ChangesIngest(source, plan)) for source in SOURCES]
         for _, ingest in pairs:
             ingest.changes = tuple(change for change in changes if change.stamp.source == ingest.source)
         ids = itertools.count(len(store.conflicts({}, None, 10_000)))
         self.now_us = LATER_US
         world = Environment(lambda: self.now_us, lambda: f"c{next(ids)}", compile_expression, SMALL_PAGES)
-        self.pipeline = Pipeline(plan, pairs, store, deaf, world)
+        self.pipeline = Pipeline(plan, pairs, store, ignore_fact, world)
         self.pipeline.resume()
 
     def work(self) -> int:
@@ -111,7 +111,7 @@ class Worker:
     def unfinished(self) -> list[Conflict]:
         return sorted(self.store.unfinished_conflicts(), key=lambda c: (c.detected.key, c.detected.kind))
 
-    def asked(self) -> list[tuple[str, str, str]]:
+    def unfinished_kinds(self) -> list[tuple[str, str, str]]:
         return [(c.detected.key, c.detected.kind, c.detected.severity) for c in self.unfinished()]
 
 
@@ -128,11 +128,11 @@ def plan_of(policy: str, *, checks: Sequence[Check] = (), rules: Sequence[Rule] 
 
 
 def change(key: str, source: str, number: int, row: str = UPDATE, **values: int) -> Change:
-    told: dict[str, tuple[object, object]] = {
+    fields: dict[str, tuple[object, object]] = {
         name: (UNKNOWN if row != UPDATE else 0, value) for name, value in values.items()
     }
     stamp, place = Stamp(T0 + number * 1_000, 0, source), Place(source, 1, number, f"public.{key}", 0)
-    return Change("customer", key, stamp, place, row, told, committed_us=stamp.wall_us)  # type: ignore[arg-type]
+    return Change("customer", key, stamp, place, row, fields, committed_us=stamp.wall_us)  # type: ignore[arg-type]
 
 
 def history() -> list[Change]:
@@ -157,31 +157,31 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
 LIMIT = Check("limit", "record.used <= 50", "critical")
 
 
-def test_records_that_nobody_touches_are_asked_about_under_a_new_check(store: Stores) -> None:
+def test_untouched_records_are_detected_under_a_new_check(store: Stores) -> None:
     first = Worker(store, plan_of("one"), history())
     first.work()
-    assert first.asked() == [("C1", "concurrent_update", "medium")]
+    assert first.unfinished_kinds() == [("C1", "concurrent_update", "medium")]
     second = Worker(store, plan_of("two", checks=[LIMIT]))
     second.work()
-    assert second.asked() == [
+    assert second.unfinished_kinds() == [
         ("C1", "concurrent_update", "medium"),
         *((f"C{n}", "invariant", "critical") for n in range(6, 10)),
     ]
     assert {c.status for c in second.unfinished()} == {"open"}
 
 
-def test_questions_that_the_new_rules_do_not_ask_are_superseded(store: Stores) -> None:
+def test_conflicts_that_the_new_rules_do_not_detect_are_superseded(store: Stores) -> None:
     first = Worker(store, plan_of("one", checks=[LIMIT]), history())
     first.work()
-    assert len(first.asked()) == 5
+    assert len(first.unfinished_kinds()) == 5
     second = Worker(store, plan_of("two"))
     second.work()
-    assert second.asked() == [("C1", "concurrent_update", "medium")]
+    assert second.unfinished_kinds() == [("C1", "concurrent_update", "medium")]
     closed = store.conflicts({"status": "closed"}, None, 100)
     assert {(c.detected.kind, c.resolution) for c in closed} == {("invariant", "superseded")}
 
 
-def test_a_question_that_a_new_rule_grades_otherwise_is_the_same_one_revised(store: Stores) -> None:
+def test_a_conflict_to_which_a_new_rule_gives_another_severity_is_revised(store: Stores) -> None:
     first = Worker(store, plan_of("one"), history())
     first.work()
     (before,) = first.unfinished()
@@ -192,16 +192,16 @@ def test_a_question_that_a_new_rule_grades_otherwise_is_the_same_one_revised(sto
     assert (after.detected.severity, after.policy) == ("critical", "two")
 
 
-def test_a_question_that_a_new_rule_answers_is_closed_by_it(store: Stores) -> None:
+def test_a_conflict_that_a_new_rule_resolves_is_closed_by_it(store: Stores) -> None:
     Worker(store, plan_of("one"), history()).work()
     second = Worker(store, plan_of("two", rules=[Rule("latest", "customer.limit", auto=("latest",))]))
     second.work()
-    assert second.asked() == []
+    assert second.unfinished_kinds() == []
     (closed,) = store.conflicts({"status": "closed"}, None, 10)
     assert closed.resolution == "auto"
 
 
-def test_a_restart_by_the_same_rules_judges_nothing_again(store: Stores) -> None:
+def test_a_restart_under_the_same_rules_reevaluates_nothing(store: Stores) -> None:
     Worker(store, plan_of("one"), history()).work()
     second = Worker(store, plan_of("one"))
     assert not second.pipeline.state.reevaluation.is_due
@@ -211,7 +211,7 @@ def test_a_restart_by_the_same_rules_judges_nothing_again(store: Stores) -> None
     assert not Worker(store, plan_of("two")).pipeline.state.reevaluation.is_due
 
 
-def test_a_worker_that_ends_on_the_way_is_gone_on_from_where_it_was(store: Stores) -> None:
+def test_a_reevaluation_continues_where_the_previous_worker_stopped(store: Stores) -> None:
     Worker(store, plan_of("one"), history()).work()
     checked = plan_of("two", checks=[LIMIT])
     interrupted = Worker(store, checked)
@@ -222,7 +222,7 @@ def test_a_worker_that_ends_on_the_way_is_gone_on_from_where_it_was(store: Store
     assert reached[1] is not None
     last = Worker(store, checked)
     assert last.work() < 9
-    assert [key for key, kind, _ in last.asked() if kind == "invariant"] == ["C6", "C7", "C8", "C9"]
+    assert [key for key, kind, _ in last.unfinished_kinds() if kind == "invariant"] == ["C6", "C7", "C8", "C9"]
 
 
 def test_conflicts_of_an_entity_that_is_no_more_end(store: Stores) -> None:
@@ -230,11 +230,11 @@ def test_conflicts_of_an_entity_that_is_no_more_end(store: Stores) -> None:
     other = EntityPlan("order", SOURCES, dict.fromkeys(SOURCES, frozenset({"a"})), {"a": FieldPlan("a")})
     last = Worker(store, Plan({"order": other}, (), policy="two"))
     last.work()
-    assert last.asked() == []
+    assert last.unfinished_kinds() == []
     assert [c.resolution for c in store.conflicts({"status": "closed"}, None, 10)] == ["superseded"]
 
 
-def test_records_that_a_source_lacks_are_told_once_it_is_asked_for(store: Stores) -> None:
+def test_missing_records_are_reported_once_the_configuration_requests_it(store: Stores) -> None:
     Worker(store, plan_of("one"), [*history(), change("C5x", "crm", 3_000, INSERT, used=1, limit=2)]).work()
     assert store.missing(("customer", None), None, 10) == []
     Worker(store, plan_of("two", missing="report")).work()

@@ -36,7 +36,7 @@ def answer(
     it.advance(resync, read, gone)
 
 
-def test_a_table_is_asked_for_piece_by_piece_then_its_entities_are_gone_through_then_the_next_table() -> None:
+def test_a_table_is_requested_chunk_by_chunk_then_its_entities_are_scanned_then_the_next_table() -> None:
     it = resyncs()
     assert it.next_request() == ChunkRequest(1, "public.a")
     answer(it, reached=("7",))
@@ -94,7 +94,7 @@ def test_a_table_that_is_being_read_again_is_not_begun_twice() -> None:
     assert [(each.table, each.after) for each in it.orders.resyncs] == [("public.b", ("7",)), ("public.a", None)]
 
 
-def test_one_record_is_asked_for_in_each_entity_of_its_table() -> None:
+def test_one_record_is_requested_in_each_entity_of_its_table() -> None:
     it = resyncs("public.b", "K")
     assert it.next_request() == ChunkRequest(1, "public.b", None, ("k",), (("K",),))
     answer(it)
@@ -114,7 +114,7 @@ def test_nothing_is_read_again_while_a_copy_is_taken_or_the_source_rests() -> No
     assert it.next_request() is None
 
 
-def test_after_a_lost_position_every_table_is_only_gone_through() -> None:
+def test_after_a_lost_position_every_table_is_only_scanned() -> None:
     it = resyncs("public.b")
     it.restart_after_loss(CLOCK, 3, "slot_lost")
     assert [(each.table, each.phase, each.cause) for each in it.orders.resyncs] == [
@@ -123,7 +123,7 @@ def test_after_a_lost_position_every_table_is_only_gone_through() -> None:
     ]
 
 
-def test_rows_of_an_unfinished_copy_may_be_unnamed_until_its_rows_are_read() -> None:
+def test_an_interrupted_snapshot_is_incomplete_until_its_rows_are_read() -> None:
     it = ResyncQueue("crm", TABLES)
     it.enqueue_interrupted(["public.a"], CLOCK, 1)
     assert it.incomplete_entities == {"one", "two"}

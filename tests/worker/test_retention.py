@@ -23,8 +23,10 @@ from cdc_merge.worker import retention
 from cdc_merge.worker.limits import Limits
 from cdc_merge.worker.record_cache import RecordCache
 from cdc_merge.worker.retention import Retention
+from tests.laws.equivalence import merge_batch as merge
+from tests.laws.equivalence import plan_of
 from tests.laws.worlds import ENTITY, SECOND, scripts
-from tests.worker.test_record_cache import A_RECORD, SHOP, edits, expected, loaded, merge, plan_of, said
+from tests.worker.test_record_cache import A_RECORD, SHOP, edits, expected, loaded, said
 
 KEEP_US = 8_000
 LAST = RecordKey(ENTITY, "the last entry of the log stays")
@@ -126,7 +128,7 @@ def test_a_record_that_some_source_holds_stays(store: Store) -> None:
     assert store.lost() == frozenset()
 
 
-def test_a_change_older_than_what_is_left_is_not_merged_and_that_is_said(store: Store) -> None:
+def test_a_change_older_than_the_pruned_history_is_not_merged_and_is_reported(store: Store) -> None:
     plan, history = keeping(plan_of(SHOP)), edits(0, 40)
     merge(RecordCache(plan), store, history)
     sweep(plan, store, history[-1].stamp.wall_us)

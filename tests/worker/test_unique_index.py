@@ -69,11 +69,11 @@ class Book:
     rows: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def write(self, source: str, key: str, row: str = UPDATE, **values: Any) -> None:
-        held = self.rows.get((source, key))
-        kind = row if held is not None or row == SNAPSHOT else INSERT
-        told = {name: (UNKNOWN if held is None else held.get(name), value) for name, value in values.items()}
-        self.rows[source, key] = {**(held or {}), **values}
-        self._add(source, key, kind, told)
+        before = self.rows.get((source, key))
+        kind = row if before is not None or row == SNAPSHOT else INSERT
+        fields = {name: (UNKNOWN if before is None else before.get(name), value) for name, value in values.items()}
+        self.rows[source, key] = {**(before or {}), **values}
+        self._add(source, key, kind, fields)
 
     def snapshot(self, source: str, key: str, **values: Any) -> None:
         self.write(source, key, SNAPSHOT, **values)
@@ -82,10 +82,10 @@ class Book:
         del self.rows[source, key]
         self._add(source, key, DELETE, {})
 
-    def _add(self, source: str, key: str, row: str, told: Mapping[str, Any]) -> None:
+    def _add(self, source: str, key: str, row: str, fields: Mapping[str, Any]) -> None:
         number = len(self.changes) + 1
         stamp, place = Stamp(number * 1_000_000, 0, source), Place(f"of {source}", 1, number, "public.customer", 0)
-        self.changes.append(Change(ENTITY, key, stamp, place, row, told, committed_us=stamp.wall_us))
+        self.changes.append(Change(ENTITY, key, stamp, place, row, fields, committed_us=stamp.wall_us))
 
     def histories(self) -> dict[str, list[Change]]:
         keys = sorted({change.key for change in self.changes})
@@ -102,32 +102,34 @@ class Whole:
         entity = plan.entities[ENTITY]
         self.rulebook = rulebooks(plan, compile_expression)[ENTITY]
         self.records = {key: fold(entity, changes) for key, changes in book.histories().items()}
-        count = lambda rule, said: None  # noqa: E731 - nobody counts here
-        self.held = {key: digests(record, self.rulebook.unique, count) for key, record in self.records.items()}
+        count = lambda rule, outcome: None  # noqa: E731 - not counted here
+        self.digests_by_key = {
+            key: digests(record, self.rulebook.unique, count) for key, record in self.records.items()
+        }
 
     def digests_of(self, key: str) -> Iterable[bytes]:
-        return self.held[key]
+        return self.digests_by_key[key]
 
     def keys_with(self, digest: bytes) -> Sequence[str]:
-        return [key for key, held in self.held.items() if digest in held]
+        return [key for key, its in self.digests_by_key.items() if digest in its]
 
-    def questions(self) -> dict[str, DetectedConflict]:
+    def duplicates(self) -> dict[str, DetectedConflict]:
         sets = {connected(key, self) for key in self.records}
-        found = [self._question(keys) for keys in sets]
+        found = [self._detect(keys) for keys in sets]
         return {each.key: each for each in found if each is not None}
 
-    def _question(self, keys: Sequence[str]) -> DetectedConflict | None:
-        shared = {key: [d for d in self.held[key] if len(self.keys_with(d)) > 1] for key in keys}
-        members = [Member(self.records[key], tuple(self.held[key][d] for d in shared[key])) for key in keys]
+    def _detect(self, keys: Sequence[str]) -> DetectedConflict | None:
+        shared = {key: [d for d in self.digests_by_key[key] if len(self.keys_with(d)) > 1] for key in keys}
+        members = [Member(self.records[key], tuple(self.digests_by_key[key][d] for d in shared[key])) for key in keys]
         return detected_duplicate(members, self.rulebook)
 
 
-def asked(entity: EntityPlan, book: Book, *rules: Rule) -> dict[str, DetectedConflict]:
-    return Whole(plan_of(entity, *rules), book).questions()
+def conflicts_of(entity: EntityPlan, book: Book, *rules: Rule) -> dict[str, DetectedConflict]:
+    return Whole(plan_of(entity, *rules), book).duplicates()
 
 
 def sets_of(entity: EntityPlan, book: Book) -> list[tuple[str, ...]]:
-    return sorted(each.records for each in asked(entity, book).values())
+    return sorted(each.records for each in conflicts_of(entity, book).values())
 
 
 # ---------------------------------------------------------------- which records match
@@ -140,8 +142,8 @@ def two(left: Any, right: Any, **more: Any) -> Book:
     return book
 
 
-def test_one_tax_number_under_two_keys_is_one_question_under_the_smaller_key() -> None:
-    (found,) = asked(shop(replace(TAX, severity="high")), two("7", "7")).values()
+def test_one_tax_number_under_two_keys_is_one_conflict_under_the_smaller_key() -> None:
+    (found,) = conflicts_of(shop(replace(TAX, severity="high")), two("7", "7")).values()
     assert (found.key, found.kind, found.field, found.group, found.rule) == ("1", "duplicate", None, None, None)
     assert (found.records, found.severity, found.provisional, found.labels) == (("1", "2"), "high", None, ())
     assert [(c.key, c.source, c.value) for c in found.candidates] == [
@@ -178,7 +180,7 @@ def test_members_of_a_group_are_compared_by_their_own_normal_form() -> None:
     book = Book()
     book.write("A", "1", tax_no="7", city="Wuhan", street="x")
     book.write("B", "2", tax_no="7", city="WUHAN", street="y")
-    (found,) = asked(entity, book).values()
+    (found,) = conflicts_of(entity, book).values()
     assert [dict(c.value) for c in found.candidates] == [  # type: ignore[arg-type]  # an object of fields
         {"city": "Wuhan", "tax_no": "7"},
         {"city": "WUHAN", "tax_no": "7"},
@@ -195,7 +197,7 @@ def test_sets_and_maps_match_by_content() -> None:
     book = Book()
     book.write("A", "1", prefs=Json('{"a":1}'))
     book.write("B", "2", prefs=Json('{"a":1}'))
-    (found,) = asked(prefs, book).values()
+    (found,) = conflicts_of(prefs, book).values()
     assert found.records == ("1", "2")
 
 
@@ -241,11 +243,11 @@ def test_a_record_that_has_ended_matches_nothing() -> None:
     assert sets_of(shop(TAX), book) == []
 
 
-def test_what_matches_is_the_merged_value_also_while_people_are_asked_about_it() -> None:
+def test_the_merged_value_is_compared_also_while_it_is_in_conflict() -> None:
     book = two("7", "8")
     book.snapshot("B", "1", tax_no="6")
     book.write("B", "1", tax_no="8")
-    (found,) = asked(shop(TAX), book).values()
+    (found,) = conflicts_of(shop(TAX), book).values()
     assert [(c.key, c.source, c.value) for c in found.candidates] == [
         ("1", "B", {"tax_no": "8"}),
         ("2", "B", {"tax_no": "8"}),
@@ -262,33 +264,33 @@ def test_records_that_match_by_different_rules_are_one_set() -> None:
     book.write("A", "2", tax_no="7", name="y")
     book.write("B", "3", tax_no="8", name="y")
     book.write("B", "4", tax_no="9", name="z")
-    (found,) = asked(entity, book).values()
+    (found,) = conflicts_of(entity, book).values()
     assert (found.records, found.severity) == (("1", "2", "3"), "critical")
     values = {c.key: dict(c.value) for c in found.candidates}  # type: ignore[arg-type]  # an object of fields
     assert values == {"1": {"tax_no": "7"}, "2": {"tax_no": "7", "name": "y"}, "3": {"name": "y"}}
 
 
 def test_a_rule_about_the_entity_says_how_grave_a_duplicate_is() -> None:
-    (found,) = asked(shop(TAX), two("7", "7"), Rule("twins", ENTITY, severity="critical")).values()
+    (found,) = conflicts_of(shop(TAX), two("7", "7"), Rule("twins", ENTITY, severity="critical")).values()
     assert found.severity == "critical"
 
 
-def test_what_stood_twice_before_anybody_wrote_is_labelled_baseline() -> None:
+def test_a_duplicate_between_initial_snapshots_is_labelled_baseline() -> None:
     book = Book()
     book.snapshot("A", "1", tax_no="7")
     book.snapshot("B", "1", tax_no="7")
     book.snapshot("B", "2", tax_no="7")
-    (found,) = asked(shop(TAX), book).values()
+    (found,) = conflicts_of(shop(TAX), book).values()
     assert (found.labels, [(c.key, c.source) for c in found.candidates]) == (
         ("baseline",),
         [("1", "A"), ("1", "B"), ("2", "B")],
     )
     book.write("A", "3", tax_no="7")
-    (found,) = asked(shop(TAX), book).values()
+    (found,) = conflicts_of(shop(TAX), book).values()
     assert (found.labels, found.records) == ((), ("1", "2", "3"))
 
 
-def test_a_value_that_stands_for_none_names_the_first_records_whoever_is_asked(
+def test_a_value_that_stands_for_none_names_the_first_records_wherever_the_search_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(duplicate, "MOST_RECORDS", 4)
@@ -316,7 +318,7 @@ class Limited:
 # ---------------------------------------------------------------- the queue
 
 
-def moment(now_us: int = 1) -> LifecycleContext:
+def lifecycle_context(now_us: int = 1) -> LifecycleContext:
     numbers = itertools.count(100)
     return LifecycleContext(now_us, lambda: f"c{next(numbers)}", "sha256:0")
 
@@ -330,21 +332,21 @@ def about(*records: str) -> DetectedConflict:
 
 
 def moved(
-    known: Sequence[Conflict], found: Sequence[DetectedConflict], *, decided: bool = False
+    unfinished: Sequence[Conflict], duplicates: Sequence[DetectedConflict], *, decided: bool = False
 ) -> list[tuple[Any, ...]]:
-    told = duplicate_transitions(known, found, moment(), is_decided=lambda conflict: decided)
-    return [(c.id, c.detected.key, c.detected.records, c.status, c.resolution, c.revision) for c in told]
+    changed = duplicate_transitions(unfinished, duplicates, lifecycle_context(), is_decided=lambda conflict: decided)
+    return [(c.id, c.detected.key, c.detected.records, c.status, c.resolution, c.revision) for c in changed]
 
 
-def test_a_question_goes_on_when_a_smaller_key_joins() -> None:
+def test_a_duplicate_continues_when_a_smaller_key_joins() -> None:
     assert moved([standing("a", "2", "3")], [about("1", "2", "3")]) == [("a", "1", ("1", "2", "3"), "open", None, 4)]
 
 
-def test_a_question_that_did_not_change_is_not_told_again() -> None:
+def test_an_unchanged_duplicate_has_no_transition() -> None:
     assert moved([standing("a", "2", "3")], [about("2", "3")]) == []
 
 
-def test_sets_that_come_together_are_one_question_and_the_later_one_is_superseded() -> None:
+def test_sets_that_join_are_one_conflict_and_the_later_one_is_superseded() -> None:
     known = [standing("b", "1", "2", raised_us=9), standing("a", "3", "4", raised_us=5)]
     assert moved(known, [about("1", "2", "3", "4")]) == [
         ("a", "1", ("1", "2", "3", "4"), "open", None, 4),
@@ -352,7 +354,7 @@ def test_sets_that_come_together_are_one_question_and_the_later_one_is_supersede
     ]
 
 
-def test_of_a_set_that_falls_apart_the_part_with_its_key_keeps_the_question() -> None:
+def test_the_part_of_a_split_set_with_its_key_keeps_the_conflict() -> None:
     known = [standing("a", "2", "3", "4", "5")]
     assert moved(known, [about("2", "5"), about("3", "4")]) == [
         ("a", "2", ("2", "5"), "open", None, 4),
@@ -361,7 +363,7 @@ def test_of_a_set_that_falls_apart_the_part_with_its_key_keeps_the_question() ->
 
 
 @pytest.mark.parametrize(("decided", "resolution"), [(False, "converged"), (True, "decided")])
-def test_a_question_whose_records_differ_again_is_over(decided: bool, resolution: str) -> None:
+def test_a_duplicate_whose_records_differ_again_is_closed(decided: bool, resolution: str) -> None:
     assert moved([standing("a", "2", "3")], [], decided=decided) == [("a", "2", ("2", "3"), "closed", resolution, 3)]
 
 
@@ -450,7 +452,7 @@ def story(seed: int, length: int = 40, keys: int = 6) -> Book:
 @pytest.mark.parametrize("seed", range(60))
 def test_any_order_any_batches_and_any_restarts_leave_the_duplicates_of_the_full_fold(seed: int) -> None:
     chance, book = random.Random(seed), story(seed)
-    expected = asked(STORY, book)
+    expected = conflicts_of(STORY, book)
     for _ in range(4):
         arrived = chance.sample(book.changes, len(book.changes))
         worker = Worker(plan_of(STORY), MemoryStore())
@@ -468,13 +470,13 @@ def test_any_order_any_batches_and_any_restarts_leave_the_duplicates_of_the_full
         assert worker.open() == expected
 
 
-def test_the_stories_of_the_law_have_questions_of_several_records() -> None:
-    sizes = [len(each.records) for seed in range(60) for each in asked(STORY, story(seed)).values()]
+def test_the_stories_of_the_law_have_duplicates_of_several_records() -> None:
+    sizes = [len(each.records) for seed in range(60) for each in conflicts_of(STORY, story(seed)).values()]
     assert len(sizes) > 40
     assert max(sizes) > 3
 
 
-def test_a_question_keeps_its_id_while_records_come_and_go(store: Store) -> None:
+def test_a_duplicate_keeps_its_id_while_records_join_and_leave(store: Store) -> None:
     worker = Worker(plan_of(shop(TAX)), store)
     book = two("7", "7")
     worker.merge(book.changes)
@@ -494,7 +496,7 @@ def test_a_question_keeps_its_id_while_records_come_and_go(store: Store) -> None
     assert (found.status, found.resolution, found.revision) == ("closed", "converged", 3)
 
 
-def test_what_people_dismissed_is_not_asked_again_until_another_record_joins(store: Store) -> None:
+def test_a_dismissed_duplicate_is_not_raised_again_until_another_record_joins(store: Store) -> None:
     worker = Worker(plan_of(shop(TAX)), store)
     book = two("7", "7")
     worker.merge(book.changes)
@@ -511,7 +513,7 @@ def test_what_people_dismissed_is_not_asked_again_until_another_record_joins(sto
     assert found.records == ("1", "2", "3")
 
 
-def test_a_set_that_the_new_rules_leave_together_keeps_its_question(
+def test_a_set_that_the_new_rules_leave_together_keeps_its_conflict(
     store: Store,
 ) -> None:
     book = two("7", "7")
@@ -525,7 +527,7 @@ def test_a_set_that_the_new_rules_leave_together_keeps_its_question(
     assert [each.status for each in store.conflicts({}, None, 9)] == ["settling"]
 
 
-def test_records_of_before_a_rule_was_added_are_looked_at_again_page_by_page(
+def test_records_of_before_a_rule_was_added_are_reevaluated_page_by_page(
     store: Store,
 ) -> None:
     book = story(3)
@@ -537,7 +539,7 @@ def test_records_of_before_a_rule_was_added_are_looked_at_again_page_by_page(
     worker.merge([])
     worker.begin_anew(plan_of(STORY))
     worker.settle()
-    assert worker.open() == asked(STORY, book) != {}
+    assert worker.open() == conflicts_of(STORY, book) != {}
     worker.begin_anew(plan_of(shop()))
     worker.settle()
     assert worker.open() == {}

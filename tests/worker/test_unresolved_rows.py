@@ -201,7 +201,7 @@ def days(draw: st.DrawFn) -> Day:
 @pytest.mark.parametrize("piece", [0, 1, 2, 3])
 @settings(max_examples=500, deadline=None)
 @given(days(), st.sets(st.sampled_from("123")), st.booleans())
-def test_what_was_named_late_is_told_as_if_it_had_been_known(
+def test_a_change_resolved_late_equals_one_resolved_at_once(
     piece: int,
     day: Day,
     known: set[str],
@@ -228,7 +228,7 @@ def test_what_was_named_late_is_told_as_if_it_had_been_known(
     event(f"{min(len(kept), 4)} waited")
 
 
-def test_what_waits_is_counted_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quarantined_change_is_counted_and_released_once(monkeypatch: pytest.MonkeyPatch) -> None:
     day, taker = Day(), Taker()
     day.delete("1")
     day.commit()
@@ -283,7 +283,7 @@ def test_a_copy_of_the_table_names_its_rows() -> None:
     assert taker.ingest.awaited_identities == {}
 
 
-def test_whole_old_rows_name_by_the_columns_that_named_before() -> None:
+def test_full_old_rows_resolve_by_the_earlier_identity_columns() -> None:
     """ALTER TABLE … REPLICA IDENTITY FULL: the rows have no identity of their own any more, but all columns are there."""
     day, taker = Day(), Taker()
     day.update("1", "a")
@@ -308,7 +308,7 @@ def test_nothing_names_rows_of_an_emptied_table() -> None:
     assert (taker.waiting(), taker.released()) == (0, {"emptied": 1})
 
 
-def test_a_row_named_before_its_table_was_emptied_was_there() -> None:
+def test_a_row_resolved_before_its_table_was_truncated_existed() -> None:
     day, taker = Day(), Taker()
     day.delete("1")
     day.commit()
@@ -320,7 +320,7 @@ def test_a_row_named_before_its_table_was_emptied_was_there() -> None:
 
 
 @pytest.mark.parametrize("piece", [0, 1, 2, 3])
-def test_a_row_that_changed_its_name_in_the_transaction_that_ended_it_is_told_by_its_first(piece: int) -> None:
+def test_a_row_renamed_in_the_transaction_that_deletes_it_has_its_first_identity(piece: int) -> None:
     day, taker, knowing = Day(), Taker((), limits_of(piece)), Taker([("1", "K1")])
     day.rename("1", "a")
     (row,) = set(day.rows) - {"2", "3"}
@@ -332,7 +332,7 @@ def test_a_row_that_changed_its_name_in_the_transaction_that_ended_it_is_told_by
     assert [(change.operation, change.identity) for change in told] == [("delete", "1")]
 
 
-def test_what_can_never_be_read_is_not_kept() -> None:
+def test_an_unreadable_change_is_not_quarantined() -> None:
     numbers = TableMap("crm", "customer", TABLE, ("no",), {"points": "phone"})
     of_numbers = BY_ID._replace(columns=(*BY_ID.columns[:2], Column("phone", 23, "", is_identity=False)))
     taker = Taker()
@@ -343,7 +343,7 @@ def test_what_can_never_be_read_is_not_kept() -> None:
     assert [fact.is_quarantined for fact in taker.facts if isinstance(fact, Parked)] == [False]
 
 
-def test_what_nobody_named_within_the_retention_is_over() -> None:
+def test_a_change_unresolved_within_the_retention_expires() -> None:
     day, taker = Day(), Taker()
     for row in "12":
         day.delete(row)
