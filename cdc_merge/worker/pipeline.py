@@ -85,13 +85,14 @@ class Pipeline:
             self._run_waiting(now_us)
             return True
         arrived = [(source, ingest, source.take(self.state.limits.batch_rows)) for source, ingest in self.state.sources]
-        is_due = self.state.is_due(now_us)
-        if not is_due and not any(deliveries for _, _, deliveries in arrived):
-            return False
-        only_idle = all(isinstance(delivery, Idle) for _, _, deliveries in arrived for delivery in deliveries)
-        if not is_due and only_idle and now_us - self._saved_us < IDLE_SAVE_US:
-            _pass_idle(arrived, now_us)
-            return True
+        delivered = [delivery for _, _, deliveries in arrived for delivery in deliveries]
+        # With a commit among the deliveries there is a batch anyway: what else is due need not be looked up.
+        if all(isinstance(delivery, Idle) for delivery in delivered) and not self.state.is_due(now_us):
+            if not delivered:
+                return False
+            if now_us - self._saved_us < IDLE_SAVE_US:
+                _pass_idle(arrived, now_us)
+                return True
         self._waiting.extend(batches(arrived))
         self._run_waiting(now_us)
         return True

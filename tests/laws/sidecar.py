@@ -19,6 +19,7 @@ from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.replay import fold_from_checkpoint
 from cdc_merge.merge.units import Units
 from cdc_merge.merge.views import merged
+from cdc_merge.merge.writes import LIMITS, CompactionLimits
 from cdc_merge.model import Change, Conflict, DetectedConflict, Fact, MergedRecord, RecordKey, Stamp
 from cdc_merge.model.plan import Plan
 from cdc_merge.model.ports import Store
@@ -70,7 +71,15 @@ TWO_RECORDS: Final = Limits(cached_records=2)
 class Sidecar:
     """A worker that has just started over a store."""
 
-    def __init__(self, firm: Firm, store: Store, fate: Fate, limits: Limits = TWO_RECORDS) -> None:
+    def __init__(
+        self,
+        firm: Firm,
+        store: Store,
+        fate: Fate,
+        limits: Limits = TWO_RECORDS,
+        *,
+        compaction: CompactionLimits = LIMITS,
+    ) -> None:
         self._plan = firm.plan
         self.store = store
         self.streams = {
@@ -84,6 +93,8 @@ class Sidecar:
         mortal = cast(Store, MortalStore(store, fate))
         self.facts: list[Fact] = []
         self.pipeline = Pipeline(firm.plan, pairs, mortal, self._note, world)
+        for units in self.pipeline.state.records.entities().values():
+            units.limits = compaction
         self.pipeline.resume()
         positions = store.positions()
         for name, stream in self.streams.items():

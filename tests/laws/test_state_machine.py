@@ -26,7 +26,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from cdc_merge.merge import checkpoint, compaction, record_state
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.types import TYPES
 from cdc_merge.merge.views import merged
@@ -36,7 +35,7 @@ from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
 from cdc_merge.worker.limits import Limits
 from tests.laws.comparable import merge_answer, oracle_answer
-from tests.laws.equivalence import in_words
+from tests.laws.equivalence import AT_ONCE, in_words
 from tests.laws.holdings import ENTITY, FIELDS, KEYS, NAMES, POOLS, SECOND, SHEETS, START_US, plan_of
 from tests.laws.oracle import answer
 from tests.laws.sidecar import Firm, Picture, Sidecar
@@ -306,7 +305,7 @@ class Day(RuleBasedStateMachine):
         cut arrives when it first did: that time is part of its stamp."""
         now_us = self.now_us
         firm = replace(self.firm, now_us=lambda: now_us, arrived_us={name: {} for name in NAMES})
-        other = Sidecar(firm, MemoryStore(), Fate(), SMALL)
+        other = Sidecar(firm, MemoryStore(), Fate(), SMALL, compaction=AT_ONCE)
         for name, count in self._order(other, random.Random(seed)):
             number = other.streams[name].next
             now_us = self.firm.arrived_us[name].get(number, self.now_us) if count == 1 else self.now_us
@@ -335,7 +334,7 @@ class Day(RuleBasedStateMachine):
     # ------------------------------------------------------------ small steps
 
     def _started(self) -> Sidecar:
-        return Sidecar(self.firm, SqliteStore(self.folder / "state.db"), self.fate, SMALL)
+        return Sidecar(self.firm, SqliteStore(self.folder / "state.db"), self.fate, SMALL, compaction=AT_ONCE)
 
     def _later(self, seconds: int) -> int:
         self.now_us += seconds * SECOND
@@ -371,19 +370,10 @@ ALWAYS_THE_SAME: Final = settings(
 )
 
 
-@pytest.fixture
-def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compaction as often as possible."""
-    monkeypatch.setattr(record_state, "COMPACT_AT", 1)
-    monkeypatch.setattr(checkpoint, "SMALL", 0)
-    monkeypatch.setattr(compaction, "MANY_INSERTS", 0)
-
-
 def test_the_systems_hold_a_field_of_every_merge_type() -> None:
     assert {field.merge for field in FIELDS} == {*TYPES, "map"}
 
 
-@pytest.mark.usefixtures("_small_limits")
 @pytest.mark.timeout(600 + STORIES * 5)
 def test_every_day_means_what_its_log_means_whoever_took_it_in_whatever_order() -> None:
     run_state_machine_as_test(Day, settings=ALWAYS_THE_SAME)
