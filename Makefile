@@ -1,5 +1,7 @@
 # The recipes of the project. Needs Python 3.11+, make and a package registry; uses uv when it is there.
-#   make demo | test | setup | check | bench | schemas | lock          ARGS="…" is passed on
+#   make demo | test | test-fast | setup | check | bench | schemas | lock          ARGS="…" is passed on
+#   make test        every test, with real servers: under ten minutes on two cores
+#   make test-fast   every test that needs no server, the long law suites sampled: under one minute on two cores
 
 SHELL := /bin/bash
 ARGS ?=
@@ -12,10 +14,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(SUITABLE)' >/dev/null 2>&1 && { echo $$python; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup check bench schemas lock
+.PHONY: help demo test test-fast setup check bench schemas lock
 
 help:
-	@sed -n '1,2p' Makefile
+	@sed -n '1,4p' Makefile
 
 demo: $(STAMP)
 	@$(BIN)/cdc-merge demo $(ARGS)
@@ -23,6 +25,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python tests/install_extras.py
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-fast: $(STAMP)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not servers and not slow" $(ARGS)
 
 setup: $(STAMP)
 

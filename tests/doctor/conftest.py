@@ -10,13 +10,13 @@ import pytest
 
 from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import DemoServer, start_server
-from tests.conftest import FAST, fresh_database
 from tests.doctor.patient import WELL, Patient, admitted, bed
+from tests.support.databases import NO_FSYNC, fresh_database
 
 
 @pytest.fixture(scope="session")
 def clinic(server_directory: Path) -> Iterator[DemoServer]:
-    with start_server(server_directory / "clinic", settings={**FAST, **WELL}) as server:
+    with start_server(server_directory / "clinic", settings={**NO_FSYNC, **WELL}) as server:
         yield server
 
 
@@ -24,7 +24,7 @@ def clinic(server_directory: Path) -> Iterator[DemoServer]:
 def old_clinic(server_directory: Path) -> Iterator[DemoServer]:
     if installed("15") is None:
         pytest.skip("PostgreSQL 15 is not installed: apt-get install postgresql-15")
-    with start_server(server_directory / "clinic15", settings={**FAST, **WELL}, version="15") as server:
+    with start_server(server_directory / "clinic15", settings={**NO_FSYNC, **WELL}, version="15") as server:
         yield server
 
 

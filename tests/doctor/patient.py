@@ -19,7 +19,7 @@ from cdc_merge.doctor.findings import CheckResult
 from cdc_merge.doctor.preflight import with_probes
 from cdc_merge.doctor.source_facts import Facts, Subject, Thresholds
 from cdc_merge.model import Position
-from tests.conftest import drop_slots, fresh_database
+from tests.support.databases import drop_slots, fresh_database
 
 WELL: Mapping[str, str] = {"max_slot_wal_keep_size": "10GB", "max_prepared_transactions": "4"}
 SETUP = """

@@ -19,8 +19,8 @@ from cdc_merge.doctor.source_facts import (
     Setting,
     TableFacts,
 )
-from tests.conftest import fresh_database
 from tests.doctor.patient import Patient
+from tests.support.databases import fresh_database
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from cdc_merge.doctor.proposal.catalog_sample import ColumnSeen, EntityProposed,
 from cdc_merge.doctor.proposal.matching import propose_entities
 from cdc_merge.doctor.proposal.sampling import sample_tables
 from cdc_merge.doctor.proposal.similarity import of_names, of_types, of_values
-from tests.conftest import fresh_database
+from tests.support.databases import fresh_database
 
 SQL = Path(__file__).parents[2] / "cdc_merge" / "demo" / "sql"
 TEXT, INT, DATE, UUID = (25, "text"), (23, "int4"), (1082, "date"), (2950, "uuid")

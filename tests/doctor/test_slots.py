@@ -14,8 +14,8 @@ import pytest
 from cdc_merge.demo.servers import DemoServer, start_server
 from cdc_merge.doctor import probe
 from cdc_merge.doctor.check_list import run_checks_across
-from tests.conftest import FAST
 from tests.doctor.patient import Patient, admitted
+from tests.support.databases import NO_FSYNC
 from tests.system.postgres.reading import Reading, wait_for
 
 CREATE = "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
@@ -279,7 +279,7 @@ def poor(server_directory: Path) -> Iterator[DemoServer]:
         "max_wal_senders": "1",
         "max_slot_wal_keep_size": "-1",
     }
-    with start_server(server_directory / "poor", settings={**FAST, **small}) as server:
+    with start_server(server_directory / "poor", settings={**NO_FSYNC, **small}) as server:
         yield server
 
 

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process_pool import ROOT, Nursery
+from tests.support.process_pool import ROOT, ProcessPool
 
 MAPPED = {"table": "customer", "key": "no", "fields": {"phone": "phone"}}
 BEGUN_BY_TESTS_THAT_DIE = """
 import sys
 from pathlib import Path
-from tests.support.process_pool import Nursery
+from tests.support.process_pool import ProcessPool
 
-nursery = Nursery()
+pool = ProcessPool()
 log = Path(sys.argv[2])
-print(nursery.start(["--config", sys.argv[1], "run"], log, log).pid, flush=True)
+print(pool.start(["--config", sys.argv[1], "run"], log, log).pid, flush=True)
 sys.stdin.read()
 """
 
@@ -58,31 +58,33 @@ def is_there(pid: int) -> bool:
     return True
 
 
-def test_a_command_line_ends_with_its_code_and_its_two_outputs(nursery: Nursery, config: Path, tmp_path: Path) -> None:
-    shown = nursery.ran(["--config", str(config), "check-config", "--offline"], tmp_path)
+def test_a_command_line_ends_with_its_code_and_its_two_outputs(
+    process_pool: ProcessPool, config: Path, tmp_path: Path
+) -> None:
+    shown = process_pool.ran(["--config", str(config), "check-config", "--offline"], tmp_path)
     assert (shown.returncode, shown.stdout[:8], shown.stderr) == (0, "customer", "")
-    slip = nursery.ran(["nothing"], tmp_path)
+    slip = process_pool.ran(["nothing"], tmp_path)
     assert (slip.returncode, slip.stdout) == (2, "")
     assert "Usage: cdc-merge" in slip.stderr
 
 
 def test_a_command_line_has_its_own_environment_and_the_tests_directory(
-    nursery: Nursery, config: Path, monkeypatch: pytest.MonkeyPatch
+    process_pool: ProcessPool, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(config.parent)
     words = ["check-config", "--offline"]
-    assert nursery.ran(words, config.parent).returncode == 0
-    assert nursery.ran(words, config.parent, {"CDC_MERGE_CONFIG": "another.yaml"}).returncode == 78
-    assert nursery.ran(words, config.parent).returncode == 0
+    assert process_pool.ran(words, config.parent).returncode == 0
+    assert process_pool.ran(words, config.parent, {"CDC_MERGE_CONFIG": "another.yaml"}).returncode == 78
+    assert process_pool.ran(words, config.parent).returncode == 0
 
 
 def test_a_sidecar_leads_a_group_of_its_own_and_ends_in_order_or_by_the_signal_that_kills_it(
-    nursery: Nursery, config: Path
+    process_pool: ProcessPool, config: Path
 ) -> None:
     log = config.with_suffix(".log")
     for number, code in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
         log.write_text("")
-        sidecar = nursery.start(["--config", str(config), "run"], log, log)
+        sidecar = process_pool.start(["--config", str(config), "run"], log, log)
         wait_until(lambda: "listens on" in log.read_text(), "it listens")
         assert sidecar.poll() is None
         assert os.getpgid(sidecar.pid) == sidecar.pid

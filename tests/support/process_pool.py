@@ -6,7 +6,7 @@ Each line on stdin is a JSON object with a number, `{"number": N, …}`; each li
 - `{"signal": PID, "is": NUMBER}` sends it, unless the process has ended.
 What is started leads a session of its own and takes from the request its surroundings: `directory`, `environment`, and the
 files `out` and `err` that it appends to. When stdin ends, as it does when the tests die, all are killed with their groups.
-`Nursery` is the tests' side of it.
+`ProcessPool` is the tests' side of it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import Any, NamedTuple, NoReturn
 
 LOOK_EVERY_S = 0.02
 END_LIMIT_S = 60.0  # longer than the sidecar takes for an orderly end at its own limits
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Request = Mapping[str, Any]
 
 # ---------------------------------------------------------------- the tests' side
 
 
-class Nursery:
+class ProcessPool:
     """The program, asked over its pipes; by several threads too."""
 
     def __init__(self) -> None:
@@ -96,17 +96,17 @@ class Nursery:
 
 
 class Forked(NamedTuple):
-    """A process of the nursery."""
+    """A process of the pool."""
 
-    nursery: Nursery
+    process_pool: ProcessPool
     pid: int
 
     def poll(self) -> int | None:
-        code: int | None = self.nursery.ask(status=self.pid)
+        code: int | None = self.process_pool.ask(status=self.pid)
         return code
 
     def send_signal(self, number: int) -> None:
-        self.nursery.ask(**{"signal": self.pid, "is": number})
+        self.process_pool.ask(**{"signal": self.pid, "is": number})
 
     def end(self, number: int) -> int:
         """Send the signal and wait for the end: its exit code. TimeoutError."""
@@ -154,7 +154,7 @@ def _become(request: Request, descriptors: Sequence[int]) -> NoReturn:
         os.environ.clear()
         os.environ.update(request["environment"])
         code = _run(request["command"])
-    except BaseException:  # noqa: BLE001 - a process must not go on as a second nursery; what it says is in its file
+    except BaseException:  # noqa: BLE001 - a process must not go on as a second pool; what it says is in its file
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()

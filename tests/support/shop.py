@@ -16,9 +16,9 @@ import psycopg
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.servers import DemoServer
-from tests.conftest import fresh_database
 from tests.support.alerting import Parsed, fetched, wait_until
-from tests.support.process_pool import Forked, Nursery
+from tests.support.databases import fresh_database
+from tests.support.process_pool import Forked, ProcessPool
 
 TABLE = """
 create table customer (no text primary key, phone text);
@@ -109,9 +109,9 @@ def watched(place: Shop) -> Iterator[tuple[Sidecar, str]]:
 
 
 @contextmanager
-def begun(nursery: Nursery, file: Path, log: Path, *options: str) -> Iterator[Forked]:
+def begun(process_pool: ProcessPool, file: Path, log: Path, *options: str) -> Iterator[Forked]:
     """`cdc-merge run` in a process of its own, from when it listens; it is told to end after the block, in order."""
-    process = nursery.start(["--config", str(file), "run", *options], log, log)
+    process = process_pool.start(["--config", str(file), "run", *options], log, log)
     try:
 
         def listens() -> bool:

@@ -24,7 +24,7 @@ from cdc_merge.demo.source_tables import rows
 from cdc_merge.demo.truth import World
 from cdc_merge.demo.verify import readable
 from cdc_merge.demo.workload import ACTS
-from tests.conftest import fresh_database
+from tests.support.databases import fresh_database
 
 
 def test_a_fresh_server_decodes_logically_and_answers_on_its_socket(database: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from cdc_merge.demo.binaries import account, installed
 from cdc_merge.demo.servers import DemoServer
-from tests.conftest import HOW
+from tests.conftest import INSTALL
 from tests.system.faults.sidecars import SETUP, configured, held, in_table, sidecar, until_present, until_streaming
 from tests.system.postgres.reading import run, wait_for
 
@@ -26,7 +26,7 @@ VERSIONS = ("15", "17", "18")
 
 def server_of(version: str, new_server: Callable[..., DemoServer]) -> DemoServer:
     if installed(version) is None:
-        pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
+        pytest.skip(f"PostgreSQL {version} is not installed: {INSTALL[version]}")
     server = new_server(version=version)
     run(server.dsn(), *SETUP, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 200) g")
     return server

@@ -18,7 +18,7 @@ from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.errors import StoreUnavailable
 from cdc_merge.model import RecordKey
-from tests.conftest import fresh_database
+from tests.support.databases import fresh_database
 from tests.support.log_lines import parsed_lines
 from tests.system.faults.sidecars import SETUP, configured, held, in_table, sidecar, until_present, until_streaming
 from tests.system.postgres.reading import confirmed_lsn, run, wait_for, wal_lsn

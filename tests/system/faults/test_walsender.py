@@ -12,8 +12,8 @@ import pytest
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import UNCHANGED, Parked, RowChange, SourceChanged
 from cdc_merge.model.capture_counters import COMMIT_ORDER, DUPLICATES, GAPS, UNKNOWN_MESSAGES
-from tests.conftest import fresh_database
 from tests.recordings import payloads as wire
+from tests.support.databases import fresh_database
 from tests.system.faults.proxy import Proxy
 from tests.system.faults.test_network import retries, socket_of
 from tests.system.faults.walsender import (

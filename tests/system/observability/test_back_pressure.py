@@ -15,8 +15,8 @@ from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import BatchMerged, Fact
-from tests.conftest import drop_slots
 from tests.support.alerting import fetched, wait_until
+from tests.support.databases import drop_slots
 from tests.support.shop import Shop, metric, shop
 
 QUEUE_BYTES: Final = 256 << 10

@@ -21,7 +21,6 @@ import pytest
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.servers import DemoServer
-from tests.conftest import drop_slots
 from tests.contracts.clicking import Person
 from tests.support.alerting import (
     ROOT,
@@ -36,6 +35,7 @@ from tests.support.alerting import (
     quick_alertmanager,
     wait_until,
 )
+from tests.support.databases import drop_slots
 
 CUSTOMERS: Final = 150
 TOKEN: Final = "s3cret"

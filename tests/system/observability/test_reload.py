@@ -13,7 +13,7 @@ import pytest
 
 from cdc_merge.demo.servers import DemoServer
 from tests.support.alerting import Parsed, fetched, wait_until
-from tests.support.process_pool import Nursery
+from tests.support.process_pool import ProcessPool
 from tests.support.shop import TOKEN, Shop, begun, metric, shop, watched
 
 LATEST = {"name": "phones", "on": "customer.phone", "severity": "critical"}
@@ -88,9 +88,11 @@ def test_a_change_that_needs_a_restart_is_refused_as_a_whole(place: Shop) -> Non
         assert place.differ(address, "C4")["severity"] == "medium"
 
 
-def test_sighup_reloads_a_running_process_and_the_log_says_so(place: Shop, nursery: Nursery, tmp_path: Path) -> None:
+def test_sighup_reloads_a_running_process_and_the_log_says_so(
+    place: Shop, process_pool: ProcessPool, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
-    with begun(nursery, place.file, log, "--log-format", "json") as process:
+    with begun(process_pool, place.file, log, "--log-format", "json") as process:
         place.write(rules=[LATEST], log={"level": "debug"})
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: '"config_reloaded"' in log.read_text(), "it has reloaded")

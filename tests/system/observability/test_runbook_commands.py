@@ -31,7 +31,7 @@ from tests.support.alerting import (
     prometheus,
     quick_alertmanager,
 )
-from tests.support.process_pool import Nursery
+from tests.support.process_pool import ProcessPool
 from tests.support.shop import TOKEN, Shop, begun, shop, watched
 from tests.system.observability.test_rules import ALERTS
 from tests.system.observability.test_runbooks import PAGES, commands
@@ -75,7 +75,7 @@ class Desk(NamedTuple):
     conflict: str
     addresses: Mapping[str, str]
     """What a runbook names, and where it is in this test."""
-    nursery: Nursery
+    process_pool: ProcessPool
 
     def filled(self, line: str) -> str:
         for name, value in {**FILLED, "ID": self.conflict}.items():
@@ -116,7 +116,7 @@ WAYS: Final[Mapping[str, Callable[[Desk, list[str]], None]]] = {
 
 @pytest.fixture
 def desk(
-    new_server: Callable[..., DemoServer], nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_server: Callable[..., DemoServer], process_pool: ProcessPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
     monkeypatch.setenv("CDC_MERGE_TOKEN", TOKEN)
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # dropping a slot needs a confirmation
@@ -135,7 +135,7 @@ def desk(
             "http://127.0.0.1:9090": watching,
             "http://127.0.0.1:9093": manager,
         }
-        yield Desk(place, sidecar, place.differ(address, "C001")["id"], addresses, nursery)
+        yield Desk(place, sidecar, place.differ(address, "C001")["id"], addresses, process_pool)
 
 
 @pytest.mark.timeout(300)
@@ -158,7 +158,7 @@ def test_every_command_of_every_runbook_does_what_it_says(desk: Desk, capfd: pyt
 def begun_and_ended(desk: Desk, words: list[str]) -> None:
     """A sidecar in a process of its own that answers, and ends on request."""
     log = desk.place.directory / "log"
-    with begun(desk.nursery, desk.place.file, log, *words[1:]) as process:
+    with begun(desk.process_pool, desk.place.file, log, *words[1:]) as process:
         assert answers(f"http://{parsed(desk.place.file)['http']['listen']}/-/healthy")
     assert process.poll() == 0
 

@@ -26,7 +26,7 @@ from cdc_merge.observers.log_events import Logs
 from cdc_merge.observers.traces import EVENTS, Traces
 from tests.contracts.memory_reading import phone_conflict
 from tests.support.alerting import wait_until
-from tests.support.process_pool import Nursery
+from tests.support.process_pool import ProcessPool
 from tests.support.shop import Shop, begun, shop
 
 NOW_NS = 1_790_000_000_000_000_000
@@ -161,11 +161,11 @@ def place(postgres_server: DemoServer, tmp_path: Path) -> Iterator[Shop]:
 
 
 def test_a_running_sidecar_sends_its_batches_to_a_collector(
-    place: Shop, collector: Collector, nursery: Nursery, tmp_path: Path
+    place: Shop, collector: Collector, process_pool: ProcessPool, tmp_path: Path
 ) -> None:
     place.write(telemetry={"otlp": collector.address})
     log = tmp_path / "log"
-    with begun(nursery, place.file, log) as process:
+    with begun(process_pool, place.file, log) as process:
         wait_until(lambda: any(span.name == "cdc_merge.source_changed" for span in collector.spans), "they are sent")
         place.execute("crm", "update customer set phone = 'crm' where no = 'C7'")
     assert process.poll() == 0, log.read_text()
@@ -179,12 +179,12 @@ def test_a_running_sidecar_sends_its_batches_to_a_collector(
 
 
 def test_a_collector_that_is_not_there_stops_nothing(
-    place: Shop, collector: Collector, nursery: Nursery, tmp_path: Path
+    place: Shop, collector: Collector, process_pool: ProcessPool, tmp_path: Path
 ) -> None:
     collector.close()
     place.write(telemetry={"otlp": collector.address})
     log = tmp_path / "log"
-    with begun(nursery, place.file, log) as process:
+    with begun(process_pool, place.file, log) as process:
         pass
     assert process.poll() == 0, log.read_text()
 

@@ -154,7 +154,9 @@ def test_a_standby_that_is_not_prepared_is_told_with_what_mends_it(pair: Pair) -
     wait_for(lambda: run(standby, "SHOW sync_replication_slots") == [("off",)], "it is off")
     assert told(pair, "FOV02", "ours") == {about: "fail"}
     subject = Subject("crm", "ours", "cdc_merge", tables=TABLES, failover=True)
-    (check,) = [c for c in run_checks(collect_facts(subject, pair.dsn, lambda: time.time_ns() // 1000)) if c.code == "FOV02"]
+    (check,) = [
+        c for c in run_checks(collect_facts(subject, pair.dsn, lambda: time.time_ns() // 1000)) if c.code == "FOV02"
+    ]
     run(standby, *(sql for sql in check.fix.sql if not sql.startswith("--")))
     wait_for(
         lambda: (

@@ -50,7 +50,9 @@ def followed(dsn: str) -> Position:
         reading.until(
             lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries), "it was told"
         )
-        describe_changes = next(each.membership for each in reading.deliveries if isinstance(each, Idle) and each.membership)
+        describe_changes = next(
+            each.membership for each in reading.deliveries if isinstance(each, Idle) and each.membership
+        )
         position = reading.position
     assert position is not None
     assert json.loads(describe_changes)["tables"].keys() == set(TABLES)
@@ -137,7 +139,10 @@ def test_older_servers_tell_the_same(old_server: object) -> None:
         before = monitor.health().membership
         assert publication_changes(before, monitor.health().membership) == []
         run(dsn, "ALTER PUBLICATION p DROP TABLES IN SCHEMA public", "ALTER PUBLICATION p ADD TABLES IN SCHEMA public")
-        assert describe_changes(publication_changes(before, monitor.health().membership)) == "public.t left it and came back"
+        assert (
+            describe_changes(publication_changes(before, monitor.health().membership))
+            == "public.t left it and came back"
+        )
         run(dsn, "DROP PUBLICATION p")
         assert describe_changes(publication_changes(before, monitor.health().membership)) == "was dropped"
     finally:

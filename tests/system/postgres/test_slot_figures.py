@@ -17,7 +17,7 @@ from cdc_merge.model.plan import Plan
 from cdc_merge.observers.gauges import GaugeCollector, Gauges
 from cdc_merge.observers.labels import INVALIDATIONS, Labels
 from cdc_merge.sources.postgres.reader import PostgresSource
-from tests.conftest import HOW
+from tests.conftest import INSTALL
 from tests.system.postgres.reading import Reading, run, wait_for
 from tests.system.postgres.test_reader_positions import SETUP, TABLES, read_once
 
@@ -58,7 +58,7 @@ def overrun(request: pytest.FixtureRequest, new_server: Callable[..., DemoServer
     """A server that keeps little WAL and gave up the slot of a source that was read once, and how far it was read."""
     version: str = request.param
     if installed(version) is None:
-        pytest.skip(f"PostgreSQL {version} is not installed: {HOW[version]}")
+        pytest.skip(f"PostgreSQL {version} is not installed: {INSTALL[version]}")
     server = new_server(settings=SMALL, version=version)
     run(server.dsn(), *SETUP)
     position, _ = read_once(server.dsn())

@@ -163,7 +163,9 @@ def test_first_copy_and_stream_give_the_same_canonical_values(
     copied = taken(reader, arrived, lambda delivery: isinstance(delivery, SnapshotDone))
     began = next(delivery for delivery in copied if isinstance(delivery, SnapshotBegan))
     pieces = [delivery for delivery in copied if isinstance(delivery, SnapshotRows)]
-    (snapshot,) = [change for piece in pieces for change in mapper.map_snapshot(piece, began, Stamp(0, 0, "crm")).changes]
+    (snapshot,) = [
+        change for piece in pieces for change in mapper.map_snapshot(piece, began, Stamp(0, 0, "crm")).changes
+    ]
     insert(each_database, 2)
     streamed = taken(reader, arrived, lambda delivery: isinstance(delivery, Transaction) and bool(delivery.changes))
     (tx,) = [delivery for delivery in streamed if isinstance(delivery, Transaction) and delivery.changes]

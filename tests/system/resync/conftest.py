@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from cdc_merge.demo.servers import DemoServer
-from tests.conftest import fresh_database
-from tests.support.process_pool import Nursery
+from tests.support.databases import fresh_database
+from tests.support.process_pool import ProcessPool
 from tests.system.resync.desk import Desk, begin
 
 
 @pytest.fixture
-def desk(postgres_server: DemoServer, nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
+def desk(postgres_server: DemoServer, process_pool: ProcessPool, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
     """`desk("INSERT …", snapshot_workers=1)`: the statements are executed in both databases, the rest is configuration."""
     with ExitStack() as stack:
         dsns = {name: stack.enter_context(fresh_database(postgres_server)) for name in ("crm", "erp")}
 
         def make(*statements: str, **settings: Any) -> Desk:
             begin([*dsns.values()], *statements)
-            return stack.enter_context(Desk(nursery, tmp_path, dsns, **settings))
+            return stack.enter_context(Desk(process_pool, tmp_path, dsns, **settings))
 
         yield make

@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.support.process_pool import Forked, Nursery
+from tests.support.process_pool import Forked, ProcessPool
 from tests.system.postgres.reading import run, wait_for
 
 TOKEN = "t0ken"
@@ -28,8 +28,8 @@ Document = dict[str, Any]
 class Desk:
     """`dsns` maps source → connection string. `settings` are keys of a source's own part of the configuration."""
 
-    def __init__(self, nursery: Nursery, directory: Path, dsns: Mapping[str, str], **settings: Any) -> None:
-        self._nursery = nursery
+    def __init__(self, process_pool: ProcessPool, directory: Path, dsns: Mapping[str, str], **settings: Any) -> None:
+        self._process_pool = process_pool
         self.directory = directory
         self.dsns = dsns
         self.config = directory / "cdc-merge.yaml"
@@ -75,7 +75,7 @@ class Desk:
         log = self.directory / "log"
         log.touch()
         read = log.stat().st_size
-        self._process = self._nursery.start(["--config", str(self.config), "run"], log, log)
+        self._process = self._process_pool.start(["--config", str(self.config), "run"], log, log)
 
         def told() -> str | None:
             assert self._process is not None
@@ -135,7 +135,7 @@ class Desk:
         live = self.directory / "live.yaml"
         live.write_text(text)
         environment = {"CDC_MERGE_TOKEN": token} if token else None
-        return self._nursery.ran(["--config", str(live), *arguments], self.directory, environment)
+        return self._process_pool.ran(["--config", str(live), *arguments], self.directory, environment)
 
     def source(self, name: str) -> Document:
         return next(each for each in self.ask("/api/v1/sources")["items"] if each["name"] == name)

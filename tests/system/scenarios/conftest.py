@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from cdc_merge.demo.servers import DemoServer
-from tests.conftest import drop_slots, fresh_database
-from tests.support.process_pool import Nursery
+from tests.support.databases import drop_slots, fresh_database
+from tests.support.process_pool import ProcessPool
 from tests.system.scenarios.incident import Incident, Setting, Site
 
 _numbers = itertools.count(1)
@@ -20,14 +20,14 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def site(
-    three_servers: Mapping[str, DemoServer], nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+    three_servers: Mapping[str, DemoServer], process_pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """One database for each system, for the whole session; an incident has a schema of its own in each."""
     directory: Path = tmp_path_factory.mktemp("incidents")
     with ExitStack() as stack:
         dsns = {name: stack.enter_context(fresh_database(server)) for name, server in three_servers.items()}
         connections = {name: stack.enter_context(psycopg.connect(dsn, autocommit=True)) for name, dsn in dsns.items()}
-        yield Site(connections, dsns, directory, nursery)
+        yield Site(connections, dsns, directory, process_pool)
 
 
 @pytest.fixture

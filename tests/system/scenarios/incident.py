@@ -17,7 +17,7 @@ from typing import Any
 
 from psycopg import sql
 
-from tests.support.process_pool import Nursery
+from tests.support.process_pool import ProcessPool
 from tests.system.scenarios import replay
 from tests.system.scenarios.people import Connection, Rows, System, Table
 from tests.system.scenarios.picture import Document, Picture, Said
@@ -85,7 +85,7 @@ class Site:
     connections: Mapping[str, Connection]
     dsns: Mapping[str, str]
     directory: Path
-    nursery: Nursery
+    process_pool: ProcessPool
 
 
 class Incident:
@@ -103,7 +103,7 @@ class Incident:
         for system, at_work in self.systems.items():
             setattr(self, system, at_work)
         self.plain = PlainWitness(self._config("plain"))
-        self.killed = KilledWitness(site.nursery, self._config("killed"))
+        self.killed = KilledWitness(site.process_pool, self._config("killed"))
         self.kill_is_due = False
 
     # ---------------------------------------------------------------- the systems

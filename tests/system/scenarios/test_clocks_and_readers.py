@@ -127,7 +127,10 @@ def test_41_a_server_stops_at_once_while_we_are_attached_and_is_followed_again_w
     server = new_server()
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         own = Site(
-            {**site.connections, "crm": connection}, {**site.dsns, "crm": server.dsn()}, site.directory, site.nursery
+            {**site.connections, "crm": connection},
+            {**site.dsns, "crm": server.dsn()},
+            site.directory,
+            site.process_pool,
         )
         it = Incident(own, "restarted", Setting(fields={"phone": "mv"}, held=HELD))
         it.begin()

@@ -21,7 +21,7 @@ from cdc_merge.model import Delivery, Position, SourceStatus, lsn_from_text
 from cdc_merge.model.ports import Observer, Source
 from cdc_merge.sources.postgres.reader_settings import ReaderSettings
 from cdc_merge.sources.process.parent import ProcessSource
-from tests.support.process_pool import Forked, Nursery
+from tests.support.process_pool import Forked, ProcessPool
 from tests.system.scenarios.picture import Document, Said
 
 LIMIT_S = 40.0  # far more than any of this takes; a loaded machine may need it
@@ -187,8 +187,8 @@ class KilledWitness:
 
     name = "killed"
 
-    def __init__(self, nursery: Nursery, config: Path) -> None:
-        self._nursery = nursery
+    def __init__(self, process_pool: ProcessPool, config: Path) -> None:
+        self._process_pool = process_pool
         self._config = config
         self._log = config.with_suffix(".log")
         self._read = 0
@@ -198,7 +198,7 @@ class KilledWitness:
     def start(self) -> None:
         self._address = None
         self._read = self._log.stat().st_size if self._log.exists() else 0
-        self._process = self._nursery.start(["--config", str(self._config), "run"], self._log, self._log)
+        self._process = self._process_pool.start(["--config", str(self._config), "run"], self._log, self._log)
 
     @property
     def address(self) -> str | None:

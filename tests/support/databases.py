@@ -1,0 +1,44 @@
+"""Databases and slots for the tests: `with fresh_database(server) as dsn`, and the settings of every test server."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from cdc_merge.demo.servers import DemoServer
+
+# Nothing that a test server writes has to survive a power cut.
+NO_FSYNC: Final[Mapping[str, str]] = {"fsync": "off", "full_page_writes": "off"}
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def fresh_database(server: DemoServer, name: str | None = None) -> Iterator[str]:
+    """The conninfo of an empty database; it is dropped after the block, with its replication slots."""
+    database = name or f"test_{next(_numbers)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+    try:
+        yield server.dsn(database)
+    finally:
+        if server.pid is not None:
+            with psycopg.connect(server.dsn(), autocommit=True) as connection:
+                drop_slots(connection, database)
+                drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database))
+                connection.execute(drop)
+
+
+def drop_slots(connection: psycopg.Connection[tuple[object, ...]], database: str) -> None:
+    """Drop every logical slot of a database; a session that streams from one is terminated."""
+    slots = connection.execute(
+        "select slot_name, active_pid from pg_replication_slots where database = %s", (database,)
+    ).fetchall()
+    for name, active_pid in slots:
+        if active_pid is not None:
+            connection.execute("select pg_terminate_backend(%s, 10000)", (active_pid,))
+        connection.execute("select pg_drop_replication_slot(%s)", (name,))
