@@ -132,34 +132,34 @@ def test_on_a_terminal_the_log_is_written_for_people(place: Shop) -> None:
 WITH_A_BROKEN_THREAD = """
 import asyncio, threading, warnings
 from cdc_merge.console.http_server import task_failed
-from cdc_merge.observers.fan_out import Audience
+from cdc_merge.observers.fan_out import FanOut
 from cdc_merge.observers import log_format
 log_format.configure("json")
-log_format.take_unforeseen()
+log_format.capture_uncaught()
 thread = threading.Thread(target=lambda: int("13800138000x"), name="merge")
 thread.start()
 thread.join()
 
-class Gone:
+class Finalized:
     def __del__(self):
         int("13800138000y")
 
-del_me = Gone()
+del_me = Finalized()
 del del_me
 
-async def nobody_waits_for():
+async def unawaited_failure():
     asyncio.get_running_loop().set_exception_handler(task_failed)
     task = asyncio.ensure_future(asyncio.to_thread(int, "13800138000z"))
     await asyncio.wait([task])
     del task
 
-asyncio.run(nobody_waits_for())
-Audience([int])("13800138000w")
+asyncio.run(unawaited_failure())
+FanOut([int])("13800138000w")
 warnings.warn("this is old")
 """
 
 
-def test_what_fails_where_nobody_waits_for_it_is_a_line_without_the_message_that_may_hold_a_value() -> None:
+def test_an_error_outside_any_handler_is_one_line_without_its_message() -> None:
     ended = subprocess.run([sys.executable, "-c", WITH_A_BROKEN_THREAD], capture_output=True, text=True, timeout=60)
     failed, unraisable, task, looker, warned = parsed_lines(ended.stderr)
     assert (unraisable["event.code"], unraisable["error.type"]) == ("thread_failed", "ValueError")

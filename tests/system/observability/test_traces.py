@@ -52,9 +52,9 @@ def spans(*facts: Fact, sampler: Sampler = ALWAYS_ON) -> list[ReadableSpan]:
     return [*kept.get_finished_spans()]
 
 
-def test_a_batch_is_a_trace_of_its_stages_in_order_and_of_what_each_source_brought() -> None:
+def test_a_batch_is_a_trace_of_its_stages_in_order_and_of_its_sources() -> None:
     *children, batch = spans(BATCH)
-    assert (batch.name, batch.start_time, batch.end_time) == ("cdc_merge.worker.batch", NOW_NS - 11_000_000, NOW_NS)
+    assert (batch.name, batch.start_time, batch.end_time) == ("cdc_merge.batch", NOW_NS - 11_000_000, NOW_NS)
     assert batch.context is not None
     assert {child.parent.span_id for child in children if child.parent} == {batch.context.span_id}
     stages = [(child.name, child.start_time, child.end_time) for child in children[:4]]
@@ -169,7 +169,7 @@ def test_a_running_sidecar_sends_its_batches_to_a_collector(
         wait_until(lambda: any(span.name == "cdc_merge.source_changed" for span in collector.spans), "they are sent")
         place.execute("crm", "update customer set phone = 'crm' where no = 'C7'")
     assert process.poll() == 0, log.read_text()
-    batches = {span.span_id for span in collector.spans if span.name == "cdc_merge.worker.batch"}
+    batches = {span.span_id for span in collector.spans if span.name == "cdc_merge.batch"}
     assert batches
     assert collector.services == {"cdc-merge"}
     children = [span for span in collector.spans if span.parent_span_id]
@@ -202,7 +202,7 @@ def test_a_configuration_with_traces_but_without_the_extra_gets_an_install_hint(
     command = [sys.executable, "-c", WITHOUT, "--config", str(place.file), "run"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=dict(os.environ))
     assert ended.returncode == 78
-    assert "OpenTelemetry is not installed here" in ended.stderr
+    assert "OpenTelemetry is not installed" in ended.stderr
     assert "pip install 'cdc-merge[otel]'" in ended.stderr
 
 
