@@ -84,6 +84,8 @@ PAST: Final = 3  # earlier moments of each record
 MAP_KEYS: Final = ("prefs.c", "prefs.n", "prefs.z")
 # Errors, whose words are no part of what is durable.
 REMOVED: Final = "the history was removed by retention"
+# Sentences for people, which may change: of an explained write, and of a source without a running sidecar.
+SENTENCES: Final = frozenset({"because", "problem"})
 NEVER: Final = "there never was such a thing"
 
 JsonObject = dict[str, Any]
@@ -280,8 +282,7 @@ def by_the_writer(store: Store, expected: JsonObject) -> JsonObject:
 def differences(actual: Any, expected: Any, at: str = "") -> Iterator[str]:
     """Where two answers are not the same; an assertion over all of a store would take minutes to tell it."""
     if isinstance(actual, dict) and isinstance(expected, dict):
-        # The sentences of an explanation may change.
-        for name in sorted((actual.keys() | expected.keys()) - {"because"}):
+        for name in sorted((actual.keys() | expected.keys()) - SENTENCES):
             yield from differences(actual.get(name, "(absent)"), expected.get(name, "(absent)"), f"{at}.{name}")
     elif isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
         for number, (one, other) in enumerate(zip(actual, expected, strict=True)):

@@ -167,16 +167,16 @@ def merge_batch(cache: RecordCache, store: Store, changes: Iterable[Change]) -> 
 
 
 def _record_cache(run: Run) -> Answers:
-    """The worker's cache over a store, changes in their order of arrival. A cut ends a batch; the cache is kept, emptied or made
-    anew in turn."""
+    """The worker's cache over a store, changes in their order of arrival. A cut ends a batch; the cache is kept (twice), emptied or
+    made anew in turn."""
     store, plan = MemoryStore(), plan_of(run.entity)
     cache, begin = RecordCache(plan, CHECKPOINTS_SOON), 0
     for number, end in enumerate([*sorted({*run.cuts} - {0}), len(run.changes)]):
         merge_batch(cache, store, run.changes[begin:end])
         begin = end
-        if number % 3 == 1:
+        if number % 4 == 2:
             cache.clear()
-        elif number % 3 == 2:
+        elif number % 4 == 3:
             cache = RecordCache(plan, CHECKPOINTS_SOON)
     with store.transaction() as tx:
         cache.load([THE_RECORD], tx)
