@@ -21,7 +21,7 @@ from cdc_merge.model.plan import FieldPlan
 ONLY_PROVISIONAL: Final = frozenset({"counter", "append", "immutable"})
 
 
-class Candidate(Protocol):
+class AutoCandidate(Protocol):
     """A write, or a candidate of a conflict."""
 
     @property
@@ -32,7 +32,7 @@ class Candidate(Protocol):
     def value(self) -> Any: ...
 
 
-Candidates: TypeAlias = Sequence[Candidate]
+Candidates: TypeAlias = Sequence[AutoCandidate]
 PROVISIONAL: Final = object()
 """The answer is the value of the merge type."""
 

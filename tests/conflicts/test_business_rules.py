@@ -43,7 +43,7 @@ class Court:
     def of(self, record: Record) -> tuple[DetectedConflict, ...]:
         return tuple(q for q in detect(record, self.book, 0).conflicts if q.kind == "business_rule")
 
-    def asked_in_any_order(self, changes: Sequence[Change]) -> tuple[DetectedConflict, ...]:
+    def detected_in_any_order(self, changes: Sequence[Change]) -> tuple[DetectedConflict, ...]:
         found = self.conflicts_of(changes)
         for arrived in itertools.islice(itertools.permutations(changes), 200):
             assert self.conflicts_of([*arrived, *arrived[:1]]) == found
@@ -64,10 +64,10 @@ def court(made: World, *rules: Rule) -> Court:
 def test_31_a_large_change_is_a_conflict_without_any_concurrency_and_a_small_one_is_not() -> None:
     made = world()
     made.update("A", amount=104)
-    assert court(made).asked_in_any_order(made.changes) == ()
+    assert court(made).detected_in_any_order(made.changes) == ()
     made = world()
     made.update("A", actor="wang", amount=120)
-    (found,) = court(made).asked_in_any_order(made.changes)
+    (found,) = court(made).detected_in_any_order(made.changes)
     assert (found.kind, found.field, found.rule, found.severity) == (
         "business_rule",
         "amount",
@@ -85,7 +85,7 @@ def test_a_later_write_does_not_answer_what_was_caught() -> None:
     made.update("A", amount=120)
     made.update("A", amount=121)
     made.update("A", amount=200)
-    (found,) = court(made).asked_in_any_order(made.changes)
+    (found,) = court(made).detected_in_any_order(made.changes)
     assert [c.value for c in found.candidates] == [120, 200]
     assert (found.base, found.provisional) == (100, 200)
 
@@ -94,7 +94,7 @@ def test_old_is_the_value_at_the_writers_own_source() -> None:
     made = world()
     made.update("A", amount=104)
     made.update("B", amount=106)
-    (found,) = court(made).asked_in_any_order(made.changes)
+    (found,) = court(made).detected_in_any_order(made.changes)
     assert [(c.source, c.value) for c in found.candidates] == [("B", 106)]
 
 
@@ -110,14 +110,14 @@ def test_a_copy_is_no_write() -> None:
     made = world()
     made.update("A", amount=104)
     made.update("B", Copy(), amount=200)
-    assert court(made).asked_in_any_order(made.changes) == ()
+    assert court(made).detected_in_any_order(made.changes) == ()
 
 
 @pytest.mark.parametrize("amount", [None, 0])
 def test_null_and_unknown_operands_make_a_rule_silent(amount: int | None) -> None:
     made = world(amount)
     made.update("A", amount=9 if amount is None else None)
-    assert court(made).asked_in_any_order(made.changes) == ()
+    assert court(made).detected_in_any_order(made.changes) == ()
     made = World(entity(AMOUNT))
     made.insert("A", amount=1_000)
     assert court(made).conflicts_of(made.changes) == ()
@@ -153,7 +153,7 @@ def test_a_delete_closes_nothing_unless_people_decided_it() -> None:
     made.update("A", amount=120)
     made.delete("B")
     made.delete("A")
-    assert [c.value for c in court(made).asked_in_any_order(made.changes)[0].candidates] == [120]
+    assert [c.value for c in court(made).detected_in_any_order(made.changes)[0].candidates] == [120]
     made.decide_delete()
     assert court(made).conflicts_of(made.changes) == ()
 
@@ -163,7 +163,7 @@ def test_every_rule_raises_its_own_conflict() -> None:
     made = world()
     made.update("A", amount=50)
     made.update("A", amount=49)
-    found = court(made, BIG, falls).asked_in_any_order(made.changes)
+    found = court(made, BIG, falls).detected_in_any_order(made.changes)
     assert [(q.rule, q.severity, len(q.candidates)) for q in found] == [
         ("big-change", "critical", 1),
         ("falls", "medium", 2),
@@ -195,7 +195,7 @@ def test_a_rule_about_one_key_of_a_map_sees_that_key_only() -> None:
 def test_a_counters_candidate_has_the_value_written_and_the_delta() -> None:
     made = world(10, FieldPlan("points", merge="counter", value_type="integer"))
     made.update("A", points=90)
-    (found,) = court(made, Rule("gift", "customer.points", when="new - old >= 50")).asked_in_any_order(made.changes)
+    (found,) = court(made, Rule("gift", "customer.points", when="new - old >= 50")).detected_in_any_order(made.changes)
     assert [(c.value, c.delta) for c in found.candidates] == [(90, 80)]
 
 

@@ -33,7 +33,7 @@ def conflicts_of(plan: Plan, changes: Sequence[Change], watermark_us: int = 0) -
     return detect(fold(shape, changes), rulebooks(plan, compile_expression)[ENTITY], watermark_us).conflicts
 
 
-def asked_in_any_order(plan: Plan, changes: Sequence[Change], watermark_us: int = 0) -> tuple[DetectedConflict, ...]:
+def detected_in_any_order(plan: Plan, changes: Sequence[Change], watermark_us: int = 0) -> tuple[DetectedConflict, ...]:
     found = conflicts_of(plan, changes, watermark_us)
     assert len(changes) <= 6
     for arrived in itertools.permutations(changes):
@@ -101,7 +101,7 @@ def test_a_merged_row_that_no_system_wrote_and_that_violates_a_check_is_a_confli
     world = credit(800, 1000)
     world.update("A", used=950)
     world.update("B", limit=900)
-    (detected,) = asked_in_any_order(plan_of(world.plan), world.changes)
+    (detected,) = detected_in_any_order(plan_of(world.plan), world.changes)
     assert (detected.kind, detected.field, detected.group, detected.rule) == ("invariant", None, None, "limit")
     assert (detected.severity, detected.provisional) == ("critical", None)
     assert [(c.source, c.value) for c in detected.candidates] == [("A", {"used": 950}), ("B", {"limit": 900})]
@@ -112,7 +112,7 @@ def test_a_mended_record_breaks_no_check() -> None:
     world.update("A", used=950)
     world.update("B", limit=900)
     world.update("B", limit=1200)
-    assert asked_in_any_order(plan_of(world.plan), world.changes) == ()
+    assert detected_in_any_order(plan_of(world.plan), world.changes) == ()
 
 
 @pytest.mark.parametrize(("used", "limit"), [(None, 5), (5, None)])
@@ -134,7 +134,7 @@ def test_a_check_over_a_group_and_a_map_names_their_writes() -> None:
     world.snapshot("B", city="c", street="s", prefs=Json('{"n":1}'))
     world.update("A", city="x")
     world.update("B", prefs=Json('{"n":7}'))
-    (detected,) = asked_in_any_order(plan_of(world.plan), world.changes)
+    (detected,) = detected_in_any_order(plan_of(world.plan), world.changes)
     values = [c.value for c in detected.candidates]
     assert values == [{"city": "x", "street": "s"}, {"prefs.n": 7}]
 
@@ -153,7 +153,7 @@ def test_a_source_that_may_not_write_a_field_is_named_with_its_write() -> None:
     world = guarded(writer_sources=("A",))
     world.update("B", actor="wang", level="2", name="m")
     plan = plan_of(world.plan, Rule("guard", "customer.level", severity="critical"))
-    (detected,) = asked_in_any_order(plan, world.changes)
+    (detected,) = detected_in_any_order(plan, world.changes)
     assert (detected.kind, detected.field, detected.severity) == ("unauthorized", "level", "critical")
     assert (detected.base, detected.provisional, detected.rule) == ("1", "2", None)
     (caught,) = detected.candidates
@@ -164,7 +164,7 @@ def test_only_the_forbidden_write_is_a_candidate_beside_a_rightful_one() -> None
     world = guarded(writer_sources=("A",))
     world.update("A", level="3")
     world.update("B", level="2")
-    concurrent, caught = asked_in_any_order(plan_of(world.plan), world.changes)
+    concurrent, caught = detected_in_any_order(plan_of(world.plan), world.changes)
     assert [c.source for c in concurrent.candidates] == ["A", "B"]
     assert [c.source for c in caught.candidates] == ["B"]
 
@@ -176,12 +176,12 @@ def test_where_actors_are_listed_no_other_may_write_not_even_an_unknown_one(acto
     assert (conflicts_of(plan_of(world.plan), world.changes) == ()) is may
 
 
-def test_a_forbidden_write_is_open_until_somebody_who_may_replaces_it() -> None:
+def test_a_forbidden_write_is_open_until_a_permitted_writer_replaces_it() -> None:
     world = guarded(writer_sources=("A",))
     world.update("B", level="2")
     world.update("A", level="2")
     world.update("A", level="5")
-    assert asked_in_any_order(plan_of(world.plan), world.changes) == ()
+    assert detected_in_any_order(plan_of(world.plan), world.changes) == ()
 
 
 def test_a_copy_and_a_decision_need_no_right() -> None:
@@ -189,7 +189,7 @@ def test_a_copy_and_a_decision_need_no_right() -> None:
     world.update("A", level="2")
     world.update("B", copy=Copy(), level="2")
     world.decide(level="4")
-    assert asked_in_any_order(plan_of(world.plan), world.changes) == ()
+    assert detected_in_any_order(plan_of(world.plan), world.changes) == ()
 
 
 def test_a_guarded_map_guards_its_keys() -> None:
@@ -197,7 +197,7 @@ def test_a_guarded_map_guards_its_keys() -> None:
     world.snapshot("A", prefs=Json('{"city":"c"}'))
     world.snapshot("B", prefs=Json('{"city":"c"}'))
     world.update("B", prefs=Json('{"city":"d"}'))
-    (detected,) = asked_in_any_order(plan_of(world.plan), world.changes)
+    (detected,) = detected_in_any_order(plan_of(world.plan), world.changes)
     assert (detected.kind, detected.field) == ("unauthorized", "prefs.city")
 
 
@@ -216,7 +216,7 @@ def drifting(plan: FieldPlan | None = None, sources: str = "AB", start: object =
 
 
 def diverged(world: World, watermark_us: int) -> tuple[DetectedConflict, ...]:
-    return tuple(q for q in asked_in_any_order(plan_of(world.plan, DRIFT), world.changes, watermark_us) if q.rule)
+    return tuple(q for q in detected_in_any_order(plan_of(world.plan, DRIFT), world.changes, watermark_us) if q.rule)
 
 
 def values_at_sources(detected: DetectedConflict) -> dict[str, object]:
@@ -346,7 +346,7 @@ def test_the_next_due_time_is_part_of_the_detection() -> None:
         assert (len(answers.conflicts), answers.due_us) == (found, due_us)
 
 
-def test_memory_of_replaced_values_is_bounded_and_keeps_what_somebody_holds() -> None:
+def test_memory_of_replaced_values_is_bounded_and_keeps_values_that_a_source_holds() -> None:
     world = drifting()
     first = world.update("A", phone="1")
     for number in range(2, 400):
@@ -372,7 +372,7 @@ def concurrent(plan: FieldPlan | None = None, start: object = "0", **values: obj
 def outcome(world: World, *auto: str | tuple[str, ...]) -> tuple[object, bool]:
     """The merged value in every order of arrival, and whether the question is answered by itself."""
     plan = plan_of(world.plan, Rule("auto", "customer.phone", auto=auto))
-    (detected,) = asked_in_any_order(plan, world.changes)
+    (detected,) = detected_in_any_order(plan, world.changes)
     shape = plan.entities[ENTITY]
     value = merged(fold(shape, world.changes)).values.get("phone")
     assert detected.provisional == value

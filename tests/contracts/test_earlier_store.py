@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import json
 import lzma
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -291,44 +290,8 @@ def differences(actual: Any, expected: Any, at: str = "") -> Iterator[str]:
         yield f"{at}: {str(actual)[:300]}, and it was {str(expected)[:300]}"
 
 
-# Sentences were reworded since; outcomes and every other value were not.
-SENTENCES: Final = ("because", "problem")
-REWORDED: Final = (
-    (r"before anybody had seen it\.", "before any other writer had seen it."),
-    (r"its part is in the value\.", "its contribution is part of the value."),
-    (
-        r"A delete that had seen it, or the record's next life, ended it\.",
-        "A delete had seen it, or the record was inserted again.",
-    ),
-    (r"neither had seen the other\.", "neither writer had seen the other's write."),
-    (r"Its part was merged", "Its contribution was merged"),
-    (r"Concurrent writes say the same\.", "All concurrent writes have the same value."),
-    (r"Concurrent with others;", "Concurrent with other writes;"),
-    (r"; (\w+) settles them\.", r"; merge type \1 decides between them."),
-    (
-        r"no sidecar was asked; this is what the store remembers",
-        "No running sidecar was contacted; showing stored state.",
-    ),
-)
-
-
-def reworded(answers: Any) -> Any:
-    """Earlier answers with their sentences in the present wording."""
-    if isinstance(answers, list):
-        return [reworded(each) for each in answers]
-    if not isinstance(answers, dict):
-        return answers
-    return {name: _sentence(each) if name in SENTENCES else reworded(each) for name, each in answers.items()}
-
-
-def _sentence(text: Any) -> Any:
-    for old, new in REWORDED if isinstance(text, str) else ():
-        text = re.sub(old, new, text)
-    return text
-
-
 def same(actual: Any, expected: Any) -> None:
-    apart = [*itertools.islice(differences(json.loads(json.dumps(actual)), reworded(expected)), 10)]
+    apart = [*itertools.islice(differences(json.loads(json.dumps(actual)), expected), 10)]
     assert not apart, "\n".join(apart)
 
 

@@ -13,10 +13,10 @@ from cdc_merge.merge.views import merged
 from cdc_merge.model import UNKNOWN, DetectedConflict, Json
 from cdc_merge.model.plan import EntityPlan
 from tests.laws.oracle import Answer as OracleAnswer
-from tests.laws.oracle.answers import Asked
+from tests.laws.oracle.answers import OpenConflict
 from tests.laws.oracle.maps import ABSENT, frozen
 
-Answer = tuple[bool, Mapping[str, Any], Mapping[str, Any], frozenset[Asked]]
+Answer = tuple[bool, Mapping[str, Any], Mapping[str, Any], frozenset[OpenConflict]]
 
 LOOSE_CANDIDATES = frozenset({"bound", "divergence"})
 """Kinds for which the text does not say who the candidates are."""
@@ -28,7 +28,7 @@ def oracle_answer(entity: EntityPlan, answer: OracleAnswer) -> Answer:
     return answer.deleted, {} if answer.deleted else _plain(entity, answer.merged), _present(entity, views), conflicts
 
 
-def _with_plain_updates(entity: EntityPlan, conflict: Asked) -> Asked:
+def _with_plain_updates(entity: EntityPlan, conflict: OpenConflict) -> OpenConflict:
     """The changed fields of an update, in the form in which those of the merge are compared."""
     if conflict.kind != "update_delete":
         return conflict
@@ -83,10 +83,10 @@ def _plain_value(entity: EntityPlan, name: str | None, value: Any) -> Any:
     return frozenset(value or ()) if plan is not None and plan.merge == "set" else value
 
 
-def _comparable(conflict: Asked) -> Asked:
+def _comparable(conflict: OpenConflict) -> OpenConflict:
     loose = conflict.kind in LOOSE_CANDIDATES
     row_level = conflict.field is None and conflict.group is None
-    return Asked(
+    return OpenConflict(
         conflict.field,
         conflict.group,
         conflict.kind,
@@ -97,12 +97,12 @@ def _comparable(conflict: Asked) -> Asked:
     )
 
 
-def _of_merge(entity: EntityPlan, conflict: DetectedConflict) -> Asked:
+def _of_merge(entity: EntityPlan, conflict: DetectedConflict) -> OpenConflict:
     candidates = frozenset((c.source, _hashable(entity, conflict, c.value)) for c in conflict.candidates)
     provisional = _hashable(entity, conflict, conflict.provisional)
     base = _hashable(entity, conflict, conflict.base)
     name, group = conflict.field, conflict.group
-    return Asked(name, group, conflict.kind, candidates, base, provisional, frozenset(conflict.labels))
+    return OpenConflict(name, group, conflict.kind, candidates, base, provisional, frozenset(conflict.labels))
 
 
 def _hashable(entity: EntityPlan, conflict: DetectedConflict, value: Any) -> Any:

@@ -61,7 +61,7 @@ def _first(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     return front[0].value
 
 
-def _asks_everything(state: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
+def _every_write_conflicts(state: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
     return front if len(front) > 1 else []
 
 
@@ -98,7 +98,7 @@ def _genuine(change: Change) -> int:
     return {SNAPSHOT: 2, DECISION: 3}.get(change.operation, 0)
 
 
-def _nobody(self: UnitState, holders: tuple[str, ...], *, bound: object = None) -> None:
+def _no_consensus(self: UnitState, holders: tuple[str, ...], *, bound: object = None) -> None:
     """What everybody holds is nothing special."""
 
 
@@ -163,13 +163,13 @@ def _every_key_alike(plan: FieldPlan, key: str) -> FieldPlan:
 AS_THEY_CAME: Final[Swap] = (fold, "ordered", _as_they_came)
 
 MISTAKES: Final = (
-    Mistake("mv", "equal values are a conflict", _type("mv", mv.TYPE, conflicting_writes=_asks_everything)),
+    Mistake("mv", "equal values are a conflict", _type("mv", mv.TYPE, conflicting_writes=_every_write_conflicts)),
     Mistake(
         "mv", "the later stamp has seen the earlier", _type("mv", mv.TYPE, conflicting_writes=register_ops.no_conflicts)
     ),
     Mistake("mv", "a marked copy is somebody's edit", (apply, "_step", _genuine)),
     Mistake("mv", "sources that hold one value agree on nothing", (register_ops, "agreement", _no_agreement)),
-    Mistake("mv", "what everybody holds settles nothing", (UnitState, "apply_consensus", _nobody)),
+    Mistake("mv", "what everybody holds settles nothing", (UnitState, "apply_consensus", _no_consensus)),
     Mistake("mv", "the order of arrival decides", AS_THEY_CAME, "order"),
     Mistake("mv_past", "a value held before is a new edit", (register_ops, "apply_late_copy", _never_late), "deeper"),
     Mistake("mv_off", "equality proves agreement although it is off", (register_ops, "agreement", _agreement_anyway)),

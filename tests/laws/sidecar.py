@@ -133,13 +133,15 @@ class Sidecar:
         found = {}
         for key in self.store.records(ENTITY, None, ALL):
             state = self.store.folded(RecordKey(ENTITY, key))
-            found[key] = told(fold_from_checkpoint(units, key, state, max_ahead_us=self._plan.max_ahead_us))
+            found[key] = merged_and_frontiers(
+                fold_from_checkpoint(units, key, state, max_ahead_us=self._plan.max_ahead_us)
+            )
         return Picture(found, self._unfinished())
 
     def cached(self) -> dict[str, Told]:
         """From what the worker has in its head."""
         entries = {key: self.pipeline.state.records.cached(RecordKey(ENTITY, key)) for key in self.histories()}
-        return {key: told(entry.record) for key, entry in entries.items() if entry is not None}
+        return {key: merged_and_frontiers(entry.record) for key, entry in entries.items() if entry is not None}
 
     def _asking(self, records: Mapping[str, Record]) -> Picture:
         rulebook, watermark_us = self.pipeline.state.rulebooks[ENTITY], self.pipeline.watermark_us
@@ -150,7 +152,7 @@ class Sidecar:
                 question for question in answers.conflicts if conflict_identity(question) not in answers.auto_resolved
             )
             found |= {(key, conflict_identity(question)): question for question in open_}
-        return Picture({key: told(record) for key, record in records.items()}, found)
+        return Picture({key: merged_and_frontiers(record) for key, record in records.items()}, found)
 
     def _unfinished(self) -> dict[tuple[str, ConflictIdentity], DetectedConflict]:
         """The queue, without what a rule will have answered when it has settled."""
@@ -168,6 +170,6 @@ def _is_answered(plans: Mapping[str, Any], conflict: Conflict) -> bool:
     return plan is not None and bool(plan.auto) and question.kind.startswith("concurrent_")
 
 
-def told(record: Record) -> Told:
+def merged_and_frontiers(record: Record) -> Told:
     fronts = {name: tuple(write.stamp for write in cell.frontier_writes()) for name, cell in record.unit_states.items()}
     return merged(record), {name: stamps for name, stamps in fronts.items() if stamps}

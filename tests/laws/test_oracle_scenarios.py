@@ -32,7 +32,7 @@ def say(world: World) -> Answer:
     return answer(world.plan, world.changes)
 
 
-def asked(said: Answer) -> set[tuple[str | None, str, frozenset[tuple[str, Any]]]]:
+def conflicts_of(said: Answer) -> set[tuple[str | None, str, frozenset[tuple[str, Any]]]]:
     return {(q.field or q.group, q.kind, q.candidates) for q in said.conflicts}
 
 
@@ -166,7 +166,7 @@ def test_08_deltas_are_exact() -> None:
     assert say(world).merged == {"points": Decimal("2.0")}
 
 
-def test_09_a_set_of_a_counter_concurrent_with_a_delta_asks() -> None:
+def test_09_a_set_of_a_counter_concurrent_with_a_delta_is_a_conflict() -> None:
     world = World(entity(FieldPlan("points", merge="counter")))
     world.snapshot("A", points=0)
     world.snapshot("B", points=None)
@@ -214,7 +214,7 @@ def test_13_a_map_merges_key_by_key() -> None:
     assert say(world).merged == {"profile.city": "c1", "profile.zip": "z2"}
     assert not say(world).conflicts
     world.update("B", profile=Json('{"city":"c3","zip":"z2"}'))
-    assert asked(say(world)) == {("profile.city", "concurrent_update", pairs(("A", "c1"), ("B", "c3")))}
+    assert conflicts_of(say(world)) == {("profile.city", "concurrent_update", pairs(("A", "c1"), ("B", "c3")))}
 
 
 def test_14_the_later_stage_wins_and_stages_without_a_bound_ask() -> None:
@@ -241,24 +241,24 @@ def test_15_a_group_is_one_value() -> None:
     assert say(world).merged == {"city": "c2", "street": "s"}
 
 
-def test_17_delete_against_update_asks_and_a_decided_delete_is_asked_again_by_a_later_edit() -> None:
+def test_17_delete_against_update_is_a_conflict_and_a_later_edit_reopens_a_decided_delete() -> None:
     world = phones()
     world.delete("A")
     world.update("B", phone="2")
-    assert asked(say(world)) == {(None, "update_delete", pairs(("A", None), update("B", phone="2")))}
+    assert conflicts_of(say(world)) == {(None, "update_delete", pairs(("A", None), update("B", phone="2")))}
     assert say(world).merged == {"phone": "2"}
     world.decide_delete()
     assert say(world).deleted
     assert not say(world).conflicts
     world.update("B", phone="3")
-    assert asked(say(world)) == {(None, "update_delete", pairs(("cdc_merge", None), update("B", phone="3")))}
+    assert conflicts_of(say(world)) == {(None, "update_delete", pairs(("cdc_merge", None), update("B", phone="3")))}
 
 
 def test_17_the_update_may_be_older_than_the_delete() -> None:
     world = phones()
     world.update("B", phone="2")
     world.delete("A")
-    assert asked(say(world)) == {(None, "update_delete", pairs(("A", None), update("B", phone="2")))}
+    assert conflicts_of(say(world)) == {(None, "update_delete", pairs(("A", None), update("B", phone="2")))}
 
 
 def test_18_a_copied_delete_does_not_hide_a_third_sources_edit() -> None:
@@ -267,7 +267,7 @@ def test_18_a_copied_delete_does_not_hide_a_third_sources_edit() -> None:
     world.delete("B", MARKED)
     assert say(world).deleted
     world.update("C", phone="2")
-    assert asked(say(world)) == {(None, "update_delete", pairs(("A", None), update("C", phone="2")))}
+    assert conflicts_of(say(world)) == {(None, "update_delete", pairs(("A", None), update("C", phone="2")))}
 
 
 def test_19_after_a_reinsert_older_values_do_not_come_back() -> None:
@@ -284,14 +284,14 @@ def test_23_concurrent_rekeys_of_one_record_ask_under_the_old_key() -> None:
     world = phones()
     world.delete("A", moved_to="1")
     world.delete("B", moved_to="2")
-    assert asked(say(world)) == {(None, "key_change", pairs(("A", "1"), ("B", "2")))}
+    assert conflicts_of(say(world)) == {(None, "key_change", pairs(("A", "1"), ("B", "2")))}
 
 
 def test_26_inserts_of_one_key_ask_only_about_what_differs() -> None:
     world = World(entity(FieldPlan("name"), FieldPlan("tax")))
     world.insert("A", name="a", tax="7")
     world.insert("B", name="b", tax="7")
-    assert asked(say(world)) == {("name", "concurrent_insert", pairs(("A", "a"), ("B", "b")))}
+    assert conflicts_of(say(world)) == {("name", "concurrent_insert", pairs(("A", "a"), ("B", "b")))}
 
 
 def test_28_a_difference_at_the_first_snapshot_is_labelled_and_closed_by_a_copied_edit() -> None:
@@ -362,7 +362,7 @@ def test_32c_a_sync_job_that_undoes_a_lone_edit_leaves_a_trace() -> None:
     assert not say(world).conflicts
 
 
-def test_33_an_edit_that_had_not_seen_the_decision_asks_again() -> None:
+def test_33_an_edit_that_had_not_seen_the_decision_is_a_new_conflict() -> None:
     world = phones()
     world.update("A", phone="1")
     world.update("B", phone="2")

@@ -19,10 +19,10 @@ PREFS = FieldPlan("prefs", merge="map", options={"keys": {"n": {"merge": "counte
 PROFILE = FieldPlan("prefs", merge="map", value_type="json")
 TAGS = FieldPlan("tags", merge="set", value_type="array")
 
-Asked = set[tuple[str | None, str, frozenset[tuple[str, Any]]]]
+OpenConflict = set[tuple[str | None, str, frozenset[tuple[str, Any]]]]
 
 
-def said(world: World) -> tuple[Mapping[str, Any], Asked]:
+def said(world: World) -> tuple[Mapping[str, Any], OpenConflict]:
     """The merged values and the questions; the oracle agrees."""
     check("oracle", world.plan, world.changes)
     record = fold(world.plan, world.changes)
@@ -72,7 +72,7 @@ def test_a_copy_of_a_map_repeats_the_keys_that_it_leaves_as_they_are() -> None:
     assert said(world) == ({"prefs": Json('{"c":"z","n":7}')}, set())
 
 
-def test_a_re_insert_agrees_with_all_who_lack_a_key_that_nobody_has_yet() -> None:
+def test_a_re_insert_agrees_with_all_who_lack_a_key_that_no_source_has_yet() -> None:
     world = held(PREFS, Json('{"n":1}'), Json('{"n":1}'))
     world.delete("A")
     world.insert("A", prefs=Json('{"n":1}'))
@@ -173,7 +173,7 @@ def test_sources_that_lack_a_key_agree_and_have_seen_each_others_inserts() -> No
     assert said(world)[1] == {("prefs.zip", "concurrent_update", frozenset({("A", "1"), ("B", "2")}))}
 
 
-def test_a_count_from_a_base_that_nobody_told_is_an_unknown_delta() -> None:
+def test_a_count_from_a_base_that_no_source_sent_is_an_unknown_delta() -> None:
     world = World(entity(POINTS), full_old=False)
     world.rows = {"A": {"points": 5}, "B": {"points": 20}}
     world.update("A", points=6)
@@ -259,7 +259,7 @@ def test_what_a_copy_lists_and_leaves_alone_did_not_come_from_its_source() -> No
     assert said(world)[1] == {("phone", "concurrent_update", frozenset({("A", "1"), ("B", "2")}))}
 
 
-def test_a_marked_insert_of_what_all_others_hold_is_what_everybody_holds() -> None:
+def test_a_marked_insert_of_what_all_others_hold_is_the_consensus_value() -> None:
     world = held(PHONE, "0", "0", "0")
     world.update("A", phone="1")
     world.delete("C", MARKED)
@@ -277,7 +277,7 @@ def test_an_edit_has_seen_every_first_snapshot_that_equals_what_it_was_made_on()
     assert said(world)[1] == {("phone", "concurrent_insert", frozenset({("A", "2"), ("C", "0")}))}
 
 
-def test_a_first_snapshot_brings_what_nobody_has_had_into_a_set_that_others_wrote() -> None:
+def test_a_first_snapshot_brings_new_elements_into_a_set_that_others_wrote() -> None:
     world = World(entity(TAGS))
     world.insert("A", tags=("a",))
     world.snapshot("B", tags=("b",))

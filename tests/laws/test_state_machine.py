@@ -375,7 +375,7 @@ def test_the_systems_hold_a_field_of_every_merge_type() -> None:
 
 
 @pytest.mark.timeout(600 + STORIES * 5)
-def test_every_day_means_what_its_log_means_whoever_took_it_in_whatever_order() -> None:
+def test_every_day_means_what_its_log_means_in_every_order_and_by_every_worker() -> None:
     run_state_machine_as_test(Day, settings=ALWAYS_THE_SAME)
 
 

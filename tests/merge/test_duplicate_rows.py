@@ -73,7 +73,7 @@ class Table:
         return fold(UNITS, self.changes)
 
 
-def asked(record: Record) -> DetectedConflict | None:
+def duplicate_conflict(record: Record) -> DetectedConflict | None:
     rulebook = rulebooks(Plan({"customer": PLAN}, ()), compile_expression)["customer"]
     return detected_duplicate([Member(record, ())], rulebook)
 
@@ -89,7 +89,7 @@ def test_the_record_follows_the_row_that_came_first_and_both_are_named() -> None
     table.write("A", "2", phone="3")
     record = table.record()
     assert values_of(record) == {"phone": "1"}
-    found = asked(record)
+    found = duplicate_conflict(record)
     assert found is not None
     assert (found.kind, found.key, found.records, found.severity) == ("duplicate", "C1", ("C1",), "high")
     first, _, last = table.changes
@@ -119,12 +119,12 @@ def test_when_the_followed_row_goes_the_other_one_takes_its_place() -> None:
     table.delete("A", "1")
     record = table.record()
     assert (values_of(record), merged(record).deleted) == ({"phone": "3"}, False)
-    found = asked(record)
+    found = duplicate_conflict(record)
     assert found is not None
     assert [c.value for c in found.candidates] == [{"phone": "3"}, {"phone": "2"}]
     table.delete("A", "3")
     assert values_of(table.record()) == {"phone": "2"}
-    assert asked(table.record()) is None
+    assert duplicate_conflict(table.record()) is None
     table.delete("A", "2")
     assert merged(table.record()).deleted
 
@@ -135,7 +135,7 @@ def test_when_the_other_row_goes_nothing_happens_to_the_record() -> None:
     table.write("A", "2", phone="2")
     table.delete("A", "2")
     record = table.record()
-    assert (values_of(record), asked(record)) == ({"phone": "1"}, None)
+    assert (values_of(record), duplicate_conflict(record)) == ({"phone": "1"}, None)
     table.delete("A", "1")
     assert merged(table.record()).deleted
 
@@ -156,9 +156,9 @@ def test_a_truncate_takes_all_rows() -> None:
     table.write("B", "7", phone="1")
     table.truncate("A")
     record = table.record()
-    assert (merged(record).sources["A"].presence, asked(record)) == ("deleted", None)
+    assert (merged(record).sources["A"].presence, duplicate_conflict(record)) == ("deleted", None)
     table.write("A", "5", phone="5")
-    assert asked(table.record()) is None
+    assert duplicate_conflict(table.record()) is None
 
 
 def test_a_row_under_a_new_name_is_still_the_one_that_is_followed() -> None:
@@ -167,7 +167,7 @@ def test_a_row_under_a_new_name_is_still_the_one_that_is_followed() -> None:
     table.rows["A", "8"] = table.rows.pop(("A", "1"))
     table.write("A", "8", phone="8")
     record = table.record()
-    assert (values_of(record), asked(record)) == ({"phone": "8"}, None)
+    assert (values_of(record), duplicate_conflict(record)) == ({"phone": "8"}, None)
     table.delete("A", "8")
     assert merged(table.record()).deleted
 
@@ -180,7 +180,7 @@ def test_of_rows_of_one_copy_the_smallest_identity_is_followed_whatever_comes_fi
     table.copied("A", *rows)
     record = table.record()
     assert values_of(record) == {"phone": "c"}
-    found = asked(record)
+    found = duplicate_conflict(record)
     assert found is not None
     assert found.labels == ("baseline",)
     assert len(found.candidates) == 3
@@ -241,7 +241,7 @@ def story(seed: int) -> Table:
 
 
 def said(record: Record) -> Any:
-    return merged(record), merge_conflicts(record), asked(record)
+    return merged(record), merge_conflicts(record), duplicate_conflict(record)
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -265,7 +265,7 @@ def test_a_source_is_present_as_long_as_one_row_is_there_and_says_what_one_of_th
     for source, view in merged(record).sources.items():
         rows = [row for (of, _), row in table.rows.items() if of == source]
         assert (view.presence == "present") == bool(rows)
-        if rows and not asked(record):
+        if rows and not duplicate_conflict(record):
             assert view.values.get("phone") in {row.get("phone") for row in rows}
     several = [source for source in "AB" if sum(of == source for of, _ in table.rows) > 1]
-    assert bool(several) == (asked(record) is not None) or merged(record).deleted
+    assert bool(several) == (duplicate_conflict(record) is not None) or merged(record).deleted

@@ -36,7 +36,7 @@ class Book:
         keys = {change.key for change in self.changes}
         return {key: fold(PLAN, [change for change in self.changes if change.key == key]) for key in keys}
 
-    def asked(self) -> dict[str, dict[str, object]]:
+    def key_change_conflicts(self) -> dict[str, dict[str, object]]:
         """key → candidates of its `key_change`."""
         records = self.records()
         found = {key: merge_conflicts(record, records) for key, record in records.items()}
@@ -52,34 +52,34 @@ def held(*keys: str, source: str = "AB") -> Book:
     return book
 
 
-def test_two_sources_that_move_one_record_to_different_keys_are_asked_about_under_the_old_key() -> None:
+def test_two_sources_that_move_one_record_to_different_keys_conflict_under_the_old_key() -> None:
     book = held("3")
     book.rekey("A", "3", "1")
     book.rekey("B", "3", "2")
-    assert book.asked() == {"3": {"A": "1", "B": "2"}}
+    assert book.key_change_conflicts() == {"3": {"A": "1", "B": "2"}}
     (question,) = merge_conflicts(book.records()["3"])
     assert (question.field, question.severity) == (None, "high")
 
 
-def test_the_same_move_in_both_sources_asks_nothing() -> None:
+def test_the_same_move_in_both_sources_is_no_conflict() -> None:
     book = held("3")
     book.rekey("A", "3", "1")
     book.rekey("B", "3", "1")
-    assert book.asked() == {}
+    assert book.key_change_conflicts() == {}
 
 
-def test_a_move_that_a_job_copies_asks_nothing() -> None:
+def test_a_move_that_a_job_copies_is_no_conflict() -> None:
     book = held("3")
     book.rekey("A", "3", "1")
     book.rekey("B", "3", "1", Copy())
-    assert book.asked() == {}
+    assert book.key_change_conflicts() == {}
 
 
-def test_a_move_onto_a_record_that_another_source_holds_is_asked_about() -> None:
+def test_a_move_onto_a_record_that_another_source_holds_is_a_conflict() -> None:
     book = held("3")
     book.add("B", "1", SNAPSHOT, "9")
     book.rekey("A", "3", "1")
-    assert book.asked() == {"3": {"A": "1", "B": "1"}}
+    assert book.key_change_conflicts() == {"3": {"A": "1", "B": "1"}}
 
 
 def test_the_question_ends_when_the_other_source_gives_the_key_up() -> None:
@@ -87,7 +87,7 @@ def test_the_question_ends_when_the_other_source_gives_the_key_up() -> None:
     book.add("B", "1", SNAPSHOT, "9")
     book.rekey("A", "3", "1")
     book.add("B", "1", DELETE)
-    assert book.asked() == {}
+    assert book.key_change_conflicts() == {}
 
 
 def test_the_question_ends_when_one_source_moves_its_row_after_the_other() -> None:
@@ -95,25 +95,25 @@ def test_the_question_ends_when_one_source_moves_its_row_after_the_other() -> No
     book.rekey("A", "3", "1")
     book.rekey("B", "3", "2")
     book.rekey("B", "2", "1")
-    assert book.asked() == {}
+    assert book.key_change_conflicts() == {}
 
 
 def test_a_record_entered_later_under_the_new_key_is_no_question_of_the_move() -> None:
     book = held("3")
     book.rekey("A", "3", "1")
     book.add("B", "1", INSERT, "9")
-    assert book.asked() == {}
+    assert book.key_change_conflicts() == {}
 
 
 def test_a_rival_that_empties_its_table_and_enters_the_row_again_is_a_rival_still() -> None:
     book = held("3")
     book.add("B", "1", SNAPSHOT, "9")
     book.rekey("A", "3", "1")
-    before = book.asked()
+    before = book.key_change_conflicts()
     for key in ("3", "1"):
         book.add("B", key, TRUNCATE)
         book.add("B", key, INSERT, "0" if key == "3" else "9")
-    assert before == book.asked() == {"3": {"A": "1", "B": "1"}}
+    assert before == book.key_change_conflicts() == {"3": {"A": "1", "B": "1"}}
 
 
 def test_a_row_that_moved_and_is_entered_again_after_a_truncate_has_still_come_from_there() -> None:
@@ -122,9 +122,9 @@ def test_a_row_that_moved_and_is_entered_again_after_a_truncate_has_still_come_f
     book.rekey("A", "3", "1")
     book.add("A", "1", TRUNCATE)
     book.add("A", "1", INSERT, "0")
-    assert book.asked() == {"3": {"A": "1", "B": "1"}}
+    assert book.key_change_conflicts() == {"3": {"A": "1", "B": "1"}}
     book.add("B", "1", DELETE)
-    assert book.asked() == {}
+    assert book.key_change_conflicts() == {}
 
 
 def test_a_record_that_came_between_the_move_and_a_reload_is_no_rival() -> None:
@@ -133,7 +133,7 @@ def test_a_record_that_came_between_the_move_and_a_reload_is_no_rival() -> None:
     book.add("B", "1", INSERT, "9")
     book.add("A", "1", TRUNCATE)
     book.add("A", "1", INSERT, "0")
-    assert book.asked() == {}
+    assert book.key_change_conflicts() == {}
 
 
 def test_a_row_that_is_read_again_has_still_come_from_there() -> None:
@@ -141,7 +141,7 @@ def test_a_row_that_is_read_again_has_still_come_from_there() -> None:
     book.add("B", "1", SNAPSHOT, "9")
     book.rekey("A", "3", "1")
     book.add("A", "1", SNAPSHOT, "0")
-    assert book.asked() == {"3": {"A": "1", "B": "1"}}
+    assert book.key_change_conflicts() == {"3": {"A": "1", "B": "1"}}
 
 
 def test_a_row_that_left_the_new_key_and_is_entered_there_afresh_did_not_move() -> None:
@@ -150,7 +150,7 @@ def test_a_row_that_left_the_new_key_and_is_entered_there_afresh_did_not_move() 
     book.rekey("A", "3", "1")
     book.add("A", "1", DELETE)
     book.add("A", "1", INSERT, "0")
-    assert book.asked() == {}
+    assert book.key_change_conflicts() == {}
 
 
 def test_an_edit_that_the_move_had_not_seen_is_a_question_of_the_old_key_that_names_the_new_one() -> None:

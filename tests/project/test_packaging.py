@@ -27,15 +27,15 @@ def locked() -> dict[str, str]:
     return {name: version for name, version, _ in LOCKED.findall((ROOT / "requirements.lock").read_text())}
 
 
-def asked_for() -> list[Requirement]:
+def requested() -> list[Requirement]:
     described = project()
     extras = described["project"]["optional-dependencies"].values()
     own = described["project"]["dependencies"] + [line for extra in extras for line in extra]
     return [Requirement(line) for line in own + described["build-system"]["requires"]]
 
 
-@pytest.mark.parametrize("requirement", asked_for(), ids=str)
-def test_what_the_project_asks_for_is_locked_in_a_version_that_fits(requirement: Requirement) -> None:
+@pytest.mark.parametrize("requirement", requested(), ids=str)
+def test_every_requirement_is_locked_in_a_version_that_fits(requirement: Requirement) -> None:
     version = locked()[canonicalize_name(requirement.name)]
     assert requirement.specifier.contains(version), "run: make lock"
 

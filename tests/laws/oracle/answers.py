@@ -16,7 +16,7 @@ from tests.laws.oracle.words import PRESENT, Record, Unit, Write, record_for
 
 
 @dataclass(frozen=True)
-class Asked:
+class OpenConflict:
     """A question. A candidate is (source, value); an absent base is UNKNOWN."""
 
     field: str | None
@@ -37,7 +37,7 @@ class Answer:
     deleted: bool
     merged: Mapping[str, Any]
     views: Mapping[str, tuple[str, Mapping[str, Any]]]
-    conflicts: frozenset[Asked]
+    conflicts: frozenset[OpenConflict]
     lost_updates: frozenset[tuple[str, str, Any]] = frozenset()
     frontiers: Mapping[str, frozenset[Stamp]] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ def _view(record: Record, source: str) -> tuple[str, Mapping[str, Any]]:
     return presence, values
 
 
-def _questions(record: Record) -> Iterable[Asked]:
+def _questions(record: Record) -> Iterable[OpenConflict]:
     yield from _key_changes(record)
     if has_ended(record):
         return
@@ -99,18 +99,18 @@ def _questions(record: Record) -> Iterable[Asked]:
         yield from _of_unit(record, unit)
 
 
-def _of_unit(record: Record, unit: Unit) -> Iterable[Asked]:
+def _of_unit(record: Record, unit: Unit) -> Iterable[OpenConflict]:
     writes = reading.candidates(record, unit)
     field_name, group = (None, unit.name) if unit.members else (unit.name, None)
-    value = _told(reading.value(record, unit))
+    value = _without_absent(reading.value(record, unit))
     if writes:
         labels = frozenset({"baseline"}) if any(write.kind == "baseline" for write in writes) else frozenset()
-        yield Asked(
+        yield OpenConflict(
             field_name,
             group,
             reading.kind(unit, writes),
             _pairs(writes),
-            _told(reading.base(unit, writes)),
+            _without_absent(reading.base(unit, writes)),
             value,
             labels,
         )
@@ -118,29 +118,29 @@ def _of_unit(record: Record, unit: Unit) -> Iterable[Asked]:
         apart = reading.diverging(record, unit)
         if apart:
             held = frozenset((source, unit.view[source]) for source in apart)
-            yield Asked(field_name, group, "divergence", held, UNKNOWN, value, frozenset({"baseline"}))
+            yield OpenConflict(field_name, group, "divergence", held, UNKNOWN, value, frozenset({"baseline"}))
     if unit.plan.merge == "counter":
         yield from _of_counter(record, unit, value)
 
 
-def _of_counter(record: Record, unit: Unit, value: Any) -> Iterable[Asked]:
+def _of_counter(record: Record, unit: Unit, value: Any) -> Iterable[OpenConflict]:
     if counters.out_of_bounds(record, unit):
-        yield Asked(unit.name, None, "bound", _pairs(counters.candidates_of_bound(unit)), UNKNOWN, value)
+        yield OpenConflict(unit.name, None, "bound", _pairs(counters.candidates_of_bound(unit)), UNKNOWN, value)
     unknown = counters.base_unknown(unit)
     if unknown:
-        yield Asked(unit.name, None, "unknown_base", _pairs(unknown), UNKNOWN, value)
+        yield OpenConflict(unit.name, None, "unknown_base", _pairs(unknown), UNKNOWN, value)
 
 
 def _pairs(writes: Iterable[Write]) -> frozenset[tuple[str, Any]]:
-    return frozenset((write.source, _told(write.value)) for write in writes)
+    return frozenset((write.source, _without_absent(write.value)) for write in writes)
 
 
-def _told(value: Any) -> Any:
+def _without_absent(value: Any) -> Any:
     """An absent map key is left out of its candidate (contract §7)."""
     return UNKNOWN if value in (ABSENT, NO_MAP) else value
 
 
-def _update_deletes(record: Record) -> Iterable[Asked]:
+def _update_deletes(record: Record) -> Iterable[OpenConflict]:
     """§4, `deletes: review`; contract §7: "a candidate's value is null for a delete, the changed fields as an
     object for an update, the new key for a move"."""
     if record.entity.deletes in ("update_wins", "delete_wins"):
@@ -156,11 +156,11 @@ def _update_deletes(record: Record) -> Iterable[Asked]:
     for stamp, fields in updates.items():
         candidates.add((stamp.source, frozenset(fields.items())))
     if candidates:
-        yield Asked(None, None, "update_delete", frozenset(candidates))
+        yield OpenConflict(None, None, "update_delete", frozenset(candidates))
 
 
-def _key_changes(record: Record) -> Iterable[Asked]:
+def _key_changes(record: Record) -> Iterable[OpenConflict]:
     """§4: "Concurrent re-keys of one record → key_change"."""
     moves = [delete for delete in live_deletes(record) if delete.moved_to is not None]
     if len({delete.moved_to for delete in moves}) > 1:
-        yield Asked(None, None, "key_change", frozenset((delete.source, delete.moved_to) for delete in moves))
+        yield OpenConflict(None, None, "key_change", frozenset((delete.source, delete.moved_to) for delete in moves))

@@ -74,10 +74,10 @@ def _settle(record: Record, unit: Unit, write: Write) -> None:
     agree(record, unit, write.value, write)
     if write.source in unit.view:
         note_equal_views(record, unit, write.source)
-    everybody(record, unit)
+    consensus(record, unit)
     write.taught = frozenset(unit.seen[write.source] | write.seen | {write.id})
     _late_matches(record, unit, write)
-    everybody(record, unit)
+    consensus(record, unit)
 
 
 def agree(record: Record, unit: Unit, value: Any, write: Write | None = None) -> None:
@@ -93,7 +93,7 @@ def agree(record: Record, unit: Unit, value: Any, write: Write | None = None) ->
         unit.seen[source] = set(together)
 
 
-def everybody(record: Record, unit: Unit) -> None:
+def consensus(record: Record, unit: Unit) -> None:
     """Rule 4: "as soon as every source that holds the record and maps the field holds one value, that is the merged
     value, each has seen every write, and writes of other values are overwritten (for immutable only where it is the
     bound value). A decision in the frontier counts as a holder"."""
@@ -140,7 +140,7 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
         unit.untouched.discard(source)
     note_equal_views(record, unit, source)
     if not unchanged or change.operation == INSERT:
-        everybody(record, unit)
+        consensus(record, unit)
 
 
 def _repeated(unit: Unit, copy: Copy, value: Any) -> list[Write]:

@@ -108,12 +108,12 @@ def contested(record: Record, unit: Unit) -> bool:
     deltas = [write for write in _deltas(unit) if not _is_gone(record, unit, write) and not _absorbed(unit, write)]
     return any(
         any(not unit.same(one.value, other.value) and not _answered(unit, one, other) for other in sets)
-        or (one.source != DECISION_SOURCE and any(_asks(unit, one, delta) for delta in deltas))
+        or (one.source != DECISION_SOURCE and any(_conflicts(unit, one, delta) for delta in deltas))
         for one in sets
     )
 
 
-def _asks(unit: Unit, one: Write, delta: Write) -> bool:
+def _conflicts(unit: Unit, one: Write, delta: Write) -> bool:
     return _concurrent(one, delta) and not _answered(unit, one, delta)
 
 

@@ -147,14 +147,14 @@ def candidates(record: Record, unit: Unit) -> list[Write]:
     if unit.plan.merge == "set":
         return []
     writes = standing(record, unit)
-    if unit.plan.merge == "lattice" and not _lattice_asks(unit, writes):
+    if unit.plan.merge == "lattice" and not _lattice_conflicts(unit, writes):
         return []
     if unit.plan.merge == "immutable":
         return _unbound(record, unit, writes)
     return writes if contested(record, unit) else []
 
 
-def _lattice_asks(unit: Unit, writes: list[Write]) -> bool:
+def _lattice_conflicts(unit: Unit, writes: list[Write]) -> bool:
     """Conflict: no least upper bound, or an unlisted value; and a write that had not seen a decision."""
     asks = least_upper_bound(unit, [write.value for write in writes]) is UNKNOWN
     return differing(unit, writes) and (asks or any(write.source == DECISION_SOURCE for write in writes))

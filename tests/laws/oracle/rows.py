@@ -9,9 +9,9 @@ from tests.laws.oracle import elements
 from tests.laws.oracle import maps as maps_of
 from tests.laws.oracle.causality import (
     agree,
+    consensus,
     copied,
     decision,
-    everybody,
     note_equal_views,
     own_write,
     remember,
@@ -136,7 +136,7 @@ def _inserted(record: Record, unit: Unit, change: Change, value: Any, *, is_firs
         unit.view[source] = value
         unit.resting.setdefault(source, value)
         agree(record, unit, value)
-        everybody(record, unit)
+        consensus(record, unit)
         return
     if is_first:
         _wake_baselines(record, unit, source)
@@ -287,7 +287,7 @@ def _snapshot(record: Record, change: Change) -> None:
             unit.untouched.discard(source)
         note_equal_views(record, unit, source)
         agree(record, unit, value)
-        everybody(record, unit)
+        consensus(record, unit)
 
 
 def _first_snapshot(record: Record, unit: Unit, change: Change, value: Any) -> None:

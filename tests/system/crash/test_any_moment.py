@@ -15,7 +15,7 @@ from psycopg import sql
 from tests.system.scenarios.incident import Incident, Setting, Site
 from tests.system.scenarios.people import System
 from tests.system.scenarios.picture import Document
-from tests.system.scenarios.witness import Witness, asked_over_http, items, wait_for
+from tests.system.scenarios.witness import Witness, fetched_over_http, items, wait_for
 from tests.system.scenarios.work import ENTITY, FIELDS, Work
 
 SEED = 20261123
@@ -70,7 +70,7 @@ def _kill_in_first_copy(it: Incident, left_over: int) -> bool:
     seen: list[str] = []
 
     def is_copying() -> bool:
-        sources = asked_over_http(it.killed, "/api/v1/sources")
+        sources = fetched_over_http(it.killed, "/api/v1/sources")
         seen[:] = [] if sources is None else [each["snapshot"]["state"] for each in sources["items"]]
         return "running" in seen or seen.count("done") == len(ALL_THREE)
 
@@ -95,7 +95,7 @@ def _wait_for_a_moment(it: Incident, chance: random.Random) -> None:
 
 
 def _reached(it: Incident) -> dict[str, str]:
-    sources = asked_over_http(it.killed, "/api/v1/sources")
+    sources = fetched_over_http(it.killed, "/api/v1/sources")
     return {} if sources is None else {each["name"]: each["durable_lsn"] for each in sources["items"]}
 
 

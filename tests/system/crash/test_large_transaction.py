@@ -52,7 +52,9 @@ def site(new_server: Callable[..., DemoServer], tmp_path: Path) -> tuple[DemoSer
     return server, config, port
 
 
-def test_a_large_transaction_is_merged_in_bounded_memory_whoever_is_killed(site: tuple[DemoServer, Path, int]) -> None:
+def test_a_large_transaction_is_merged_in_bounded_memory_whichever_process_is_killed(
+    site: tuple[DemoServer, Path, int],
+) -> None:
     server, config, port = site
     with running(config, port) as sidecar:
         sidecar.wait(lambda: sidecar.durable_lsn() > 0, LIMIT_S)

@@ -304,7 +304,7 @@ def test_two_readers_do_not_try_again_at_the_same_moments() -> None:
     assert max(ours + theirs) <= 5.0
 
 
-def test_a_server_that_ends_every_stream_at_once_is_not_asked_without_pause(dsn: str, proxy: Proxy) -> None:
+def test_a_server_that_ends_every_stream_at_once_is_retried_with_pauses(dsn: str, proxy: Proxy) -> None:
     """It streams, and a moment later it is gone: that is no progress, so the pauses grow."""
     with Reading(proxy.dsn(dsn), TABLES).start() as reading:
         reading.until_copied()
@@ -330,7 +330,7 @@ def test_a_server_that_ends_every_stream_at_once_is_not_asked_without_pause(dsn:
 # ---------------------------------------------------------------- while we are busy
 
 
-def test_the_server_gets_its_status_while_nobody_takes_and_the_network_is_slow(
+def test_the_server_gets_its_status_while_deliveries_wait_and_the_network_is_slow(
     new_server: Callable[..., DemoServer],
 ) -> None:
     server = new_server(settings={"wal_sender_timeout": "1s"})

@@ -59,7 +59,7 @@ def waiting(running: Sidecar) -> float | None:
     return running.metrics.registry.get_sample_value("cdc_merge_store_waiting")
 
 
-def test_a_store_that_somebody_holds_is_waited_for_without_loss_or_double(dsn: str, tmp_path: Path) -> None:
+def test_a_locked_store_is_waited_for_without_loss_or_double(dsn: str, tmp_path: Path) -> None:
     config = configured(tmp_path / "cdc-merge.json", {"crm": dsn})
     with sidecar(config) as running, ThreadPoolExecutor(1) as asking:
         until_streaming(running)

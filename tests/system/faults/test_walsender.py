@@ -225,16 +225,18 @@ ENDINGS: dict[str, Ending] = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_end_in_mid_transaction_is_told_and_the_transaction_comes_whole_once(stage: Stage, ending: str) -> None:
+def test_an_end_in_mid_transaction_is_reported_and_the_transaction_arrives_whole_once(
+    stage: Stage, ending: str
+) -> None:
     how = ENDINGS[ending]
     half = stage.transaction(2, data(wire.insert(5, [b"2", b"half"])))[:-1]
     first = Script((RELATION, *stage.row(1), *half, *how.messages), answers_end=how.answers_end)
     second = Script((RELATION, *stage.row(1), *stage.row(2), *stage.row(3)))
     reading, server = stage.play(first, second)
     until_came(reading, b"1", b"2", b"3")
-    (told,) = retries(reading)
-    assert how.said in told.sentence
-    assert told.problem is None
+    (source_changes,) = retries(reading)
+    assert how.said in source_changes.sentence
+    assert source_changes.problem is None
     assert len(server.connections) == 2
     asked_from = server.connections[1].started.split("LOGICAL ")[1].split()[0]
     high, low = asked_from.split("/")
@@ -276,7 +278,9 @@ def test_what_cannot_be_followed_is_tried_three_times_and_then_stops_by_name(
     broken = frames_that_cannot_be_followed(stage)[what]
     reading, server = stage.play(Script((RELATION, *stage.row(1), *broken)))
     reading.take()
-    refusal = wait_for(lambda: [fact for fact in told(reading) if fact.state == "stopped"], "the source stopped")[0]
+    refusal = wait_for(
+        lambda: [fact for fact in source_changes(reading) if fact.state == "stopped"], "the source stopped"
+    )[0]
     reading.take()
     assert refusal.problem == "stream_unreadable"
     assert "resync" in refusal.hint
@@ -297,7 +301,7 @@ def counted(reading: Reading, figure: str, label: str = "") -> int:
     return reading.source.status().counts.get((figure, label), 0)
 
 
-def told(reading: Reading) -> list[SourceChanged]:
+def source_changes(reading: Reading) -> list[SourceChanged]:
     reading.take()
     return [fact for fact in reading.facts if isinstance(fact, SourceChanged)]
 
@@ -334,7 +338,7 @@ def test_a_server_that_cannot_continue_our_position_is_refused_by_name(stage: St
     changed, problem = ELSEWHERE[elsewhere]
     first = Script((RELATION, *stage.row(1), HANG_UP))
     reading, server = stage.play(first, Script(stage.row(2), **changed))  # type: ignore[arg-type]  # by field name
-    wait_for(lambda: [fact for fact in told(reading) if fact.state == "stopped"], "the source stopped")
+    wait_for(lambda: [fact for fact in source_changes(reading) if fact.state == "stopped"], "the source stopped")
     assert reading.refusal().problem == problem
     assert came(reading) == [b"1"]
     assert server.connections[1].started == "", "nothing was started"
@@ -402,7 +406,7 @@ def test_a_sqlstate_is_tried_again_or_stops_with_an_instruction(stage: Stage, me
         Script(start=said) if place == "start" else Script(identify=said) if place == "identify" else Script((said,))
     )
     (first, *_) = wait_for(
-        lambda: [fact for fact in told(reading) if fact.state in ("stopped", "retrying")], "it was told"
+        lambda: [fact for fact in source_changes(reading) if fact.state in ("stopped", "retrying")], "it was told"
     )
     assert (first.state, first.problem) == ("stopped" if meaning.problem else "retrying", meaning.problem)
     assert meaning.words in first.sentence
@@ -437,7 +441,7 @@ GREETINGS = (
 def test_a_refused_log_in_is_known_by_its_words_since_libpq_gives_no_sqlstate(stage: Stage, meaning: Meaning) -> None:
     reading, server = stage.play(Script(greeting=error(meaning.sqlstate, meaning.words)))
     (first, *_) = wait_for(
-        lambda: [fact for fact in told(reading) if fact.state in ("stopped", "retrying")], "it was told"
+        lambda: [fact for fact in source_changes(reading) if fact.state in ("stopped", "retrying")], "it was told"
     )
     assert (first.state, first.problem) == ("stopped" if meaning.problem else "retrying", meaning.problem)
     assert meaning.words in first.sentence

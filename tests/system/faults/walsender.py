@@ -52,17 +52,17 @@ def keepalive(lsn: int, *, reply: bool = False) -> bytes:
     return copied(b"k" + struct.pack("!QqB", lsn, 0, reply))
 
 
-def _told(severity: str, sqlstate: str, words: str) -> bytes:
+def _error_fields(severity: str, sqlstate: str, words: str) -> bytes:
     fields = {"S": severity, "V": severity, "C": sqlstate, "M": words}
     return b"".join(name.encode() + text.encode() + b"\0" for name, text in fields.items()) + b"\0"
 
 
 def error(sqlstate: str, words: str, severity: str = "FATAL") -> bytes:
-    return message(b"E", _told(severity, sqlstate, words))
+    return message(b"E", _error_fields(severity, sqlstate, words))
 
 
 def notice(words: str) -> bytes:
-    return message(b"N", _told("WARNING", "01000", words))
+    return message(b"N", _error_fields("WARNING", "01000", words))
 
 
 def parameter(name: str, value: str) -> bytes:

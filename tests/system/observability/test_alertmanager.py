@@ -166,7 +166,7 @@ def test_what_a_larger_alert_explains_is_kept_back(
         ),
     ],
 )
-def test_what_somebody_else_must_know_is_not_kept_back(
+def test_an_alert_for_another_team_is_not_inhibited(
     running_alertmanager: str, cause: dict[str, str], effect: dict[str, str]
 ) -> None:
     assert not inhibited(running_alertmanager, cause, effect)

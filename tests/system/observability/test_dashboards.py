@@ -127,7 +127,7 @@ def test_every_link_of_a_panel_leads_to_a_runbook_or_to_a_path_of_the_api() -> N
     assert paths == {"/", "/api/v1/sources"}
 
 
-def test_a_link_of_a_table_asks_for_fields_and_a_link_of_lines_for_labels() -> None:
+def test_a_link_of_a_table_uses_fields_and_a_link_of_lines_uses_labels() -> None:
     for board in BOARDS.values():
         for panel in panels(board):
             links = str(panel["fieldConfig"]["defaults"].get("links", ""))
@@ -248,7 +248,7 @@ def test_every_row_of_a_panel_leads_to_an_address_that_the_sidecar_answers(
         )
 
 
-def test_what_a_short_demo_has_no_data_of_is_asked_for_and_valid(observed: str) -> None:
+def test_queries_without_data_in_a_short_demo_are_valid(observed: str) -> None:
     exprs = [expr for board in BOARDS.values() for _, expr in targets(board)]
     for name in WITHOUT_DATA:
         found = [expr for expr in exprs if name in expr]

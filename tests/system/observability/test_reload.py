@@ -50,7 +50,7 @@ def test_a_rule_that_is_reloaded_judges_what_comes_next(place: Shop) -> None:
         assert metric(address, SUCCESSFUL) == 1
 
 
-def test_a_check_that_is_reloaded_is_asked_and_counted(place: Shop) -> None:
+def test_a_check_that_is_reloaded_is_evaluated_and_counted(place: Shop) -> None:
     checks = [{"name": "short", "expr": "size(record.phone) < 9", "severity": "high"}]
     with watched(place) as (_, address):
         place.document["entities"]["customer"]["checks"] = checks

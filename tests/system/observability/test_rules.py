@@ -89,7 +89,7 @@ def test_rules_ask_only_for_metrics_that_exist(file: str) -> None:
     assert queried - metric_names() - recorded_names() == set()
 
 
-def test_every_recorded_series_is_asked_for_by_somebody() -> None:
+def test_every_recorded_series_is_used_by_an_alert_or_a_dashboard() -> None:
     readers = [rule["expr"] for file in ("alerts.yaml", "recording.yaml") for rule in rules(file)]
     readers += [file.read_text() for file in (ROOT / "grafana" / "dashboards").glob("*.json")]
     readers += [(ROOT / "docs" / "observability.md").read_text()]

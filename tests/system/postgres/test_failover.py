@@ -88,7 +88,7 @@ def _copied(primary: DemoServer, directory: Path) -> None:
         )
 
 
-def told(pair: Pair, code: str, slot: str, *, failover: bool = True) -> dict[str, str]:
+def severities(pair: Pair, code: str, slot: str, *, failover: bool = True) -> dict[str, str]:
     subject = Subject("crm", slot, "cdc_merge", tables=TABLES, failover=failover)
     facts = collect_facts(subject, pair.dsn, lambda: time.time_ns() // 1000)
     return {check.about: check.severity for check in run_checks(facts) if check.code == code}
@@ -104,9 +104,9 @@ def test_with_a_failover_slot_the_stream_goes_on_at_the_promoted_standby(pair: P
             "it is synced",
             60,
         )
-        assert told(pair, "SLT08", "ours") == {"": "ok"}
-        assert told(pair, "FOV01", "ours") == {"": "ok"}
-        assert told(pair, "FOV02", "ours") == {str(pair.standby.socket_directory): "ok"}
+        assert severities(pair, "SLT08", "ours") == {"": "ok"}
+        assert severities(pair, "FOV01", "ours") == {"": "ok"}
+        assert severities(pair, "FOV02", "ours") == {str(pair.standby.socket_directory): "ok"}
         run(pair.primary.dsn(), *(f"INSERT INTO customer VALUES ({n}, 'late', 0)" for n in range(50, 80)))
         reading.until(lambda: len(reading.table()) >= 60, "some of it came")
         pair.fail_over()
@@ -133,8 +133,8 @@ def test_without_one_the_source_stops_by_name_after_the_failover(pair: Pair) -> 
         reading.until_streaming()
         run(pair.primary.dsn(), "INSERT INTO customer VALUES (1, 'before', 0)")
         reading.until(lambda: reading.streamed, "the row came")
-        assert told(pair, "SLT08", "ours") == {"": "fail"}
-        assert told(pair, "SLT08", "ours", failover=False) == {"": "warn"}
+        assert severities(pair, "SLT08", "ours") == {"": "fail"}
+        assert severities(pair, "SLT08", "ours", failover=False) == {"": "warn"}
         lsn = wal_lsn(pair.primary.dsn())
         wait_for(
             lambda: run(pair.standby.dsn(), f"SELECT pg_last_wal_replay_lsn() - '0/0' >= {lsn}") == [(True,)],
@@ -147,12 +147,12 @@ def test_without_one_the_source_stops_by_name_after_the_failover(pair: Pair) -> 
         assert reading.refusal().problem == "slot_missing"
 
 
-def test_a_standby_that_is_not_prepared_is_told_with_what_mends_it(pair: Pair) -> None:
+def test_a_standby_that_is_not_prepared_is_reported_with_its_fix(pair: Pair) -> None:
     run(pair.primary.dsn(), "SELECT pg_create_logical_replication_slot('ours', 'pgoutput', false, false, true)")
     standby, about = pair.standby.dsn(), str(pair.standby.socket_directory)
     run(standby, "ALTER SYSTEM SET sync_replication_slots = off", "SELECT pg_reload_conf()")
     wait_for(lambda: run(standby, "SHOW sync_replication_slots") == [("off",)], "it is off")
-    assert told(pair, "FOV02", "ours") == {about: "fail"}
+    assert severities(pair, "FOV02", "ours") == {about: "fail"}
     subject = Subject("crm", "ours", "cdc_merge", tables=TABLES, failover=True)
     (check,) = [
         c for c in run_checks(collect_facts(subject, pair.dsn, lambda: time.time_ns() // 1000)) if c.code == "FOV02"
@@ -160,7 +160,8 @@ def test_a_standby_that_is_not_prepared_is_told_with_what_mends_it(pair: Pair) -
     run(standby, *(sql for sql in check.fix.sql if not sql.startswith("--")))
     wait_for(
         lambda: (
-            run(pair.primary.dsn(), "SELECT pg_log_standby_snapshot()") and told(pair, "FOV02", "ours") == {about: "ok"}
+            run(pair.primary.dsn(), "SELECT pg_log_standby_snapshot()")
+            and severities(pair, "FOV02", "ours") == {about: "ok"}
         ),
         "the slot is there",
         60,

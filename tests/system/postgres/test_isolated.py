@@ -181,7 +181,7 @@ def test_no_more_is_on_its_way_than_queue_and_window_hold(dsn: str) -> None:
         assert len(reading.table()) == 10_000
 
 
-def test_a_stop_is_quick_although_nobody_takes_what_is_on_its_way(dsn: str) -> None:
+def test_a_stop_is_quick_while_deliveries_wait_in_the_pipe(dsn: str) -> None:
     with Isolated(dsn, window_bytes=20_000, max_queued_bytes=20_000).start() as reading:
         reading.until_copied()
         run(dsn, *(FILL.format(1 + 100 * number) for number in range(20)))
@@ -206,7 +206,7 @@ def test_a_source_that_was_stopped_goes_on_behind_its_position(dsn: str) -> None
         assert sorted(reading.table()) == [b"1", b"2"]
 
 
-def test_facts_of_the_reader_are_told_here(dsn: str) -> None:
+def test_facts_of_the_reader_reach_the_parents_observer(dsn: str) -> None:
     with Isolated(dsn).start() as reading:
         reading.until_copied()
         reading.until_streaming()
@@ -314,7 +314,7 @@ if __name__ == "__main__":
 """
 
 
-def test_what_a_reader_does_not_expect_is_told_by_type_and_place_without_values(dsn: str, tmp_path: Path) -> None:
+def test_an_unexpected_error_of_a_reader_is_reported_by_type_and_place_without_values(dsn: str, tmp_path: Path) -> None:
     script = tmp_path / "surprised.py"
     script.write_text(SURPRISED)
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}

@@ -130,7 +130,7 @@ def test_a_table_that_was_dropped_and_made_again_is_another_one(dsn: str) -> Non
         assert "public.customer was dropped and created again" in reading.refusal().sentence
 
 
-def test_older_servers_tell_the_same(old_server: object) -> None:
+def test_older_servers_report_the_same(old_server: object) -> None:
     dsn = old_server.dsn()  # type: ignore[attr-defined] # the fixture's server
     run(dsn, "DROP TABLE IF EXISTS t", "CREATE TABLE t (id int PRIMARY KEY)", "DROP PUBLICATION IF EXISTS p")
     run(dsn, "CREATE PUBLICATION p FOR TABLES IN SCHEMA public")

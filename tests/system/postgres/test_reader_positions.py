@@ -56,7 +56,7 @@ def test_a_slot_that_was_created_again_is_recreated(dsn: str) -> None:
         assert reading.take() == []
 
 
-def test_a_slot_advanced_by_somebody_else_is_a_gap(dsn: str) -> None:
+def test_a_slot_advanced_by_another_client_is_a_gap(dsn: str) -> None:
     position, slot = read_once(dsn)
     run(dsn, "INSERT INTO customer VALUES (2, 'skipped')")
     wait_for(lambda: run(dsn, "SELECT 1 FROM pg_replication_slots WHERE NOT active"), "the slot was free")
@@ -148,7 +148,7 @@ def test_a_position_behind_the_fork_of_a_new_timeline_means_that_another_server_
         assert "timeline 2" in refusal.sentence
 
 
-def test_a_slot_in_use_by_somebody_else_is_waited_for(dsn: str) -> None:
+def test_a_slot_in_use_by_another_client_is_waited_for(dsn: str) -> None:
     position, _ = read_once(dsn)
     with Reading(dsn, TABLES).start(position) as holder:
         holder.until_streaming()

@@ -278,7 +278,9 @@ def test_taking_from_a_source_that_was_never_started_gives_nothing() -> None:
         ("is bad: GSSAPI encryption required but no credential cache", "configuration", "option of its DSN"),
     ],
 )
-def test_a_failed_connection_is_told_in_the_servers_words_or_in_ours(text: str, problem: str | None, said: str) -> None:
+def test_a_failed_connection_is_reported_in_the_servers_words_or_in_ours(
+    text: str, problem: str | None, said: str
+) -> None:
     error = connect_refusal("crm", psycopg.OperationalError(f'connection to server at "h" (1.2.3.4), port 1 {text}'))
     assert said in str(error)
     assert SECRET not in str(error)
@@ -315,7 +317,7 @@ def test_preflight_finds_every_problem_at_once(dsn: str) -> None:
     assert "no_identity" in found(dsn, {"public.deferred": ("id",)})
 
 
-def test_preflight_tells_what_a_role_may_not_do(password_server: DemoServer) -> None:
+def test_preflight_reports_what_a_role_may_not_do(password_server: DemoServer) -> None:
     run(
         password_server.dsn(),
         "CREATE TABLE secret (id int PRIMARY KEY)",

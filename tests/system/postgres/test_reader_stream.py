@@ -132,13 +132,13 @@ def test_a_role_that_may_not_write_messages_can_be_read_all_the_same(dsn: str) -
         log = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'mute' AND query LIKE '%cdc_merge.flush%'"
         numbers = count(1)
 
-        def asked() -> bool:
+        def is_flushed_on_request() -> bool:
             # Again and again: the server itself writes what is old enough, and then nobody needs to ask.
             editor.execute("INSERT INTO customer VALUES (%s, 'a', 0)", [next(numbers)])
             reading.take()
             return run(dsn, log) == [(1,)]
 
-        wait_for(asked, "the reader asked to have WAL written")
+        wait_for(is_flushed_on_request, "the reader asked to have WAL written")
         editor.commit()
         reading.until(lambda: reading.streamed, "the row came")
         assert reading.source.status().reconnects == 0

@@ -137,16 +137,16 @@ def test_a_truncate_empties_what_it_names_and_what_depends_on_it(each_database: 
         )
         reading.until_passed(wal_lsn(each_database))
     first, second = [each.changes for each in reading.transactions if each.changes]
-    assert _told(first) == {("truncate", "public.t"), ("truncate", "public.child")}
+    assert _operations(first) == {("truncate", "public.t"), ("truncate", "public.child")}
     assert [(change.operation, change.ordinal) for change in second if change.relation.table == "public.t"] == [
         ("insert", 0),
         ("truncate", 1),
         ("insert", 2),
     ]
-    assert ("truncate", "public.other") in _told(second)
+    assert ("truncate", "public.other") in _operations(second)
 
 
-def _told(changes: Sequence[RowChange]) -> set[tuple[str, str]]:
+def _operations(changes: Sequence[RowChange]) -> set[tuple[str, str]]:
     return {(change.operation, change.relation.table) for change in changes}
 
 
@@ -190,7 +190,7 @@ def test_partitions_published_one_by_one_are_tables_of_their_own(each_database: 
         ("delete", "public.t_low"),
         ("insert", "public.t_high"),
     ]
-    assert _told(emptied) == {("truncate", "public.t_low"), ("truncate", "public.t_high")}
+    assert _operations(emptied) == {("truncate", "public.t_low"), ("truncate", "public.t_high")}
 
 
 def test_a_row_that_enters_or_leaves_a_row_filter_comes_and_goes(each_database: str) -> None:
@@ -232,7 +232,7 @@ def test_a_column_list_shows_what_it_lists_and_an_edit_of_the_rest_changes_nothi
 GENERATED = "CREATE TABLE t (id int PRIMARY KEY, net int, gross int GENERATED ALWAYS AS (net * 2) STORED)"
 
 
-def test_a_generated_column_is_not_sent_unless_a_server_of_18_is_told_to(each_database: str) -> None:
+def test_a_generated_column_is_not_sent_unless_a_server_of_18_publishes_it(each_database: str) -> None:
     run(each_database, GENERATED, "INSERT INTO t VALUES (1, 10)")
     is_18 = run(each_database, "SHOW server_version_num")[0][0] >= "180000"
     told = " WITH (publish_generated_columns = stored)" if is_18 else ""

@@ -88,7 +88,7 @@ def test_a_paused_source_notices_that_its_slot_was_given_up(overrun: tuple[DemoS
         assert reasons(status) == ["wal_removed"]
 
 
-def test_a_slot_that_nobody_reads_for_too_long_is_given_up_by_its_own_reason(
+def test_a_slot_that_is_idle_for_too_long_is_invalidated_with_its_own_reason(
     new_server: Callable[..., DemoServer],
 ) -> None:
     server = new_server(settings={"idle_replication_slot_timeout": "1s"})
@@ -150,7 +150,7 @@ def test_a_slot_that_is_not_confirmed_holds_back_vacuum_for_ever_more_transactio
         assert scraped(second, "slot_catalog_xmin_age") == second.catalog_xmin_age
 
 
-def test_what_a_server_writes_aside_to_decode_a_large_transaction_is_told(each_database: str) -> None:
+def test_bytes_that_a_server_spills_to_decode_a_large_transaction_are_reported(each_database: str) -> None:
     database = each_database.partition("dbname=")[2].partition(" ")[0]
     run(each_database, *SETUP, f"ALTER DATABASE {database} SET logical_decoding_work_mem = '64kB'")
     with Reading(each_database, TABLES).start() as reading:
@@ -163,7 +163,7 @@ def test_what_a_server_writes_aside_to_decode_a_large_transaction_is_told(each_d
         assert scraped(after, "spill_bytes", where="server") == after.server_spilled_bytes
 
 
-def test_when_a_transaction_came_is_told_and_an_idle_server_does_not_move_it(each_database: str) -> None:
+def test_the_time_of_the_last_transaction_is_reported_and_an_idle_server_keeps_it(each_database: str) -> None:
     run(each_database, *SETUP)
     with Reading(each_database, TABLES).start() as reading:
         reading.until_copied()

@@ -1,4 +1,4 @@
-"""A sidecar over two databases, asked and told over HTTP as operators do; it can be killed and started again."""
+"""A sidecar over two databases, driven over HTTP as operators do; it can be killed and started again."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ class Desk:
         read = log.stat().st_size
         self._process = self._process_pool.start(["--config", str(self.config), "run"], log, log)
 
-        def told() -> str | None:
+        def listening_address() -> str | None:
             assert self._process is not None
             lines = log.read_text()[read:].splitlines()
             assert self._process.poll() is None, "\n".join(lines[-20:])
             found = [line for line in lines if "listens on http://" in line]
             return found[0].rpartition("http://")[2].split("/")[0].split('"')[0].strip() if found else None
 
-        self._address = wait_for(told, "the sidecar listened", LIMIT_S)
+        self._address = wait_for(listening_address, "the sidecar listened", LIMIT_S)
         return self
 
     def end(self, number: int = signal.SIGTERM) -> None:
@@ -113,7 +113,7 @@ class Desk:
         with urllib.request.urlopen(f"http://{self._address}/metrics", timeout=20) as answer:
             return str(answer.read().decode())
 
-    def tell(self, path: str, body: Document | None = None, *, token: str | None = TOKEN) -> tuple[int, Document]:
+    def post(self, path: str, body: Document | None = None, *, token: str | None = TOKEN) -> tuple[int, Document]:
         """The status and the document of the answer."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         data = json.dumps(body or {}).encode()
@@ -124,8 +124,8 @@ class Desk:
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
-    def told(self, path: str, body: Document | None = None) -> Document:
-        status, document = self.tell(path, body)
+    def posted(self, path: str, body: Document | None = None) -> Document:
+        status, document = self.post(path, body)
         assert status == 200, document
         return document
 

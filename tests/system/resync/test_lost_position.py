@@ -66,9 +66,7 @@ def as_in_the_database(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("how", [*LOSSES])
-def test_by_default_a_source_whose_position_was_lost_stops_until_it_is_told_to_be_copied_anew(
-    desk: Make, how: str
-) -> None:
+def test_by_default_a_source_whose_position_was_lost_stops_until_a_resync_is_requested(desk: Make, how: str) -> None:
     it = copied(desk(C1, MORE))
     lose(it, LOSSES[how])
     run(it.dsns["erp"], "DELETE FROM customer WHERE no = 'C2'")
@@ -154,7 +152,7 @@ def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(
         it.start()
         it.until_state("crm", "stopped")
         assert "another server" in it.source("crm")["problem"]
-        it.told("/api/v1/sources/crm/resync")
+        it.posted("/api/v1/sources/crm/resync")
         it.until_state("crm", "streaming")
         it.until_resynced("crm")
         assert held_by(it, "crm") == {"C1": {"name": "n", "phone": "moved", "points": 10}}

@@ -26,7 +26,7 @@ def retained(desk: Desk) -> int:
 
 def test_a_paused_source_is_not_read_and_loses_and_doubles_nothing_when_it_goes_on(desk: Make) -> None:
     it = copied(desk(C1))
-    assert it.told("/api/v1/sources/crm/pause")["paused"] is True
+    assert it.posted("/api/v1/sources/crm/pause")["paused"] is True
     it.until_state("crm", "paused")
     for _ in range(5):
         run(it.dsns["crm"], "UPDATE customer SET points = points - 1, phone = phone || '7' WHERE no = 'C1'")
@@ -35,7 +35,7 @@ def test_a_paused_source_is_not_read_and_loses_and_doubles_nothing_when_it_goes_
     assert it.merged("C1")["points"] == 110
     assert it.source("crm")["paused"] is True
     assert it.source("crm")["up"] is False
-    assert it.told("/api/v1/sources/crm/resume")["paused"] is False
+    assert it.posted("/api/v1/sources/crm/resume")["paused"] is False
     it.until_level()
     assert it.merged("C1") == {"name": "n", "phone": "177777", "points": 105}
     assert it.source("crm")["paused"] is False
@@ -44,7 +44,7 @@ def test_a_paused_source_is_not_read_and_loses_and_doubles_nothing_when_it_goes_
 
 def test_a_pause_outlives_a_restart_and_holds_the_watermark_where_it_was(desk: Make) -> None:
     it = copied(desk(C1))
-    it.told("/api/v1/sources/crm/pause")
+    it.posted("/api/v1/sources/crm/pause")
     held = it.source("crm")["watermark"]
     it.kill()
     run(it.dsns["crm"], "UPDATE customer SET name = 'later' WHERE no = 'C1'")
@@ -55,14 +55,14 @@ def test_a_pause_outlives_a_restart_and_holds_the_watermark_where_it_was(desk: M
     assert it.merged("C1")["name"] == "n"
     assert it.source("crm")["watermark"] <= held
     assert it.source("erp")["watermark"] > held
-    it.told("/api/v1/sources/crm/resume")
+    it.posted("/api/v1/sources/crm/resume")
     it.until_level()
     assert it.merged("C1")["name"] == "later"
 
 
-def test_what_the_slot_of_a_paused_source_keeps_is_still_told(desk: Make) -> None:
+def test_wal_kept_by_the_slot_of_a_paused_source_is_still_reported(desk: Make) -> None:
     it = copied(desk(C1))
-    it.told("/api/v1/sources/crm/pause")
+    it.posted("/api/v1/sources/crm/pause")
     before = it.until(lambda: retained(it), "the slot was looked at")
     run(it.dsns["crm"], "SELECT pg_logical_emit_message(false, 'fill', repeat('x', 3000000))")
     it.until(lambda: retained(it) > before + 2_000_000, "the slot was seen to keep more")
@@ -77,9 +77,9 @@ def test_what_the_slot_of_a_paused_source_keeps_is_still_told(desk: Make) -> Non
     assert 'cdc_merge_source_state{source="crm",state="paused"} 1.0' in it.metrics()
 
 
-def test_nobody_reads_the_slot_of_a_paused_source(desk: Make) -> None:
+def test_the_slot_of_a_paused_source_has_no_reader(desk: Make) -> None:
     it = copied(desk(C1))
-    it.told("/api/v1/sources/crm/pause")
+    it.posted("/api/v1/sources/crm/pause")
     found = run(it.dsns["crm"], f"SELECT active FROM pg_replication_slots WHERE slot_name = '{it.slot('crm')}'")
     assert found == [(False,)]
 
@@ -87,9 +87,9 @@ def test_nobody_reads_the_slot_of_a_paused_source(desk: Make) -> None:
 def test_pausing_twice_and_resuming_twice_changes_nothing_more(desk: Make) -> None:
     it = copied(desk(C1))
     for _ in range(2):
-        assert it.told("/api/v1/sources/crm/pause")["paused"] is True
+        assert it.posted("/api/v1/sources/crm/pause")["paused"] is True
     for _ in range(2):
-        assert it.told("/api/v1/sources/crm/resume")["paused"] is False
+        assert it.posted("/api/v1/sources/crm/resume")["paused"] is False
     run(it.dsns["crm"], "UPDATE customer SET points = points - 1 WHERE no = 'C1'")
     it.until_level()
     assert it.merged("C1")["points"] == 9
@@ -97,11 +97,11 @@ def test_pausing_twice_and_resuming_twice_changes_nothing_more(desk: Make) -> No
 
 def test_only_who_has_a_token_with_a_role_may_pause(desk: Make) -> None:
     it = copied(desk(C1))
-    assert it.tell("/api/v1/sources/crm/pause", token=None)[0] == 403
-    assert it.tell("/api/v1/sources/crm/pause", token="v1ewer")[0] == 403
-    assert it.tell("/api/v1/sources/crm/pause", token="made up")[0] == 401
+    assert it.post("/api/v1/sources/crm/pause", token=None)[0] == 403
+    assert it.post("/api/v1/sources/crm/pause", token="v1ewer")[0] == 403
+    assert it.post("/api/v1/sources/crm/pause", token="made up")[0] == 401
     assert it.source("crm")["paused"] is False
-    status, problem = it.tell("/api/v1/sources/nobody/pause")
+    status, problem = it.post("/api/v1/sources/nobody/pause")
     assert (status, problem["hint"]) == (404, "The configuration has: crm, erp.")
 
 
@@ -142,7 +142,7 @@ def test_a_source_that_was_never_copied_can_be_paused_before_its_first_start(des
     it.start()
     it.until_state("crm", "paused")
     assert run(it.dsns["crm"], f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{it.slot('crm')}'") == []
-    it.told("/api/v1/sources/crm/resume")
+    it.posted("/api/v1/sources/crm/resume")
     it.until_state("crm", "streaming")
     mark(it.dsns["crm"])
     it.until_level()

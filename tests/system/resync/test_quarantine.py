@@ -84,7 +84,7 @@ def test_an_update_without_its_key_is_kept_and_merged_when_the_table_is_read_aga
     run(it.dsns["crm"], "UPDATE customer SET phone = '7' WHERE id = 2")
     it.until_level()
     assert kept(it) == 1
-    it.told("/api/v1/sources/crm/resync", {})
+    it.posted("/api/v1/sources/crm/resync", {})
     it.until_resynced("crm")
     assert kept(it) == 0
     assert [each["kind"] for each in history(it, LONG)] == ["write", "snapshot"]

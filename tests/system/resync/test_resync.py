@@ -28,7 +28,7 @@ def behind_the_readers_back(dsn: str, *statements: str) -> None:
 
 
 def resync(desk: Desk, source: str = "crm", **wanted: str) -> None:
-    desk.told(f"/api/v1/sources/{source}/resync", dict(wanted))
+    desk.posted(f"/api/v1/sources/{source}/resync", dict(wanted))
     desk.until_resynced(source)
 
 
@@ -101,7 +101,7 @@ def test_a_row_that_changed_unseen_is_seen_again_as_a_view_and_not_as_an_edit(de
     assert set(kinds) == {"snapshot"}
 
 
-def test_a_row_that_is_gone_ends_and_one_that_nobody_had_told_of_is_there(desk: Make) -> None:
+def test_a_deleted_row_ends_and_an_unreported_row_appears(desk: Make) -> None:
     it = copied(desk(C1))
     gone = "INSERT INTO customer VALUES ('C2', 'only here', '5', 1)"
     run(it.dsns["crm"], gone)
@@ -117,7 +117,7 @@ def test_a_row_that_is_gone_ends_and_one_that_nobody_had_told_of_is_there(desk: 
     assert it.questions() == []
 
 
-def test_only_the_record_that_was_asked_for_is_read_again(desk: Make) -> None:
+def test_only_the_requested_record_is_read_again(desk: Make) -> None:
     it = copied(desk(MANY.format(3)))
     behind_the_readers_back(
         it.dsns["crm"], "UPDATE customer SET phone = '9' WHERE no <> 'C3'", "DELETE FROM customer WHERE no = 'C3'"
@@ -154,7 +154,7 @@ def test_a_resync_that_is_killed_goes_on_behind_its_last_piece(desk: Make) -> No
     behind_the_readers_back(
         it.dsns["crm"], "UPDATE customer SET phone = '8'", "DELETE FROM customer WHERE no LIKE '%77'"
     )
-    it.told("/api/v1/sources/crm/resync", {"table": "public.customer"})
+    it.posted("/api/v1/sources/crm/resync", {"table": "public.customer"})
     it.until(lambda: _rows(it) > 2000, "some pieces were on disk")
     it.end(signal.SIGKILL)
     before = json.loads(it.cli("--output", "json", "source", "list").stdout)
@@ -176,7 +176,7 @@ def test_a_reader_that_dies_during_a_resync_is_replaced_and_the_resync_ends(desk
     rows = 10_000
     it = copied(desk(MANY.format(rows)))
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '8'")
-    it.told("/api/v1/sources/crm/resync")
+    it.posted("/api/v1/sources/crm/resync")
     it.until(lambda: _rows(it) > 2000, "some pieces were on disk")
     name = "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{}'"
     run(it.dsns["crm"], name.format(it.slot("crm")))
@@ -186,12 +186,12 @@ def test_a_reader_that_dies_during_a_resync_is_replaced_and_the_resync_ends(desk
 
 def test_a_paused_source_reads_nothing_again_until_it_goes_on(desk: Make) -> None:
     it = copied(desk(C1))
-    it.told("/api/v1/sources/crm/pause")
-    it.told("/api/v1/sources/crm/resync")
+    it.posted("/api/v1/sources/crm/pause")
+    it.posted("/api/v1/sources/crm/resync")
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '2'")
     it.until_level("erp")
     assert it.held("C1", "crm")["phone"] == "1"
-    it.told("/api/v1/sources/crm/resume")
+    it.posted("/api/v1/sources/crm/resume")
     it.until_resynced("crm")
     assert it.held("C1", "crm")["phone"] == "2"
 
@@ -209,7 +209,7 @@ def test_a_table_that_may_not_be_read_fails_the_resync_and_not_the_stream(desk: 
         it.dsns = {"crm": f"{dsn} user=reader_resync", "erp": it.dsns["erp"]}
         copied(it)
         run(dsn, "REVOKE SELECT ON customer FROM reader_resync")
-        it.told("/api/v1/sources/crm/resync")
+        it.posted("/api/v1/sources/crm/resync")
         failed = it.until(
             lambda: [r for r in it.source("crm")["resyncs"] if r["state"] == "failed"], "the resync failed"
         )
@@ -242,7 +242,7 @@ def test_row_security_makes_a_resync_fail_and_ends_no_row(desk: Make) -> None:
         it.dsns = {"crm": f"{dsn} user=reader_rls", "erp": it.dsns["erp"]}
         copied(it)
         run(dsn, "ALTER TABLE customer ENABLE ROW LEVEL SECURITY")
-        it.told("/api/v1/sources/crm/resync")
+        it.posted("/api/v1/sources/crm/resync")
         failed = it.until(
             lambda: [r for r in it.source("crm")["resyncs"] if r["state"] == "failed"], "the resync failed"
         )
@@ -268,7 +268,7 @@ def test_a_transaction_that_is_logged_but_not_yet_visible_is_not_taken_back(desk
         held.start()
         it.until(lambda: it.held("C1", "crm")["phone"] == "held", "the stream told what nobody sees yet")
         assert run(dsn, "SELECT phone FROM customer") == [("1",)]
-        it.told("/api/v1/sources/crm/resync")
+        it.posted("/api/v1/sources/crm/resync")
         time.sleep(1.0)  # nothing can be waited for: it must not end
         assert it.source("crm")["resyncs"], "the resync ended with a reading that could not see the row"
         assert it.held("C1", "crm")["phone"] == "held"

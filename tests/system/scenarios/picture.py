@@ -13,7 +13,7 @@ ABSENT = "(absent)"
 
 
 @dataclass(frozen=True)
-class Asked:
+class OpenConflict:
     """One open question, without what belongs to the queue (ids, revisions, times)."""
 
     key: str
@@ -32,9 +32,9 @@ class Asked:
         return found
 
 
-def asked(conflict: Document) -> Asked:
+def open_conflict(conflict: Document) -> OpenConflict:
     candidates = [(each["source"], each.get("value", ABSENT)) for each in conflict["candidates"]]
-    return Asked(
+    return OpenConflict(
         key=conflict["key"],
         kind=conflict["kind"],
         field=conflict["group"] or conflict["field"],
@@ -51,7 +51,7 @@ class Picture:
     """Everything that is a function of the histories and the rules alone."""
 
     records: Mapping[str, Document]
-    questions: tuple[Asked, ...]
+    questions: tuple[OpenConflict, ...]
 
     def differences(self, other: Picture) -> list[str]:
         keys = sorted(self.records.keys() | other.records.keys())
@@ -66,7 +66,7 @@ def picture(records: Iterable[Document], conflicts: Iterable[Document]) -> Pictu
     """`records` and the unfinished `conflicts` as contract §7 shows them."""
     return Picture(
         {record["key"]: _record(record) for record in records},
-        tuple(sorted((asked(conflict) for conflict in conflicts), key=repr)),
+        tuple(sorted((open_conflict(conflict) for conflict in conflicts), key=repr)),
     )
 
 
@@ -91,11 +91,11 @@ class Said:
         return picture(self.records.values(), self.conflicts)
 
     @property
-    def questions(self) -> tuple[Asked, ...]:
+    def questions(self) -> tuple[OpenConflict, ...]:
         return self.picture.questions
 
     @property
-    def only(self) -> Asked:
+    def only(self) -> OpenConflict:
         """The one open question."""
         assert len(self.questions) == 1, self.questions
         return self.questions[0]

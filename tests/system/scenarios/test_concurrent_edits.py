@@ -42,7 +42,7 @@ JOBS = {"marked": COPY, "marked with its source": Mark(copy=True, of="crm"), "pl
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS.keys())
-def test_03_and_04_whoever_edits_after_a_copy_had_seen_what_was_copied(incident: Begin, job: Mark) -> None:
+def test_03_and_04_an_edit_after_a_copy_has_seen_the_copied_write(incident: Begin, job: Mark) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", job, phone="1")
@@ -86,7 +86,7 @@ def test_05a_crossed_copies_are_one_question_until_the_systems_agree(incident: B
     assert said.merged() == {"phone": "1"}
 
 
-def test_26_one_new_customer_entered_twice_asks_only_about_what_differs(incident: Begin) -> None:
+def test_26_one_new_customer_entered_twice_conflicts_only_where_values_differ(incident: Begin) -> None:
     it = incident(fields={"name": "mv", "tax_no": "mv"})
     it.crm.insert("C1", name="Huang", tax_no="7")
     it.erp.insert("C1", name="Huang Ltd", tax_no="7")

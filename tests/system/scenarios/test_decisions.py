@@ -14,7 +14,7 @@ import pytest
 from cdc_merge.decisions.decision_write import DecisionContext, choose, override
 from cdc_merge.model import Candidate, Change, Conflict, Stamp
 from tests.system.scenarios.incident import Incident
-from tests.system.scenarios.picture import Asked, Picture
+from tests.system.scenarios.picture import OpenConflict, Picture
 from tests.system.scenarios.replay import Rerun, split
 from tests.system.scenarios.witness import Played
 
@@ -77,7 +77,7 @@ def at_the_desk(it: Incident) -> Desk:
     return Desk(it, before, asked)
 
 
-def only(picture: Picture) -> Asked:
+def only(picture: Picture) -> OpenConflict:
     assert len(picture.questions) == 1, picture.questions
     return picture.questions[0]
 
@@ -91,7 +91,7 @@ LATE = pytest.mark.parametrize("late", [False, True], ids=["in its place", "hear
 
 
 @LATE
-def test_33_who_edits_without_having_seen_the_decision_asks_again(incident: Begin, late: bool) -> None:
+def test_33_an_edit_without_having_seen_the_decision_is_a_new_conflict(incident: Begin, late: bool) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")

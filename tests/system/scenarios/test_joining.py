@@ -50,7 +50,7 @@ def test_08_money_is_counted_exactly(incident: Begin) -> None:
     assert said.merged("C2") == {"balance": "1002.0"}
 
 
-def test_09_a_first_number_where_there_was_none_is_a_set_and_asks_beside_a_delta(incident: Begin) -> None:
+def test_09_a_first_number_where_there_was_none_is_a_set_and_conflicts_with_a_delta(incident: Begin) -> None:
     differing = {"crm": {"C1": {"points": 0}}, "erp": {"C1": {"points": None}}}
     it = incident(fields={"points": "counter"}, differing=differing)
     it.crm.add("C1", points=5)
@@ -93,7 +93,7 @@ def test_12_a_tag_removed_and_added_again_against_a_removal_elsewhere(
     assert said.merged() == {"tags": left}
 
 
-def test_13_a_profile_merges_key_by_key_and_asks_only_about_the_key_that_both_changed(incident: Begin) -> None:
+def test_13_a_profile_merges_key_by_key_and_conflicts_only_at_the_key_that_both_changed(incident: Begin) -> None:
     held = {"C1": {"profile": {"city": "a", "zip": "1"}}, "C2": {"profile": {"city": "a"}}}
     it = incident(fields={"profile": "map"}, held=held)
     it.crm.update("C1", profile={"city": "b", "zip": "1"})

@@ -54,7 +54,7 @@ def test_what_a_system_lacks_is_listed_until_it_has_it_and_is_no_question(incide
     assert said.records["C1"]["missing"] == []
 
 
-def test_a_system_that_lacks_a_customer_is_not_told_where_nobody_asked_for_it(incident: Begin) -> None:
+def test_a_missing_customer_is_not_reported_unless_configured(incident: Begin) -> None:
     it = incident(fields=PHONE, differing={"crm": {"C2": {"phone": "2"}}})
     said = it.says()
     assert said.questions == ()

@@ -54,7 +54,7 @@ def test_the_plan_of_a_restore_names_what_differs_where_and_whose_edits_go(incid
     assert plan(it, to)["writes"] == []
 
 
-def test_the_last_clean_state_is_the_one_before_anybody_was_asked(incident: Begin) -> None:
+def test_the_last_clean_state_is_the_one_before_the_conflict(incident: Begin) -> None:
     it = incident(fields=FIELDS, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.copies("C1", phone="1")

@@ -183,7 +183,7 @@ def test_32b_a_nightly_reload_of_unchanged_rows_leaves_an_open_question_as_it_is
     assert not said.is_deleted("C2")
 
 
-def test_37_emptying_a_table_ends_that_systems_rows_and_asks_nobody(incident: Begin) -> None:
+def test_37_emptying_a_table_ends_that_systems_rows_without_a_conflict(incident: Begin) -> None:
     it = incident(fields=PHONE, held={f"C{n}": {"phone": str(n)} for n in range(30)})
     it.erp.update("C7", phone="x")
     with it.crm.transaction() as rows:

@@ -8,14 +8,14 @@ from functools import partial
 from tests.system.scenarios.incident import Incident
 from tests.system.scenarios.people import Mark
 from tests.system.scenarios.picture import Document
-from tests.system.scenarios.witness import Witness, asked_over_http, wait_for
+from tests.system.scenarios.witness import Witness, fetched_over_http, wait_for
 
 Begin = Callable[..., Incident]
 
 ALL_THREE = ("crm", "erp", "finance")
 
 
-def wait_until_asked(it: Incident, kind: str) -> None:
+def wait_until_detected(it: Incident, kind: str) -> None:
     """Both sidecars have announced a question of that kind."""
     path = f"/api/v1/conflicts?status=open&kind={kind}"
     for witness in (it.plain, it.killed):
@@ -23,7 +23,7 @@ def wait_until_asked(it: Incident, kind: str) -> None:
 
 
 def announced(witness: Witness, path: str) -> list[Document]:
-    answered = asked_over_http(witness, path)
+    answered = fetched_over_http(witness, path)
     return answered["items"] if answered is not None else []
 
 
@@ -76,7 +76,7 @@ def test_30_who_may_not_write_a_field_is_named_with_the_write(incident: Begin) -
     assert found == [("C1", "concurrent_update"), ("C1", "unauthorized"), ("C2", "unauthorized")]
 
 
-def test_29_a_system_that_keeps_the_old_value_for_too_long_is_asked_about_until_it_catches_up(incident: Begin) -> None:
+def test_29_a_system_that_keeps_the_old_value_for_too_long_diverges_until_it_catches_up(incident: Begin) -> None:
     it = incident(
         fields={"phone": "mv"},
         held={"C1": {"phone": "0"}, "C2": {"phone": "0"}},
@@ -85,7 +85,7 @@ def test_29_a_system_that_keeps_the_old_value_for_too_long_is_asked_about_until_
     it.crm.update("C1", phone="1")
     it.crm.update("C2", phone="1")
     it.erp.copies("C2", phone="1")
-    wait_until_asked(it, "divergence")
+    wait_until_detected(it, "divergence")
     said = it.says()
     assert (said.only.key, said.only.kind, said.only.field, said.only.labels) == ("C1", "divergence", "phone", ())
     assert said.only.by_source == {"crm": "1", "erp": "0"}

@@ -46,7 +46,7 @@ class Witness(Protocol):
         ...
 
 
-def asked_over_http(witness: Witness, path: str) -> Document | None:
+def fetched_over_http(witness: Witness, path: str) -> Document | None:
     """The document, or None while the sidecar does not answer."""
     address = witness.address
     if address is None:
@@ -60,7 +60,7 @@ def asked_over_http(witness: Witness, path: str) -> Document | None:
 
 
 def document(witness: Witness, path: str) -> Document:
-    answered = asked_over_http(witness, path)
+    answered = fetched_over_http(witness, path)
     assert answered is not None, f"{witness.name} does not answer {path}"
     return answered
 
@@ -97,7 +97,7 @@ def wait_for(witness: Witness, fact: Callable[[], object], what: str) -> None:
 
 
 def durable(witness: Witness, lsns: Mapping[str, str]) -> bool:
-    sources = asked_over_http(witness, "/api/v1/sources")
+    sources = fetched_over_http(witness, "/api/v1/sources")
     if sources is None:
         return False
     reached = {source["name"]: lsn_from_text(source["durable_lsn"]) for source in sources["items"]}
@@ -105,7 +105,7 @@ def durable(witness: Witness, lsns: Mapping[str, str]) -> bool:
 
 
 def _settled(witness: Witness) -> bool:
-    settling = asked_over_http(witness, "/api/v1/conflicts?status=settling&limit=1")
+    settling = fetched_over_http(witness, "/api/v1/conflicts?status=settling&limit=1")
     return settling is not None and not settling["items"]
 
 
