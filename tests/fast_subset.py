@@ -17,13 +17,12 @@ import pytest
 
 # Every fixture that starts a server keeps its files in `server_directory`; `either` requests such a fixture while it runs.
 SERVER_FIXTURES: Final = frozenset({"server_directory", "either"})
-LONG: Final = ("laws/test_state_machine.py",)
+LONG: Final = ("laws/test_state_machine.py", "contracts/test_earlier_store.py")
 SAMPLED: Final = (
     "laws/test_fold_equals_oracle.py",
     "laws/test_compaction.py",
     "laws/test_checkpoint.py",
     "laws/test_explain.py",
-    "contracts/test_earlier_store.py",
     "laws/test_named_late.py",
     "merge/test_duplicate_rows.py",
     "worker/test_unresolved_rows.py",
