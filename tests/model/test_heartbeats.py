@@ -8,7 +8,7 @@ from cdc_merge.mapping.mapper import Mapper
 from cdc_merge.model import Message, Transaction
 from cdc_merge.model.heartbeats import HEARTBEAT_PREFIX, Heartbeat, HeartbeatGaps, heartbeat_content, heartbeats_in
 from cdc_merge.model.plan import Plan
-from cdc_merge.sources.postgres.heartbeat_writer import REFUSED_RETRY_S, HeartbeatWriter
+from cdc_merge.sources.postgres.heartbeat_writer import HeartbeatWriter
 from cdc_merge.sources.spill import SpillFile
 from cdc_merge.worker.ingest import SourceIngest
 
@@ -63,12 +63,15 @@ def test_a_heartbeat_that_is_delivered_again_is_neither_counted_nor_lost() -> No
     assert ingest.tally.counts()[("duplicates_dropped", "")] == 2
 
 
+REFUSED_RETRY_S = 300.0
+
+
 class Listening:
     """A heart that beats every ten seconds, and what it said."""
 
     def __init__(self, every_s: float | None = 10.0) -> None:
         self.said: list[str] = []
-        self.heart = HeartbeatWriter("ours", every_s, self.said.append)
+        self.heart = HeartbeatWriter("ours", every_s, self.said.append, REFUSED_RETRY_S)
 
     def next(self) -> Heartbeat:
         (found,) = heartbeats_in([message(self.heart.message(1_000))], "ours")

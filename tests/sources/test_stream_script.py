@@ -16,6 +16,7 @@ from cdc_merge.errors import SourceRefused, SourceUnavailable
 from cdc_merge.model import Delivery, Idle, Position, Transaction
 from cdc_merge.sources.postgres.protocol.timelines import Timelines
 from cdc_merge.sources.postgres.protocol.transactions import Assembler
+from cdc_merge.sources.postgres.reader_limits import ReaderLimits
 from cdc_merge.sources.postgres.reader_state import ReaderState
 from cdc_merge.sources.postgres.replication_connection import WalSender
 from cdc_merge.sources.postgres.resume_checks import Slot
@@ -245,7 +246,8 @@ def test_a_table_that_the_catalog_misses_for_a_moment_is_still_read(worlds: Call
     worlds([[keepalive(1500)]] * 6, GONE, there, GONE, there).run()
 
 
-def test_a_silent_server_is_given_up(worlds: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cdc_merge.sources.postgres.stream.SILENCE_LIMIT_S", -1.0)
+def test_a_silent_server_is_given_up(worlds: Callable[..., World]) -> None:
+    world = worlds([[keepalive(1500)]])
+    world.shared.limits = ReaderLimits(silence_s=-1.0)
     with pytest.raises(SourceUnavailable, match="sent nothing"):
-        worlds([[keepalive(1500)]]).run()
+        world.run()

@@ -250,14 +250,13 @@ def test_a_begin_inside_a_transaction_ends_the_connection() -> None:
         World().feed(wire.begin(100), wire.begin(300))
 
 
-def test_a_transaction_beyond_the_row_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cdc_merge.sources.postgres.protocol.transactions.MAX_TRANSACTION_ROWS", 2)
+def test_a_transaction_beyond_the_row_limit_is_refused() -> None:
     world = World()
     world.feed(wire.begin(100), *[wire.insert(1, [b"1", b"a"])] * 2)
     world.assembler.spill(RowSpill)
     world.feed(wire.insert(1, [b"1", b"a"]))
     with pytest.raises(SourceRefused, match="more than 2 rows"):
-        world.assembler.spill(RowSpill)
+        world.assembler.spill(RowSpill, max_rows=2)
 
 
 def test_rows_that_were_laid_aside_come_back_in_order_with_those_behind_them() -> None:

@@ -15,12 +15,12 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc_merge.errors import SourceRefused
+from cdc_merge.sources.postgres.reader_limits import DEFAULT_READER_LIMITS, ReaderLimits
 from cdc_merge.sources.postgres.sqlstates import connect_refusal, server_errors
 from cdc_merge.sql_files import query
 
 Waited = TypeVar("Waited")
 
-ANSWER_LIMIT_S: Final = 60.0  # questions to a catalog take milliseconds; a server silent for so long is gone or stuck
 _POLL_EVERY_S: Final = 0.1
 
 PINNED: Final = {
@@ -40,7 +40,6 @@ _OPTIONS: Final = (
     " ".join(f"-c {name}={value}" for name, (value, _) in PINNED.items())
     + " -c row_security=off -c synchronous_commit=local -c quote_all_identifiers=off -c default_transaction_read_only=off"
 )
-_CONNECT_LIMIT_S: Final = 10
 _TCP: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
 
@@ -48,10 +47,10 @@ class TimedConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection with a limit: it waits for each answer, or for the next row of a COPY, at most `answer_limit_s` seconds. A
     half-open connection ends as an OperationalError, its socket closed."""
 
-    answer_limit_s: float | None = None
+    answer_limit_s: float = DEFAULT_READER_LIMITS.answer_s
 
     def wait(self, gen: PQGen[Waited], interval: float = _POLL_EVERY_S, timeout: float | None = None) -> Waited:
-        limit_s = timeout or self.answer_limit_s or ANSWER_LIMIT_S
+        limit_s = timeout or self.answer_limit_s
         deadline = time.monotonic() + limit_s
         try:
             return super().wait(gen, interval, limit_s)
@@ -64,7 +63,9 @@ class TimedConnection(psycopg.Connection[tuple[Any, ...]]):
 Connection: TypeAlias = TimedConnection  # a row holds what its query selects
 
 
-def connect(source: str, dsn: str, *, replication: bool = False) -> Connection:
+def connect(
+    source: str, dsn: str, limits: ReaderLimits = DEFAULT_READER_LIMITS, *, replication: bool = False
+) -> Connection:
     """A connection with pinned settings; SourceUnavailable or SourceRefused, without the DSN in them."""
     given = _parsed(source, dsn)
     wanted: dict[str, Any] = given | {
@@ -75,13 +76,14 @@ def connect(source: str, dsn: str, *, replication: bool = False) -> Connection:
         wanted["replication"] = "database"
     try:
         connection = TimedConnection.connect(
-            **({"connect_timeout": _CONNECT_LIMIT_S} | _TCP | wanted),
+            **({"connect_timeout": limits.connect_s} | _TCP | wanted),
             autocommit=True,
             prepare_threshold=None,
             cursor_factory=psycopg.RawCursor,
         )
     except psycopg.Error as error:
         raise connect_refusal(source, error) from None
+    connection.answer_limit_s = limits.answer_s
     try:
         _check_session(source, connection)
     except BaseException:

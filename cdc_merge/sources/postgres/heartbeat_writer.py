@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Final
 
 from cdc_merge.model.heartbeats import Heartbeat, heartbeat_content
-
-REFUSED_RETRY_S: Final = 300.0
 
 
 class HeartbeatWriter:
     """`every_s` None: no heartbeats. `report` gets a sentence when writing is refused, or permitted again."""
 
-    def __init__(self, slot: str, every_s: float | None, report: Callable[[str], None]) -> None:
+    def __init__(self, slot: str, every_s: float | None, report: Callable[[str], None], refused_retry_s: float) -> None:
         self._slot = slot
+        self._refused_retry_s = refused_retry_s
         self._every_s = every_s
         self._report = report
         self._next_s = 0.0
@@ -58,7 +56,7 @@ class HeartbeatWriter:
             self.sent += 1
             self._next_s = now_s + self._every_s
         else:
-            self._next_s = now_s + max(self._every_s, REFUSED_RETRY_S)
+            self._next_s = now_s + max(self._every_s, self._refused_retry_s)
         if refusal is not None and self.is_permitted is not False:
             self._report(f"may not write heartbeats ({refusal}): keepalives alone advance its slot")
         elif refusal is None and self.is_permitted is False:

@@ -32,7 +32,6 @@ from cdc_merge.sources.postgres.resume_checks import LOST, Slot
 from cdc_merge.sources.postgres.retry_backoff import RetryPolicy
 from cdc_merge.sources.postgres.session import Session, SessionCallbacks
 from cdc_merge.sources.postgres.slot_monitor import MonitorTarget, SlotMonitor
-from cdc_merge.sources.postgres.stream import HEALTH_EVERY_S
 
 STOP_LIMIT_S: Final = 15.0  # a connection attempt in progress may take its ten seconds
 
@@ -73,25 +72,30 @@ class PostgresSource:
         `confirmed_lsn`: how far the source is on disk, where `position` was only received.
         """
         self.stop()
-        shared = ReaderState(self._settings.max_queued_bytes, self._wake, self._settings.directory)
+        shared = self._new_state()
         shared.delivered, shared.tally = position, self._tally
         if position is not None and not position.is_copying:
             shared.received_lsn = position.lsn
             shared.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
         self._shared = shared
         shared.accepts_loss = self._accepts_loss
-        shared.heartbeats = HeartbeatWriter(self._settings.slot, self._settings.heartbeat_s, self._report)
+        retry_s = self._settings.limits.heartbeat_retry_s
+        shared.heartbeats = HeartbeatWriter(self._settings.slot, self._settings.heartbeat_s, self._report, retry_s)
         self._state, self._problem = "connecting", None
         self._start_thread(shared, self._run)
 
     def pause(self, position: Position | None) -> None:
         self.stop()
-        shared = ReaderState(self._settings.max_queued_bytes, self._wake, self._settings.directory)
+        shared = self._new_state()
         if position is not None and not position.is_copying:
             shared.received_lsn = shared.confirmed_lsn = position.lsn
         self._shared = shared
         self._state, self._problem = "paused", None
         self._start_thread(shared, self._run_paused)
+
+    def _new_state(self) -> ReaderState:
+        settings = self._settings
+        return ReaderState(settings.max_queued_bytes, self._wake, settings.directory, settings.limits)
 
     def _start_thread(self, shared: ReaderState, work: Callable[[ReaderState], None]) -> None:
         self._thread = threading.Thread(target=work, args=(shared,), name=f"source-{self.name}", daemon=True)
@@ -183,7 +187,7 @@ class PostgresSource:
 
     def _run(self, shared: ReaderState) -> None:
         session = Session(self._settings, shared, SessionCallbacks(self._observe, self._report_state), self._now_us)
-        retry = RetryPolicy(self.name)
+        retry = RetryPolicy(self.name, self._settings.limits.retry_longest_s)
         while not shared.stopping.is_set():
             before, begun_s = shared.delivered, time.monotonic()
             error = self._run_session(session)
@@ -214,10 +218,10 @@ class PostgresSource:
             except CdcMergeError as error:
                 self._problem = f"{error} {error.hint}".strip()
             self._wake()
-            shared.stopping.wait(HEALTH_EVERY_S)
+            shared.stopping.wait(self._settings.limits.health_every_s)
 
     def _check_slot(self, shared: ReaderState, target: MonitorTarget) -> None:
-        monitor = SlotMonitor(self.name, self._settings.dsn, target)
+        monitor = SlotMonitor(self.name, self._settings.dsn, target, self._settings.limits)
         try:
             shared.slot = monitor.health().slot
             shared.server_lsn = monitor.clock().lsn

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cdc_merge.sources.postgres.reader_limits import DEFAULT_READER_LIMITS, ReaderLimits
 from cdc_merge.sources.postgres.resume_checks import STOP
 
 
@@ -31,3 +32,4 @@ class ReaderSettings:
     heartbeat_s: float | None = None
     failover: bool = False
     slot_creation_limit_s: float = 60.0
+    limits: ReaderLimits = DEFAULT_READER_LIMITS

@@ -15,6 +15,7 @@ from cdc_merge.model.capture_counters import Tally
 from cdc_merge.model.source_commands import ChunkRequest
 from cdc_merge.sources.delivery_queue import DeliveryQueue
 from cdc_merge.sources.postgres.heartbeat_writer import HeartbeatWriter
+from cdc_merge.sources.postgres.reader_limits import DEFAULT_READER_LIMITS, ReaderLimits
 from cdc_merge.sources.postgres.resume_checks import Slot
 from cdc_merge.sources.spill import RowSpill
 
@@ -28,7 +29,14 @@ class ReaderState:
     a new snapshot; `lost` is the problem by which it was lost. `open_bytes` are of a transaction without its commit.
     """
 
-    def __init__(self, max_queued_bytes: int, wake: Callable[[], None], directory: str | None = None) -> None:
+    def __init__(
+        self,
+        max_queued_bytes: int,
+        wake: Callable[[], None],
+        directory: str | None = None,
+        limits: ReaderLimits = DEFAULT_READER_LIMITS,
+    ) -> None:
+        self.limits = limits
         self._wake = wake
         self._directory = directory
         self.tally = Tally()

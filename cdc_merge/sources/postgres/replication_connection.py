@@ -18,9 +18,10 @@ from psycopg import pq, sql
 
 from cdc_merge.errors import CdcMergeError, SourceRefused, SourceUnavailable
 from cdc_merge.model import lsn_from_text, lsn_text
-from cdc_merge.sources.postgres.connection import ANSWER_LIMIT_S, connect
+from cdc_merge.sources.postgres.connection import connect
 from cdc_merge.sources.postgres.protocol.copy_data import status_update
 from cdc_merge.sources.postgres.protocol.timelines import Timelines, read_history
+from cdc_merge.sources.postgres.reader_limits import DEFAULT_READER_LIMITS, ReaderLimits
 from cdc_merge.sources.postgres.resume_checks import Server
 from cdc_merge.sources.postgres.sqlstates import refusal, server_errors
 
@@ -40,9 +41,9 @@ class CreatedSlot(NamedTuple):
 class WalSender:
     """One replication connection. `source` names it in errors."""
 
-    def __init__(self, source: str, dsn: str) -> None:
+    def __init__(self, source: str, dsn: str, limits: ReaderLimits = DEFAULT_READER_LIMITS) -> None:
         self._source = source
-        self._connection = connect(source, dsn, replication=True)
+        self._connection = connect(source, dsn, limits, replication=True)
         self._pg = self._connection.pgconn
         self.is_streaming = False
 
@@ -121,8 +122,9 @@ class WalSender:
             self._pg.consume_input()
         return True
 
-    def _result(self, limit_s: float = ANSWER_LIMIT_S) -> pq.abc.PGresult | None:
+    def _result(self, limit_s: float | None = None) -> pq.abc.PGresult | None:
         """The next result of a command. SourceUnavailable when it does not arrive in time."""
+        limit_s = limit_s or self._connection.answer_limit_s
         if self._has_answer(time.monotonic() + limit_s):
             return self._pg.get_result()
         raise SourceUnavailable(

@@ -16,31 +16,31 @@ from typing import Final
 from cdc_merge.errors import CdcMergeError, ProtocolError, SourceRefused, SourceUnavailable
 
 RETRY_FIRST_S: Final = 0.2
-RETRY_LONGEST_S: Final = 5.0
 GOOD_CONNECTION_S: Final = 30.0  # a connection that lasted so long was a good one
 UNREADABLE_LIMIT: Final = 3
 
 
-def retry_delays() -> Iterator[float]:
+def retry_delays(longest_s: float) -> Iterator[float]:
     """Seconds to wait before each next attempt: doubling, with jitter so that many readers do not come at once."""
     delay = RETRY_FIRST_S
     while True:
         yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-        delay = min(delay * 2, RETRY_LONGEST_S)
+        delay = min(delay * 2, longest_s)
 
 
 class RetryPolicy:
     """Classifies the failed attempts of one source. `source` names it in errors."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, longest_s: float) -> None:
         self._source = source
-        self._delays = retry_delays()
+        self._longest_s = longest_s
+        self._delays = retry_delays(self._longest_s)
         self._unreadable = 0
 
     def record_attempt(self, *, has_advanced: bool, lasted_s: float) -> None:
         """Record an attempt: whether it delivered anything, and how long it lasted."""
         if has_advanced or lasted_s >= GOOD_CONNECTION_S:
-            self._delays = retry_delays()
+            self._delays = retry_delays(self._longest_s)
         if has_advanced:
             self._unreadable = 0
 

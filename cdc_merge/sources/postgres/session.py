@@ -64,9 +64,9 @@ class Session:
         """Read until the reader is stopped. SourceUnavailable: retry; SourceRefused: an operator must act."""
         settings = self._settings
         target = MonitorTarget(settings.slot, settings.publication, tuple(settings.tables))
-        monitor = SlotMonitor(settings.name, settings.dsn, target)
+        monitor = SlotMonitor(settings.name, settings.dsn, target, settings.limits)
         try:
-            sender = WalSender(settings.name, settings.dsn)
+            sender = WalSender(settings.name, settings.dsn, settings.limits)
             try:
                 self._read(monitor, sender)
                 sender.finish(FINISH_LIMIT_S)
@@ -239,7 +239,8 @@ class Session:
         """Drop the slot of a failed snapshot: it would retain WAL without a reader. If this fails, the next start drops it."""
         settings = self._settings
         with suppress(CdcMergeError):
-            monitor = SlotMonitor(settings.name, settings.dsn, MonitorTarget(settings.slot, settings.publication, ()))
+            target = MonitorTarget(settings.slot, settings.publication, ())
+            monitor = SlotMonitor(settings.name, settings.dsn, target, settings.limits)
             try:
                 monitor.drop_slot()
             finally:

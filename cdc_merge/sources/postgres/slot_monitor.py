@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 from cdc_merge.errors import SourceUnavailable
 from cdc_merge.model import lsn_from_text
 from cdc_merge.sources.postgres.connection import Connection, connect
+from cdc_merge.sources.postgres.reader_limits import DEFAULT_READER_LIMITS, ReaderLimits
 from cdc_merge.sources.postgres.resume_checks import Slot
 from cdc_merge.sources.postgres.sqlstates import server_errors
 from cdc_merge.sql_files import query
@@ -76,10 +77,12 @@ class MonitorTarget(NamedTuple):
 class SlotMonitor:
     """One plain connection to a source, named `source` in errors."""
 
-    def __init__(self, source: str, dsn: str, target: MonitorTarget) -> None:
+    def __init__(
+        self, source: str, dsn: str, target: MonitorTarget, limits: ReaderLimits = DEFAULT_READER_LIMITS
+    ) -> None:
         self._source = source
         self._target = target
-        self.connection: Connection = connect(source, dsn)
+        self.connection: Connection = connect(source, dsn, limits)
         self._pg = self.connection.pgconn
         self._read: Callable[[Sequence[bytes | None]], MonitorResult] | None = None
         self._is_optional = False

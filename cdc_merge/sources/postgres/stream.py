@@ -50,8 +50,6 @@ from cdc_merge.sources.spill import SpilledRows
 
 STATUS_EVERY_S: Final = 0.5  # well below any sensible wal_sender_timeout (its default is 60 s)
 CLOCK_EVERY_S: Final = 0.25  # how fine idle marks are; each costs the server one trivial query
-HEALTH_EVERY_S: Final = 5.0
-SILENCE_LIMIT_S: Final = 60.0  # we ask for an answer four times a second: a server silent for so long is gone
 FLUSH_AFTER_US: Final = 500_000  # an open transaction's WAL is written out up to 15 s late, unless another one commits
 CLOCK_MARGIN_US: Final = 10_000  # a commit takes its time stamp a moment before its record is written
 SPILL_AFTER_BYTES: Final = 8 << 20  # of one transaction, as sent; in memory rows take about five times as much
@@ -112,7 +110,7 @@ class Stream:
         self._last_received_s = self._last_query_s = time.monotonic()
         self._status_timer = Timer(STATUS_EVERY_S)
         self._clock_timer = Timer(CLOCK_EVERY_S)
-        self._health_timer = Timer(HEALTH_EVERY_S)
+        self._health_timer = Timer(shared.limits.health_every_s)
 
     def run(self) -> None:
         """Until the reader is stopped; SourceUnavailable when the connection ends, SourceRefused when it must not go on."""
@@ -163,15 +161,15 @@ class Stream:
             and self._monitor.query_heartbeat(heartbeats.message(self._now_us()))
         ):
             heartbeats.on_sent()
-        if now_s - self._last_received_s > SILENCE_LIMIT_S and not self._shared.queue.is_full:
+        if now_s - self._last_received_s > self._shared.limits.silence_s and not self._shared.queue.is_full:
             raise self._silence("sent nothing for")
         # Without clock readings there are no idle marks, and nothing else shows the loss of this connection.
-        if now_s - self._last_query_s > SILENCE_LIMIT_S:
+        if now_s - self._last_query_s > self._shared.limits.silence_s:
             raise self._silence("did not answer on the connection beside the stream for")
 
     def _silence(self, what: str) -> SourceUnavailable:
         return SourceUnavailable(
-            f"Source {self._source}: the server {what} {SILENCE_LIMIT_S:g} s.",
+            f"Source {self._source}: the server {what} {self._shared.limits.silence_s:g} s.",
             hint="The reader reconnects; check network and server load if this persists.",
             sqlstate="08006",
         )
@@ -280,7 +278,7 @@ class Stream:
             else:
                 self._assembler.skip_frame(kind)
         if self._open_bytes - self._spilled_bytes > SPILL_AFTER_BYTES and self._assembler.is_open:
-            self._assembler.spill(self._shared.spill)
+            self._assembler.spill(self._shared.spill, self._shared.limits.transaction_rows)
             self._spilled_bytes = self._open_bytes
         self._shared.open_bytes = self._open_bytes if self._assembler.is_open else 0
 

@@ -17,11 +17,15 @@ import pytest
 
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import SourceChanged, Transaction
+from cdc_merge.sources.postgres.reader_limits import ReaderLimits
+from cdc_merge.sources.postgres.retry_backoff import retry_delays
 from tests.system.faults.proxy import HEALTHY, Fault, Proxy
 from tests.system.postgres.reading import Reading, run, wait_for, wal_lsn
 from tests.system.postgres.test_reader_stream import SETUP, TABLES, in_the_database
 
 QUICK_S = 1.5
+# Silence is noticed soon.
+IMPATIENT = ReaderLimits(connect_s=2, answer_s=QUICK_S, row_s=QUICK_S, silence_s=QUICK_S)
 EDITS = (
     "INSERT INTO customer SELECT g, repeat('x', g % 50), 0 FROM generate_series({0}, {0} + 9) g",
     "UPDATE customer SET points = points + 1 WHERE id > {0} - 5",
@@ -43,15 +47,6 @@ def proxy(postgres_server: DemoServer) -> Iterator[Proxy]:
 
 def socket_of(server: DemoServer) -> Path:
     return server.socket_directory / f".s.PGSQL.{server.port}"
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is noticed soon."""
-    monkeypatch.setattr("cdc_merge.sources.postgres.stream.SILENCE_LIMIT_S", QUICK_S)
-    monkeypatch.setattr("cdc_merge.sources.postgres.connection.ANSWER_LIMIT_S", QUICK_S)
-    monkeypatch.setattr("cdc_merge.sources.postgres.snapshot.copy_table.ROW_LIMIT_S", QUICK_S)
-    monkeypatch.setattr("cdc_merge.sources.postgres.connection._CONNECT_LIMIT_S", 2)
 
 
 def work(dsn: str, rounds: int, first: int = 1000) -> None:
@@ -144,10 +139,9 @@ SAID: Mapping[str, str] = {
 }
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", STRIKES)
 def test_a_fault_while_edits_flow_is_noticed_said_and_costs_no_row(dsn: str, proxy: Proxy, fault: str) -> None:
-    with Reading(proxy.dsn(dsn), TABLES).start() as reading:
+    with Reading(proxy.dsn(dsn), TABLES, limits=IMPATIENT).start() as reading:
         reading.until_copied()
         reading.until_streaming()
         with editor(dsn) as begun:
@@ -168,13 +162,12 @@ def assert_said(sentence: str, words: str) -> None:
     assert any(word in sentence for word in words.split("|")), sentence
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     "fault", [Fault(latency_s=0.02, chunk_bytes=2048), Fault(bytes_per_s=100_000, chunk_bytes=1000)]
 )
 def test_a_slow_network_is_slow_and_nothing_else(dsn: str, proxy: Proxy, fault: Fault) -> None:
     proxy.set(fault)
-    with Reading(proxy.dsn(dsn), TABLES).start() as reading:
+    with Reading(proxy.dsn(dsn), TABLES, limits=IMPATIENT).start() as reading:
         reading.until_copied()
         work(dsn, 10)
         agrees(reading, dsn)
@@ -194,7 +187,6 @@ def test_bytes_that_come_one_by_one_are_the_same_bytes(dsn: str, proxy: Proxy) -
 STALLS = [("plain", 300), ("plain", 1500), ("plain", 40_000), ("stream", 300), ("stream", 900)]
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("only", "stall_after"), STALLS)
 def test_a_server_that_falls_silent_before_the_stream_is_left_in_bounded_time(
     dsn: str, proxy: Proxy, only: str, stall_after: int
@@ -202,15 +194,14 @@ def test_a_server_that_falls_silent_before_the_stream_is_left_in_bounded_time(
     """At log-in, among the questions to the catalog, in the first copy, at the start of the stream."""
     run(dsn, "INSERT INTO customer SELECT g, repeat('x', 300), 0 FROM generate_series(1000, 1400) g")
     proxy.set(Fault(chunk_bytes=200, stall_after=stall_after, only=only))
-    with Reading(proxy.dsn(dsn), TABLES).start() as reading:
+    with Reading(proxy.dsn(dsn), TABLES, limits=IMPATIENT).start() as reading:
         reading.until(lambda: retries(reading), "the silence was noticed", limit_s=4 * QUICK_S + 2)
         proxy.set(HEALTHY)
         agrees(reading, dsn)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_stall_shorter_than_the_limit_ends_nothing(dsn: str, proxy: Proxy) -> None:
-    with Reading(proxy.dsn(dsn), TABLES).start() as reading:
+    with Reading(proxy.dsn(dsn), TABLES, limits=IMPATIENT).start() as reading:
         reading.until_copied()
         reading.until_streaming()
         for _ in range(3):
@@ -238,11 +229,9 @@ def behind(transactions: Sequence[Transaction], lsn: int) -> list[Transaction]:
 CUT_OFFS = tuple(round(30 + number**2.6) for number in range(42))
 
 
-def test_a_stream_cut_after_any_number_of_bytes_says_what_an_undisturbed_one_says(
-    dsn: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cdc_merge.sources.postgres.retry_backoff.RETRY_LONGEST_S", 0.05)
-    with undisturbed(dsn).start() as plain, Reading(proxy.dsn(dsn), TABLES, slot="cut").start() as reading:
+def test_a_stream_cut_after_any_number_of_bytes_says_what_an_undisturbed_one_says(dsn: str, proxy: Proxy) -> None:
+    disturbed = Reading(proxy.dsn(dsn), TABLES, slot="cut", limits=ReaderLimits(retry_longest_s=0.05))
+    with undisturbed(dsn).start() as plain, disturbed.start() as reading:
         for each in (plain, reading):
             each.until_copied()
             each.until_streaming()
@@ -297,9 +286,7 @@ def test_a_server_that_refuses_is_tried_with_growing_pauses_and_jitter(dsn: str,
 
 
 def test_two_readers_do_not_try_again_at_the_same_moments() -> None:
-    from cdc_merge.sources.postgres.retry_backoff import retry_delays
-
-    ours, theirs = (list(itertools.islice(retry_delays(), 20)) for _ in range(2))
+    ours, theirs = (list(itertools.islice(retry_delays(5.0), 20)) for _ in range(2))
     assert all(mine != other for mine, other in zip(ours, theirs, strict=True))
     assert max(ours + theirs) <= 5.0
 
@@ -354,9 +341,8 @@ def test_the_server_gets_its_status_while_deliveries_wait_and_the_network_is_slo
             assert retries(reading) == []
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_server_that_vanishes_while_the_queue_is_full_is_noticed_all_the_same(dsn: str, proxy: Proxy) -> None:
-    with Reading(proxy.dsn(dsn), TABLES, max_queued_bytes=1000).start() as reading:
+    with Reading(proxy.dsn(dsn), TABLES, max_queued_bytes=1000, limits=IMPATIENT).start() as reading:
         reading.until_copied()
         reading.until_streaming()
         run(dsn, "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series(1000, 1100) g")
@@ -366,13 +352,12 @@ def test_a_server_that_vanishes_while_the_queue_is_full_is_noticed_all_the_same(
         agrees(reading, dsn)
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_stop_is_quick_whatever_the_network_does(dsn: str, proxy: Proxy, after: int) -> None:
     """In the middle of connecting (0), and in the stream (1)."""
     if after == 0:
         proxy.set(Fault(stalls=True))
-    with Reading(proxy.dsn(dsn), TABLES).start() as reading:
+    with Reading(proxy.dsn(dsn), TABLES, limits=IMPATIENT).start() as reading:
         if after:
             reading.until_copied()
             reading.until_streaming()

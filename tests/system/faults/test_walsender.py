@@ -12,6 +12,7 @@ import pytest
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import UNCHANGED, Parked, RowChange, SourceChanged
 from cdc_merge.model.capture_counters import COMMIT_ORDER, DUPLICATES, GAPS, UNKNOWN_MESSAGES
+from cdc_merge.sources.postgres.reader_limits import ReaderLimits
 from tests.recordings import payloads as wire
 from tests.support.databases import fresh_database
 from tests.system.faults.proxy import Proxy
@@ -32,6 +33,8 @@ from tests.system.faults.walsender import (
     parameter,
 )
 from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for
+
+SHORT_PAUSES = ReaderLimits(retry_longest_s=0.2)
 
 TABLES = {"public.customer": ("id", "name")}
 COLUMNS = [("id", 23, True), ("name", 25, False)]
@@ -76,7 +79,9 @@ def stage(slot: tuple[str, str], postgres_server: DemoServer) -> Iterator[Stage]
 
         def play(*scripts: Script) -> tuple[Reading, ScriptedServer]:
             server = ending.enter_context(ScriptedServer(socket_of(postgres_server), scripts))
-            reading = ending.enter_context(Reading(server.dsn(dsn), TABLES, slot=name, snapshot="never"))
+            reading = ending.enter_context(
+                Reading(server.dsn(dsn), TABLES, slot=name, snapshot="never", limits=SHORT_PAUSES)
+            )
             return reading.start(), server
 
         yield Stage(dsn, confirmed_lsn(dsn, name), name, play)
@@ -271,10 +276,7 @@ def frames_that_cannot_be_followed(stage: Stage) -> dict[str, Sequence[bytes]]:
 
 
 @pytest.mark.parametrize("what", list(frames_that_cannot_be_followed(Stage("", 0, "", lambda: None))))  # type: ignore[arg-type, return-value]  # only the names are asked for
-def test_what_cannot_be_followed_is_tried_three_times_and_then_stops_by_name(
-    stage: Stage, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cdc_merge.sources.postgres.retry_backoff.RETRY_LONGEST_S", 0.2)
+def test_what_cannot_be_followed_is_tried_three_times_and_then_stops_by_name(stage: Stage, what: str) -> None:
     broken = frames_that_cannot_be_followed(stage)[what]
     reading, server = stage.play(Script((RELATION, *stage.row(1), *broken)))
     reading.take()

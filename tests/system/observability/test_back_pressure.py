@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,6 +16,9 @@ from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import BatchMerged, Fact
+from cdc_merge.model.ports import Observer, Source
+from cdc_merge.sources.postgres.reader_settings import ReaderSettings
+from cdc_merge.sources.process.parent import ProcessSource
 from tests.support.alerting import fetched, wait_until
 from tests.support.databases import drop_slots
 from tests.support.shop import Shop, metric, shop
@@ -58,13 +62,12 @@ class Scene(NamedTuple):
 
 
 @pytest.fixture
-def scene(new_server: Callable[..., DemoServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setattr("cdc_merge.app.sidecar.MAX_QUEUED_BYTES", QUEUE_BYTES)
+def scene(new_server: Callable[..., DemoServer], tmp_path: Path) -> Iterator[Scene]:
     server = new_server(settings={"wal_sender_timeout": f"{SENDER_TIMEOUT_S}s"})
     gate = Gate()
     with shop(server, tmp_path) as place:
         # Readers are processes of their own, as `cdc-merge run` has them.
-        sidecar = Sidecar(load(place.file, {}), [gate])
+        sidecar = Sidecar(load(place.file, {}), [gate], make_source=with_a_short_queue)
         try:
             sidecar.start()
             address = f"http://{sidecar.address}"
@@ -76,6 +79,10 @@ def scene(new_server: Callable[..., DemoServer], tmp_path: Path, monkeypatch: py
             for dsn in place.dsns.values():
                 with psycopg.connect(dsn, autocommit=True) as connection:
                     drop_slots(connection, connection.info.dbname)
+
+
+def with_a_short_queue(settings: ReaderSettings, wake: Callable[[], None], observe: Observer) -> Source:
+    return ProcessSource(replace(settings, max_queued_bytes=QUEUE_BYTES), wake, observe)
 
 
 def are_streaming(address: str) -> bool:

@@ -13,6 +13,7 @@ from cdc_merge.config.load import load
 from cdc_merge.model import SourceChanged
 from cdc_merge.model.heartbeats import HEARTBEAT_PREFIX, Heartbeat, HeartbeatGaps, heartbeats_in
 from cdc_merge.sources.postgres.protocol.pgoutput import LogicalMessage, decode
+from cdc_merge.sources.postgres.reader_limits import ReaderLimits
 from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
 from tests.system.postgres.test_reader_stream import SETUP, TABLES
 
@@ -83,11 +84,11 @@ def test_nothing_is_written_into_a_source_that_did_not_ask_for_it(dsn: str) -> N
         assert (status.heartbeats_sent, status.heartbeats_permitted) == (0, None)
 
 
-def test_where_heartbeats_are_refused_idle_keepalives_move_the_slot(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cdc_merge.sources.postgres.heartbeat_writer.REFUSED_RETRY_S", 0.1)
+def test_where_heartbeats_are_refused_idle_keepalives_move_the_slot(dsn: str) -> None:
     run(dsn, f"REVOKE EXECUTE ON FUNCTION {MESSAGE} FROM PUBLIC")
     run(dsn, "DROP ROLE IF EXISTS faint", "CREATE ROLE faint LOGIN REPLICATION", "GRANT SELECT ON customer TO faint")
-    with Reading(dsn.replace("user=postgres", "user=faint"), TABLES, heartbeat_s=OFTEN_S).start() as reading:
+    faint, soon = dsn.replace("user=postgres", "user=faint"), ReaderLimits(heartbeat_retry_s=0.1)
+    with Reading(faint, TABLES, heartbeat_s=OFTEN_S, limits=soon).start() as reading:
         reading.until(lambda: reading.source.status().heartbeats_permitted is False, "it was refused")
         run(dsn, "CREATE TABLE elsewhere AS SELECT g FROM generate_series(1, 10000) g")
         end = wal_lsn(dsn)

@@ -13,10 +13,12 @@ from cdc_merge.sources.postgres.publication_members import (
     describe_changes,
     publication_changes,
 )
+from cdc_merge.sources.postgres.reader_limits import ReaderLimits
 from cdc_merge.sources.postgres.slot_monitor import MonitorTarget, SlotMonitor
 from tests.system.postgres.reading import Reading, run, wal_lsn
 from tests.system.postgres.test_reader_stream import SETUP, TABLES
 
+OFTEN = ReaderLimits(health_every_s=0.1)
 NAME = "cdc_merge"
 AWAY = {
     f"DROP PUBLICATION {NAME}; CREATE PUBLICATION {NAME} FOR TABLE customer": "was dropped and created again",
@@ -72,11 +74,8 @@ def test_what_was_altered_while_we_were_away_is_named_and_nothing_is_read(dsn: s
 
 
 @pytest.mark.parametrize(("altered", "said"), AWAY.items(), ids=[*AWAY.values()])
-def test_what_is_altered_while_we_read_stops_the_stream_by_name(
-    dsn: str, altered: str, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cdc_merge.sources.postgres.stream.HEALTH_EVERY_S", 0.1)
-    with Reading(dsn, TABLES).start() as reading:
+def test_what_is_altered_while_we_read_stops_the_stream_by_name(dsn: str, altered: str, said: str) -> None:
+    with Reading(dsn, TABLES, limits=OFTEN).start() as reading:
         reading.until_copied()
         reading.until(
             lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries), "it was told"
@@ -89,11 +88,10 @@ def test_what_is_altered_while_we_read_stops_the_stream_by_name(
         )
 
 
-def test_what_only_adds_changes_nothing_and_is_remembered(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cdc_merge.sources.postgres.stream.HEALTH_EVERY_S", 0.1)
+def test_what_only_adds_changes_nothing_and_is_remembered(dsn: str) -> None:
     position = followed(dsn)
     run(dsn, f"ALTER PUBLICATION {NAME} OWNER TO postgres", *HARMLESS[:3])
-    with Reading(dsn, TABLES).start(position) as reading:
+    with Reading(dsn, TABLES, limits=OFTEN).start(position) as reading:
         reading.until_streaming()
         run(dsn, "INSERT INTO customer (id, name, points) VALUES (1, 'a', 0)")
         reading.until_passed(wal_lsn(dsn))

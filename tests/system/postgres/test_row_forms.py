@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from cdc_merge.model import UNCHANGED, RowChange
+from cdc_merge.sources.postgres.reader_limits import ReaderLimits
 from tests.system.postgres.reading import Reading, run, wal_lsn
 
 LONG = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 400) g)"  # 12,800 characters that do not compress
@@ -290,12 +291,10 @@ GONE = {
 
 
 @pytest.mark.parametrize("gone", GONE)
-def test_a_table_that_is_gone_under_its_name_stops_the_source_by_name(
-    each_database: str, gone: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cdc_merge.sources.postgres.stream.HEALTH_EVERY_S", 0.3)
+def test_a_table_that_is_gone_under_its_name_stops_the_source_by_name(each_database: str, gone: str) -> None:
+    often = ReaderLimits(health_every_s=0.3)
     run(each_database, "CREATE TABLE t (id int PRIMARY KEY, name text)", "CREATE PUBLICATION cdc_merge FOR TABLE t")
-    with Reading(each_database, {"public.t": ("id", "name")}).start() as reading:
+    with Reading(each_database, {"public.t": ("id", "name")}, limits=often).start() as reading:
         reading.until_copied()
         reading.until_streaming()
         run(each_database, "INSERT INTO t VALUES (1, 'a')", GONE[gone])

@@ -138,10 +138,10 @@ class Assembler:
         self._clear()
         return transaction
 
-    def spill(self, new_spill: Callable[[], SpilledChanges]) -> None:
+    def spill(self, new_spill: Callable[[], SpilledChanges], max_rows: int = MAX_TRANSACTION_ROWS) -> None:
         """Spill the rows of the open transaction. SourceRefused when the transaction has too many rows."""
-        if self._spilled_rows + len(self._changes) > MAX_TRANSACTION_ROWS:
-            raise self._too_large()
+        if self._spilled_rows + len(self._changes) > max_rows:
+            raise self._too_large(max_rows)
         if self._spill is None:
             self._spill = new_spill()
         self._spill.add(self._changes)
@@ -237,9 +237,9 @@ class Assembler:
         self._ordinals[table] = ordinal + 1
         self._changes.append(fast_new(RowChange, (operation, relation, old, old_is_full, new, ordinal)))
 
-    def _too_large(self) -> SourceRefused:
+    def _too_large(self, max_rows: int) -> SourceRefused:
         return SourceRefused(
-            f"Source {self._source}: a transaction has more than {MAX_TRANSACTION_ROWS} rows; none was merged.",
+            f"Source {self._source}: a transaction has more than {max_rows} rows; none was merged.",
             problem="transaction_too_large",
             hint=f"Split it into several transactions, or take a new snapshot: `cdc-merge source resync {self._source}`.",
         )

@@ -22,7 +22,6 @@ from cdc_merge.sources.postgres.connection import Connection
 from cdc_merge.sources.postgres.sqlstates import server_errors
 
 CHUNK_ROWS: Final = 2_000
-ROW_LIMIT_S: Final = 900.0  # a row filter may have to pass over a large table before it finds the next row
 CHUNK_BYTES: Final = 1 << 20  # a chunk of wide rows ends earlier, so that the queue's bound means something
 
 _ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
@@ -46,10 +45,10 @@ def _unescaped(value: bytes) -> RawValue:
 class TableCopy:
     """Reads the tables of one source through an exported snapshot, over a plain connection of its own."""
 
-    def __init__(self, source: str, connection: Connection, publication: str) -> None:
+    def __init__(self, source: str, connection: Connection, publication: str, row_limit_s: float) -> None:
         self._source = source
         self._connection = connection
-        connection.answer_limit_s = ROW_LIMIT_S
+        connection.answer_limit_s = row_limit_s
         self._catalog = Catalog(source, connection, publication)
 
     def begin(self, snapshot: str, tables: Iterable[str]) -> dict[str, CatalogTable]:

@@ -153,7 +153,7 @@ class IncrementalSnapshot:
     def _read(self, request: ChunkRequest) -> None:
         connection = self._connection
         if connection is None:
-            connection = self._connection = connect(self._source, self._dsn)
+            connection = self._connection = connect(self._source, self._dsn, self._shared.limits)
         facts = self._facts(connection, request.table)
         relation = facts.relation((*self._columns[request.table], *facts.order))
         token = _SEPARATOR.join(map(str, (os.getpid(), time.monotonic_ns(), request.number)))

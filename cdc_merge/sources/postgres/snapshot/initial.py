@@ -64,7 +64,7 @@ class InitialSnapshot:
         self._shared.wake()
 
     def _facts(self, snapshot: str) -> Mapping[str, CatalogTable]:
-        with connect(self._source, self._dsn) as connection:
+        with connect(self._source, self._dsn, self._shared.limits) as connection:
             facts = self._table_copy(connection).begin(snapshot, self._tables)
         for table in self._tables:
             if table not in facts:
@@ -76,11 +76,11 @@ class InitialSnapshot:
         return facts
 
     def _table_copy(self, connection: Connection) -> TableCopy:
-        return TableCopy(self._source, connection, self._publication)
+        return TableCopy(self._source, connection, self._publication, self._shared.limits.row_s)
 
     def _copy_tables(self, snapshot: str) -> None:
         try:
-            with connect(self._source, self._dsn) as connection:
+            with connect(self._source, self._dsn, self._shared.limits) as connection:
                 table_copy = self._table_copy(connection)
                 table_copy.begin(snapshot, ())
                 while (table := self._next_table()) is not None:
