@@ -31,7 +31,7 @@ HOST = "db.example"
 
 
 class Guarded(NamedTuple):
-    """A server that speaks TLS only and asks for a password; `files` are what clients have."""
+    """A server that speaks TLS only and requires a password; `files` are what clients have."""
 
     server: DemoServer
     directory: Path
@@ -231,7 +231,7 @@ def test_a_password_may_lie_in_a_file(guarded: Guarded) -> None:
     reads(guarded.dsn(password="", passfile=passfile(guarded, SECRET)), "passfile", guarded.server.dsn())
 
 
-USELESS = [("wrong", 0o600, "password authentication failed"), (SECRET, 0o644, "asks for a password")]
+USELESS = [("wrong", 0o600, "password authentication failed"), (SECRET, 0o644, "requires a password")]
 
 
 @pytest.mark.parametrize(("password", "mode", "said"), USELESS)

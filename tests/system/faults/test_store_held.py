@@ -70,7 +70,7 @@ def test_a_locked_store_is_waited_for_without_loss_or_double(dsn: str, tmp_path:
             run(dsn, "UPDATE customer SET points = points + 1 WHERE id <= 30", "DELETE FROM customer WHERE id > 50")
             wait_for(lambda: waiting(running) == 1, "the sidecar says that it waits", 30)
             status, reason = answer(running, "/-/ready")
-            assert (status, "held by another program" in reason) == (503, True)
+            assert (status, "Another program has held the store" in reason) == (503, True)
             assert answer(running, "/-/healthy")[0] == 200
             paused = asking.submit(running.source_control.pause, "crm")
             assert confirmed_lsn(dsn, SLOT) == confirmed <= before
