@@ -22,6 +22,8 @@ from typing import Final, Self
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from cdc_merge.demo.servers import DemoServer
+
 CHUNK_BYTES: Final = 16_384
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER of no seconds: closing sends RST
 _IN_THE_CLEAR: Final = {"sslmode": "disable", "gssencmode": "disable"}
@@ -251,3 +253,7 @@ def _close(end: socket.socket, *, resets: bool) -> None:
         if not resets:
             end.shutdown(socket.SHUT_RDWR)  # wakes whoever reads it
     end.close()
+
+
+def socket_of(server: DemoServer) -> Path:
+    return server.socket_directory / f".s.PGSQL.{server.port}"

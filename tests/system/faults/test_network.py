@@ -10,18 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from cdc_merge.demo.servers import DemoServer
-from cdc_merge.model import SourceChanged, Transaction
+from cdc_merge.model import Transaction
 from cdc_merge.sources.postgres.reader_limits import ReaderLimits
 from cdc_merge.sources.postgres.retry_backoff import retry_delays
-from tests.system.faults.proxy import HEALTHY, Fault, Proxy
-from tests.system.postgres.reading import Reading, run, wait_for, wal_lsn
-from tests.system.postgres.test_reader_stream import SETUP, TABLES, in_the_database
+from tests.system.faults.proxy import HEALTHY, Fault, Proxy, socket_of
+from tests.system.postgres.customer_table import SETUP, TABLES, in_the_database
+from tests.system.postgres.reading import Reading, retries, run, wait_for, wal_lsn
 
 QUICK_S = 1.5
 # Silence is noticed soon.
@@ -43,10 +42,6 @@ def dsn(database: str) -> str:
 def proxy(postgres_server: DemoServer) -> Iterator[Proxy]:
     with Proxy(socket_of(postgres_server)) as between:
         yield between
-
-
-def socket_of(server: DemoServer) -> Path:
-    return server.socket_directory / f".s.PGSQL.{server.port}"
 
 
 def work(dsn: str, rounds: int, first: int = 1000) -> None:
@@ -75,10 +70,6 @@ def editor(dsn: str) -> Iterator[threading.Event]:
     finally:
         ended.set()
         thread.join(30)
-
-
-def retries(reading: Reading) -> list[SourceChanged]:
-    return [fact for fact in reading.facts if isinstance(fact, SourceChanged) and fact.state == "retrying"]
 
 
 def agrees(reading: Reading, dsn: str) -> None:

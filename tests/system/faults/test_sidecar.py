@@ -20,9 +20,8 @@ import pytest
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.demo.servers import DemoServer
 from tests.support.databases import fresh_database
-from tests.system.faults.proxy import HEALTHY, Fault, Proxy
+from tests.system.faults.proxy import HEALTHY, Fault, Proxy, socket_of
 from tests.system.faults.sidecars import SETUP, configured, held, in_table, sidecar, until_present, until_streaming
-from tests.system.faults.test_network import socket_of
 from tests.system.postgres.reading import run
 from tests.system.scenarios.picture import Picture, picture
 

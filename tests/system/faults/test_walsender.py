@@ -15,8 +15,7 @@ from cdc_merge.model.capture_counters import COMMIT_ORDER, DUPLICATES, GAPS, UNK
 from cdc_merge.sources.postgres.reader_limits import ReaderLimits
 from tests.recordings import payloads as wire
 from tests.support.databases import fresh_database
-from tests.system.faults.proxy import Proxy
-from tests.system.faults.test_network import retries, socket_of
+from tests.system.faults.proxy import Proxy, socket_of
 from tests.system.faults.walsender import (
     COMMAND_COMPLETE,
     COPY_DONE,
@@ -32,7 +31,7 @@ from tests.system.faults.walsender import (
     notice,
     parameter,
 )
-from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for
+from tests.system.postgres.reading import Reading, confirmed_lsn, retries, run, wait_for
 
 SHORT_PAUSES = ReaderLimits(retry_longest_s=0.2)
 

@@ -38,9 +38,9 @@ from cdc_merge.sources.postgres.resume_checks import LOST
 from cdc_merge.sources.spill import SpillFull
 from tests.support.alerting import wait_until
 from tests.support.shop import Shop, metric
+from tests.system.postgres.customer_table import SETUP, TABLES
+from tests.system.postgres.process_reading import Isolated
 from tests.system.postgres.reading import Reading, run, wait_for, wal_lsn
-from tests.system.postgres.test_isolated import Isolated
-from tests.system.postgres.test_reader_stream import SETUP, TABLES
 
 HOUR_US: Final = 3_600_000_000
 ONE_SOURCE: Final = (

@@ -217,3 +217,7 @@ def confirmed_lsn(dsn: str, slot: str) -> int:
         dsn, f"SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = '{slot}'"
     )
     return int(found[0][0]) if found else 0
+
+
+def retries(reading: Reading) -> list[SourceChanged]:
+    return [fact for fact in reading.facts if isinstance(fact, SourceChanged) and fact.state == "retrying"]

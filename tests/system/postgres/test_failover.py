@@ -21,8 +21,8 @@ from cdc_merge.doctor.collect import collect_facts
 from cdc_merge.doctor.source_facts import Subject
 from cdc_merge.errors import SourceRefused
 from cdc_merge.sources.postgres.replication_connection import WalSender
+from tests.system.postgres.customer_table import SETUP, TABLES, in_the_database
 from tests.system.postgres.reading import Reading, run, wait_for, wal_lsn
-from tests.system.postgres.test_reader_stream import SETUP, TABLES, in_the_database
 
 PHYSICAL = "standby_a"
 SYNCED = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND synced AND NOT temporary"

@@ -14,8 +14,8 @@ from cdc_merge.model import SourceChanged
 from cdc_merge.model.heartbeats import HEARTBEAT_PREFIX, Heartbeat, HeartbeatGaps, heartbeats_in
 from cdc_merge.sources.postgres.protocol.pgoutput import LogicalMessage, decode
 from cdc_merge.sources.postgres.reader_limits import ReaderLimits
+from tests.system.postgres.customer_table import SETUP, TABLES
 from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
-from tests.system.postgres.test_reader_stream import SETUP, TABLES
 
 OFTEN_S = 0.05
 MESSAGE = "pg_logical_emit_message(bool, text, text, bool)"

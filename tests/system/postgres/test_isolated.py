@@ -2,66 +2,34 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cdc_merge.model import UNCHANGED, Fact, SnapshotBegan, SourceChanged
-from cdc_merge.sources.process.parent import ProcessSource
 from cdc_merge.sources.process.wire import PART_ROWS
 from cdc_merge.sources.spill import SpilledRows
-from tests.system.postgres.reading import Reading, confirmed_lsn, reader_settings, run, wait_for, wal_lsn
-from tests.system.postgres.test_reader_stream import SETUP, TABLES, in_the_database, writers
+from tests.system.postgres.customer_table import SETUP, in_the_database, writers
+from tests.system.postgres.process_reading import Isolated, readers
+from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
 
 FILL = "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series({0}, {0} + 99) g"
-
-
-class Isolated(Reading):
-    """A Reading whose source is an ProcessSource."""
-
-    def __init__(
-        self,
-        dsn: str,
-        tables: Mapping[str, Sequence[str]] = TABLES,
-        *,
-        confirming: bool = True,
-        window_bytes: int = 16 << 20,
-        max_queued_bytes: int = 16 << 20,
-        publication: str = "cdc_merge",
-    ) -> None:
-        super().__init__(dsn, tables, confirming=confirming)
-        asked = reader_settings(dsn, tables, publication=publication, max_queued_bytes=max_queued_bytes)
-        self.source = ProcessSource(asked, self.woken.set, self._note, window_bytes)
-
-    def kill_reader(self) -> None:
-        """SIGKILL the reader's process and wait until the server has noticed and another one streams."""
-        (reader,) = readers()
-        before = self.source.status().reconnects
-        os.kill(reader.pid or 0, signal.SIGKILL)
-        wait_for(lambda: self.source.status().reconnects > before, "another reader was started")
-
-
-def has_transactions(reading: Reading, wanted: int) -> bool:
-    return len(reading.transactions) >= wanted
-
-
-def readers() -> list[Any]:
-    return [child for child in multiprocessing.active_children() if child.name == "reader-crm"]
 
 
 @pytest.fixture
 def dsn(database: str) -> str:
     run(database, *SETUP)
     return database
+
+
+def has_transactions(reading: Reading, wanted: int) -> bool:
+    return len(reading.transactions) >= wanted
 
 
 def test_copy_and_stream_make_the_table_as_it_is(dsn: str) -> None:

@@ -15,8 +15,8 @@ from cdc_merge.sources.postgres.publication_members import (
 )
 from cdc_merge.sources.postgres.reader_limits import ReaderLimits
 from cdc_merge.sources.postgres.slot_monitor import MonitorTarget, SlotMonitor
+from tests.system.postgres.customer_table import SETUP, TABLES
 from tests.system.postgres.reading import Reading, run, wal_lsn
-from tests.system.postgres.test_reader_stream import SETUP, TABLES
 
 OFTEN = ReaderLimits(health_every_s=0.1)
 NAME = "cdc_merge"

@@ -8,24 +8,8 @@ import psycopg
 import pytest
 
 from cdc_merge.demo.servers import DemoServer
-from cdc_merge.model import Position
+from tests.system.postgres.positions import SETUP, TABLES, read_once, switch_timeline
 from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
-
-TABLES = {"public.customer": ("id", "name")}
-SETUP = ("CREATE TABLE customer (id int PRIMARY KEY, name text)", "CREATE PUBLICATION cdc_merge FOR TABLE customer")
-
-
-def read_once(dsn: str) -> tuple[Position, str]:
-    """A source that was copied, read one change, and stopped: its position and its slot."""
-    with Reading(dsn, TABLES).start() as reading:
-        reading.until_copied()
-        run(dsn, "INSERT INTO customer VALUES (1, 'a')")
-        reading.until(lambda: reading.streamed, "the row came")
-        assert reading.position is not None
-        lsn = reading.position.lsn
-        reading.until(lambda: confirmed_lsn(dsn, reading.slot) >= lsn, "the row was confirmed")
-        assert reading.position is not None
-        return reading.position, reading.slot
 
 
 @pytest.fixture
@@ -108,16 +92,6 @@ def test_a_slot_that_lost_its_wal_is_lost(new_server: Callable[..., DemoServer])
         assert refusal.problem == "slot_lost"
         assert "wal_removed" in refusal.sentence
         assert "max_slot_wal_keep_size" in refusal.hint
-
-
-def switch_timeline(server: DemoServer) -> None:
-    """End a recovery that finds nothing to restore: the server goes on with the next timeline, as after a failover."""
-    server.stop()
-    with (server.data / "cdc_merge.conf").open("a") as settings:
-        settings.write("restore_command = 'false'\n")
-    (server.data / "recovery.signal").touch()
-    server.start()
-    wait_for(lambda: run(server.dsn(), "SELECT pg_is_in_recovery()") == [(False,)], "the server was promoted")
 
 
 def test_a_new_timeline_that_contains_the_position_is_followed_and_named(new_server: Callable[..., DemoServer]) -> None:

@@ -18,8 +18,8 @@ from cdc_merge.observers.gauges import GaugeCollector, Gauges
 from cdc_merge.observers.labels import INVALIDATIONS, Labels
 from cdc_merge.sources.postgres.reader import PostgresSource
 from tests.conftest import INSTALL
+from tests.system.postgres.positions import SETUP, TABLES, read_once
 from tests.system.postgres.reading import Reading, run, wait_for
-from tests.system.postgres.test_reader_positions import SETUP, TABLES, read_once
 
 SMALL = {"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"}
 FILL = ("SELECT pg_logical_emit_message(false, 'fill', repeat('x', 9000000))", "SELECT pg_switch_wal()")

@@ -9,8 +9,8 @@ from dataclasses import replace
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import SourceStatus
 from cdc_merge.observers.wal_rate import WalRate
+from tests.system.postgres.customer_table import SETUP, TABLES
 from tests.system.postgres.reading import Reading, run, wait_for
-from tests.system.postgres.test_reader_stream import SETUP, TABLES
 
 LIMIT_BYTES = 128 << 20
 WORK = "INSERT INTO elsewhere SELECT repeat('x', 1000) FROM generate_series(1, 10000)"  # some 10 MB of WAL

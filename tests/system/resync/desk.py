@@ -197,3 +197,37 @@ def begin(dsns: Sequence[str], *statements: str) -> None:
     """The same table and publication in every database, then the statements."""
     for dsn in dsns:
         run(dsn, TABLE, PUBLICATION, *statements)
+
+
+def in_the_database(dsn: str) -> dict[str, dict[str, object]]:
+    columns = ", ".join(FIELDS)
+    return {row[0]: dict(zip(FIELDS, row[1:], strict=True)) for row in run(dsn, f"SELECT no, {columns} FROM customer")}
+
+
+def held_by(desk: Desk, source: str) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
+    cursor = ""
+    while True:
+        page = desk.ask(f"/api/v1/records/customer?limit=500{cursor}")
+        for record in page["items"]:
+            view = record["sources"].get(source)
+            if view is not None and view["presence"] == "present":
+                found[record["key"]] = {name: _number(name, value) for name, value in view["values"].items()}
+        if page["next_cursor"] is None:
+            return found
+        cursor = f"&cursor={page['next_cursor']}"
+
+
+def _number(name: str, value: object) -> object:
+    return int(str(value)) if name == "points" and value is not None else value
+
+
+C1 = "INSERT INTO customer VALUES ('C1', 'n', '1', 10)"
+
+
+def copied(desk: Desk) -> Desk:
+    desk.start()
+    for source in desk.dsns:
+        desk.until_state(source, "streaming")
+    desk.until_level()
+    return desk

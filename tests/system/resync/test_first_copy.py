@@ -7,9 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.system.postgres.reading import run
-from tests.system.resync.desk import Desk
-from tests.system.resync.test_pause import C1, copied
-from tests.system.resync.test_resync import held_by, in_the_database
+from tests.system.resync.desk import C1, Desk, copied, held_by, in_the_database
 
 Make = Callable[..., Desk]
 PLACES = (

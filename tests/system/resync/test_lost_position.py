@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from cdc_merge.demo.servers import DemoServer
+from tests.system.postgres.positions import switch_timeline
 from tests.system.postgres.reading import run, wait_for
-from tests.system.postgres.test_reader_positions import switch_timeline
-from tests.system.resync.desk import Desk, mark
-from tests.system.resync.test_pause import C1, copied
-from tests.system.resync.test_resync import held_by, in_the_database
+from tests.system.resync.desk import C1, Desk, copied, held_by, in_the_database, mark
 
 Make = Callable[..., Desk]
 MORE = "INSERT INTO customer VALUES ('C2', 'm', '2', 20), ('C3', 'o', '3', 30)"

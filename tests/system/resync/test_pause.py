@@ -6,18 +6,9 @@ import json
 from collections.abc import Callable
 
 from tests.system.postgres.reading import run
-from tests.system.resync.desk import Desk, mark
+from tests.system.resync.desk import C1, Desk, copied, mark
 
 Make = Callable[..., Desk]
-C1 = "INSERT INTO customer VALUES ('C1', 'n', '1', 10)"
-
-
-def copied(desk: Desk) -> Desk:
-    desk.start()
-    for source in desk.dsns:
-        desk.until_state(source, "streaming")
-    desk.until_level()
-    return desk
 
 
 def retained(desk: Desk) -> int:

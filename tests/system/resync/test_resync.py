@@ -13,8 +13,7 @@ import psycopg
 import pytest
 
 from tests.system.postgres.reading import run, wait_for
-from tests.system.resync.desk import FIELDS, Desk
-from tests.system.resync.test_pause import copied
+from tests.system.resync.desk import Desk, copied, held_by, in_the_database
 
 Make = Callable[..., Desk]
 MANY = "INSERT INTO customer SELECT 'C' || g, 'n' || g, '1', 10 FROM generate_series(1, {}) g"
@@ -62,29 +61,6 @@ def writers(dsn: str, count: int) -> Iterator[list[int]]:
     finally:
         over.set()
         thread.join()
-
-
-def in_the_database(dsn: str) -> dict[str, dict[str, object]]:
-    columns = ", ".join(FIELDS)
-    return {row[0]: dict(zip(FIELDS, row[1:], strict=True)) for row in run(dsn, f"SELECT no, {columns} FROM customer")}
-
-
-def held_by(desk: Desk, source: str) -> dict[str, dict[str, object]]:
-    found: dict[str, dict[str, object]] = {}
-    cursor = ""
-    while True:
-        page = desk.ask(f"/api/v1/records/customer?limit=500{cursor}")
-        for record in page["items"]:
-            view = record["sources"].get(source)
-            if view is not None and view["presence"] == "present":
-                found[record["key"]] = {name: _number(name, value) for name, value in view["values"].items()}
-        if page["next_cursor"] is None:
-            return found
-        cursor = f"&cursor={page['next_cursor']}"
-
-
-def _number(name: str, value: object) -> object:
-    return int(str(value)) if name == "points" and value is not None else value
 
 
 def test_a_row_that_changed_unseen_is_seen_again_as_a_view_and_not_as_an_edit(desk: Make) -> None:
