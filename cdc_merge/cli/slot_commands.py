@@ -13,7 +13,7 @@ from cdc_merge.cli.doctor import select_sources
 from cdc_merge.cli.read_client import load_settings
 from cdc_merge.cli.table_output import printable
 from cdc_merge.doctor import slot_lifecycle
-from cdc_merge.doctor.grants import PLATFORMS
+from cdc_merge.doctor.grants import PLATFORMS, PROPOSED_ROLE
 from cdc_merge.doctor.grants import grants as grants_of
 from cdc_merge.doctor.source_facts import Subject
 
@@ -27,25 +27,34 @@ from cdc_merge.doctor.source_facts import Subject
     show_default=True,
     help="The platform of the source.",
 )
-@click.option("--role", help="The sidecar's role at the source. [default: the user of its DSN]")
+@click.option("--role", help="The sidecar's role at the source. [default: cdc_merge, or the DSN's user of such a name]")
 @click.pass_obj
 def grants(invocation: Invocation, names: tuple[str, ...], platform: str, role: str | None) -> None:
     """Print the least privileges that each source must grant, as SQL for its DBA. No source is contacted."""
     for subject, dsn in select_sources(load_settings(invocation), names):
-        user, database = of_dsn(subject, dsn)
-        for line in grants_of(subject, role or user, database, platform):
+        user, database = of_dsn(dsn)
+        granted = role or own_role(user) or PROPOSED_ROLE
+        for line in grants_of(subject, granted, database, platform):
             click.echo(printable(line))
+        if user != granted:
+            click.echo()
+            click.echo(printable(f"-- Then write user={granted} into the DSN of {subject.source}, in place of {user}."))
         click.echo()
 
 
-def of_dsn(subject: Subject, dsn: str) -> tuple[str, str]:
+def of_dsn(dsn: str) -> tuple[str, str]:
     """User and database of a connection string; placeholders for what it leaves to the environment."""
     try:
         parts = conninfo_to_dict(dsn)
     except psycopg.Error:
         parts = {}
-    user = str(parts.get("user") or f"cdc_merge_{subject.source}")
+    user = str(parts.get("user") or PROPOSED_ROLE)
     return user, str(parts.get("dbname") or parts.get("user") or "DATABASE")
+
+
+def own_role(user: str) -> str | None:
+    """The DSN's user when its name says that it is the sidecar's own: any other may be a person's or an application's."""
+    return user if user.startswith(PROPOSED_ROLE) else None
 
 
 @click.command("create-slot")

@@ -12,7 +12,7 @@ import click
 from cdc_merge.cli.context import Invocation, print_json
 from cdc_merge.cli.doctor import PROBLEMS, select_sources, worst_exit_code
 from cdc_merge.cli.read_client import load_settings
-from cdc_merge.cli.slot_commands import of_dsn
+from cdc_merge.cli.slot_commands import of_dsn, own_role
 from cdc_merge.cli.table_output import output_option, printable
 from cdc_merge.doctor import slot_lifecycle
 from cdc_merge.doctor.grants import removal
@@ -89,8 +89,17 @@ def _print(targets: Sequence[tuple[Subject, str]], remains: dict[str, list[Remna
         for remnant in remnants:
             click.echo(printable(f"--   {remnant.what}: {remnant.sql}"))
         click.echo("-- To be removed by the DBA:")
-        for line in removal(subject, *of_dsn(subject, dsn))[1:]:
+        for line in _for_dba(subject, dsn):
             click.echo(printable(line))
+        user, _ = of_dsn(dsn)
+        if own_role(user) is None:
+            click.echo(printable(f"-- The role {user} stays: drop it only if the sidecar alone uses it."))
+
+
+def _for_dba(subject: Subject, dsn: str) -> list[str]:
+    """The SQL for publication and role; nothing for a role that may belong to people or applications."""
+    user, database = of_dsn(dsn)
+    return [*removal(subject, own_role(user), database)[1:]]
 
 
 def _document(
@@ -102,7 +111,7 @@ def _document(
                 "source": subject.source,
                 "asked": subject.source not in errors,
                 "left": [{"what": remnant.what, "sql": remnant.sql} for remnant in remains.get(subject.source, [])],
-                "sql": [*removal(subject, *of_dsn(subject, dsn))[1:]],
+                "sql": [*_for_dba(subject, dsn)],
             }
             for subject, dsn in targets
         ],

@@ -6,7 +6,9 @@ import re
 from typing import Final
 
 from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
+from cdc_merge.doctor.grants import wal_directory_grant
 from cdc_merge.doctor.readable_units import gib, size, span
+from cdc_merge.doctor.sidecar_role import role_fix, role_sql
 from cdc_merge.doctor.source_facts import (
     CapacityFacts,
     Facts,
@@ -57,7 +59,7 @@ def connections(facts: Facts) -> Findings:
         seen = f"{max(0, room.free_connections)} connections are free; the sidecar uses up to {CONNECTIONS}."
         yield warn(seen, fix, "server")
     if not role.is_super and 0 <= role.connection_limit < CONNECTIONS:
-        fix = Fix((f"ALTER ROLE {server.role_sql} CONNECTION LIMIT 8;",))
+        fix = role_fix(facts, f"ALTER ROLE {server.role_sql} CONNECTION LIMIT 8;")
         yield fail(
             f"The role may open {role.connection_limit} connections; the sidecar needs {CONNECTIONS}.", fix, "role"
         )
@@ -114,7 +116,7 @@ def sender_timeout(facts: Facts) -> Findings:
     if setting is None or setting.number is None:
         yield unknown("The server does not show wal_sender_timeout.")
         return
-    fix = Fix((f"ALTER ROLE {facts.one(ServerFacts).role_sql} SET wal_sender_timeout = '60s';",))
+    fix = role_fix(facts, f"ALTER ROLE {role_sql(facts)} SET wal_sender_timeout = '60s';")
     if setting.number == 0:
         yield warn("wal_sender_timeout is 0: after a network failure a dead session keeps the slot active.", fix)
     elif setting.number < SHORTEST_SENDER_TIMEOUT_MS:
@@ -147,8 +149,8 @@ def disk(facts: Facts) -> Findings:
     try:
         wal_bytes = facts.one(WalDirectory).wal_bytes
     except FactUnavailable as missing:
-        grant = f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO {facts.one(ServerFacts).role_sql};"
-        yield unknown(str(missing), Fix((grant,), superuser=True))
+        grant = wal_directory_grant(facts.one(ServerFacts).platform, role_sql(facts))
+        yield unknown(str(missing), role_fix(facts, grant, superuser=True))
         return
     yield ok(f"{size(wal_bytes)} of WAL are on disk. SQL does not show the free space: monitor it.")
 
@@ -160,7 +162,7 @@ def spill(facts: Facts) -> Findings:
         return
     share = room.spill_bytes / room.decoded_bytes
     if share > facts.subject.limits.spill_share:
-        fix = Fix((f"ALTER ROLE {facts.one(ServerFacts).role_sql} SET logical_decoding_work_mem = '256MB';",))
+        fix = role_fix(facts, f"ALTER ROLE {role_sql(facts)} SET logical_decoding_work_mem = '256MB';")
         yield warn(f"{share:.0%} of the decoded bytes were spilled to the server's disk.", fix)
     else:
         yield ok(f"{share:.0%} of the decoded bytes were spilled to the server's disk.")

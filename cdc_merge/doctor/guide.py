@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cdc_merge.doctor.check_list import FAMILIES
-from cdc_merge.doctor.grants import PLATFORMS, grants
+from cdc_merge.doctor.grants import PLATFORMS, PROPOSED_ROLE, grants
 from cdc_merge.doctor.source_facts import Subject
 
 BEGIN: Final = "<!-- checks: made by python -m cdc_merge.doctor.guide -->"
@@ -44,7 +44,7 @@ def scripts() -> Mapping[str, str]:
     head = "-- An example. `cdc-merge source grants --platform {platform}` prints this for your own configuration.\n"
     return {
         f"grants-{platform}.sql": head.format(platform=platform)
-        + "\n".join(grants(EXAMPLE, "cdc_merge_crm", "crm", platform))
+        + "\n".join(grants(EXAMPLE, PROPOSED_ROLE, "crm", platform))
         + "\n"
         for platform in PLATFORMS
     }

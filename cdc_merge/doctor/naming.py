@@ -126,6 +126,11 @@ def qualified(table: str) -> str:
     return f"{identifier(schema)}.{identifier(name)}"
 
 
+def schema_of(table: str) -> str:
+    """The quoted schema of `schema.table`."""
+    return identifier(table.partition(".")[0])
+
+
 def literal(text: str) -> str:
     quoted = "'" + text.replace("'", "''") + "'"
     return quoted if "\\" not in text else "E" + quoted.replace("\\", "\\\\")

@@ -6,6 +6,7 @@ from typing import Final
 
 from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.readable_units import span
+from cdc_merge.doctor.sidecar_role import excess, new_role_fix, role_fix, role_sql
 from cdc_merge.doctor.source_facts import (
     Facts,
     ReplicationLogin,
@@ -27,51 +28,23 @@ TIMEOUTS: Final = (
 
 
 def attribute(facts: Facts) -> Findings:
-    role, server = facts.one(RoleFacts), facts.one(ServerFacts)
-    if role.may_replicate:
+    if facts.one(RoleFacts).may_replicate:
         yield ok("The role has the REPLICATION attribute.")
-        return
-    grant = f"GRANT rds_replication TO {server.role_sql};"
-    statement = grant if server.platform == "rds" else f"ALTER ROLE {server.role_sql} REPLICATION;"
-    yield fail("The role has no REPLICATION attribute: it may not read changes.", Fix((statement,), superuser=True))
+    else:
+        yield fail("The role has no REPLICATION attribute: it may not read changes.", new_role_fix(facts))
 
 
 def power(facts: Facts) -> Findings:
-    role, server = facts.one(RoleFacts), facts.one(ServerFacts)
-    needs_bypass = any(table.has_row_security for table in facts.rows(TableFacts))
-    extra = {
-        "NOSUPERUSER": role.is_super,
-        "NOCREATEROLE": role.creates_roles and not role.is_super,
-        "NOCREATEDB": role.creates_databases and not role.is_super,
-        "NOBYPASSRLS": role.bypasses_rls and not needs_bypass and not role.is_super,
-    }
-    revoked = [word for word, has in extra.items() if has]
-    groups = [name for name in role.member_of if name.endswith("super") or name in _EXCESSIVE]
-    statements = [f"ALTER ROLE {server.role_sql} {' '.join(revoked)};"] if revoked else []
-    if role.is_super:
-        # A superuser needs no REPLICATION attribute; a plain role does.
-        statements = [f"ALTER ROLE {server.role_sql} NOSUPERUSER REPLICATION;"]
-    statements += [f"REVOKE {name} FROM {server.role_sql};" for name in groups]
-    if statements:
-        has = ", ".join([word.removeprefix("NO") for word in revoked] + groups)
-        yield warn(f"The role has unnecessary privileges: {has}.", Fix(tuple(statements), superuser=True))
+    unneeded = excess(facts)
+    if unneeded:
+        yield warn(f"The role has unnecessary privileges: {', '.join(unneeded)}.", new_role_fix(facts))
     else:
         yield ok("The role has no unnecessary privileges.")
 
 
-_EXCESSIVE: Final = (
-    "rds_superuser",
-    "cloudsqlsuperuser",
-    "alloydbsuperuser",
-    "azure_pg_admin",
-    "pg_read_all_data",
-    "pg_write_all_data",
-)
-
-
 def expiry(facts: Facts) -> Findings:
     role = facts.one(RoleFacts)
-    fix = Fix((f"ALTER ROLE {facts.one(ServerFacts).role_sql} VALID UNTIL 'infinity';",))
+    fix = role_fix(facts, f"ALTER ROLE {role_sql(facts)} VALID UNTIL 'infinity';")
     if role.expires_in_s is None:
         yield ok("The role's password does not expire.")
     elif role.expires_in_s <= 0:
@@ -87,7 +60,7 @@ def replication_login(facts: Facts) -> Findings:
     if login.server is not None:
         yield ok("A replication connection to this database is accepted.")
         return
-    line = f"hostssl {server.database} {facts.one(RoleFacts).name} ADDRESS/MASK scram-sha-256"
+    line = f"hostssl {server.database} {role_sql(facts)} ADDRESS/MASK scram-sha-256"
     yield fail(
         f"A replication connection is refused, although a plain one is accepted. {login.refusal}",
         Fix((f"-- pg_hba.conf needs the database's name, not the word replication: {line}",), superuser=True),
@@ -95,7 +68,7 @@ def replication_login(facts: Facts) -> Findings:
 
 
 def privileges(facts: Facts) -> Findings:
-    server, columns = facts.one(ServerFacts), facts.needed_columns()
+    role, columns = role_sql(facts), facts.needed_columns()
     unreadable = {column.table for column in columns if not column.may_select}
     missing = False
     for name in facts.subject.tables:
@@ -103,8 +76,8 @@ def privileges(facts: Facts) -> Findings:
         if table is None or (table.may_use_schema and table.may_select and name not in unreadable):
             continue
         missing = True
-        usage = () if table.may_use_schema else (f"GRANT USAGE ON SCHEMA {table.schema_sql} TO {server.role_sql};",)
-        fix = Fix((*usage, f"GRANT SELECT ON {table.sql} TO {server.role_sql};"))
+        usage = () if table.may_use_schema else (f"GRANT USAGE ON SCHEMA {table.schema_sql} TO {role};",)
+        fix = role_fix(facts, *usage, f"GRANT SELECT ON {table.sql} TO {role};")
         severity = fail if facts.subject.snapshot == "initial" else warn
         yield severity(
             "The role has no SELECT on it, which an initial snapshot needs; the stream needs no grant.", fix, name
@@ -114,7 +87,7 @@ def privileges(facts: Facts) -> Findings:
 
 
 def row_security(facts: Facts) -> Findings:
-    role, server = facts.one(RoleFacts), facts.one(ServerFacts)
+    role = facts.one(RoleFacts)
     mapped = [table for name in facts.subject.tables if (table := facts.table(name)) is not None]
     hidden = [table for table in mapped if table.has_row_security and not table.owns]
     if role.bypasses_rls or not hidden:
@@ -124,7 +97,7 @@ def row_security(facts: Facts) -> Findings:
         yield fail(
             "Row-level security is on: the stream sends every row, an initial snapshot reads only the rows that the "
             "policies permit (it refuses to run instead).",
-            Fix((f"ALTER ROLE {server.role_sql} BYPASSRLS;",), superuser=True),
+            role_fix(facts, f"ALTER ROLE {role_sql(facts)} BYPASSRLS;", superuser=True),
             table.table,
         )
 
@@ -140,11 +113,11 @@ def settings(facts: Facts) -> Findings:
         setting for setting in found if setting.name.lower() in TIMEOUTS and setting.value not in ("0", "0s", "")
     ]
     for setting in cutting:
-        where = f"ALTER ROLE {server.role_sql} IN DATABASE {server.database_sql}"
+        where = f"ALTER ROLE {role_sql(facts)} IN DATABASE {server.database_sql}"
         yield warn(
             f"{setting.name} = {setting.value} (set for the {setting.scope}): the sidecar resets it in its sessions; "
             "where that has no effect, it ends an initial snapshot.",
-            Fix((f"{where} SET {setting.name} = 0;",)),
+            role_fix(facts, f"{where} SET {setting.name} = 0;"),
             setting.name,
         )
     pinned = [setting.name for setting in found if setting.name.lower() in FIDELITY]
@@ -157,11 +130,13 @@ def settings(facts: Facts) -> Findings:
 
 
 def messages(facts: Facts) -> Findings:
-    role, server = facts.one(RoleFacts), facts.one(ServerFacts)
+    role = facts.one(RoleFacts)
     if role.message_function is None:
         yield unknown("pg_logical_emit_message does not exist.")
     elif not role.may_emit:
-        fix = Fix((f"GRANT EXECUTE ON FUNCTION {role.message_function} TO {server.role_sql};",), superuser=True)
+        fix = role_fix(
+            facts, f"GRANT EXECUTE ON FUNCTION {role.message_function} TO {role_sql(facts)};", superuser=True
+        )
         yield warn(
             "The role may not emit logical messages: no heartbeats, and the path cannot be probed.",
             fix,
@@ -171,26 +146,26 @@ def messages(facts: Facts) -> Findings:
 
 
 def statistics(facts: Facts) -> Findings:
-    role, server = facts.one(RoleFacts), facts.one(ServerFacts)
+    role = facts.one(RoleFacts)
     if role.sees_all:
         yield ok("The role sees other roles' sessions.")
     else:
-        fix = Fix((f"GRANT pg_read_all_stats TO {server.role_sql};",), superuser=True)
+        fix = role_fix(facts, f"GRANT pg_read_all_stats TO {role_sql(facts)};", superuser=True)
         yield warn(
             "Other roles' sessions are hidden: the reader of a slot and the blockers of its creation stay unknown.", fix
         )
 
 
 def writing(facts: Facts) -> Findings:
-    server = facts.one(ServerFacts)
+    role = role_sql(facts)
     tables = facts.rows(WritePrivileges) if facts.subject.written else ()
     for table in tables:
         if table.ungranted:
-            grant = f"GRANT {', '.join(table.ungranted)} ON {table.sql} TO {server.role_sql};"
+            grant = f"GRANT {', '.join(table.ungranted)} ON {table.sql} TO {role};"
             seen = (
                 f"Write-back is enabled, but the role lacks {', '.join(table.ungranted)}: decisions are refused there."
             )
-            yield fail(seen, Fix((grant,)), table.table)
+            yield fail(seen, role_fix(facts, grant), table.table)
         elif table.rewriting:
             seen = f"Triggers may change the values of write-back: {', '.join(table.rewriting)}."
             yield warn(seen, Fix(("-- Check that they do not change the written fields.",)), table.table)

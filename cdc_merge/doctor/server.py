@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
+from cdc_merge.doctor.sidecar_role import role_fix, role_sql
 from cdc_merge.doctor.source_facts import (
     ClockFacts,
     Facts,
@@ -109,8 +110,8 @@ def identity(facts: Facts) -> Findings:
         server = facts.one(IdentityFacts)
     except FactUnavailable as missing:
         functions = "pg_catalog.pg_control_system(), pg_catalog.pg_control_checkpoint()"
-        grant = f"GRANT EXECUTE ON FUNCTION {functions} TO {facts.one(ServerFacts).role_sql};"
-        yield unknown(str(missing), Fix((grant,), superuser=True))
+        grant = f"GRANT EXECUTE ON FUNCTION {functions} TO {role_sql(facts)};"
+        yield unknown(str(missing), role_fix(facts, grant, superuser=True))
         return
     yield ok(f"System {server.system}, timeline {server.timeline}.")
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from cdc_merge.doctor.findings import DoctorCheck, Findings, Fix, fail, ok, unknown, warn
 from cdc_merge.doctor.readable_units import size, span
+from cdc_merge.doctor.sidecar_role import role_fix, role_sql
 from cdc_merge.doctor.source_facts import (
     Blocker,
     Facts,
@@ -57,11 +58,11 @@ def _missing(facts: Facts) -> Findings:
 
 
 def holder(facts: Facts) -> Findings:
-    slot, role, server = facts.our_slot(), facts.one(RoleFacts), facts.one(ServerFacts)
+    slot, role = facts.our_slot(), facts.one(RoleFacts)
     if slot is None or not slot.active:
         yield ok("The slot is not active.")
     elif slot.holder_is_hidden:
-        fix = Fix((f"GRANT pg_read_all_stats TO {server.role_sql};",), superuser=True)
+        fix = role_fix(facts, f"GRANT pg_read_all_stats TO {role_sql(facts)};", superuser=True)
         yield unknown(
             f"Process {slot.active_pid} of another role reads the slot; the role {role.name} may not see its details.",
             fix,
@@ -212,11 +213,10 @@ def blockers(facts: Facts) -> Findings:
         yield warn(f"A transaction is open for {span(blocker.age_s or 0)}; it {effect}.", fix, blocker.who)
     if long:
         return
-    role, server = facts.one(RoleFacts), facts.one(ServerFacts)
-    if not role.sees_all:
+    if not facts.one(RoleFacts).sees_all:
         yield unknown(
             "Other roles' transactions are hidden.",
-            Fix((f"GRANT pg_read_all_stats TO {server.role_sql};",), superuser=True),
+            role_fix(facts, f"GRANT pg_read_all_stats TO {role_sql(facts)};", superuser=True),
         )
     else:
         yield ok("No transaction has been open for long.")

@@ -5,15 +5,15 @@
 -- Flags of the instance: cloudsql.logical_decoding = on, max_slot_wal_keep_size = 10240; it restarts.
 
 -- The role (as a user who may create roles)
-CREATE ROLE cdc_merge_crm LOGIN CONNECTION LIMIT 8;
-ALTER ROLE cdc_merge_crm WITH REPLICATION;                     -- as a member of cloudsqlsuperuser
--- Set its password so that it appears in no history: \password cdc_merge_crm
-GRANT CONNECT ON DATABASE crm TO cdc_merge_crm;
-GRANT pg_read_all_stats TO cdc_merge_crm;                      -- optional: doctor shows blocking sessions
+DO $$ BEGIN IF to_regrole('cdc_merge') IS NULL THEN CREATE ROLE cdc_merge LOGIN CONNECTION LIMIT 24; END IF; END $$;
+ALTER ROLE cdc_merge WITH REPLICATION;                     -- as a member of cloudsqlsuperuser
+GRANT CONNECT ON DATABASE crm TO cdc_merge;
+GRANT pg_monitor TO cdc_merge;                             -- for CAP08, SLT02, SLT10, ROL10
+-- Set its password so that it appears in no history: \password cdc_merge
 
 -- SELECT for the initial snapshot; the stream needs no grant (as the tables' owner)
-GRANT USAGE ON SCHEMA app TO cdc_merge_crm;
-GRANT SELECT ON app.customer, app.sales_order TO cdc_merge_crm;
+GRANT USAGE ON SCHEMA app TO cdc_merge;
+GRANT SELECT ON app.customer, app.sales_order TO cdc_merge;
 
 -- The publication (as the tables' owner, with CREATE on the database)
 CREATE PUBLICATION cdc_merge FOR TABLE app.customer, app.sales_order
@@ -25,7 +25,8 @@ CREATE PUBLICATION cdc_merge FOR TABLE app.customer, app.sales_order
 -- To revoke all of it
 -- SELECT pg_drop_replication_slot('cdc_merge_crm');
 -- DROP PUBLICATION IF EXISTS cdc_merge;
--- REVOKE ALL ON app.customer, app.sales_order FROM cdc_merge_crm;
--- REVOKE ALL ON SCHEMA app FROM cdc_merge_crm;
--- REVOKE ALL ON DATABASE crm FROM cdc_merge_crm;
--- DROP ROLE cdc_merge_crm;
+-- REVOKE ALL ON app.customer, app.sales_order FROM cdc_merge;
+-- REVOKE ALL ON SCHEMA app FROM cdc_merge;
+-- REVOKE ALL ON DATABASE crm FROM cdc_merge;
+-- REVOKE ALL ON FUNCTION pg_catalog.pg_ls_waldir() FROM cdc_merge;
+-- DROP ROLE cdc_merge;

@@ -6,7 +6,7 @@ from __future__ import annotations
 from cdc_merge.doctor.source_facts import Facts, PublishedTables
 from cdc_merge.model import Position
 from tests.doctor.patient import Patient
-from tests.doctor.test_slots import CREATE, read_by
+from tests.doctor.slot_readers import CREATE, read_by
 from tests.system.postgres.reading import wait_for
 
 

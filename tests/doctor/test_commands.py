@@ -20,6 +20,8 @@ from cdc_merge.cli.main import run
 from cdc_merge.config import load
 from cdc_merge.doctor import guide, slot_lifecycle
 from cdc_merge.doctor.check_list import ALL_CHECKS
+from cdc_merge.doctor.grants import grants
+from cdc_merge.doctor.source_facts import Subject
 from cdc_merge.errors import SourceUnavailable
 from tests.doctor.patient import Patient
 from tests.system.postgres.reading import Reading, wait_for
@@ -162,22 +164,48 @@ def test_beside_a_running_sidecar_the_path_through_it_is_proved_and_its_rounds_f
 # ---------------------------------------------------------------- grants and slots
 
 
-def test_the_printed_grants_make_a_role_that_the_doctor_finds_healthy(desk: Desk) -> None:
+@pytest.fixture
+def either_desk(either: Patient, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(either, tmp_path, capsys)
+
+
+def test_the_printed_grants_make_a_role_about_which_no_check_is_unknown(either_desk: Desk) -> None:
+    desk = either_desk
     desk.patient.sql("DROP PUBLICATION cdc_merge")
-    assert desk("source", "grants", "crm", "--role", "granted one") == 0
+    assert desk("source", "grants", "crm", "--role", "granted {one}") == 0
     script = desk.stdout
     try:
         psql(desk.patient, script)
-        dsn = desk.patient.dsn.replace("user=postgres", "user='granted one'")
-        desk("doctor", "--problems", dsn=dsn)
-        assert re.findall(r"^  (\w+) +([A-Z]{3}\d\d)", desk.stdout, re.MULTILINE) == [("unknown", "CAP08")]
+        dsn = desk.patient.dsn.replace("user=postgres", "user='granted {one}'")
+        assert desk("doctor", "--problems", "--strict", dsn=dsn) == 0, desk.stdout
         removal = re.findall(r"^-- ((?:DROP|REVOKE) .*;)$", script, re.MULTILINE)
         desk.patient.sql(*removal)
     finally:
-        desk.patient.sql('DROP ROLE IF EXISTS "granted one"')
+        desk.patient.sql('DROP ROLE IF EXISTS "granted {one}"')
     assert desk("source", "grants", "--platform", "rds") == 0
     assert "GRANT rds_replication" in desk.stdout
     assert "ALTER SYSTEM" not in desk.stdout
+
+
+def test_nothing_that_is_printed_changes_the_role_that_one_is_logged_in_as(desk: Desk) -> None:
+    superuser = desk.patient.dsn
+    for command in (("source", "grants"), ("doctor", "--sql"), ("uninstall", "--dry-run")):
+        desk(*command, dsn=superuser)
+        statements = [line for line in desk.stdout.splitlines() if not line.startswith("--")]
+        assert not [line for line in statements if re.search(r"\bpostgres\b", line)], command
+    assert desk("source", "grants", dsn=superuser) == 0
+    assert "CREATE ROLE cdc_merge LOGIN REPLICATION" in desk.stdout
+    assert "write user=cdc_merge into the DSN of crm" in desk.stdout
+    desk("source", "grants", dsn=superuser.replace("user=postgres", "user=cdc_merge_crm"))
+    assert "CREATE ROLE cdc_merge_crm LOGIN" in desk.stdout
+
+
+def test_the_grants_name_a_table_whose_name_has_braces() -> None:
+    for table in ("{draft}", "{role}", "{"):
+        subject = Subject("crm", "s", "p", tables={f"public.{table}": ("no",)}, written=(f"public.{table}",))
+        script = list(grants(subject, "{role}", "{database}", "plain"))
+        assert f'GRANT SELECT ON public."{table}" TO "{{role}}";' in script
+        assert f'GRANT INSERT, UPDATE, DELETE ON public."{table}" TO "{{role}}";' in script
 
 
 def test_a_slot_is_made_and_dropped_on_ones_word_and_dry_runs_do_nothing(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from cdc_merge.doctor.check_list import run_checks
+from cdc_merge.doctor.collect import collect_facts
 from tests.doctor.patient import Patient
 
 
@@ -32,10 +33,6 @@ FAULTS = {
     "dead readers are never noticed": Fault("CAP06", "warn", ("ALTER ROLE {role} SET wal_sender_timeout = 0",)),
     "a short stall ends the stream": Fault("CAP06", "warn", ("ALTER ROLE {role} SET wal_sender_timeout = '1s'",)),
     "the role may not look at WAL": Fault("CAP08", "unknown", ("REVOKE EXECUTE ON FUNCTION pg_ls_waldir() FROM {role}",)),
-    "the role may not replicate": Fault("ROL01", "fail", ("ALTER ROLE {role} NOREPLICATION",)),
-    "the role is powerful": Fault("ROL02", "warn", ("ALTER ROLE {role} CREATEDB CREATEROLE BYPASSRLS",)),
-    "the role is a superuser": Fault("ROL02", "warn", ("ALTER ROLE {role} SUPERUSER",)),
-    "the role may read everything": Fault("ROL02", "warn", ("GRANT pg_read_all_data TO {role}",)),
     "the password expires soon": Fault("ROL03", "warn", ("DO $$ BEGIN EXECUTE format('ALTER ROLE {role} VALID UNTIL %L', now() + interval '3 days'); END $$",)),
     "the password has expired": Fault("ROL03", "fail", ("ALTER ROLE {role} VALID UNTIL '2020-01-01'",)),
     "the role may not select": Fault("ROL05", "fail", ("REVOKE SELECT ON app.customer FROM {role}",), "app.customer"),
@@ -82,6 +79,35 @@ def test_a_fault_is_reported_and_its_fix_fixes_it(either: Patient, name: str) ->
     assert result.why
     either.apply_fix(result, deciding=fault.deciding)
     assert set(either.severities(fault.code).values()) == {fault.then}
+
+
+# A role that people or applications log in as is never changed: the fix is a role of the sidecar's own.
+FOREIGN_ROLES = {
+    "no replication": ("ROL01", "ALTER ROLE {role} NOREPLICATION"),
+    "powerful": ("ROL02", "ALTER ROLE {role} CREATEDB CREATEROLE BYPASSRLS"),
+    "superuser": ("ROL02", "ALTER ROLE {role} SUPERUSER"),
+    "reads everything": ("ROL02", "GRANT pg_read_all_data TO {role}"),
+    "owns a mapped table": ("ROL02", "ALTER TABLE app.customer OWNER TO {role}"),
+}
+
+
+@pytest.mark.parametrize(("code", "made_by"), FOREIGN_ROLES.values(), ids=FOREIGN_ROLES.keys())
+def test_the_fix_for_a_role_of_others_is_a_role_of_the_sidecars_own(either: Patient, code: str, made_by: str) -> None:
+    either.sql(made_by, "ALTER ROLE {role} CONNECTION LIMIT 3")
+    found = run_checks(either.facts())
+    assert [check.severity for check in found if check.code == code] in (["warn"], ["fail"])
+    statements = [line for check in found for line in check.fix.sql]
+    assert not [line for line in statements if not line.startswith("--") and either.role in line]
+    try:
+        (result,) = (check for check in found if check.code == code)
+        either.apply_fix(result)
+        either.apply_fix(result)  # another source of the same server prints the same
+        assert result.fix.sql[-1].endswith("write user=cdc_merge into the DSN of crm.")
+        either.sql("ALTER TABLE app.customer OWNER TO postgres")
+        facts = collect_facts(either.subject(), either.dsn.replace("user=postgres", "user=cdc_merge"), lambda: 0)
+        assert {c.code for c in run_checks(facts) if c.severity != "ok"} <= {"SRV07"}
+    finally:
+        either.sql("DROP OWNED BY cdc_merge CASCADE", "DROP ROLE cdc_merge")
 
 
 BREAKING = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -15,26 +14,15 @@ from cdc_merge.demo.servers import DemoServer, start_server
 from cdc_merge.doctor import probe
 from cdc_merge.doctor.check_list import run_checks_across
 from tests.doctor.patient import Patient, admitted
+from tests.doctor.slot_readers import CREATE, read_by
 from tests.support.databases import NO_FSYNC
 from tests.system.postgres.reading import Reading, wait_for
 
-CREATE = "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
 DROP = "SELECT pg_drop_replication_slot('{slot}')"
 
 
 def slots_of(patient: Patient) -> int:
     return int(patient.sql("SELECT count(*) FROM pg_replication_slots")[0][0])
-
-
-@contextmanager
-def read_by(patient: Patient, user: str, name: str) -> Iterator[None]:
-    """Somebody streams from the slot."""
-    dsn = f"{patient.dsn.replace('user=postgres', f'user={user}')} application_name={name}"
-    with psycopg.connect(dsn, replication="database", autocommit=True) as connection:
-        options = "(proto_version '1', publication_names 'cdc_merge')"
-        connection.pgconn.exec_(f"START_REPLICATION SLOT {patient.slot} LOGICAL 0/0 {options}".encode())
-        yield
-        connection.close()
 
 
 # ---------------------------------------------------------------- our slot
