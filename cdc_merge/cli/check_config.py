@@ -12,6 +12,7 @@ from typing import NamedTuple
 import click
 
 from cdc_merge.cli.context import Invocation, print_json
+from cdc_merge.cli.store_directory import directory_warnings
 from cdc_merge.config import Settings, load
 from cdc_merge.config.catalog_checks import Columns, catalog_problems, with_value_types
 from cdc_merge.config.load import config_error, problem_lines
@@ -41,7 +42,8 @@ def command(invocation: Invocation, *, offline: bool) -> None:
     Exit code 78 when the file cannot be used, 69 when a source is unreachable, 77 when one refuses the connection.
     """
     settings = load(invocation.config, os.environ)
-    for warning in settings.warnings:
+    # Offline the file is often checked on another machine than the one that runs the sidecar.
+    for warning in (*settings.warnings, *(() if offline else directory_warnings(settings.store))):
         click.echo(f"warning: {warning}", err=True)
     catalogs = CatalogReport(set(), {}, [], {}) if offline else query_catalogs(settings)
     problems = _all_problems(settings, catalogs)

@@ -13,6 +13,7 @@ import click
 from cdc_merge import __version__
 from cdc_merge.cli.check_config import apply_catalogs
 from cdc_merge.cli.context import Invocation
+from cdc_merge.cli.store_directory import make_default_directory
 from cdc_merge.config import load
 from cdc_merge.config.settings import Settings, SqliteStoreSettings
 from cdc_merge.errors import CdcMergeError, ConfigError
@@ -63,6 +64,7 @@ def command(invocation: Invocation, role: str, log_format: str | None, log_level
 
 def _run(settings: Settings, on_reload: Callable[[Settings], None]) -> int:
     store = settings.store
+    make_default_directory(store)
     settings = apply_catalogs(settings, has_run=isinstance(store, SqliteStoreSettings) and store.path.exists())
     # Imported on use: the sources' and stores' packages would slow down every other command.
     from cdc_merge.app import sidecar  # noqa: PLC0415

@@ -37,9 +37,10 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class SqliteStoreSettings:
-    """A store in one file; its directory may not exist yet."""
+    """A store in one file; its directory may not exist yet. `is_default`: the file has no `store:`."""
 
     path: Path
+    is_default: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,12 +59,12 @@ def settings_of(
 def default_store(environment: Mapping[str, str]) -> SqliteStoreSettings:
     """state.db in the state directory: systemd's, else the XDG one, else ./.cdc-merge."""
     if directory := environment.get("STATE_DIRECTORY", "").partition(":")[0]:
-        return SqliteStoreSettings(Path(directory) / "state.db")
+        return SqliteStoreSettings(Path(directory) / "state.db", is_default=True)
     if directory := environment.get("XDG_STATE_HOME", ""):
-        return SqliteStoreSettings(Path(directory) / "cdc-merge" / "state.db")
+        return SqliteStoreSettings(Path(directory) / "cdc-merge" / "state.db", is_default=True)
     if directory := environment.get("HOME", ""):
-        return SqliteStoreSettings(Path(directory) / ".local" / "state" / "cdc-merge" / "state.db")
-    return SqliteStoreSettings(Path(".cdc-merge") / "state.db")
+        return SqliteStoreSettings(Path(directory) / ".local" / "state" / "cdc-merge" / "state.db", is_default=True)
+    return SqliteStoreSettings(Path(".cdc-merge") / "state.db", is_default=True)
 
 
 def _source(name: str, shape: AnySource, dsn: Secret, plan: Plan) -> SourceSettings:
