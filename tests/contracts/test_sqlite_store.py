@@ -17,25 +17,11 @@ from pathlib import Path
 import pytest
 
 from cdc_merge.errors import StoreUnavailable
-from cdc_merge.model import UPDATE, Change, Place, Position, RecordKey, Stamp
+from cdc_merge.model import Change, RecordKey
 from cdc_merge.sql_files import named_statements
 from cdc_merge.stores.sqlite.migrations import migrations
 from cdc_merge.stores.sqlite.store import SqliteStore
-
-SOURCE = "crm"
-
-
-def change(number: int, *, bytes_long: int = 1) -> Change:
-    place = Place("7", 1, number, "public.customer", 0)
-    fields = {"name": (None, "x" * bytes_long)}
-    return Change("customer", f"C{number % 50}", Stamp(number, 0, SOURCE), place, UPDATE, fields)
-
-
-def write(store: SqliteStore, first: int, count: int, *, bytes_long: int = 1) -> None:
-    """A batch whose position says how many changes there are with it."""
-    with store.transaction() as batch:
-        batch.append(change(number, bytes_long=bytes_long) for number in range(first, first + count))
-        batch.save_position(SOURCE, Position("7", 1, first + count, "done", ""), Stamp(first + count, 0, SOURCE))
+from tests.contracts.batches import SOURCE, change, write
 
 
 def stored(store: SqliteStore) -> int:
@@ -217,7 +203,7 @@ WRITE = """
 import sys
 from pathlib import Path
 from cdc_merge.stores.sqlite.store import SqliteStore
-from tests.contracts.test_sqlite_store import SOURCE, write
+from tests.contracts.batches import SOURCE, write
 store = SqliteStore(Path(sys.argv[1]))
 store.claim("a writer that will be killed")
 positions = store.positions()

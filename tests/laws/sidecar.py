@@ -30,7 +30,7 @@ from cdc_merge.worker.pipeline import Pipeline
 from cdc_merge.worker.state import Environment
 from tests.laws.holdings import ENTITY
 from tests.laws.systems import Stream, System
-from tests.system.crash.mortal import Fate, MortalStore
+from tests.system.crash.killable_worker import KillableStore, KillSwitch
 
 ALL: Final = 1_000
 
@@ -75,7 +75,7 @@ class Sidecar:
         self,
         firm: Firm,
         store: Store,
-        fate: Fate,
+        fate: KillSwitch,
         limits: Limits = TWO_RECORDS,
         *,
         compaction: CompactionLimits = LIMITS,
@@ -90,7 +90,7 @@ class Sidecar:
             (self.streams[name], SourceIngest(name, mapper, "slot", SpillFile)) for name, mapper in mappers.items()
         ]
         world = Environment(firm.now_us, firm.new_id, compile_expression, limits)
-        mortal = cast(Store, MortalStore(store, fate))
+        mortal = cast(Store, KillableStore(store, fate))
         self.facts: list[Fact] = []
         self.pipeline = Pipeline(firm.plan, pairs, mortal, self._note, world)
         for units in self.pipeline.state.records.entities().values():

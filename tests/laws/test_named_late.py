@@ -20,7 +20,7 @@ from cdc_merge.worker.limits import Limits
 from tests.laws.holdings import ENTITY, START_US
 from tests.laws.sidecar import Firm, Sidecar
 from tests.laws.systems import INTEGER, TABLE, TEXT, Sheet, Statements, System
-from tests.system.crash.mortal import Fate
+from tests.system.crash.killable_worker import KillSwitch
 
 SECOND = 1_000_000
 COLUMNS = {"phone": TEXT, "remark": TEXT, "points": INTEGER}
@@ -69,7 +69,7 @@ class Office:
         ids = itertools.count(1)
         arrived_us: dict[str, dict[int, int]] = {name: {} for name in SHEETS}
         firm = Firm(self.plan, self.systems, lambda: self.now_us, lambda: f"q{next(ids)}", arrived_us)
-        return Sidecar(firm, store, Fate(), Limits(cached_records=100))
+        return Sidecar(firm, store, KillSwitch(), Limits(cached_records=100))
 
 
 def act(office: Office, name: str, key: str, what: str, value: int) -> None:

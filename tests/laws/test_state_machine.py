@@ -40,7 +40,7 @@ from tests.laws.holdings import ENTITY, FIELDS, KEYS, NAMES, POOLS, SECOND, SHEE
 from tests.laws.oracle import answer
 from tests.laws.sidecar import Firm, Picture, Sidecar
 from tests.laws.systems import PLAIN, UNDER_ORIGIN, Mark, Statements, System, Values, applied, marked
-from tests.system.crash.mortal import Death, Fate
+from tests.system.crash.killable_worker import KillSwitch, WorkerKilled
 
 # ---------------------------------------------------------------- what may happen
 
@@ -73,7 +73,7 @@ class Day(RuleBasedStateMachine):
         self.now_us = START_US
         self.systems = {name: System(name, sheet) for name, sheet in SHEETS.items()}
         self.copied: dict[str, bool] = {}
-        self.fate = Fate()
+        self.fate = KillSwitch()
         self.is_broken = False
 
     @initialize(
@@ -211,7 +211,7 @@ class Day(RuleBasedStateMachine):
         """The worker dies between two steps of a batch, or after it; its successor knows only what is on disk."""
         with self._watched():
             self.fate.arm(step)
-            with suppress(Death):
+            with suppress(WorkerKilled):
                 self.sidecar.merge(allowed)
             self.fate.arm(None)
             self.sidecar.store.close()
@@ -305,7 +305,7 @@ class Day(RuleBasedStateMachine):
         cut arrives when it first did: that time is part of its stamp."""
         now_us = self.now_us
         firm = replace(self.firm, now_us=lambda: now_us, arrived_us={name: {} for name in NAMES})
-        other = Sidecar(firm, MemoryStore(), Fate(), SMALL, compaction=AT_ONCE)
+        other = Sidecar(firm, MemoryStore(), KillSwitch(), SMALL, compaction=AT_ONCE)
         for name, count in self._order(other, random.Random(seed)):
             number = other.streams[name].next
             now_us = self.firm.arrived_us[name].get(number, self.now_us) if count == 1 else self.now_us

@@ -18,7 +18,7 @@ from cdc_merge.model.ports import StoreTransaction
 from cdc_merge.sources.spill import RowSpill, SpillFile, SpillFull
 from cdc_merge.worker.ingest import SourceIngest
 from cdc_merge.worker.limits import Limits
-from tests.mapping.test_mapper_model import MAP, TABLE, Line, Table, map_table, worlds
+from tests.mapping.naive_table import MAP, TABLE, Line, Table, map_table, worlds
 
 BUCKET_ROWS = 1  # nearly every record in a bucket of its own
 

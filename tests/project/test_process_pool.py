@@ -61,9 +61,9 @@ def is_there(pid: int) -> bool:
 def test_a_command_line_ends_with_its_code_and_its_two_outputs(
     process_pool: ProcessPool, config: Path, tmp_path: Path
 ) -> None:
-    shown = process_pool.ran(["--config", str(config), "check-config", "--offline"], tmp_path)
+    shown = process_pool.run_to_end(["--config", str(config), "check-config", "--offline"], tmp_path)
     assert (shown.returncode, shown.stdout[:8], shown.stderr) == (0, "customer", "")
-    slip = process_pool.ran(["nothing"], tmp_path)
+    slip = process_pool.run_to_end(["nothing"], tmp_path)
     assert (slip.returncode, slip.stdout) == (2, "")
     assert "Usage: cdc-merge" in slip.stderr
 
@@ -73,9 +73,9 @@ def test_a_command_line_has_its_own_environment_and_the_tests_directory(
 ) -> None:
     monkeypatch.chdir(config.parent)
     words = ["check-config", "--offline"]
-    assert process_pool.ran(words, config.parent).returncode == 0
-    assert process_pool.ran(words, config.parent, {"CDC_MERGE_CONFIG": "another.yaml"}).returncode == 78
-    assert process_pool.ran(words, config.parent).returncode == 0
+    assert process_pool.run_to_end(words, config.parent).returncode == 0
+    assert process_pool.run_to_end(words, config.parent, {"CDC_MERGE_CONFIG": "another.yaml"}).returncode == 78
+    assert process_pool.run_to_end(words, config.parent).returncode == 0
 
 
 def test_a_sidecar_leads_a_group_of_its_own_and_ends_in_order_or_by_the_signal_that_kills_it(

@@ -20,7 +20,7 @@ from cdc_merge.worker.record_cache import RecordCache
 from tests.laws.equivalence import check, plan_of
 from tests.laws.equivalence import merge_batch as merge
 from tests.laws.worlds import scripts
-from tests.worker.test_record_cache import A_RECORD, SHOP, edits
+from tests.support.stock_record import A_RECORD, SHOP, edits
 
 
 def with_bases(changes: Sequence[Change], every: int) -> Store:

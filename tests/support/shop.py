@@ -18,7 +18,7 @@ from cdc_merge.config.load import load
 from cdc_merge.demo.servers import DemoServer
 from tests.support.alerting import Parsed, fetched, wait_until
 from tests.support.databases import fresh_database
-from tests.support.process_pool import Forked, ProcessPool
+from tests.support.process_pool import ChildProcess, ProcessPool
 
 TABLE = """
 create table customer (no text primary key, phone text);
@@ -60,8 +60,8 @@ class Shop:
         with psycopg.connect(self.dsns[source], autocommit=True) as connection:
             connection.execute(statement)
 
-    def differ(self, address: str, key: str) -> Parsed:
-        """Two people enter different phones for a customer; the conflict, once a sidecar at the address has it open."""
+    def make_conflict(self, address: str, key: str) -> Parsed:
+        """Enter different phones of one customer in the two systems; the conflict, once the sidecar at the address has it open."""
         for source in self.dsns:
             self.execute(source, f"update customer set phone = '{source}' where no = '{key}'")
         found: list[Parsed] = []
@@ -90,8 +90,8 @@ def shop(server: DemoServer, directory: Path, customers: int = 9) -> Iterator[Sh
 
 
 @contextmanager
-def watched(place: Shop) -> Iterator[tuple[Sidecar, str]]:
-    """A sidecar in this process that has copied both systems, and its address."""
+def watching_sidecar(place: Shop) -> Iterator[tuple[Sidecar, str]]:
+    """A sidecar in this process whose initial snapshots are done, and its address."""
     sidecar = Sidecar(load(place.file, {}), environment={})
     try:
         sidecar.start()
@@ -102,15 +102,15 @@ def watched(place: Shop) -> Iterator[tuple[Sidecar, str]]:
                 source["snapshot"]["state"] == "done" for source in fetched(f"{address}/api/v1/sources")["items"]
             )
 
-        wait_until(is_copied, "both first copies are done")
+        wait_until(is_copied, "both initial snapshots are done")
         yield sidecar, address
     finally:
         sidecar.stop()
 
 
 @contextmanager
-def begun(process_pool: ProcessPool, file: Path, log: Path, *options: str) -> Iterator[Forked]:
-    """`cdc-merge run` in a process of its own, from when it listens; it is told to end after the block, in order."""
+def running_sidecar(process_pool: ProcessPool, file: Path, log: Path, *options: str) -> Iterator[ChildProcess]:
+    """`cdc-merge run` in a process of its own, from when it listens; ended by SIGTERM after the block."""
     process = process_pool.start(["--config", str(file), "run", *options], log, log)
     try:
 

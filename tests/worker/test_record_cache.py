@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -17,13 +16,11 @@ from hypothesis import strategies as st
 
 from cdc_merge.errors import StoreUnavailable
 from cdc_merge.merge.checkpoint import dump_state
-from cdc_merge.merge.conflict_detection import merge_conflicts
-from cdc_merge.merge.fold import advance, fold
+from cdc_merge.merge.fold import advance
 from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.replay import policy_of
 from cdc_merge.merge.units import Units
-from cdc_merge.merge.views import merged
-from cdc_merge.model import DELETE, INSERT, UNKNOWN, UPDATE, Change, Place, RecordKey, Stamp
+from cdc_merge.model import DELETE, INSERT, UNKNOWN, UPDATE, Change, Place, Stamp
 from cdc_merge.model.plan import EntityPlan, FieldPlan
 from cdc_merge.model.ports import Store, StoreTransaction
 from cdc_merge.stores.memory.store import MemoryStore
@@ -33,44 +30,7 @@ from cdc_merge.worker.record_cache import RecordCache
 from tests.laws.equivalence import check, plan_of
 from tests.laws.equivalence import merge_batch as merge
 from tests.laws.worlds import ENTITY, KEY, scripts
-
-FIELDS = (FieldPlan("name"), FieldPlan("stock", merge="counter"), FieldPlan("city", merge="lww"))
-SOURCES = ("crm", "erp")
-SHOP = EntityPlan(
-    name=ENTITY,
-    sources=SOURCES,
-    mapped={source: frozenset(plan.name for plan in FIELDS) for source in SOURCES},
-    fields={plan.name: plan for plan in FIELDS},
-)
-A_RECORD = RecordKey(ENTITY, KEY)
-
-
-def edits(first: int, count: int, key: str = KEY, source: str = "crm") -> list[Change]:
-    """Sales of one piece each, numbered: every edit follows the one before it."""
-    return [_edit(number, key, source) for number in range(first, first + count)]
-
-
-def _edit(number: int, key: str, source: str) -> Change:
-    stamp, place = Stamp(number * 1000, 0, source), Place(f"of {source}", 1, number, "public.item", 0)
-    fields: dict[str, Any] = {"name": (f"n{number - 1}", f"n{number}"), "stock": (-number + 1, -number)}
-    if number == 0:
-        fields = {name: (UNKNOWN, after) for name, (_, after) in fields.items()} | {"city": (UNKNOWN, "Wuhan")}
-    return Change(ENTITY, key, stamp, place, UPDATE if number else INSERT, fields, committed_us=number * 1000)
-
-
-def said(record: Record) -> Any:
-    return merged(record), merge_conflicts(record)
-
-
-def expected(entity: EntityPlan, changes: Iterable[Change]) -> Any:
-    return said(fold(entity, changes))
-
-
-@contextmanager
-def loaded(cache: RecordCache, store: Store) -> Iterator[Record]:
-    with store.transaction() as batch:
-        cache.load([A_RECORD], batch)
-        yield cache.get(A_RECORD).record
+from tests.support.stock_record import A_RECORD, SHOP, SOURCES, _edit, edits, expected, loaded, said
 
 
 @pytest.fixture(params=["memory", "sqlite"])

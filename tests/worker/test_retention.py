@@ -26,7 +26,7 @@ from cdc_merge.worker.retention import Retention
 from tests.laws.equivalence import merge_batch as merge
 from tests.laws.equivalence import plan_of
 from tests.laws.worlds import ENTITY, SECOND, scripts
-from tests.worker.test_record_cache import A_RECORD, SHOP, edits, expected, loaded, said
+from tests.support.stock_record import A_RECORD, SHOP, edits, expected, loaded, said
 
 KEEP_US = 8_000
 LAST = RecordKey(ENTITY, "the last entry of the log stays")

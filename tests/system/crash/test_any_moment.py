@@ -13,10 +13,10 @@ from collections.abc import Callable
 from psycopg import sql
 
 from tests.system.scenarios.incident import Incident, Setting, Site
+from tests.system.scenarios.merged_state import Document
 from tests.system.scenarios.people import System
-from tests.system.scenarios.picture import Document
-from tests.system.scenarios.witness import Witness, fetched_over_http, items, wait_for
-from tests.system.scenarios.work import ENTITY, FIELDS, Work
+from tests.system.scenarios.random_work import ENTITY, FIELDS, RandomWork
+from tests.system.scenarios.sidecars import WatchingSidecar, fetched_over_http, items, wait_for
 
 SEED = 20261123
 ROWS = 10_000  # a first copy that takes long enough to be killed in, whatever else this machine does
@@ -35,18 +35,20 @@ def test_40_a_sidecar_killed_many_times_says_what_an_undisturbed_one_says(site: 
         it.killed.start()
         it.plain.start()
         it.wait_until_copied()
-        work = Work(it, SEED, keys=60)
+        work = RandomWork(it, SEED, keys=60)
         for _ in range(KILLS_AT_WORK):
             for _ in range(chance.randint(5, 30)):
                 work.act()
             _wait_for_a_moment(it, chance)
             it.killed.kill_and_start()
             work.act()
-        undisturbed, killed = it.both_say()
-        it.compare("the sidecar that was killed", killed.picture, undisturbed.picture)
-        assert undisturbed.questions, "a day without any question proves little"
+        undisturbed, killed = it.answers_of_both()
+        it.compare("the sidecar that was killed", killed.merged_state, undisturbed.merged_state)
+        assert undisturbed.open_conflicts, "a day without any question proves little"
         keys = [f"C{n}" for n in range(1, 61) if f"C{n}" in undisturbed.records]
-        assert [_lived(it.plain, key) for key in keys] == [_lived(it.killed, key) for key in keys]
+        assert [_history_without_cuts(it.plain, key) for key in keys] == [
+            _history_without_cuts(it.killed, key) for key in keys
+        ]
     finally:
         it.end()
 
@@ -99,6 +101,6 @@ def _reached(it: Incident) -> dict[str, str]:
     return {} if sources is None else {each["name"]: each["durable_lsn"] for each in sources["items"]}
 
 
-def _lived(witness: Witness, key: str) -> list[Document]:
+def _history_without_cuts(sidecar: WatchingSidecar, key: str) -> list[Document]:
     """The history of a record since the first copies."""
-    return [each for each in items(witness, f"/api/v1/records/customer/{key}/history") if each["kind"] != "snapshot"]
+    return [each for each in items(sidecar, f"/api/v1/records/customer/{key}/history") if each["kind"] != "snapshot"]

@@ -18,11 +18,11 @@ from cdc_merge.stores.memory.disk import Disk
 from cdc_merge.stores.memory.store import MemoryStore
 from cdc_merge.stores.sqlite.store import SqliteStore
 from cdc_merge.worker.limits import DEFAULT_LIMITS, Limits
-from tests.system.crash.mortal import Day, Death, Fate, Worker, with_evening
+from tests.system.crash.killable_worker import KillableWorker, KillSwitch, Script, WorkerKilled, with_final_idle
 from tests.system.scenarios.incident import Incident
-from tests.system.scenarios.picture import Picture
-from tests.system.scenarios.replay import picture_of
-from tests.system.scenarios.work import ENTITY, FIELDS, Work
+from tests.system.scenarios.merged_state import MergedState
+from tests.system.scenarios.random_work import ENTITY, FIELDS, RandomWork
+from tests.system.scenarios.replay import merged_state_of
 
 SEED = 7
 ACTS = 40
@@ -36,61 +36,61 @@ ALL_LARGE = Limits(large_rows=0, piece_rows=1, bucket_rows=1)
 def test_40_a_worker_that_dies_in_any_piece_of_a_large_transaction_says_the_same(
     incident: Callable[..., Incident], tmp_path: Path
 ) -> None:
-    _die_everywhere(incident, tmp_path, 3, ALL_LARGE)
+    _kill_at_every_step(incident, tmp_path, 3, ALL_LARGE)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 6])
 def test_40_a_worker_that_dies_at_any_step_of_every_batch_says_the_same(
     incident: Callable[..., Incident], tmp_path: Path, at_a_time: int
 ) -> None:
-    _die_everywhere(incident, tmp_path, at_a_time)
+    _kill_at_every_step(incident, tmp_path, at_a_time)
 
 
-def _die_everywhere(
+def _kill_at_every_step(
     incident: Callable[..., Incident], tmp_path: Path, at_a_time: int, limits: Limits = DEFAULT_LIMITS
 ) -> None:
     held = {f"C{n}": {"phone": "a", "points": 5, "tags": ["a"], "stage": "draft"} for n in range(1, 7)}
     it = incident(fields=FIELDS, held=held, systems=("crm", "erp", "finance"), entity=ENTITY)
-    work = Work(it, SEED)
+    work = RandomWork(it, SEED)
     for _ in range(ACTS):
         work.act()
-    expected = it.both_say()[0].picture
-    day = Day(it.plain.settings, with_evening(it.tapes()), at_a_time, limits)
+    expected = it.answers_of_both()[0].merged_state
+    script = Script(it.plain.settings, with_final_idle(it.delivery_logs()), at_a_time, limits)
 
     died: list[int] = []
     while not died or died[-1]:
-        found, deaths = _lived(day, partial(MemoryStore, Disk()), k=len(died))
+        found, deaths = _run_with_kills(script, partial(MemoryStore, Disk()), k=len(died))
         it.compare(f"dying {deaths} times, at step {len(died)}", found, expected)
         died.append(deaths)
     assert len(died) > 20, "a batch has more steps than that"
     for k in range(at_a_time, 20, 5):
-        found, deaths = _lived(day, partial(SqliteStore, tmp_path / f"{k}.db"), k)
+        found, deaths = _run_with_kills(script, partial(SqliteStore, tmp_path / f"{k}.db"), k)
         it.compare(f"dying {deaths} times, at step {k}, on disk", found, expected)
         assert deaths == died[k], "a store on disk is used in the same steps"
 
 
-def _lived(day: Day, open_store: Open, k: int) -> tuple[Picture, int]:
+def _run_with_kills(script: Script, open_store: Open, k: int) -> tuple[MergedState, int]:
     """What is said at the end of a day, and how often a worker died in it."""
-    fate = Fate()
+    kill_switch = KillSwitch()
     deaths = 0
-    worker = Worker(day, open_store(), fate)
-    is_evening = False
-    while not is_evening:
-        is_evening = worker.is_over
-        fate.arm(k)
+    worker = KillableWorker(script, open_store(), kill_switch)
+    is_final = False
+    while not is_final:
+        is_final = worker.is_over
+        kill_switch.arm(k)
         try:
-            worker.step(is_evening=is_evening)
-        except Death:
+            worker.step(is_final=is_final)
+        except WorkerKilled:
             deaths += 1
             worker.store.close()
-            fate.arm(None)
-            worker = Worker(day, open_store(), fate)
+            kill_switch.arm(None)
+            worker = KillableWorker(script, open_store(), kill_switch)
             # A first copy begins again after each death: it ends only if its worker lives a little longer each time.
             for _ in range(deaths if worker.is_copying else 1):
-                worker.step(is_evening=is_evening)
-    fate.arm(None)
-    while worker.step(is_evening=True):
+                worker.step(is_final=is_final)
+    kill_switch.arm(None)
+    while worker.step(is_final=True):
         pass
-    said = picture_of(worker.store, day.settings)
+    said = merged_state_of(worker.store, script.settings)
     worker.store.close()
     return said, deaths

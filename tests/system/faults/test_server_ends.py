@@ -15,9 +15,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc_merge.demo.binaries import account, installed
+from cdc_merge.demo.binaries import account
 from cdc_merge.demo.servers import DemoServer
-from tests.conftest import INSTALL
+from tests.support.databases import skip_unless_installed
 from tests.system.faults.sidecars import SETUP, configured, held, in_table, sidecar, until_present, until_streaming
 from tests.system.postgres.reading import run, wait_for
 
@@ -25,8 +25,7 @@ VERSIONS = ("15", "17", "18")
 
 
 def server_of(version: str, new_server: Callable[..., DemoServer]) -> DemoServer:
-    if installed(version) is None:
-        pytest.skip(f"PostgreSQL {version} is not installed: {INSTALL[version]}")
+    skip_unless_installed(version)
     server = new_server(version=version)
     run(server.dsn(), *SETUP, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 200) g")
     return server

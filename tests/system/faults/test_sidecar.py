@@ -23,7 +23,7 @@ from tests.support.databases import fresh_database
 from tests.system.faults.proxy import HEALTHY, Fault, Proxy, socket_of
 from tests.system.faults.sidecars import SETUP, configured, held, in_table, sidecar, until_present, until_streaming
 from tests.system.postgres.reading import run
-from tests.system.scenarios.picture import Picture, picture
+from tests.system.scenarios.merged_state import MergedState, merged_state
 
 SEED = 20261124
 SYSTEMS = ("crm", "erp")
@@ -79,7 +79,7 @@ def edit(dsns: Mapping[str, str], round_number: int, chance: random.Random) -> N
         connection.close()
 
 
-def said(running: Sidecar) -> Picture:
+def said(running: Sidecar) -> MergedState:
     def fetched(path: str) -> list[dict[str, object]]:
         found: list[dict[str, object]] = []
         cursor = ""
@@ -91,7 +91,7 @@ def said(running: Sidecar) -> Picture:
                 return found
             cursor = f"&cursor={page['next_cursor']}"
 
-    return picture(fetched("/api/v1/records/customer?"), fetched("/api/v1/conflicts?status=open&"))
+    return merged_state(fetched("/api/v1/records/customer?"), fetched("/api/v1/conflicts?status=open&"))
 
 
 @pytest.mark.timeout(170)
@@ -122,6 +122,6 @@ def test_a_sidecar_behind_failing_networks_says_what_an_undisturbed_one_says(sit
         assert sum(status.reconnects for status in struck.statuses()) >= 3
         expected = said(plain)
         assert said(struck).differences(expected) == []
-        assert len(expected.questions) > 3, "a day without any question proves little"
+        assert len(expected.open_conflicts) > 3, "a day without any question proves little"
         for name, dsn in site.dsns.items():
             assert held(struck, name) == in_table(dsn)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.alerting import ROOT, Receiver, alertmanager, fetched, program, quick_alertmanager, wait_until
-from tests.system.observability.test_rules import ALERTS
+from tests.system.observability.alert_rules import ALERTS
 
 CONFIG = ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
 SIDECAR = {"job": "cdc-merge", "instance": "sidecar:8787"}

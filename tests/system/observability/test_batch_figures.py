@@ -10,7 +10,7 @@ import pytest
 
 from cdc_merge.demo.servers import DemoServer
 from tests.support.alerting import wait_until
-from tests.support.shop import Shop, metric, shop, watched
+from tests.support.shop import Shop, metric, shop, watching_sidecar
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def place(postgres_server: DemoServer, tmp_path: Path) -> Iterator[Shop]:
 
 
 def test_rows_of_transactions_and_the_origin_of_record_states_are_measured(place: Shop) -> None:
-    with watched(place) as (_, address):
+    with watching_sidecar(place) as (_, address):
         place.execute("crm", "update customer set phone = 'other' where no in ('C1', 'C2', 'C3')")
         place.execute("crm", "update customer set phone = 'more' where no = 'C1'")
         rows = 'cdc_merge_transaction_rows_{}{{source="crm"{}}}'
@@ -34,7 +34,7 @@ def test_rows_of_transactions_and_the_origin_of_record_states_are_measured(place
 
 
 def test_a_transaction_that_carries_the_time_of_its_origin_is_counted_as_such(place: Shop) -> None:
-    with watched(place) as (_, address):
+    with watching_sidecar(place) as (_, address):
         place.execute("erp", "update customer set phone = 'first' where no = 'C1'")
         with psycopg.connect(place.dsns["erp"]) as connection:
             connection.execute("select pg_replication_origin_create('figures')")

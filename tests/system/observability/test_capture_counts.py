@@ -39,7 +39,7 @@ from cdc_merge.sources.spill import SpillFull
 from tests.support.alerting import wait_until
 from tests.support.shop import Shop, metric
 from tests.system.postgres.customer_table import SETUP, TABLES
-from tests.system.postgres.process_reading import Isolated
+from tests.system.postgres.process_reading import ProcessReading
 from tests.system.postgres.reading import Reading, run, wait_for, wal_lsn
 
 HOUR_US: Final = 3_600_000_000
@@ -165,7 +165,7 @@ def test_status_goes_out_by_the_clock_when_something_is_confirmed_and_to_ask(dsn
 
 
 def test_counts_go_on_when_the_reader_is_killed_and_a_slot_that_is_gone_is_a_gap(dsn: str) -> None:
-    with Isolated(dsn) as reading:
+    with ProcessReading(dsn) as reading:
         reading.start()
         reading.until_copied()
         reading.until_streaming()

@@ -22,7 +22,7 @@ from grafana.__main__ import DASHBOARDS, DIRECTORY, drawn
 from tests.contracts.clicking import read
 from tests.support.alerting import ROOT, parsed, program, prometheus, queried, wait_until
 from tests.system.observability.dashboard_rules import MORE_RULES, RULES, Board, panels, substituted, targets
-from tests.system.observability.test_end_to_end import quick_rules
+from tests.system.observability.quick_rules import quick_rules
 
 FILES = sorted(DIRECTORY.glob("*.json"))
 BOARDS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in FILES}

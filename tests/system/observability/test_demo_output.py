@@ -26,7 +26,7 @@ from cdc_merge.demo.systems import SOURCES, entities
 from cdc_merge.model.ports import Observer
 from cdc_merge.observers import log_format
 from cdc_merge.observers.log_events import Logs
-from tests.observers.test_metrics import COUNTERS, GAUGES, HISTOGRAMS
+from tests.observers.metric_contract import COUNTERS, GAUGES, HISTOGRAMS
 from tests.support.alerting import program
 from tests.support.log_lines import parsed_lines
 

@@ -21,7 +21,7 @@ from tests.support.alerting import ROOT, fetched, wait_until
 from tests.support.databases import drop_slots
 from tests.support.log_lines import parsed_lines
 from tests.support.process_pool import ProcessPool
-from tests.support.shop import Shop, begun, shop
+from tests.support.shop import Shop, running_sidecar, shop
 from tests.system.observability.events import documented_codes, written_codes
 
 # No runbook cites them: they are logged at level debug or info, and follow no alert.
@@ -77,7 +77,7 @@ def test_a_process_that_meets_trouble_writes_json_only_and_no_password(
     place: Shop, process_pool: ProcessPool, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    with begun(process_pool, place.file, log, "--log-level", "debug") as process:
+    with running_sidecar(process_pool, place.file, log, "--log-level", "debug") as process:
         (address,) = re.findall(r"http://127\.0\.0\.1:\d+", log.read_text())
         wait_until(
             lambda: all(each["snapshot"]["state"] == "done" for each in fetched(f"{address}/api/v1/sources")["items"]),
@@ -102,7 +102,7 @@ def test_a_process_that_meets_trouble_writes_json_only_and_no_password(
 
 def test_a_process_that_cannot_start_says_why_in_its_log(place: Shop, process_pool: ProcessPool) -> None:
     place.write(http={"listen": "203.0.113.1:1"})
-    ended = process_pool.ran(["--config", str(place.file), "run"], place.directory)
+    ended = process_pool.run_to_end(["--config", str(place.file), "run"], place.directory)
     (line,) = parsed_lines(ended.stderr)
     assert (line["event.code"], line["log.level"]) == ("sidecar_failed", "error")
     assert line["message"].startswith("The HTTP listener cannot bind 203.0.113.1:1")

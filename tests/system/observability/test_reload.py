@@ -14,7 +14,7 @@ import pytest
 from cdc_merge.demo.servers import DemoServer
 from tests.support.alerting import Parsed, fetched, wait_until
 from tests.support.process_pool import ProcessPool
-from tests.support.shop import TOKEN, Shop, begun, metric, shop, watched
+from tests.support.shop import TOKEN, Shop, metric, running_sidecar, shop, watching_sidecar
 
 LATEST = {"name": "phones", "on": "customer.phone", "severity": "critical"}
 SUCCESSFUL = "cdc_merge_config_last_reload_successful"
@@ -38,13 +38,13 @@ def reload(address: str) -> tuple[int, Parsed]:
 
 
 def test_a_rule_that_is_reloaded_judges_what_comes_next(place: Shop) -> None:
-    with watched(place) as (_, address):
-        assert place.differ(address, "C1")["severity"] == "medium"
+    with watching_sidecar(place) as (_, address):
+        assert place.make_conflict(address, "C1")["severity"] == "medium"
         since = metric(address, SINCE)
         place.write(rules=[LATEST])
         assert reload(address) == (200, {"reloaded": True})
         assert [rule["name"] for rule in fetched(f"{address}/api/v1/rules")["items"]] == ["phones"]
-        conflict = place.differ(address, "C2")
+        conflict = place.make_conflict(address, "C2")
         assert conflict["severity"] == "critical"
         assert metric(address, SINCE) > since
         assert metric(address, SUCCESSFUL) == 1
@@ -52,7 +52,7 @@ def test_a_rule_that_is_reloaded_judges_what_comes_next(place: Shop) -> None:
 
 def test_a_check_that_is_reloaded_is_evaluated_and_counted(place: Shop) -> None:
     checks = [{"name": "short", "expr": "size(record.phone) < 9", "severity": "high"}]
-    with watched(place) as (_, address):
+    with watching_sidecar(place) as (_, address):
         place.document["entities"]["customer"]["checks"] = checks
         place.write()
         assert reload(address)[0] == 200
@@ -65,7 +65,7 @@ def test_a_check_that_is_reloaded_is_evaluated_and_counted(place: Shop) -> None:
 
 
 def test_a_file_that_cannot_be_used_leaves_the_old_one_in_force_and_says_so(place: Shop) -> None:
-    with watched(place) as (_, address):
+    with watching_sidecar(place) as (_, address):
         place.write(rules=[{**LATEST, "on": "customer.phon"}], settle="soon")
         status, problem = reload(address)
         assert status == 422
@@ -78,21 +78,21 @@ def test_a_file_that_cannot_be_used_leaves_the_old_one_in_force_and_says_so(plac
 
 
 def test_a_change_that_needs_a_restart_is_refused_as_a_whole(place: Shop) -> None:
-    with watched(place) as (_, address):
+    with watching_sidecar(place) as (_, address):
         place.document["sources"]["erp"]["slot"] = "another"
         place.write(rules=[LATEST])
         status, problem = reload(address)
         assert status == 422
         (error,) = problem["errors"]
         assert "sources.erp.slot: this cannot change while the sidecar runs (restart" in error["detail"]
-        assert place.differ(address, "C4")["severity"] == "medium"
+        assert place.make_conflict(address, "C4")["severity"] == "medium"
 
 
 def test_sighup_reloads_a_running_process_and_the_log_says_so(
     place: Shop, process_pool: ProcessPool, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    with begun(process_pool, place.file, log, "--log-format", "json") as process:
+    with running_sidecar(process_pool, place.file, log, "--log-format", "json") as process:
         place.write(rules=[LATEST], log={"level": "debug"})
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: '"config_reloaded"' in log.read_text(), "it has reloaded")
@@ -106,8 +106,8 @@ def test_sighup_reloads_a_running_process_and_the_log_says_so(
 
 
 def test_an_open_question_is_judged_again_by_the_reloaded_rules(place: Shop) -> None:
-    with watched(place) as (_, address):
-        open_id = place.differ(address, "C6")["id"]
+    with watching_sidecar(place) as (_, address):
+        open_id = place.make_conflict(address, "C6")["id"]
         place.write(rules=[{"name": "phones", "on": "customer.phone", "decide": {"auto": "latest"}}])
         assert reload(address)[0] == 200
         conflict = f"{address}/api/v1/conflicts/{open_id}"

@@ -10,20 +10,13 @@ import pytest
 
 from cdc_merge.doctor.check_list import ALL_CHECKS
 from tests.support.alerting import ROOT, RULES, Parsed, parsed, program
+from tests.system.observability.alert_rules import ALERTS, NAMES, rules
 from tests.system.observability.vocabulary import metric_names, recorded_names, selected_names
 
 PROMETHEUS = RULES.parent
 TESTS = sorted((PROMETHEUS / "tests").glob("*_test.yaml"))
 SEVERITIES = {"critical", "warning", "info", "none"}
 TEAMS = {"platform", "dba", "data"}
-
-
-def rules(file: str) -> list[Parsed]:
-    return [rule for group in parsed(RULES / file)["groups"] for rule in group["rules"]]
-
-
-ALERTS = rules("alerts.yaml")
-NAMES = sorted({rule["alert"] for rule in ALERTS})
 
 
 def promtool(*arguments: str | Path) -> None:

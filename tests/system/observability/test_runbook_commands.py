@@ -32,9 +32,9 @@ from tests.support.alerting import (
     quick_alertmanager,
 )
 from tests.support.process_pool import ProcessPool
-from tests.support.shop import TOKEN, Shop, begun, shop, watched
-from tests.system.observability.test_rules import ALERTS
-from tests.system.observability.test_runbooks import PAGES, commands
+from tests.support.shop import TOKEN, Shop, running_sidecar, shop, watching_sidecar
+from tests.system.observability.alert_rules import ALERTS
+from tests.system.observability.runbook_pages import PAGES, commands
 
 HOST: Final = {"timedatectl", "chronyc", "journalctl", "du", "fuser", "lsof"}
 FILLED: Final = {"ENTITY": "customer", "KEY": "C001", "FIELD": "phone", "NAME": "crm", "TABLE": "public.customer"}
@@ -129,13 +129,13 @@ def desk(
         for source in place.dsns:
             place.execute(source, "insert into customer values ('C001', 'same')")
         place.write(http={"listen": f"127.0.0.1:{free_port()}"})
-        sidecar, address = stack.enter_context(watched(place))
+        sidecar, address = stack.enter_context(watching_sidecar(place))
         addresses = {
             "http://127.0.0.1:8787": address,
             "http://127.0.0.1:9090": watching,
             "http://127.0.0.1:9093": manager,
         }
-        yield Desk(place, sidecar, place.differ(address, "C001")["id"], addresses, process_pool)
+        yield Desk(place, sidecar, place.make_conflict(address, "C001")["id"], addresses, process_pool)
 
 
 @pytest.mark.timeout(300)
@@ -158,7 +158,7 @@ def test_every_command_of_every_runbook_does_what_it_says(desk: Desk, capfd: pyt
 def begun_and_ended(desk: Desk, words: list[str]) -> None:
     """A sidecar in a process of its own that answers, and ends on request."""
     log = desk.place.directory / "log"
-    with begun(desk.process_pool, desk.place.file, log, *words[1:]) as process:
+    with running_sidecar(desk.process_pool, desk.place.file, log, *words[1:]) as process:
         assert answers(f"http://{parsed(desk.place.file)['http']['listen']}/-/healthy")
     assert process.poll() == 0
 

@@ -11,25 +11,17 @@ import pytest
 
 from cdc_merge.cli.main import group
 from tests.support.alerting import ROOT
+from tests.system.observability.alert_rules import ALERTS, NAMES
+from tests.system.observability.runbook_pages import PAGES, commands
 from tests.system.observability.tables import PAGE, written
-from tests.system.observability.test_rules import ALERTS, NAMES
 from tests.system.observability.vocabulary import metric_names, recorded_names
 
-PAGES = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
 SECTIONS = ["Meaning", "Impact", "First look", "Commands", "How to fix", "How to prevent"]
 DOCUMENTS = [*PAGES, PAGE]
 
 
 def named(page: Path) -> str:
     return page.stem
-
-
-def commands(text: str) -> list[str]:
-    """Each `cdc-merge …` of a page: lines of code blocks, and code within a sentence."""
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
-    lines = [line for block in blocks for line in block.splitlines()]
-    inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
-    return [line for line in (*lines, *inline) if line.startswith("cdc-merge ")]
 
 
 def families() -> set[str]:

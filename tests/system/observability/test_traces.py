@@ -27,7 +27,7 @@ from cdc_merge.observers.traces import EVENTS, Traces
 from tests.contracts.memory_reading import phone_conflict
 from tests.support.alerting import wait_until
 from tests.support.process_pool import ProcessPool
-from tests.support.shop import Shop, begun, shop
+from tests.support.shop import Shop, running_sidecar, shop
 
 NOW_NS = 1_790_000_000_000_000_000
 BATCH = BatchMerged(
@@ -165,7 +165,7 @@ def test_a_running_sidecar_sends_its_batches_to_a_collector(
 ) -> None:
     place.write(telemetry={"otlp": collector.address})
     log = tmp_path / "log"
-    with begun(process_pool, place.file, log) as process:
+    with running_sidecar(process_pool, place.file, log) as process:
         wait_until(lambda: any(span.name == "cdc_merge.source_changed" for span in collector.spans), "they are sent")
         place.execute("crm", "update customer set phone = 'crm' where no = 'C7'")
     assert process.poll() == 0, log.read_text()
@@ -184,7 +184,7 @@ def test_a_collector_that_is_not_there_stops_nothing(
     collector.close()
     place.write(telemetry={"otlp": collector.address})
     log = tmp_path / "log"
-    with begun(process_pool, place.file, log) as process:
+    with running_sidecar(process_pool, place.file, log) as process:
         pass
     assert process.poll() == 0, log.read_text()
 

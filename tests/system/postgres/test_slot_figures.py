@@ -10,14 +10,13 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from cdc_merge.demo.binaries import installed
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import Position, SourceStatus, StoreFigures
 from cdc_merge.model.plan import Plan
 from cdc_merge.observers.gauges import GaugeCollector, Gauges
 from cdc_merge.observers.labels import INVALIDATIONS, Labels
 from cdc_merge.sources.postgres.reader import PostgresSource
-from tests.conftest import INSTALL
+from tests.support.databases import skip_unless_installed
 from tests.system.postgres.positions import SETUP, TABLES, read_once
 from tests.system.postgres.reading import Reading, run, wait_for
 
@@ -57,8 +56,7 @@ def pause(reading: Reading, position: Position | None) -> None:
 def overrun(request: pytest.FixtureRequest, new_server: Callable[..., DemoServer]) -> tuple[DemoServer, Position]:
     """A server that keeps little WAL and gave up the slot of a source that was read once, and how far it was read."""
     version: str = request.param
-    if installed(version) is None:
-        pytest.skip(f"PostgreSQL {version} is not installed: {INSTALL[version]}")
+    skip_unless_installed(version)
     server = new_server(settings=SMALL, version=version)
     run(server.dsn(), *SETUP)
     position, _ = read_once(server.dsn())

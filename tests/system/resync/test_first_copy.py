@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.system.postgres.reading import run
-from tests.system.resync.desk import C1, Desk, copied, held_by, in_the_database
+from tests.system.resync.driven_sidecar import C1, DrivenSidecar, in_the_database, rows_at_source, start_and_copy
 
-Make = Callable[..., Desk]
+Make = Callable[..., DrivenSidecar]
 PLACES = (
     "CREATE TABLE place (no text PRIMARY KEY, city text, stock int)",
     "ALTER PUBLICATION cdc_merge ADD TABLE place",
@@ -17,28 +17,28 @@ PLACES = (
 MANY = "INSERT INTO customer SELECT 'C' || g, 'n' || g, '1', 10 FROM generate_series(1, {}) g"
 
 
-def with_places(desk: Desk) -> Desk:
+def with_places(sidecar: DrivenSidecar) -> DrivenSidecar:
     """A second entity of a second table, with a counter of its own."""
-    desk.entities["place"] = {
+    sidecar.entities["place"] = {
         "from": {
             name: {"table": "public.place", "key": "no", "fields": {"city": "city", "stock": "stock"}}
-            for name in desk.dsns
+            for name in sidecar.dsns
         },
         "fields": {"city": {"merge": "mv"}, "stock": {"merge": "counter"}},
     }
-    return desk
+    return sidecar
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_all_tables_are_copied_whatever_the_number_of_workers(desk: Make, workers: int) -> None:
+def test_all_tables_are_copied_whatever_the_number_of_workers(sidecar: Make, workers: int) -> None:
     it = with_places(
-        desk(
+        sidecar(
             C1, *PLACES, "INSERT INTO place SELECT g, 'b', g FROM generate_series(1, 3000) g", snapshot_workers=workers
         )
     )
-    copied(it)
-    assert len(it.ask("/api/v1/records/place?limit=1000")["items"]) == 1000
-    assert it.ask("/api/v1/records/place/3000")["merged"] == {"city": "b", "stock": 3000}
+    start_and_copy(it)
+    assert len(it.get("/api/v1/records/place?limit=1000")["items"]) == 1000
+    assert it.get("/api/v1/records/place/3000")["merged"] == {"city": "b", "stock": 3000}
     assert it.merged("C1")["phone"] == "1"
     assert it.source("crm")["snapshot"] == {
         "state": "done",
@@ -47,14 +47,14 @@ def test_all_tables_are_copied_whatever_the_number_of_workers(desk: Make, worker
     }
 
 
-def test_a_copy_that_is_killed_keeps_the_finished_tables_and_reads_the_others_beside_the_stream(desk: Make) -> None:
+def test_a_copy_that_is_killed_keeps_the_finished_tables_and_reads_the_others_beside_the_stream(sidecar: Make) -> None:
     places = ("INSERT INTO place VALUES ('P1', 'b', 5)", "ANALYZE place")
-    it = with_places(desk(*PLACES, *places, snapshot_workers=2))
+    it = with_places(sidecar(*PLACES, *places, snapshot_workers=2))
     dsn = it.dsns["crm"]
     run(dsn, MANY.format(36_000), "ANALYZE customer")
     run(it.dsns["erp"], MANY.format(100), "ANALYZE customer")
     it.start()
-    it.until(lambda: "crm" in it.ask("/api/v1/records/place/P1")["sources"], "the small table was copied")
+    it.until(lambda: "crm" in it.get("/api/v1/records/place/P1")["sources"], "the small table was copied")
     it.until(lambda: "crm" in it.record("C500")["sources"], "the large one was begun")
     assert it.source("crm")["snapshot"]["state"] == "running", "the copy was too quick"
     it.kill()
@@ -74,15 +74,15 @@ def test_a_copy_that_is_killed_keeps_the_finished_tables_and_reads_the_others_be
         lambda: not it.source("erp")["resyncs"] and it.source("erp")["snapshot"]["state"] == "done", "erp was copied"
     )
     it.until_level()
-    assert held_by(it, "crm") == in_the_database(dsn)
-    history = it.ask("/api/v1/records/place/P1/history")["items"]
+    assert rows_at_source(it, "crm") == in_the_database(dsn)
+    history = it.get("/api/v1/records/place/P1/history")["items"]
     assert [each["kind"] for each in history if each["source"] == "crm"] == ["snapshot", "write"]
-    assert it.ask("/api/v1/records/place/P1")["merged"]["stock"] == 6
-    assert [each["kind"] for each in it.questions() if each["kind"] != "divergence"] == []
+    assert it.get("/api/v1/records/place/P1")["merged"]["stock"] == 6
+    assert [each["kind"] for each in it.open_conflicts() if each["kind"] != "divergence"] == []
 
 
-def test_a_copy_that_is_killed_before_any_table_was_finished_begins_again(desk: Make) -> None:
-    it = desk(MANY.format(20_000), "ANALYZE customer")
+def test_a_copy_that_is_killed_before_any_table_was_finished_begins_again(sidecar: Make) -> None:
+    it = sidecar(MANY.format(20_000), "ANALYZE customer")
     it.start()
     it.until(lambda: it.source("crm")["snapshot"]["rows"] > 5000, "the copy was begun")
     it.kill()
@@ -90,5 +90,5 @@ def test_a_copy_that_is_killed_before_any_table_was_finished_begins_again(desk: 
     it.start()
     it.until(lambda: it.source("crm")["snapshot"]["state"] == "done", "the copy was done")
     it.until_level("crm")
-    assert held_by(it, "crm") == in_the_database(it.dsns["crm"])
-    assert {(each["kind"], *each["labels"]) for each in it.questions()} <= {("divergence", "baseline")}
+    assert rows_at_source(it, "crm") == in_the_database(it.dsns["crm"])
+    assert {(each["kind"], *each["labels"]) for each in it.open_conflicts()} <= {("divergence", "baseline")}

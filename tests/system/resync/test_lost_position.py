@@ -12,9 +12,9 @@ import pytest
 from cdc_merge.demo.servers import DemoServer
 from tests.system.postgres.positions import switch_timeline
 from tests.system.postgres.reading import run, wait_for
-from tests.system.resync.desk import C1, Desk, copied, held_by, in_the_database, mark
+from tests.system.resync.driven_sidecar import C1, DrivenSidecar, in_the_database, mark, rows_at_source, start_and_copy
 
-Make = Callable[..., Desk]
+Make = Callable[..., DrivenSidecar]
 MORE = "INSERT INTO customer VALUES ('C2', 'm', '2', 20), ('C3', 'o', '3', 30)"
 UNSEEN = (
     "UPDATE customer SET phone = 'unseen', points = 7 WHERE no = 'C1'",
@@ -23,49 +23,49 @@ UNSEEN = (
 )
 
 
-def dropped(desk: Desk) -> None:
-    run(desk.dsns["crm"], f"SELECT pg_drop_replication_slot('{desk.slot('crm')}')", *UNSEEN)
+def dropped(sidecar: DrivenSidecar) -> None:
+    run(sidecar.dsns["crm"], f"SELECT pg_drop_replication_slot('{sidecar.slot('crm')}')", *UNSEEN)
 
 
-def recreated(desk: Desk) -> None:
-    dropped(desk)
-    run(desk.dsns["crm"], f"SELECT pg_create_logical_replication_slot('{desk.slot('crm')}', 'pgoutput')")
+def recreated(sidecar: DrivenSidecar) -> None:
+    dropped(sidecar)
+    run(sidecar.dsns["crm"], f"SELECT pg_create_logical_replication_slot('{sidecar.slot('crm')}', 'pgoutput')")
 
 
-def advanced(desk: Desk) -> None:
-    run(desk.dsns["crm"], *UNSEEN)
-    mark(desk.dsns["crm"])
-    run(desk.dsns["crm"], f"SELECT pg_replication_slot_advance('{desk.slot('crm')}', pg_current_wal_lsn())")
+def advanced(sidecar: DrivenSidecar) -> None:
+    run(sidecar.dsns["crm"], *UNSEEN)
+    mark(sidecar.dsns["crm"])
+    run(sidecar.dsns["crm"], f"SELECT pg_replication_slot_advance('{sidecar.slot('crm')}', pg_current_wal_lsn())")
 
 
-def republished(desk: Desk) -> None:
+def republished(sidecar: DrivenSidecar) -> None:
     leave, come = (f"ALTER PUBLICATION cdc_merge {word} TABLE customer" for word in ("DROP", "ADD"))
-    run(desk.dsns["crm"], leave, *UNSEEN, come)
+    run(sidecar.dsns["crm"], leave, *UNSEEN, come)
 
 
 LOSSES = {"slot_missing": dropped, "slot_recreated": recreated, "advanced": advanced, "republished": republished}
 
 
-def lose(desk: Desk, how: Callable[[Desk], None]) -> None:
+def lose(sidecar: DrivenSidecar, how: Callable[[DrivenSidecar], None]) -> None:
     """What happens at the source while the sidecar is away."""
-    run(desk.dsns["erp"], "UPDATE customer SET phone = 'erp' WHERE no = 'C1'")
-    desk.until_level()
-    desk.end()
-    how(desk)
+    run(sidecar.dsns["erp"], "UPDATE customer SET phone = 'erp' WHERE no = 'C1'")
+    sidecar.until_level()
+    sidecar.end()
+    how(sidecar)
 
 
-def as_in_the_database(desk: Desk) -> None:
-    assert held_by(desk, "crm") == in_the_database(desk.dsns["crm"])
-    assert desk.record("C2")["sources"]["crm"]["presence"] == "deleted"
-    assert desk.record("C2")["deleted"] is True
-    assert desk.merged("C4")["name"] == "new"
-    assert desk.merged("C1")["phone"] == "erp", "a view won over an edit"
-    assert desk.questions() == []
+def as_in_the_database(sidecar: DrivenSidecar) -> None:
+    assert rows_at_source(sidecar, "crm") == in_the_database(sidecar.dsns["crm"])
+    assert sidecar.record("C2")["sources"]["crm"]["presence"] == "deleted"
+    assert sidecar.record("C2")["deleted"] is True
+    assert sidecar.merged("C4")["name"] == "new"
+    assert sidecar.merged("C1")["phone"] == "erp", "a view won over an edit"
+    assert sidecar.open_conflicts() == []
 
 
 @pytest.mark.parametrize("how", [*LOSSES])
-def test_by_default_a_source_whose_position_was_lost_stops_until_a_resync_is_requested(desk: Make, how: str) -> None:
-    it = copied(desk(C1, MORE))
+def test_by_default_a_source_whose_position_was_lost_stops_until_a_resync_is_requested(sidecar: Make, how: str) -> None:
+    it = start_and_copy(sidecar(C1, MORE))
     lose(it, LOSSES[how])
     run(it.dsns["erp"], "DELETE FROM customer WHERE no = 'C2'")
     it.start()
@@ -88,8 +88,8 @@ def test_by_default_a_source_whose_position_was_lost_stops_until_a_resync_is_req
 
 
 @pytest.mark.parametrize("how", [*LOSSES])
-def test_with_resnapshot_a_lost_position_is_followed_by_a_new_copy_beside_the_history(desk: Make, how: str) -> None:
-    it = copied(desk(C1, MORE, on_lost_position="resnapshot"))
+def test_with_resnapshot_a_lost_position_is_followed_by_a_new_copy_beside_the_history(sidecar: Make, how: str) -> None:
+    it = start_and_copy(sidecar(C1, MORE, on_lost_position="resnapshot"))
     lose(it, LOSSES[how])
     run(it.dsns["erp"], "DELETE FROM customer WHERE no = 'C2'")
     it.start()
@@ -97,12 +97,12 @@ def test_with_resnapshot_a_lost_position_is_followed_by_a_new_copy_beside_the_hi
     it.until_resynced("crm")
     it.until_level()
     as_in_the_database(it)
-    history = it.ask("/api/v1/records/customer/C1/history")["items"]
+    history = it.get("/api/v1/records/customer/C1/history")["items"]
     assert [each["kind"] for each in history if each["source"] == "crm"] == ["snapshot", "snapshot"]
 
 
-def test_a_slot_that_is_lost_while_it_is_read_is_followed_by_a_new_copy_too(desk: Make) -> None:
-    it = copied(desk(C1, MORE, on_lost_position="resnapshot"))
+def test_a_slot_that_is_lost_while_it_is_read_is_followed_by_a_new_copy_too(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1, MORE, on_lost_position="resnapshot"))
     slot = it.slot("crm")
     run(
         it.dsns["crm"],
@@ -113,12 +113,12 @@ def test_a_slot_that_is_lost_while_it_is_read_is_followed_by_a_new_copy_too(desk
     it.until(lambda: it.held("C1", "crm")["phone"] == "unseen", "the new copy was merged")
     it.until_state("crm", "streaming")
     it.until_resynced("crm")
-    assert it.questions() == []
+    assert it.open_conflicts() == []
 
 
-def test_a_copy_into_a_history_that_is_killed_begins_again_and_takes_nothing_back(desk: Make) -> None:
+def test_a_copy_into_a_history_that_is_killed_begins_again_and_takes_nothing_back(sidecar: Make) -> None:
     many = "INSERT INTO customer SELECT 'K' || g, 'n', '1', 1 FROM generate_series(1, 8000) g"
-    it = copied(desk(C1, MORE, many, on_lost_position="resnapshot"))
+    it = start_and_copy(sidecar(C1, MORE, many, on_lost_position="resnapshot"))
     lose(it, dropped)
     run(it.dsns["erp"], "DELETE FROM customer WHERE no = 'C2'")
     it.start()
@@ -130,13 +130,13 @@ def test_a_copy_into_a_history_that_is_killed_begins_again_and_takes_nothing_bac
     it.until_resynced("crm")
     it.until_level()
     as_in_the_database(it)
-    assert it.ask("/api/v1/records/customer/C1/history")["items"][0]["kind"] == "snapshot"
+    assert it.get("/api/v1/records/customer/C1/history")["items"][0]["kind"] == "snapshot"
 
 
 def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(
-    desk: Make, second_server: DemoServer
+    sidecar: Make, second_server: DemoServer
 ) -> None:
-    it = copied(desk(C1, MORE, on_lost_position="resnapshot"))
+    it = start_and_copy(sidecar(C1, MORE, on_lost_position="resnapshot"))
     it.end()
     run(second_server.dsn(), "DROP TABLE IF EXISTS customer", "DROP PUBLICATION IF EXISTS cdc_merge")
     run(
@@ -153,7 +153,7 @@ def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(
         it.posted("/api/v1/sources/crm/resync")
         it.until_state("crm", "streaming")
         it.until_resynced("crm")
-        assert held_by(it, "crm") == {"C1": {"name": "n", "phone": "moved", "points": 10}}
+        assert rows_at_source(it, "crm") == {"C1": {"name": "n", "phone": "moved", "points": 10}}
         run(second_server.dsn(), "UPDATE customer SET phone = 'on' WHERE no = 'C1'")
         it.until_level("crm")
         assert it.merged("C1")["phone"] == "on"
@@ -174,10 +174,10 @@ def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(
 
 
 def test_a_failover_to_a_server_that_never_had_what_was_read_is_named_and_copied(
-    new_server: Callable[..., DemoServer], desk: Make
+    new_server: Callable[..., DemoServer], sidecar: Make
 ) -> None:
     server = new_server()
-    it = desk(C1, MORE, on_lost_position="resnapshot")
+    it = sidecar(C1, MORE, on_lost_position="resnapshot")
     run(
         server.dsn(),
         "CREATE TABLE customer (no text PRIMARY KEY, name text, phone text, points int, note text)",
@@ -189,7 +189,7 @@ def test_a_failover_to_a_server_that_never_had_what_was_read_is_named_and_copied
     run_copy(server.data, backup)
     server.start()
     it.dsns = {"crm": server.dsn(), "erp": it.dsns["erp"]}
-    copied(it)
+    start_and_copy(it)
     run(server.dsn(), "INSERT INTO customer VALUES ('C9', 'never there', '9', 9)")
     it.until_level()
     it.end()

@@ -6,17 +6,17 @@ import json
 from collections.abc import Callable
 
 from tests.system.postgres.reading import run
-from tests.system.resync.desk import C1, Desk, copied, mark
+from tests.system.resync.driven_sidecar import C1, DrivenSidecar, mark, start_and_copy
 
-Make = Callable[..., Desk]
-
-
-def retained(desk: Desk) -> int:
-    return int(desk.source("crm")["slot"]["retained_bytes"] or 0)
+Make = Callable[..., DrivenSidecar]
 
 
-def test_a_paused_source_is_not_read_and_loses_and_doubles_nothing_when_it_goes_on(desk: Make) -> None:
-    it = copied(desk(C1))
+def retained(sidecar: DrivenSidecar) -> int:
+    return int(sidecar.source("crm")["slot"]["retained_bytes"] or 0)
+
+
+def test_a_paused_source_is_not_read_and_loses_and_doubles_nothing_when_it_goes_on(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     assert it.posted("/api/v1/sources/crm/pause")["paused"] is True
     it.until_state("crm", "paused")
     for _ in range(5):
@@ -30,11 +30,11 @@ def test_a_paused_source_is_not_read_and_loses_and_doubles_nothing_when_it_goes_
     it.until_level()
     assert it.merged("C1") == {"name": "n", "phone": "177777", "points": 105}
     assert it.source("crm")["paused"] is False
-    assert it.questions() == []
+    assert it.open_conflicts() == []
 
 
-def test_a_pause_outlives_a_restart_and_holds_the_watermark_where_it_was(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_a_pause_outlives_a_restart_and_holds_the_watermark_where_it_was(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     it.posted("/api/v1/sources/crm/pause")
     held = it.source("crm")["watermark"]
     it.kill()
@@ -51,8 +51,8 @@ def test_a_pause_outlives_a_restart_and_holds_the_watermark_where_it_was(desk: M
     assert it.merged("C1")["name"] == "later"
 
 
-def test_wal_kept_by_the_slot_of_a_paused_source_is_still_reported(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_wal_kept_by_the_slot_of_a_paused_source_is_still_reported(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     it.posted("/api/v1/sources/crm/pause")
     before = it.until(lambda: retained(it), "the slot was looked at")
     run(it.dsns["crm"], "SELECT pg_logical_emit_message(false, 'fill', repeat('x', 3000000))")
@@ -68,15 +68,15 @@ def test_wal_kept_by_the_slot_of_a_paused_source_is_still_reported(desk: Make) -
     assert 'cdc_merge_source_state{source="crm",state="paused"} 1.0' in it.metrics()
 
 
-def test_the_slot_of_a_paused_source_has_no_reader(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_the_slot_of_a_paused_source_has_no_reader(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     it.posted("/api/v1/sources/crm/pause")
     found = run(it.dsns["crm"], f"SELECT active FROM pg_replication_slots WHERE slot_name = '{it.slot('crm')}'")
     assert found == [(False,)]
 
 
-def test_pausing_twice_and_resuming_twice_changes_nothing_more(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_pausing_twice_and_resuming_twice_changes_nothing_more(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     for _ in range(2):
         assert it.posted("/api/v1/sources/crm/pause")["paused"] is True
     for _ in range(2):
@@ -86,8 +86,8 @@ def test_pausing_twice_and_resuming_twice_changes_nothing_more(desk: Make) -> No
     assert it.merged("C1")["points"] == 9
 
 
-def test_only_who_has_a_token_with_a_role_may_pause(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_only_who_has_a_token_with_a_role_may_pause(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     assert it.post("/api/v1/sources/crm/pause", token=None)[0] == 403
     assert it.post("/api/v1/sources/crm/pause", token="v1ewer")[0] == 403
     assert it.post("/api/v1/sources/crm/pause", token="made up")[0] == 401
@@ -96,8 +96,8 @@ def test_only_who_has_a_token_with_a_role_may_pause(desk: Make) -> None:
     assert (status, problem["hint"]) == (404, "The configuration has: crm, erp.")
 
 
-def test_the_command_line_pauses_a_running_sidecar_and_lists_it(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_the_command_line_pauses_a_running_sidecar_and_lists_it(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     assert it.cli("source", "pause", "crm", "--dry-run").returncode == 0
     assert it.source("crm")["paused"] is False
     refused = it.cli("source", "pause", "crm", token=None)
@@ -114,8 +114,8 @@ def test_the_command_line_pauses_a_running_sidecar_and_lists_it(desk: Make) -> N
     it.until_state("crm", "streaming")
 
 
-def test_without_a_sidecar_the_store_notes_the_pause_for_the_next_start(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_without_a_sidecar_the_store_notes_the_pause_for_the_next_start(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     it.end()
     done = it.cli("source", "pause", "crm", token=None)
     assert done.returncode == 0, done.stderr
@@ -126,8 +126,8 @@ def test_without_a_sidecar_the_store_notes_the_pause_for_the_next_start(desk: Ma
     it.until_state("crm", "paused")
 
 
-def test_a_source_that_was_never_copied_can_be_paused_before_its_first_start(desk: Make) -> None:
-    it = desk(C1)
+def test_a_source_that_was_never_copied_can_be_paused_before_its_first_start(sidecar: Make) -> None:
+    it = sidecar(C1)
     it.write_config()
     assert it.cli("source", "pause", "crm").returncode == 0
     it.start()

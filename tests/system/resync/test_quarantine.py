@@ -9,9 +9,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.system.postgres.reading import run
-from tests.system.resync.desk import Desk
+from tests.system.resync.driven_sidecar import DrivenSidecar
 
-Make = Callable[..., Desk]
+Make = Callable[..., DrivenSidecar]
 # The business key is not what names a row in the log; of C2 it is so long that it is stored apart and not sent again.
 LONG = "C2" + "x" * 5_000
 BEFORE = (
@@ -23,29 +23,29 @@ BEFORE = (
 )
 
 
-def figure(desk: Desk, name: str, **labels: str) -> float:
+def figure(sidecar: DrivenSidecar, name: str, **labels: str) -> float:
     """The sum of the samples with these labels."""
     wanted = labels.items()
     return sum(
         sample.value
-        for family in text_string_to_metric_families(desk.metrics())
+        for family in text_string_to_metric_families(sidecar.metrics())
         for sample in family.samples
         if sample.name == f"cdc_merge_{name}" and wanted <= sample.labels.items()
     )
 
 
-def kept(desk: Desk) -> float:
-    return figure(desk, "quarantined_events", source="crm", table="public.customer")
+def kept(sidecar: DrivenSidecar) -> float:
+    return figure(sidecar, "quarantined_events", source="crm", table="public.customer")
 
 
-def history(desk: Desk, key: str) -> Iterator[dict[str, Any]]:
-    return (each for each in desk.ask(f"/api/v1/records/customer/{key}/history")["items"] if each["source"] == "crm")
+def history(sidecar: DrivenSidecar, key: str) -> Iterator[dict[str, Any]]:
+    return (each for each in sidecar.get(f"/api/v1/records/customer/{key}/history")["items"] if each["source"] == "crm")
 
 
 @pytest.fixture
-def begun(desk: Make) -> Desk:
+def begun(sidecar: Make) -> DrivenSidecar:
     """Both rows are older than the slot, and nothing was copied."""
-    it = desk(*BEFORE, snapshot="never")
+    it = sidecar(*BEFORE, snapshot="never")
     for source, dsn in it.dsns.items():
         run(dsn, f"SELECT pg_create_logical_replication_slot('{it.slot(source)}', 'pgoutput')")
     it.start()
@@ -55,7 +55,9 @@ def begun(desk: Make) -> Desk:
     return it
 
 
-def test_a_delete_of_a_row_never_seen_is_kept_over_kills_and_merged_when_the_row_is_entered_again(begun: Desk) -> None:
+def test_a_delete_of_a_row_never_seen_is_kept_over_kills_and_merged_when_the_row_is_entered_again(
+    begun: DrivenSidecar,
+) -> None:
     it = begun
     run(it.dsns["erp"], "UPDATE customer SET phone = '2' WHERE id = 1")
     it.until_level()
@@ -79,7 +81,7 @@ def test_a_delete_of_a_row_never_seen_is_kept_over_kills_and_merged_when_the_row
     assert ended["place"]["lsn"] != begun_again["place"]["lsn"]
 
 
-def test_an_update_without_its_key_is_kept_and_merged_when_the_table_is_read_again(begun: Desk) -> None:
+def test_an_update_without_its_key_is_kept_and_merged_when_the_table_is_read_again(begun: DrivenSidecar) -> None:
     it = begun
     run(it.dsns["crm"], "UPDATE customer SET phone = '7' WHERE id = 2")
     it.until_level()
@@ -91,7 +93,7 @@ def test_an_update_without_its_key_is_kept_and_merged_when_the_table_is_read_aga
     assert it.held(LONG, "crm")["phone"] == "7"
 
 
-def test_nothing_waits_for_rows_of_an_emptied_table(begun: Desk) -> None:
+def test_nothing_waits_for_rows_of_an_emptied_table(begun: DrivenSidecar) -> None:
     it = begun
     run(it.dsns["crm"], "DELETE FROM customer WHERE id = 1")
     it.until_level()
@@ -101,7 +103,7 @@ def test_nothing_waits_for_rows_of_an_emptied_table(begun: Desk) -> None:
     assert figure(it, "released_total", source="crm", outcome="emptied") == 1
 
 
-def test_a_whole_old_row_names_what_was_changed_before_the_table_showed_them(begun: Desk) -> None:
+def test_a_whole_old_row_names_what_was_changed_before_the_table_showed_them(begun: DrivenSidecar) -> None:
     """As the runbook says: REPLICA IDENTITY FULL, and the next change of the row is enough."""
     it = begun
     run(it.dsns["crm"], "UPDATE customer SET phone = '7' WHERE id = 2")

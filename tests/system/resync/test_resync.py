@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from tests.system.postgres.reading import run, wait_for
-from tests.system.resync.desk import Desk, copied, held_by, in_the_database
+from tests.system.resync.driven_sidecar import DrivenSidecar, in_the_database, rows_at_source, start_and_copy
 
-Make = Callable[..., Desk]
+Make = Callable[..., DrivenSidecar]
 MANY = "INSERT INTO customer SELECT 'C' || g, 'n' || g, '1', 10 FROM generate_series(1, {}) g"
 C1 = "INSERT INTO customer VALUES ('C1', 'n', '1', 10)"
 
@@ -26,9 +26,9 @@ def behind_the_readers_back(dsn: str, *statements: str) -> None:
     run(dsn, "; ".join(["BEGIN", kept.format("u"), *statements, kept.format("p"), "COMMIT"]))
 
 
-def resync(desk: Desk, source: str = "crm", **wanted: str) -> None:
-    desk.posted(f"/api/v1/sources/{source}/resync", dict(wanted))
-    desk.until_resynced(source)
+def resync(sidecar: DrivenSidecar, source: str = "crm", **wanted: str) -> None:
+    sidecar.posted(f"/api/v1/sources/{source}/resync", dict(wanted))
+    sidecar.until_resynced(source)
 
 
 @contextmanager
@@ -63,8 +63,8 @@ def writers(dsn: str, count: int) -> Iterator[list[int]]:
         thread.join()
 
 
-def test_a_row_that_changed_unseen_is_seen_again_as_a_view_and_not_as_an_edit(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_a_row_that_changed_unseen_is_seen_again_as_a_view_and_not_as_an_edit(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     run(it.dsns["erp"], "UPDATE customer SET phone = '5' WHERE no = 'C1'")
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '2', name = 'x' WHERE no = 'C1'")
     it.until_level()
@@ -72,13 +72,13 @@ def test_a_row_that_changed_unseen_is_seen_again_as_a_view_and_not_as_an_edit(de
     resync(it)
     assert it.held("C1", "crm") == {"name": "x", "phone": "2", "points": 10}
     assert it.merged("C1")["phone"] == "5"
-    assert it.questions() == []
-    kinds = [each["kind"] for each in it.ask("/api/v1/records/customer/C1/history")["items"] if each["source"] == "crm"]
+    assert it.open_conflicts() == []
+    kinds = [each["kind"] for each in it.get("/api/v1/records/customer/C1/history")["items"] if each["source"] == "crm"]
     assert set(kinds) == {"snapshot"}
 
 
-def test_a_deleted_row_ends_and_an_unreported_row_appears(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_a_deleted_row_ends_and_an_unreported_row_appears(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     gone = "INSERT INTO customer VALUES ('C2', 'only here', '5', 1)"
     run(it.dsns["crm"], gone)
     it.until_level()
@@ -90,11 +90,11 @@ def test_a_deleted_row_ends_and_an_unreported_row_appears(desk: Make) -> None:
     assert it.record("C2")["sources"]["crm"]["presence"] == "deleted"
     assert it.merged("C3") == {"name": "c", "phone": "3", "points": 3}
     assert it.record("C1")["deleted"] is False
-    assert it.questions() == []
+    assert it.open_conflicts() == []
 
 
-def test_only_the_requested_record_is_read_again(desk: Make) -> None:
-    it = copied(desk(MANY.format(3)))
+def test_only_the_requested_record_is_read_again(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(MANY.format(3)))
     behind_the_readers_back(
         it.dsns["crm"], "UPDATE customer SET phone = '9' WHERE no <> 'C3'", "DELETE FROM customer WHERE no = 'C3'"
     )
@@ -106,9 +106,9 @@ def test_only_the_requested_record_is_read_again(desk: Make) -> None:
 
 
 @pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])
-def test_views_are_the_database_when_it_is_written_to_all_the_while(desk: Make, identity: str) -> None:
+def test_views_are_the_database_when_it_is_written_to_all_the_while(sidecar: Make, identity: str) -> None:
     rows = 6000
-    it = copied(desk(f"ALTER TABLE customer REPLICA IDENTITY {identity}", MANY.format(rows)))
+    it = start_and_copy(sidecar(f"ALTER TABLE customer REPLICA IDENTITY {identity}", MANY.format(rows)))
     dsn = it.dsns["crm"]
     behind_the_readers_back(
         dsn, "UPDATE customer SET phone = '8' WHERE no LIKE '%1'", "DELETE FROM customer WHERE no LIKE '%77'"
@@ -119,14 +119,14 @@ def test_views_are_the_database_when_it_is_written_to_all_the_while(desk: Make, 
         during = done[0]
     it.until_level()
     assert during > 200, "the resync was too quick to meet anybody"
-    assert held_by(it, "crm") == in_the_database(dsn)
-    assert it.questions() == []
+    assert rows_at_source(it, "crm") == in_the_database(dsn)
+    assert it.open_conflicts() == []
     assert 'cdc_merge_resync_rows_total{source="crm"}' in it.metrics()
 
 
-def test_a_resync_that_is_killed_goes_on_behind_its_last_piece(desk: Make) -> None:
+def test_a_resync_that_is_killed_goes_on_behind_its_last_piece(sidecar: Make) -> None:
     rows = 10_000
-    it = copied(desk(MANY.format(rows)))
+    it = start_and_copy(sidecar(MANY.format(rows)))
     behind_the_readers_back(
         it.dsns["crm"], "UPDATE customer SET phone = '8'", "DELETE FROM customer WHERE no LIKE '%77'"
     )
@@ -140,28 +140,28 @@ def test_a_resync_that_is_killed_goes_on_behind_its_last_piece(desk: Make) -> No
     seen = it.until(lambda: _rows(it), "the resync was told of")
     assert seen >= noted["rows"]
     it.until_resynced("crm")
-    assert held_by(it, "crm") == in_the_database(it.dsns["crm"])
+    assert rows_at_source(it, "crm") == in_the_database(it.dsns["crm"])
 
 
-def _rows(desk: Desk) -> int:
-    resyncs = desk.source("crm")["resyncs"]
+def _rows(sidecar: DrivenSidecar) -> int:
+    resyncs = sidecar.source("crm")["resyncs"]
     return int(resyncs[0]["rows"]) if resyncs else 0
 
 
-def test_a_reader_that_dies_during_a_resync_is_replaced_and_the_resync_ends(desk: Make) -> None:
+def test_a_reader_that_dies_during_a_resync_is_replaced_and_the_resync_ends(sidecar: Make) -> None:
     rows = 10_000
-    it = copied(desk(MANY.format(rows)))
+    it = start_and_copy(sidecar(MANY.format(rows)))
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '8'")
     it.posted("/api/v1/sources/crm/resync")
     it.until(lambda: _rows(it) > 2000, "some pieces were on disk")
     name = "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{}'"
     run(it.dsns["crm"], name.format(it.slot("crm")))
     it.until_resynced("crm")
-    assert held_by(it, "crm") == in_the_database(it.dsns["crm"])
+    assert rows_at_source(it, "crm") == in_the_database(it.dsns["crm"])
 
 
-def test_a_paused_source_reads_nothing_again_until_it_goes_on(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_a_paused_source_reads_nothing_again_until_it_goes_on(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     it.posted("/api/v1/sources/crm/pause")
     it.posted("/api/v1/sources/crm/resync")
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '2'")
@@ -172,8 +172,8 @@ def test_a_paused_source_reads_nothing_again_until_it_goes_on(desk: Make) -> Non
     assert it.held("C1", "crm")["phone"] == "2"
 
 
-def test_a_table_that_may_not_be_read_fails_the_resync_and_not_the_stream(desk: Make) -> None:
-    it = desk(C1)
+def test_a_table_that_may_not_be_read_fails_the_resync_and_not_the_stream(sidecar: Make) -> None:
+    it = sidecar(C1)
     dsn = it.dsns["crm"]
     run(
         dsn,
@@ -183,7 +183,7 @@ def test_a_table_that_may_not_be_read_fails_the_resync_and_not_the_stream(desk: 
     )
     try:
         it.dsns = {"crm": f"{dsn} user=reader_resync", "erp": it.dsns["erp"]}
-        copied(it)
+        start_and_copy(it)
         run(dsn, "REVOKE SELECT ON customer FROM reader_resync")
         it.posted("/api/v1/sources/crm/resync")
         failed = it.until(
@@ -205,8 +205,8 @@ def test_a_table_that_may_not_be_read_fails_the_resync_and_not_the_stream(desk: 
         )
 
 
-def test_row_security_makes_a_resync_fail_and_ends_no_row(desk: Make) -> None:
-    it = desk(C1)
+def test_row_security_makes_a_resync_fail_and_ends_no_row(sidecar: Make) -> None:
+    it = sidecar(C1)
     dsn = it.dsns["crm"]
     run(
         dsn,
@@ -216,7 +216,7 @@ def test_row_security_makes_a_resync_fail_and_ends_no_row(desk: Make) -> None:
     )
     try:
         it.dsns = {"crm": f"{dsn} user=reader_rls", "erp": it.dsns["erp"]}
-        copied(it)
+        start_and_copy(it)
         run(dsn, "ALTER TABLE customer ENABLE ROW LEVEL SECURITY")
         it.posted("/api/v1/sources/crm/resync")
         failed = it.until(
@@ -234,9 +234,9 @@ def test_row_security_makes_a_resync_fail_and_ends_no_row(desk: Make) -> None:
         )
 
 
-def test_a_transaction_that_is_logged_but_not_yet_visible_is_not_taken_back(desk: Make) -> None:
+def test_a_transaction_that_is_logged_but_not_yet_visible_is_not_taken_back(sidecar: Make) -> None:
     """With synchronous replication a commit is in the log, and in our stream, before any snapshot shows it."""
-    it = copied(desk(C1))
+    it = start_and_copy(sidecar(C1))
     dsn = it.dsns["crm"]
     held = threading.Thread(target=_commit_held, args=(dsn,))
     run(dsn, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
@@ -253,15 +253,15 @@ def test_a_transaction_that_is_logged_but_not_yet_visible_is_not_taken_back(desk
         held.join()
     it.until_resynced("crm")
     assert it.held("C1", "crm")["phone"] == "held"
-    assert it.questions() == []
+    assert it.open_conflicts() == []
 
 
 def _commit_held(dsn: str) -> None:
     run(f"{dsn} options='-c synchronous_commit=on'", "UPDATE customer SET phone = 'held' WHERE no = 'C1'")
 
 
-def test_a_table_is_read_again_by_hand_and_the_command_waits_for_it(desk: Make) -> None:
-    it = copied(desk(C1))
+def test_a_table_is_read_again_by_hand_and_the_command_waits_for_it(sidecar: Make) -> None:
+    it = start_and_copy(sidecar(C1))
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '2'")
     assert it.cli("source", "resync", "crm", "--table", "public.nothing").returncode == 1
     assert it.cli("source", "resync", "crm", "--dry-run").returncode == 0

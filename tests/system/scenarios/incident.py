@@ -19,18 +19,18 @@ from psycopg import sql
 
 from tests.support.process_pool import ProcessPool
 from tests.system.scenarios import replay
+from tests.system.scenarios.merged_state import Document, MergedState, SidecarAnswers
 from tests.system.scenarios.people import Connection, Rows, System, Table
-from tests.system.scenarios.picture import Document, Picture, Said
-from tests.system.scenarios.witness import (
-    KilledWitness,
-    PlainWitness,
-    Played,
+from tests.system.scenarios.sidecars import (
+    RecordedDelivery,
+    SidecarInProcess,
+    SidecarProcess,
+    answers_of,
     document,
     durable,
     metric,
-    quiet,
-    said,
     wait_for,
+    wait_until_settled,
 )
 
 NOUNS = {"crm": ("customer", "customer_no"), "erp": ("partner", "code"), "finance": ("debtor", "no")}
@@ -102,8 +102,8 @@ class Incident:
         self.systems = {system: self._system(system) for system in setting.systems}
         for system, at_work in self.systems.items():
             setattr(self, system, at_work)
-        self.plain = PlainWitness(self._config("plain"))
-        self.killed = KilledWitness(site.process_pool, self._config("killed"))
+        self.plain = SidecarInProcess(self._config("plain"))
+        self.killed = SidecarProcess(site.process_pool, self._config("killed"))
         self.kill_is_due = False
 
     # ---------------------------------------------------------------- the systems
@@ -131,21 +131,21 @@ class Incident:
                     rows.insert(business_key, **mapped)
         return System(system, connection, table, self._stepped)
 
-    def _config(self, witness: str) -> Path:
+    def _config(self, sidecar: str) -> Path:
         document: dict[str, Any] = {
-            "store": f"sqlite://{self._site.directory}/{self._name}_{witness}.db",
+            "store": f"sqlite://{self._site.directory}/{self._name}_{sidecar}.db",
             "http": {"listen": "127.0.0.1:0"},
             "settle": "200ms",
-            "sources": {system: self._source(system, witness) for system in self.systems},
+            "sources": {system: self._source(system, sidecar) for system in self.systems},
             "entities": {"customer": self._entity()},
             **self._setting.more,
         }
-        path = self._site.directory / f"{self._name}_{witness}.yaml"
+        path = self._site.directory / f"{self._name}_{sidecar}.yaml"
         path.write_text(json.dumps(document, indent=1))
         return path
 
-    def _source(self, system: str, witness: str) -> dict[str, Any]:
-        slot = f"{self._name}_{witness}"
+    def _source(self, system: str, sidecar: str) -> dict[str, Any]:
+        slot = f"{self._name}_{sidecar}"
         dsn = self._site.dsns[system]
         return {"type": "postgres", "dsn": dsn, "slot": slot, "publication": self._name, **self._setting.source}
 
@@ -168,8 +168,8 @@ class Incident:
 
     def wait_until_copied(self) -> None:
         marks = dict.fromkeys(self.systems, "0/1")
-        for witness in (self.plain, self.killed):
-            wait_for(witness, partial(durable, witness, marks), "the first copies are done")
+        for sidecar in (self.plain, self.killed):
+            wait_for(sidecar, partial(durable, sidecar, marks), "the first copies are done")
 
     def _stepped(self) -> None:
         if self.kill_is_due:
@@ -180,34 +180,34 @@ class Incident:
     def late(self, *systems: str) -> Iterator[None]:
         """The plain sidecar hears nothing from these systems until the end of the block."""
         for system in systems:
-            self.plain.held[system].is_held = True
+            self.plain.held[system].is_paused = True
         yield
         for system in systems:
-            self.plain.held[system].is_held = False
+            self.plain.held[system].is_paused = False
 
     def quiesce(self, *systems: str) -> dict[str, str]:
         """Marks behind all work of these systems (all of them if none is named)."""
         return {name: at_work.sentinel() for name, at_work in self.systems.items() if not systems or name in systems}
 
-    def says(self) -> Said:
+    def answers(self) -> SidecarAnswers:
         """What all sidecars say, in every order of arrival, once nothing is in flight."""
-        answer, others = self.both_say()
-        self.compare("the sidecar that was killed", others.picture, answer.picture)
-        for name, picture in replay.pictures(self.plain.settings, self.tapes()):
-            self.compare(name, picture, answer.picture)
+        answer, others = self.answers_of_both()
+        self.compare("the sidecar that was killed", others.merged_state, answer.merged_state)
+        for name, state in replay.merged_states(self.plain.settings, self.delivery_logs()):
+            self.compare(name, state, answer.merged_state)
         self.kill_is_due = True
         return answer
 
-    def both_say(self) -> tuple[Said, Said]:
+    def answers_of_both(self) -> tuple[SidecarAnswers, SidecarAnswers]:
         """What the plain sidecar says and what the one says that is killed, once nothing is in flight."""
         lsns = self.quiesce()
-        for witness in (self.plain, self.killed):
-            quiet(witness, lsns)
-        return said(self.plain), said(self.killed)
+        for sidecar in (self.plain, self.killed):
+            wait_until_settled(sidecar, lsns)
+        return answers_of(self.plain), answers_of(self.killed)
 
-    def tapes(self) -> dict[str, tuple[Played, ...]]:
+    def delivery_logs(self) -> dict[str, tuple[RecordedDelivery, ...]]:
         """Everything that the plain sidecar was given so far."""
-        return {name: tuple(source.tape) for name, source in self.plain.held.items()}
+        return {name: tuple(source.delivery_log) for name, source in self.plain.held.items()}
 
     def wait_until_durable(self, *systems: str) -> None:
         """The plain sidecar has everything of these systems on disk."""
@@ -222,14 +222,14 @@ class Incident:
     def last_stamps(self, key: str, system: str) -> list[str]:
         """The system's last stamp in each of the two sidecars."""
         path = f"/api/v1/records/customer/{key}"
-        return [document(witness, path)["sources"][system]["last_stamp"] for witness in (self.plain, self.killed)]
+        return [document(sidecar, path)["sources"][system]["last_stamp"] for sidecar in (self.plain, self.killed)]
 
     def metric(self, series: str) -> float:
         """The plain sidecar's value of one series of /metrics."""
         return metric(self.plain, series)
 
     @staticmethod
-    def compare(name: str, found: Picture, expected: Picture) -> None:
+    def compare(name: str, found: MergedState, expected: MergedState) -> None:
         differences = found.differences(expected)
         assert not differences, "\n".join([f"{name}: says other than the plain sidecar", *differences])
 

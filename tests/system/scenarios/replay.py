@@ -1,7 +1,7 @@
-"""Other orders of arrival: the deliveries that a witness took, once more, through new pipelines into stores in memory.
+"""Replays recorded deliveries in other orders of arrival, through new pipelines into stores in memory.
 
-Any order between sources is legal; the order within a source is its own. Each delivery arrives at the time (by our own
-clock) at which it arrived at the witness, because that time is part of a stamp that had to be cut.
+Any order between sources is legal; the order within a source is fixed. Each delivery arrives at its recorded time (of our
+own clock), because that time is part of a stamp that had to be cut.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from cdc_merge.worker.ingest import SourceIngest
 from cdc_merge.worker.ingest_result import IngestResult
 from cdc_merge.worker.pipeline import Pipeline
 from cdc_merge.worker.state import Environment
-from tests.system.scenarios.picture import Document, Picture, picture
-from tests.system.scenarios.witness import Played
+from tests.system.scenarios.merged_state import Document, MergedState, merged_state
+from tests.system.scenarios.sidecars import RecordedDelivery
 
-Tapes = Mapping[str, Sequence[Played]]
-Order = Sequence[tuple[str, Played]]
+DeliveryLogs = Mapping[str, Sequence[RecordedDelivery]]
+Order = Sequence[tuple[str, RecordedDelivery]]
 
 NEVER_US = 2**62
 LATER_US = 60_000_000  # long after everything has settled
 ALL = 1_000
 
 
-class TapedSource:
-    """ports.Source: gives what it was handed."""
+class FedSource:
+    """ports.Source: delivers what a test puts into `next`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -67,8 +67,8 @@ class TapedSource:
     def stop(self) -> None: ...
 
 
-class Desk(SourceIngest):
-    """Where people decide: what it is handed are changes as they are, and it keeps nobody waiting."""
+class DecisionIngest(SourceIngest):
+    """The ingest of decisions: takes changes unmapped, and never holds the watermark back."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(DECISION_SOURCE, Mapper(DECISION_SOURCE, (), plan), "none", SpillFile)
@@ -80,8 +80,8 @@ class Desk(SourceIngest):
         return IngestResult(decided)
 
 
-class Rerun:
-    """A pipeline over a store in memory that is fed by hand."""
+class Replay:
+    """A pipeline over a store in memory; the test delivers by hand."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -91,15 +91,15 @@ class Rerun:
         self._begin()
 
     def _begin(self) -> None:
-        """A worker with nothing in its head."""
-        self._sources = {name: TapedSource(name) for name in self._settings.sources}
-        self._sources[DECISION_SOURCE] = TapedSource(DECISION_SOURCE)
-        self._desk = Desk(self._settings.plan)
+        """Start a worker without cached state, over the same disk."""
+        self._sources = {name: FedSource(name) for name in self._settings.sources}
+        self._sources[DECISION_SOURCE] = FedSource(DECISION_SOURCE)
+        self._decisions = DecisionIngest(self._settings.plan)
         pairs = [(self._sources[name], self._intake(name)) for name in self._settings.sources]
-        pairs.append((self._sources[DECISION_SOURCE], self._desk))
+        pairs.append((self._sources[DECISION_SOURCE], self._decisions))
         self._store = MemoryStore(self.disk)
-        world = Environment(lambda: self._now_us, lambda: str(next(self._ids)), compile_expression)
-        self._pipeline = Pipeline(self._settings.plan, pairs, self._store, _deaf, world)
+        environment = Environment(lambda: self._now_us, lambda: str(next(self._ids)), compile_expression)
+        self._pipeline = Pipeline(self._settings.plan, pairs, self._store, _ignore, environment)
         self._pipeline.resume()
 
     def _intake(self, name: str) -> SourceIngest:
@@ -108,19 +108,19 @@ class Rerun:
             name, Mapper(name, [table for table in plan.tables if table.source == name], plan), "slot", SpillFile
         )
 
-    def begin_anew(self) -> None:
+    def replace_worker(self) -> None:
         self._store.close()
         self._begin()
 
-    def deliver(self, source: str, played: Played) -> None:
+    def deliver(self, source: str, played: RecordedDelivery) -> None:
         self._now_us = played.arrived_us
         self._sources[source].next = [played.delivery]
         while self._pipeline.step():
             pass
 
     def decide(self, changes: Sequence[Change]) -> None:
-        """People have decided."""
-        self._desk.decided += changes
+        """Deliver decisions."""
+        self._decisions.decided += changes
         self._now_us = max(self._now_us, changes[0].committed_us)
         empty = Transaction(DECISION_SOURCE, DECISION_SOURCE, 0, 0, self._now_us, None, (), ())
         self._sources[DECISION_SOURCE].next = [empty]
@@ -134,21 +134,21 @@ class Rerun:
     def conflicts(self, **where: str) -> list[Conflict]:
         return self._store.conflicts(where, None, ALL)
 
-    def picture(self) -> Picture:
-        """What it says once everything has had time to settle."""
+    def merged_state(self) -> MergedState:
+        """The merged state after every conflict has settled."""
         self._now_us += LATER_US
         while self._pipeline.step():
             pass
-        return picture_of(self._store, self._settings)
+        return merged_state_of(self._store, self._settings)
 
 
-def picture_of(store: Store, settings: Settings) -> Picture:
-    """What a store says once everything has had time to settle."""
+def merged_state_of(store: Store, settings: Settings) -> MergedState:
+    """The merged state of a store in which every conflict has settled."""
     reading = StoreQueries(store, settings.plan)
     records = records_document(reading, "customer", None, ALL)["items"]
     settling, standing = (conflicts_document(reading, {"status": s}, None, ALL)["items"] for s in ("settling", "open"))
-    assert settling == [], "there was time enough to settle"
-    return picture(_documents(records), _documents(standing))
+    assert settling == [], "a conflict did not settle"
+    return merged_state(_documents(records), _documents(standing))
 
 
 def _documents(found: object) -> list[Document]:
@@ -156,71 +156,73 @@ def _documents(found: object) -> list[Document]:
     return found
 
 
-def _deaf(fact: Fact) -> None:
-    """Nobody listens."""
+def _ignore(fact: Fact) -> None:
+    """An observer that drops every fact."""
 
 
 # ---------------------------------------------------------------- orders
 
 
-def _in_turn(tapes: Tapes, names: Sequence[str]) -> list[tuple[str, Played]]:
-    return [(name, played) for name in names for played in tapes[name]]
+def _in_turn(delivery_logs: DeliveryLogs, names: Sequence[str]) -> list[tuple[str, RecordedDelivery]]:
+    return [(name, played) for name in names for played in delivery_logs[name]]
 
 
-def _round_robin(tapes: Tapes) -> list[tuple[str, Played]]:
-    rows = itertools.zip_longest(*([(name, played) for played in tape] for name, tape in tapes.items()))
+def _round_robin(delivery_logs: DeliveryLogs) -> list[tuple[str, RecordedDelivery]]:
+    rows = itertools.zip_longest(
+        *([(name, played) for played in delivery_log] for name, delivery_log in delivery_logs.items())
+    )
     return [each for row in rows for each in row if each is not None]
 
 
-def _shuffled(tapes: Tapes, seed: int) -> list[tuple[str, Played]]:
+def _shuffled(delivery_logs: DeliveryLogs, seed: int) -> list[tuple[str, RecordedDelivery]]:
     """Any interleaving that keeps the order of each source."""
     chance = random.Random(seed)
-    names = [name for name, tape in tapes.items() for _ in tape]
+    names = [name for name, delivery_log in delivery_logs.items() for _ in delivery_log]
     chance.shuffle(names)
-    heads = {name: iter(tape) for name, tape in tapes.items()}
+    heads = {name: iter(delivery_log) for name, delivery_log in delivery_logs.items()}
     return [(name, next(heads[name])) for name in names]
 
 
-def split(tapes: Tapes) -> tuple[Tapes, Tapes]:
-    """The first copies, and all that follows them."""
+def split(delivery_logs: DeliveryLogs) -> tuple[DeliveryLogs, DeliveryLogs]:
+    """(initial snapshots, deliveries after them)."""
     ends = {
-        name: next((n for n, played in enumerate(tape, 1) if isinstance(played.delivery, SnapshotDone)), 0)
-        for name, tape in tapes.items()
+        name: next((n for n, played in enumerate(delivery_log, 1) if isinstance(played.delivery, SnapshotDone)), 0)
+        for name, delivery_log in delivery_logs.items()
     }
-    first = {name: tape[: ends[name]] for name, tape in tapes.items()}
-    return first, {name: tape[ends[name] :] for name, tape in tapes.items()}
+    first = {name: delivery_log[: ends[name]] for name, delivery_log in delivery_logs.items()}
+    return first, {name: delivery_log[ends[name] :] for name, delivery_log in delivery_logs.items()}
 
 
-def orders(tapes: Tapes) -> Iterator[tuple[str, Order]]:
-    """Named orders: every order of whole sources, after the first copies and with them, and mixed ones."""
-    first, rest = split(tapes)
+def orders(delivery_logs: DeliveryLogs) -> Iterator[tuple[str, Order]]:
+    """Orders of arrival by name: source after source, with and without the initial snapshots first, and interleaved."""
+    first, rest = split(delivery_logs)
     copied = _round_robin(first)
-    for names in itertools.permutations(tapes):
+    for names in itertools.permutations(delivery_logs):
         yield f"{' before '.join(names)}", [*copied, *_in_turn(rest, names)]
-    for name in tapes:
-        others = [other for other in tapes if other != name]
-        yield f"even the first copy of {name} comes last", _in_turn(tapes, [*others, name])
-    yield "in turn", _round_robin(tapes)
-    yield "mixed (1)", _shuffled(tapes, 1)
+    for name in delivery_logs:
+        others = [other for other in delivery_logs if other != name]
+        yield f"even the first copy of {name} comes last", _in_turn(delivery_logs, [*others, name])
+    yield "in turn", _round_robin(delivery_logs)
+    yield "mixed (1)", _shuffled(delivery_logs, 1)
     yield "everything after the first copies twice", [*copied, *_shuffled(rest, 2), *_shuffled(rest, 3)]
 
 
-def pictures(settings: Settings, tapes: Tapes) -> Iterator[tuple[str, Picture]]:
-    """What is said in each order of arrival, and by a worker that is replaced after every delivery."""
-    for name, order in orders(tapes):
-        rerun = Rerun(settings)
+def merged_states(settings: Settings, delivery_logs: DeliveryLogs) -> Iterator[tuple[str, MergedState]]:
+    """The merged state of each order of arrival, and of a worker that is replaced after every delivery."""
+    for name, order in orders(delivery_logs):
+        replay = Replay(settings)
         for source, played in order:
-            rerun.deliver(source, played)
-        yield name, rerun.picture()
-    yield "a new worker after every delivery", _forgetful(settings, tapes)
+            replay.deliver(source, played)
+        yield name, replay.merged_state()
+    yield "a new worker after every delivery", _state_of_replaced_workers(settings, delivery_logs)
 
 
-def _forgetful(settings: Settings, tapes: Tapes) -> Picture:
-    first, rest = split(tapes)
-    rerun = Rerun(settings)
+def _state_of_replaced_workers(settings: Settings, delivery_logs: DeliveryLogs) -> MergedState:
+    first, rest = split(delivery_logs)
+    replay = Replay(settings)
     for source, played in _round_robin(first):
-        rerun.deliver(source, played)
+        replay.deliver(source, played)
     for source, played in _shuffled(rest, 4):
-        rerun.begin_anew()
-        rerun.deliver(source, played)
-    return rerun.picture()
+        replay.replace_worker()
+        replay.deliver(source, played)
+    return replay.merged_state()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.system.scenarios.incident import Incident
-from tests.system.scenarios.work import ENTITY, FIELDS, Work
+from tests.system.scenarios.random_work import ENTITY, FIELDS, RandomWork
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -23,9 +23,9 @@ def test_40_a_working_day_means_the_same_in_every_order_of_arrival(
         surrogate=surrogate,
         entity=ENTITY,
     )
-    work = Work(it, seed)
+    work = RandomWork(it, seed)
     for _ in range(2):
         for _ in range(40):
             work.act()
-        kinds = {question.kind for question in it.says().questions}
+        kinds = {conflict.kind for conflict in it.answers().open_conflicts}
         assert kinds >= {"concurrent_update", "duplicate"}, "a day without these questions proves little"

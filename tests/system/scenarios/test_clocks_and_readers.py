@@ -12,8 +12,8 @@ from cdc_merge.demo.servers import DemoServer
 from cdc_merge.model import stamp_from_text
 from tests.system.scenarios.incident import Incident, Setting, Site
 from tests.system.scenarios.people import Mark
-from tests.system.scenarios.replay import Rerun, split
-from tests.system.scenarios.witness import LOOK_EVERY_S, document, wait_for
+from tests.system.scenarios.replay import Replay, split
+from tests.system.scenarios.sidecars import LOOK_EVERY_S, document, wait_for
 
 Begin = Callable[..., Incident]
 
@@ -35,17 +35,17 @@ def test_34_equal_commit_times_have_one_winner_in_every_order_of_arrival(inciden
     it.finance.update("C1", Mark(origin="clock", at=at), phone="3", mobile="3")
     it.crm.update("C1", Mark(origin="clock", at=at), phone="1", mobile="1")
     it.erp.update("C1", Mark(origin="clock", at=at), phone="2", mobile="2")
-    said = it.says()
+    said = it.answers()
     stamps = [stamp_from_text(each["stamp"]) for each in it.history("C1") if each["kind"] == "write"]
     assert len({stamp.wall_us for stamp in stamps}) == 1, "the commit times were to be equal"
     assert said.merged() == {"phone": "3", "mobile": "3"}
-    assert said.only.by_source == {"crm": "1", "erp": "2", "finance": "3"}
+    assert said.conflict.by_source == {"crm": "1", "erp": "2", "finance": "3"}
 
 
 def test_35_a_clock_an_hour_ahead_does_not_win_for_ever(incident: Begin) -> None:
     it = incident(fields={"phone": "lww"}, held=HELD, more={"clock": {"max_ahead": "300ms"}})
     it.erp.update("C1", Mark(origin="clock", at=it.erp.clock() + timedelta(hours=1)), phone="fast")
-    said = it.says()
+    said = it.answers()
     assert said.merged() == {"phone": "fast"}
     assert it.metric('cdc_merge_clock_cut_total{source="erp"}') == 1
     cut = max(stamp_from_text(stamp).wall_us for stamp in it.last_stamps("C1", "erp"))
@@ -54,15 +54,15 @@ def test_35_a_clock_an_hour_ahead_does_not_win_for_ever(incident: Begin) -> None
         assert time.monotonic() < deadline, "the stamp was not cut to the bound"
         time.sleep(LOOK_EVERY_S)
     it.crm.update("C1", phone="later")
-    assert it.says().merged() == {"phone": "later"}
+    assert it.answers().merged() == {"phone": "later"}
 
 
 def test_36_a_transaction_with_a_time_from_2001_keeps_its_place_in_its_system(incident: Begin) -> None:
     it = incident(fields={"phone": "mv"}, held=HELD)
     it.crm.update("C1", phone="1")
     it.crm.update("C1", Mark(origin="bridge", at=LONG_AGO), phone="2")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"phone": "2"}
 
 
@@ -70,8 +70,8 @@ def test_36_what_a_listed_origin_applies_is_a_copy(incident: Begin) -> None:
     it = incident(fields={"points": "counter"}, held={"C1": {"points": 10}}, source={"copies": {"origins": ["bridge"]}})
     it.crm.add("C1", points=5)
     it.erp.update("C1", Mark(origin="bridge", at=LONG_AGO), points=15)
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"points": "15"}
 
 
@@ -88,10 +88,10 @@ def test_39_a_reader_that_was_down_raises_nothing_false_when_it_catches_up(incid
         assert it.metric("cdc_merge_watermark_timestamp_seconds") < after, "a source that is down holds the watermark"
         wait_for(it.plain, lambda: lag_bytes(it, "erp") > 0, "the source that is down lags behind")
         assert document(it.plain, "/api/v1/conflicts")["items"] == []
-    said = it.says()
+    said = it.answers()
     assert said.merged() == {"phone": "2", "name": "b"}
-    assert (said.only.field, said.only.by_source) == ("name", {"crm": "a", "erp": "b"})
-    assert said.endings() == []
+    assert (said.conflict.field, said.conflict.by_source) == ("name", {"crm": "a", "erp": "b"})
+    assert said.resolutions() == []
 
 
 def test_39_a_reader_that_is_an_hour_late_raises_nothing_false_and_is_seen_to_be_late(incident: Begin) -> None:
@@ -101,24 +101,24 @@ def test_39_a_reader_that_is_an_hour_late_raises_nothing_false_and_is_seen_to_be
     it.crm.update("C1", phone="2")
     it.crm.update("C1", name="a")
     it.erp.update("C1", name="b")
-    said = it.says()
-    first, rest = split(it.tapes())
-    rerun = Rerun(it.plain.settings)
+    said = it.answers()
+    first, rest = split(it.delivery_logs())
+    replay = Replay(it.plain.settings)
     for name in ("crm", "erp"):
         for played in first[name]:
-            rerun.deliver(name, played)
+            replay.deliver(name, played)
     for played in rest["crm"]:
-        rerun.deliver("crm", played)
-    held_us = rerun.watermark_us
+        replay.deliver("crm", played)
+    held_us = replay.watermark_us
     for played in rest["crm"][-1:]:
-        rerun.deliver("crm", played._replace(arrived_us=played.arrived_us + HOUR_US))
-    assert rerun.conflicts() == []
-    assert rerun.watermark_us == held_us < rest["erp"][0].arrived_us, "a source that is down holds the watermark"
+        replay.deliver("crm", played._replace(arrived_us=played.arrived_us + HOUR_US))
+    assert replay.conflicts() == []
+    assert replay.watermark_us == held_us < rest["erp"][0].arrived_us, "a source that is down holds the watermark"
     for played in rest["erp"]:
-        rerun.deliver("erp", played._replace(arrived_us=played.arrived_us + HOUR_US))
-    it.compare("the sidecar whose reader was an hour late", rerun.picture(), said.picture)
-    assert said.only.by_source == {"crm": "a", "erp": "b"}
-    assert rerun.conflicts(status="closed") == []
+        replay.deliver("erp", played._replace(arrived_us=played.arrived_us + HOUR_US))
+    it.compare("the sidecar whose reader was an hour late", replay.merged_state(), said.merged_state)
+    assert said.conflict.by_source == {"crm": "a", "erp": "b"}
+    assert replay.conflicts(status="closed") == []
 
 
 def test_41_a_server_stops_at_once_while_we_are_attached_and_is_followed_again_when_it_is_back(
@@ -142,8 +142,8 @@ def test_41_a_server_stops_at_once_while_we_are_attached_and_is_followed_again_w
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         it.crm.connection = connection
         it.crm.update("C1", phone="1")
-        said = it.says()
+        said = it.answers()
         it.end()
     assert took_s < 2
-    assert said.only.by_source == {"crm": "1", "erp": "2"}
-    assert said.endings() == []
+    assert said.conflict.by_source == {"crm": "1", "erp": "2"}
+    assert said.resolutions() == []

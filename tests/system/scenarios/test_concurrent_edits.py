@@ -20,10 +20,10 @@ def test_01_two_phones_for_one_customer_are_one_question(incident: Begin) -> Non
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")
-    said = it.says()
-    assert said.only.kind == "concurrent_update"
-    assert said.only.by_source == {"crm": "1", "erp": "2"}
-    assert (said.only.base, said.only.provisional) == ("0", "2")
+    said = it.answers()
+    assert said.conflict.kind == "concurrent_update"
+    assert said.conflict.by_source == {"crm": "1", "erp": "2"}
+    assert (said.conflict.base, said.conflict.provisional) == ("0", "2")
     assert said.merged() == {"phone": "2"}
 
 
@@ -31,10 +31,10 @@ def test_02_the_same_phone_typed_twice_is_agreement_and_the_next_edit_wins_alone
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="1")
-    assert it.says().questions == ()
+    assert it.answers().open_conflicts == ()
     it.crm.update("C1", phone="3")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"phone": "3"}
 
 
@@ -46,10 +46,10 @@ def test_03_and_04_an_edit_after_a_copy_has_seen_the_copied_write(incident: Begi
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", job, phone="1")
-    assert it.says().questions == ()
+    assert it.answers().open_conflicts == ()
     it.erp.update("C1", phone="2")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"phone": "2"}
 
 
@@ -60,16 +60,16 @@ def test_05_a_job_that_copies_one_answer_over_the_other_closes_the_question_and_
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")
-    assert it.says().only.by_source == {"crm": "1", "erp": "2"}
+    assert it.answers().conflict.by_source == {"crm": "1", "erp": "2"}
     it.erp.update("C1", job, phone="1")
-    said = it.says()
-    assert said.questions == ()
-    assert said.endings() == [("concurrent_update", "phone", "converged", ("overwrote",))]
+    said = it.answers()
+    assert said.open_conflicts == ()
+    assert said.resolutions() == [("concurrent_update", "phone", "converged", ("overwrote",))]
     assert said.merged() == {"phone": "1"}
     assert [each["fields"]["phone"]["after"] for each in it.history("C1") if each["kind"] == "write"][:2] == ["1", "2"]
     it.crm.update("C1", phone="3")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"phone": "3"}
 
 
@@ -79,10 +79,10 @@ def test_05a_crossed_copies_are_one_question_until_the_systems_agree(incident: B
     it.erp.update("C1", phone="2")
     it.erp.copies("C1", phone="1")
     it.crm.copies("C1", phone="2")
-    assert it.says().only.by_source == {"crm": "1", "erp": "2"}
+    assert it.answers().conflict.by_source == {"crm": "1", "erp": "2"}
     it.crm.update("C1", phone="1")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"phone": "1"}
 
 
@@ -90,22 +90,22 @@ def test_26_one_new_customer_entered_twice_conflicts_only_where_values_differ(in
     it = incident(fields={"name": "mv", "tax_no": "mv"})
     it.crm.insert("C1", name="Huang", tax_no="7")
     it.erp.insert("C1", name="Huang Ltd", tax_no="7")
-    said = it.says()
-    assert (said.only.kind, said.only.field) == ("concurrent_insert", "name")
-    assert said.only.by_source == {"crm": "Huang", "erp": "Huang Ltd"}
+    said = it.answers()
+    assert (said.conflict.kind, said.conflict.field) == ("concurrent_insert", "name")
+    assert said.conflict.by_source == {"crm": "Huang", "erp": "Huang Ltd"}
     assert said.merged() == {"name": "Huang Ltd", "tax_no": "7"}
 
 
 def test_28_what_differed_before_we_came_is_labelled_and_ends_with_an_edit_that_is_copied(incident: Begin) -> None:
     it = incident(fields=PHONE, differing={"crm": {"C1": {"phone": "1"}}, "erp": {"C1": {"phone": "2"}}})
-    said = it.says()
-    assert (said.only.kind, said.only.labels) == ("divergence", ("baseline",))
-    assert said.only.by_source == {"crm": "1", "erp": "2"}
+    said = it.answers()
+    assert (said.conflict.kind, said.conflict.labels) == ("divergence", ("baseline",))
+    assert said.conflict.by_source == {"crm": "1", "erp": "2"}
     assert said.merged() == {"phone": "1"}
     it.crm.update("C1", phone="3")
     it.erp.copies("C1", phone="3")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"phone": "3"}
 
 
@@ -116,17 +116,17 @@ def test_32a_the_latest_of_three_edits_is_provisional_also_when_its_reader_is_la
         it.erp.update("C1", phone="2")
         it.finance.update("C1", phone="3")
         it.wait_until_durable("crm", "erp")
-    said = it.says()
-    assert said.only.by_source == {"crm": "1", "erp": "2", "finance": "3"}
+    said = it.answers()
+    assert said.conflict.by_source == {"crm": "1", "erp": "2", "finance": "3"}
     assert said.merged() == {"phone": "3"}
 
 
 def test_32c_a_full_sync_job_that_undoes_a_lone_edit_leaves_a_trace(incident: Begin) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.erp.update("C1", phone="5")
-    assert it.says().merged() == {"phone": "5"}
+    assert it.answers().merged() == {"phone": "5"}
     it.erp.copies("C1", phone="0")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"phone": "0"}
-    assert said.endings() == [("concurrent_update", "phone", "converged", ("overwrote",))]
+    assert said.resolutions() == [("concurrent_update", "phone", "converged", ("overwrote",))]

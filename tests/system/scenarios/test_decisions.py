@@ -14,37 +14,37 @@ import pytest
 from cdc_merge.decisions.decision_write import DecisionContext, choose, override
 from cdc_merge.model import Candidate, Change, Conflict, Stamp
 from tests.system.scenarios.incident import Incident
-from tests.system.scenarios.picture import OpenConflict, Picture
-from tests.system.scenarios.replay import Rerun, split
-from tests.system.scenarios.witness import Played
+from tests.system.scenarios.merged_state import MergedState, OpenConflict
+from tests.system.scenarios.replay import Replay, split
+from tests.system.scenarios.sidecars import RecordedDelivery
 
 Begin = Callable[..., Incident]
-Tape = list[tuple[str, Played]]
+DeliveryLog = list[tuple[str, RecordedDelivery]]
 
 PHONE = {"phone": "mv"}
 HELD = {"C1": {"phone": "0"}}
 
 
-class Desk(NamedTuple):
+class BeforeDecision(NamedTuple):
     """An incident, what its sidecar was given before the decision, and the one question then."""
 
     it: Incident
-    before: Tape
+    before: DeliveryLog
     asked: Conflict
 
-    def after(self) -> Tape:
+    def after(self) -> DeliveryLog:
         return [each for each in played(self.it) if each not in self.before]
 
-    def said(self, decision: tuple[Change, ...], *, late: bool) -> Picture:
+    def said(self, decision: tuple[Change, ...], *, late: bool) -> MergedState:
         """What is said in the end; with `late` the decision arrives last."""
-        rerun = Rerun(self.it.plain.settings)
-        deliver(rerun, self.before)
+        replay = Replay(self.it.plain.settings)
+        deliver(replay, self.before)
         if not late:
-            rerun.decide(decision)
-        deliver(rerun, self.after())
+            replay.decide(decision)
+        deliver(replay, self.after())
         if late:
-            rerun.decide(decision)
-        return rerun.picture()
+            replay.decide(decision)
+        return replay.merged_state()
 
     def moment(self) -> DecisionContext:
         latest = max(candidate.stamp for candidate in self.asked.detected.candidates)
@@ -55,34 +55,36 @@ class Desk(NamedTuple):
         return found
 
 
-def played(it: Incident) -> Tape:
+def played(it: Incident) -> DeliveryLog:
     """The first copies, then all that followed in the order of arrival."""
-    first, rest = split(it.tapes())
-    copies = [(name, each) for name, tape in first.items() for each in tape]
-    return copies + sorted(((n, p) for n, tape in rest.items() for p in tape), key=lambda each: each[1].arrived_us)
+    first, rest = split(it.delivery_logs())
+    copies = [(name, each) for name, delivery_log in first.items() for each in delivery_log]
+    return copies + sorted(
+        ((n, p) for n, delivery_log in rest.items() for p in delivery_log), key=lambda each: each[1].arrived_us
+    )
 
 
-def deliver(rerun: Rerun, tape: Tape) -> None:
-    for source, each in tape:
-        rerun.deliver(source, each)
+def deliver(replay: Replay, delivery_log: DeliveryLog) -> None:
+    for source, each in delivery_log:
+        replay.deliver(source, each)
 
 
-def at_the_desk(it: Incident) -> Desk:
-    it.says()
+def at_the_desk(it: Incident) -> BeforeDecision:
+    it.answers()
     before = played(it)
-    rerun = Rerun(it.plain.settings)
-    deliver(rerun, before)
-    rerun.picture()
-    (asked,) = rerun.conflicts(status="open")
-    return Desk(it, before, asked)
+    replay = Replay(it.plain.settings)
+    deliver(replay, before)
+    replay.merged_state()
+    (asked,) = replay.conflicts(status="open")
+    return BeforeDecision(it, before, asked)
 
 
-def only(picture: Picture) -> OpenConflict:
-    assert len(picture.questions) == 1, picture.questions
-    return picture.questions[0]
+def only(picture: MergedState) -> OpenConflict:
+    assert len(picture.open_conflicts) == 1, picture.open_conflicts
+    return picture.open_conflicts[0]
 
 
-def merged(picture: Picture, key: str = "C1") -> Mapping[str, object]:
+def merged(picture: MergedState, key: str = "C1") -> Mapping[str, object]:
     found: Mapping[str, object] = picture.records[key]["merged"]
     return found
 
@@ -98,15 +100,15 @@ def test_33_an_edit_without_having_seen_the_decision_is_a_new_conflict(incident:
     desk = at_the_desk(it)
     decision = choose(desk.asked.detected, desk.candidate("crm"), desk.moment())
     decided = desk.said(decision, late=late)
-    assert decided.questions == ()
+    assert decided.open_conflicts == ()
     assert merged(decided) == {"phone": "1"}
     it.erp.update("C1", phone="5")
-    it.says()
+    it.answers()
     said = only(desk.said(decision, late=late))
     assert said.kind == "concurrent_update"
     assert said.by_source == {"cdc_merge": "1", "erp": "5"}
     it.crm.update("C1", phone="6")
-    it.says()
+    it.answers()
     assert only(desk.said(decision, late=late)).by_source == {"crm": "6", "erp": "5"}
 
 
@@ -119,7 +121,7 @@ def test_29b_what_people_decided_is_never_overruled_in_silence(incident: Begin, 
     decision = override(desk.asked.detected, "3", desk.moment())
     assert merged(desk.said(decision, late=late)) == {"phone": "3"}
     it.crm.update("C1", phone="2")
-    it.says()
+    it.answers()
     said = only(desk.said(decision, late=late))
     assert "cdc_merge" in said.by_source
     assert said.by_source["cdc_merge"] == "3"
@@ -133,10 +135,10 @@ def test_17_after_a_decided_delete_a_later_edit_is_a_new_question(incident: Begi
     desk = at_the_desk(it)
     decision = choose(desk.asked.detected, desk.candidate("crm"), desk.moment())
     decided = desk.said(decision, late=late)
-    assert decided.questions == ()
+    assert decided.open_conflicts == ()
     assert decided.records["C1"]["deleted"]
     it.erp.update("C1", phone="5")
-    it.says()
+    it.answers()
     said = only(desk.said(decision, late=late))
     assert (said.kind, said.by_source) == ("update_delete", {"cdc_merge": None, "erp": {"phone": "5"}})
 
@@ -149,7 +151,7 @@ def test_17_a_decided_update_keeps_the_record(incident: Begin, late: bool) -> No
     desk = at_the_desk(it)
     decision = choose(desk.asked.detected, desk.candidate("erp"), desk.moment())
     said = desk.said(decision, late=late)
-    assert said.questions == ()
+    assert said.open_conflicts == ()
     assert not said.records["C1"]["deleted"]
     assert merged(said) == {"phone": "2"}
 
@@ -166,11 +168,11 @@ def test_choosing_the_update_of_a_record_that_moved_carries_the_edit_to_its_new_
     assert desk.asked.detected.kind == "update_delete"
     decision = choose(desk.asked.detected, desk.candidate("erp"), desk.moment())
     said = desk.said(decision, late=late)
-    assert said.questions == ()
+    assert said.open_conflicts == ()
     assert said.records["C1"]["deleted"]
     assert merged(said, "C9") == {"phone": "2", "name": "n"}
     it.crm.update("C9", phone="7")
-    it.says()
+    it.answers()
     assert only(desk.said(decision, late=late)).by_source == {"cdc_merge": "2", "crm": "7"}
 
 
@@ -180,6 +182,6 @@ def test_choosing_the_move_leaves_the_edit_behind(incident: Begin) -> None:
     it.erp.update("C1", phone="2")
     desk = at_the_desk(it)
     said = desk.said(choose(desk.asked.detected, desk.candidate("crm"), desk.moment()), late=False)
-    assert said.questions == ()
+    assert said.open_conflicts == ()
     assert said.records["C1"]["deleted"]
     assert merged(said, "C9") == {"phone": "0"}

@@ -18,13 +18,13 @@ def test_06_two_decrements_of_ten_make_eight_also_after_eight_is_copied_back(inc
     it = incident(fields={"points": "counter"}, held={"C1": {"points": 10}})
     it.crm.add("C1", points=-1)
     it.erp.add("C1", points=-1)
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"points": "8"}
     it.crm.copies("C1", points=8)
     it.erp.copies("C1", points=8)
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"points": "8"}
 
 
@@ -32,8 +32,8 @@ def test_07_a_counter_below_its_bound_is_a_question_and_nothing_is_invented(inci
     it = incident(fields={"points": {"merge": "counter", "min": 0}}, held={"C1": {"points": 1}})
     it.crm.add("C1", points=-1)
     it.erp.add("C1", points=-1)
-    said = it.says()
-    assert (said.only.kind, said.only.provisional) == ("bound", "-1")
+    said = it.answers()
+    assert (said.conflict.kind, said.conflict.provisional) == ("bound", "-1")
     assert said.merged() == {"points": "-1"}
 
 
@@ -44,8 +44,8 @@ def test_08_money_is_counted_exactly(incident: Begin) -> None:
     for _ in range(10):
         it.crm.add("C2", balance=Decimal("0.1"))
         it.erp.add("C2", balance=Decimal("0.1"))
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged("C1") == {"balance": "-1000"}
     assert said.merged("C2") == {"balance": "1002.0"}
 
@@ -55,8 +55,8 @@ def test_09_a_first_number_where_there_was_none_is_a_set_and_conflicts_with_a_de
     it = incident(fields={"points": "counter"}, differing=differing)
     it.crm.add("C1", points=5)
     it.erp.update("C1", points=3)
-    said = it.says()
-    assert (said.only.kind, said.only.provisional) == ("concurrent_update", "8")
+    said = it.answers()
+    assert (said.conflict.kind, said.conflict.provisional) == ("concurrent_update", "8")
 
 
 def test_10_tags_merge_one_by_one(incident: Begin) -> None:
@@ -64,8 +64,8 @@ def test_10_tags_merge_one_by_one(incident: Begin) -> None:
     it.crm.update("C1", tags=["a", "b"])
     it.erp.update("C1", tags=[])
     it.finance.update("C1", tags=["a", "b"])
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"tags": ["b"]}
 
 
@@ -75,8 +75,8 @@ def test_11_a_removed_tag_does_not_rise_again_from_copies(incident: Begin) -> No
     it.erp.copies("C1", tags=["a", "x"])
     it.finance.copies("C1", tags=["a", "x"])
     it.crm.update("C1", tags=["a"])
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"tags": ["a"]}
 
 
@@ -88,8 +88,8 @@ def test_12_a_tag_removed_and_added_again_against_a_removal_elsewhere(
     it.crm.update("C1", tags=[])
     it.crm.update("C1", tags=["x"])
     it.erp.update("C1", tags=[])
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"tags": left}
 
 
@@ -100,10 +100,10 @@ def test_13_a_profile_merges_key_by_key_and_conflicts_only_at_the_key_that_both_
     it.erp.update("C1", profile={"city": "a", "zip": "2"})
     it.crm.update("C2", profile={"city": "b"})
     it.erp.update("C2", profile={"city": "c"})
-    said = it.says()
+    said = it.answers()
     assert said.merged("C1") == {"profile": {"city": "b", "zip": "2"}}
-    assert (said.only.key, said.only.field, said.only.kind) == ("C2", "profile.city", "concurrent_update")
-    assert said.only.by_source == {"crm": "b", "erp": "c"}
+    assert (said.conflict.key, said.conflict.field, said.conflict.kind) == ("C2", "profile.city", "concurrent_update")
+    assert said.conflict.by_source == {"crm": "b", "erp": "c"}
 
 
 def test_14_the_further_stage_wins_and_stages_without_a_common_one_ask(incident: Begin) -> None:
@@ -112,9 +112,9 @@ def test_14_the_further_stage_wins_and_stages_without_a_common_one_ask(incident:
     it = incident(fields={"stage": chain, "state": graph}, held={"C1": {"stage": "draft", "state": "draft"}})
     it.crm.update("C1", stage="shipped", state="cancelled")
     it.erp.update("C1", stage="confirmed", state="shipped")
-    said = it.says()
+    said = it.answers()
     assert said.merged() == {"stage": "shipped", "state": "shipped"}
-    assert (said.only.field, said.only.by_source) == ("state", {"crm": "cancelled", "erp": "shipped"})
+    assert (said.conflict.field, said.conflict.by_source) == ("state", {"crm": "cancelled", "erp": "shipped"})
 
 
 def test_15_an_address_is_never_put_together_from_two_systems(incident: Begin) -> None:
@@ -125,7 +125,7 @@ def test_15_an_address_is_never_put_together_from_two_systems(incident: Begin) -
     )
     it.crm.update("C1", street="s1")
     it.erp.update("C1", city="c2")
-    said = it.says()
-    assert (said.only.kind, said.only.field) == ("concurrent_update", "address")
-    assert said.only.by_source == {"crm": {"city": "c", "street": "s1"}, "erp": {"city": "c2", "street": "s"}}
+    said = it.answers()
+    assert (said.conflict.kind, said.conflict.field) == ("concurrent_update", "address")
+    assert said.conflict.by_source == {"crm": {"city": "c", "street": "s1"}, "erp": {"city": "c2", "street": "s"}}
     assert said.merged() == {"city": "c2", "street": "s"}

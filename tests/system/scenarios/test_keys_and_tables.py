@@ -20,13 +20,18 @@ def test_23_a_record_that_two_systems_move_to_different_keys_is_a_question_under
     it = incident(fields=PHONE, held={"C3": {"phone": "0"}}, surrogate=surrogate)
     it.crm.rekey("C3", "C1")
     it.erp.rekey("C3", "C2")
-    said = it.says()
-    assert (said.only.key, said.only.kind, said.only.field, said.only.provisional) == ("C3", "key_change", None, None)
-    assert said.only.by_source == {"crm": "C1", "erp": "C2"}
+    said = it.answers()
+    assert (said.conflict.key, said.conflict.kind, said.conflict.field, said.conflict.provisional) == (
+        "C3",
+        "key_change",
+        None,
+        None,
+    )
+    assert said.conflict.by_source == {"crm": "C1", "erp": "C2"}
     assert {key: said.merged(key) for key in ("C1", "C2")} == {"C1": {"phone": "0"}, "C2": {"phone": "0"}}
     it.erp.rekey("C2", "C1")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert [(c["kind"], c["resolution"]) for c in said.closed] == [("key_change", "converged")]
 
 
@@ -36,12 +41,12 @@ def test_23_a_row_moved_onto_a_record_of_another_system_is_a_question_until_that
     held = {"C3": {"phone": "0"}}
     it = incident(fields=PHONE, held=held, differing={"erp": {"C1": {"phone": "9"}}})
     it.crm.rekey("C3", "C1")
-    said = it.says()
-    asked = [q for q in said.questions if q.kind == "key_change"]
+    said = it.answers()
+    asked = [q for q in said.open_conflicts if q.kind == "key_change"]
     assert [(q.key, q.by_source) for q in asked] == [("C3", {"crm": "C1", "erp": "C1"})]
     it.erp.delete("C1")
     it.erp.rekey("C3", "C1")
-    assert it.says().questions == ()
+    assert it.answers().open_conflicts == ()
 
 
 def test_37_ten_thousand_rows_that_go_at_once_are_one_event_and_no_question(incident: Begin) -> None:
@@ -50,9 +55,9 @@ def test_37_ten_thousand_rows_that_go_at_once_are_one_event_and_no_question(inci
         rows.truncate()
         rows.insert("C7", phone="7")
         rows.insert("D1", phone="1")
-    plain, killed = it.both_say()
+    plain, killed = it.answers_of_both()
     for said in (plain, killed):
-        assert said.questions == ()
+        assert said.open_conflicts == ()
         assert said.closed == []
         present = {key for key, record in said.records.items() if record["sources"]["crm"]["presence"] == "present"}
         assert present == {"C7", "D1"}
@@ -66,14 +71,14 @@ def test_38_a_dropped_column_is_a_question_and_the_other_fields_go_on_until_it_i
     it.crm.connection.execute(f"alter table {table.schema}.{table.name} drop column {column}")
     it.crm.update("C1", name="m")
     it.erp.update("C1", phone="1")
-    said = it.says()
-    assert (said.only.key, said.only.kind, said.only.field) == ("", "schema_drift", "phone")
-    assert list(said.only.by_source) == ["crm"]
+    said = it.answers()
+    assert (said.conflict.key, said.conflict.kind, said.conflict.field) == ("", "schema_drift", "phone")
+    assert list(said.conflict.by_source) == ["crm"]
     assert said.merged("C1") == {"phone": "1", "name": "m"}
     it.crm.connection.execute(f"alter table {table.schema}.{table.name} add column {column} text")
     it.crm.update("C1", phone="1")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert [(c["kind"], c["resolution"]) for c in said.closed] == [("schema_drift", "converged")]
 
 
@@ -86,6 +91,6 @@ def test_38_a_column_whose_type_cannot_be_read_any_more_is_a_question_and_the_ot
     it.crm.update("C1", points="many")
     it.crm.update("C1", name="m")
     it.erp.update("C1", points=7)
-    said = it.says()
-    assert (said.only.key, said.only.kind, said.only.field) == ("", "schema_drift", "points")
+    said = it.answers()
+    assert (said.conflict.key, said.conflict.kind, said.conflict.field) == ("", "schema_drift", "points")
     assert said.merged("C1") == {"points": "7", "name": "m"}

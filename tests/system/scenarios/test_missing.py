@@ -8,25 +8,25 @@ from typing import Any
 
 from tests.system.scenarios.incident import Incident
 from tests.system.scenarios.people import COPY
-from tests.system.scenarios.witness import Witness, document, wait_for
+from tests.system.scenarios.sidecars import WatchingSidecar, document, wait_for
 
 Begin = Callable[..., Incident]
 
 PHONE = {"phone": "mv"}
 
 
-def missing(witness: Witness, query: str = "") -> list[tuple[str, str]]:
-    items: list[dict[str, Any]] = document(witness, f"/api/v1/missing/customer{query}")["items"]
+def missing(sidecar: WatchingSidecar, query: str = "") -> list[tuple[str, str]]:
+    items: list[dict[str, Any]] = document(sidecar, f"/api/v1/missing/customer{query}")["items"]
     return [(each["key"], each["source"]) for each in items]
 
 
 def wait_until(it: Incident, wanted: list[tuple[str, str]]) -> None:
-    for witness in (it.plain, it.killed):
-        wait_for(witness, partial(_is_missing, witness, wanted), f"{wanted} is missing")
+    for sidecar in (it.plain, it.killed):
+        wait_for(sidecar, partial(_is_missing, sidecar, wanted), f"{wanted} is missing")
 
 
-def _is_missing(witness: Witness, wanted: list[tuple[str, str]]) -> bool:
-    return missing(witness) == wanted
+def _is_missing(sidecar: WatchingSidecar, wanted: list[tuple[str, str]]) -> bool:
+    return missing(sidecar) == wanted
 
 
 def test_what_a_system_lacks_is_listed_until_it_has_it_and_is_no_question(incident: Begin) -> None:
@@ -39,8 +39,8 @@ def test_what_a_system_lacks_is_listed_until_it_has_it_and_is_no_question(incide
     wait_until(it, [("C2", "erp")])
     it.erp.insert("C3", phone="3")
     it.erp.delete("C1")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert missing(it.plain) == missing(it.killed) == [("C1", "erp"), ("C2", "erp"), ("C3", "crm")]
     assert missing(it.plain, "?source=crm") == [("C3", "crm")]
     assert said.records["C1"]["missing"] == ["erp"]
@@ -48,7 +48,7 @@ def test_what_a_system_lacks_is_listed_until_it_has_it_and_is_no_question(incide
     it.crm.insert("C3", COPY, phone="3")
     it.erp.insert("C1", phone="0")
     it.crm.delete("C2")
-    said = it.says()
+    said = it.answers()
     assert missing(it.plain) == missing(it.killed) == []
     assert said.is_deleted("C2")
     assert said.records["C1"]["missing"] == []
@@ -56,7 +56,7 @@ def test_what_a_system_lacks_is_listed_until_it_has_it_and_is_no_question(incide
 
 def test_a_missing_customer_is_not_reported_unless_configured(incident: Begin) -> None:
     it = incident(fields=PHONE, differing={"crm": {"C2": {"phone": "2"}}})
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.records["C2"]["missing"] == []
     assert missing(it.plain) == []

@@ -15,28 +15,28 @@ TWO = {"crm": {"C3": {"phone": "3"}}, "erp": {"C3": {"phone": "3"}, "C1": {"phon
 def test_a_row_that_leaves_its_new_key_and_is_entered_there_anew_at_once_ends_the_question(incident: Begin) -> None:
     it = incident(fields=PHONE, differing=TWO)
     it.crm.rekey("C3", "C1")
-    said = it.says()
-    assert (said.only.key, said.only.kind) == ("C3", "key_change")
+    said = it.answers()
+    assert (said.conflict.key, said.conflict.kind) == ("C3", "key_change")
     with it.late("crm"):
         it.crm.delete("C1")
         it.crm.insert("C1", phone="1")
         it.wait_until_durable("erp")
-    said = it.says()
-    assert [q for q in said.questions if q.kind == "key_change"] == []
+    said = it.answers()
+    assert [q for q in said.open_conflicts if q.kind == "key_change"] == []
 
 
 def test_a_rival_that_is_loaded_anew_every_night_is_a_rival_still(incident: Begin) -> None:
     it = incident(fields=PHONE, differing=TWO)
     it.crm.rekey("C3", "C1")
-    asked = it.says().only
+    asked = it.answers().conflict
     assert (asked.key, asked.kind, asked.by_source) == ("C3", "key_change", {"crm": "C1", "erp": "C1"})
     with it.erp.transaction() as rows:
         rows.truncate()
     with it.erp.transaction() as rows:
         rows.insert("C1", phone="1")
         rows.insert("C3", phone="3")
-    assert it.says().only == asked
+    assert it.answers().conflict == asked
     with it.crm.transaction() as rows:
         rows.truncate()
         rows.insert("C1", phone="3")
-    assert it.says().only == asked
+    assert it.answers().conflict == asked

@@ -28,11 +28,11 @@ def test_the_plan_of_a_restore_names_what_differs_where_and_whose_edits_go(incid
     it = incident(fields=FIELDS, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.copies("C1", phone="1")
-    good = it.says()
+    good = it.answers()
     to = it.last_stamps("C1", "erp")[0]
     it.crm.update("C1", phone="2")
     it.erp.update("C1", note="keep me not")
-    it.says()
+    it.answers()
     planned = plan(it, to)
     assert planned["applied"] is False
     assert planned["fields"] == {"phone": {"now": "2", "then": "1"}, "note": {"now": "keep me not", "then": "n"}}
@@ -49,7 +49,7 @@ def test_the_plan_of_a_restore_names_what_differs_where_and_whose_edits_go(incid
     assert [each["undone"] for each in only["later_edits"]] == [["phone"], []]
     it.crm.update("C1", phone="1")
     it.erp.update("C1", note="n")
-    said = it.says()
+    said = it.answers()
     assert said.merged() == good.merged()
     assert plan(it, to)["writes"] == []
 
@@ -58,10 +58,10 @@ def test_the_last_clean_state_is_the_one_before_the_conflict(incident: Begin) ->
     it = incident(fields=FIELDS, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.copies("C1", phone="1")
-    it.says()
+    it.answers()
     it.crm.update("C1", phone="2")
     it.erp.update("C1", phone="3")
-    assert it.says().only.kind == "concurrent_update"
+    assert it.answers().conflict.kind == "concurrent_update"
     planned = plan(it, "clean")
     assert planned["fields"] == {"phone": {"now": "3", "then": "2"}}
     assert [(w["source"], w["fields"]["phone"]) for w in planned["writes"]] == [("erp", {"held": "3", "wanted": "2"})]
@@ -70,11 +70,11 @@ def test_the_last_clean_state_is_the_one_before_the_conflict(incident: Begin) ->
 def test_a_record_that_was_deleted_by_mistake_is_planned_as_an_insert_where_it_was(incident: Begin) -> None:
     it = incident(fields=FIELDS, held=HELD, systems=("crm", "erp", "finance"))
     it.finance.delete("C1")
-    it.says()
+    it.answers()
     to = max(it.last_stamps("C1", "finance"))
     it.crm.delete("C1")
     it.erp.delete("C1", COPY)
-    assert it.says().is_deleted()
+    assert it.answers().is_deleted()
     planned = plan(it, it.last_stamps("C1", "crm")[0])
     assert (planned["deleted"], planned["writes"]) == ({"now": True, "then": True}, [])
     first = plan(it, to.replace("@finance", "@a"))
@@ -90,9 +90,9 @@ def test_a_record_that_was_deleted_by_mistake_is_planned_as_an_insert_where_it_w
 def test_a_restore_that_would_write_is_refused_and_nothing_is_written(incident: Begin) -> None:
     it = incident(fields=FIELDS, held=HELD)
     it.crm.update("C1", phone="1")
-    said = it.says()
+    said = it.answers()
     url = f"http://{it.plain.address}/api/v1/records/customer/C1/restore"
     refused = httpx.post(url, json={"to": "clean"})
     assert (refused.status_code, refused.headers["content-type"]) == (403, "application/problem+json")
     assert httpx.post(url, json={"to": "never", "dry_run": True}).status_code == 422
-    assert it.says().records == said.records
+    assert it.answers().records == said.records

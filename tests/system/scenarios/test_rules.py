@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.system.scenarios.incident import Incident
+from tests.system.scenarios.merged_state import Document
 from tests.system.scenarios.people import Mark
-from tests.system.scenarios.picture import Document
-from tests.system.scenarios.witness import Witness, fetched_over_http, wait_for
+from tests.system.scenarios.sidecars import WatchingSidecar, fetched_over_http, wait_for
 
 Begin = Callable[..., Incident]
 
@@ -18,12 +18,12 @@ ALL_THREE = ("crm", "erp", "finance")
 def wait_until_detected(it: Incident, kind: str) -> None:
     """Both sidecars have announced a question of that kind."""
     path = f"/api/v1/conflicts?status=open&kind={kind}"
-    for witness in (it.plain, it.killed):
-        wait_for(witness, partial(announced, witness, path), f"asks a {kind}")
+    for sidecar in (it.plain, it.killed):
+        wait_for(sidecar, partial(announced, sidecar, path), f"asks a {kind}")
 
 
-def announced(witness: Witness, path: str) -> list[Document]:
-    answered = fetched_over_http(witness, path)
+def announced(sidecar: WatchingSidecar, path: str) -> list[Document]:
+    answered = fetched_over_http(sidecar, path)
     return answered["items"] if answered is not None else []
 
 
@@ -39,15 +39,15 @@ def test_16_two_rightful_edits_that_break_a_check_together_are_a_question(incide
     it = incident(**CREDIT)
     it.crm.update("C1", used=950)
     it.erp.update("C1", limit=900)
-    said = it.says()
-    assert (said.only.kind, said.only.field, said.only.provisional) == ("invariant", None, None)
-    assert said.only.by_source == {"crm": {"used": 950}, "erp": {"limit": "900"}}
+    said = it.answers()
+    assert (said.conflict.kind, said.conflict.field, said.conflict.provisional) == ("invariant", None, None)
+    assert said.conflict.by_source == {"crm": {"used": 950}, "erp": {"limit": "900"}}
     (conflict,) = said.conflicts
     assert (conflict["rule"], conflict["severity"]) == ("limit", "critical")
     assert said.merged() == {"used": 950, "limit": "900"}
     it.erp.update("C1", limit=1200)
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"used": 950, "limit": "1200"}
 
 
@@ -61,8 +61,8 @@ def test_30_who_may_not_write_a_field_is_named_with_the_write(incident: Begin) -
     it.erp.update("C1", Mark(actor="manager"), level="2")
     it.crm.update("C2", Mark(actor="wang"), level="2")
     it.crm.update("C3", Mark(actor="manager"), level="2")
-    said = it.says()
-    assert [(q.key, q.kind, q.field, q.by_source) for q in said.questions] == [
+    said = it.answers()
+    assert [(q.key, q.kind, q.field, q.by_source) for q in said.open_conflicts] == [
         ("C1", "unauthorized", "level", {"erp": "2"}),
         ("C2", "unauthorized", "level", {"crm": "2"}),
     ]
@@ -72,7 +72,7 @@ def test_30_who_may_not_write_a_field_is_named_with_the_write(incident: Begin) -
     ]
     assert all(c["candidates"][0]["place"]["table"].startswith("i") for c in said.conflicts)
     it.crm.update("C1", Mark(actor="manager"), level="3")
-    found = [(q.key, q.kind) for q in it.says().questions]
+    found = [(q.key, q.kind) for q in it.answers().open_conflicts]
     assert found == [("C1", "concurrent_update"), ("C1", "unauthorized"), ("C2", "unauthorized")]
 
 
@@ -86,15 +86,20 @@ def test_29_a_system_that_keeps_the_old_value_for_too_long_diverges_until_it_cat
     it.crm.update("C2", phone="1")
     it.erp.copies("C2", phone="1")
     wait_until_detected(it, "divergence")
-    said = it.says()
-    assert (said.only.key, said.only.kind, said.only.field, said.only.labels) == ("C1", "divergence", "phone", ())
-    assert said.only.by_source == {"crm": "1", "erp": "0"}
+    said = it.answers()
+    assert (said.conflict.key, said.conflict.kind, said.conflict.field, said.conflict.labels) == (
+        "C1",
+        "divergence",
+        "phone",
+        (),
+    )
+    assert said.conflict.by_source == {"crm": "1", "erp": "0"}
     assert [(c["rule"], c["severity"]) for c in said.conflicts] == [("drift", "low")]
     assert said.merged() == {"phone": "1"}
     it.erp.copies("C1", phone="1")
-    said = it.says()
-    assert said.questions == ()
-    assert said.endings() == [("divergence", "phone", "converged", ())]
+    said = it.answers()
+    assert said.open_conflicts == ()
+    assert said.resolutions() == [("divergence", "phone", "converged", ())]
 
 
 def test_32a_the_latest_of_three_stands_without_a_question_also_when_its_reader_is_late(incident: Begin) -> None:
@@ -114,18 +119,18 @@ def test_32a_the_latest_of_three_stands_without_a_question_also_when_its_reader_
         it.erp.update("C1", phone="2", name="b")
         it.finance.update("C1", phone="3", name="c")
         it.wait_until_durable("crm", "erp")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"phone": "3", "name": "b"}
-    assert set(said.endings()) == {
+    assert set(said.resolutions()) == {
         ("concurrent_update", "phone", "auto", ()),
         ("concurrent_update", "name", "auto", ()),
     }
     told = [(c["group"] or c["field"], sorted(x["source"] for x in c["candidates"])) for c in said.closed]
     assert ("phone", ["crm", "erp", "finance"]) in told
     it.crm.update("C1", name="d")
-    said = it.says()
-    assert said.questions == ()
+    said = it.answers()
+    assert said.open_conflicts == ()
     assert said.merged() == {"phone": "3", "name": "b"}
     phones = [c for c in said.closed if c["field"] == "phone" and len(c["candidates"]) == 3]
     assert len(phones) == 1, "the same outcome is recorded once"
@@ -147,9 +152,9 @@ def test_31_a_change_by_more_than_five_percent_needs_an_approval_without_any_con
     it.crm.update("C1", amount=104)
     it.erp.update("C2", Mark(actor="wang"), amount=120)
     it.crm.copies("C2", amount=120)
-    said = it.says()
-    assert (said.only.key, said.only.kind, said.only.field) == ("C2", "business_rule", "amount")
-    assert (said.only.by_source, said.only.base, said.only.provisional) == ({"erp": "120"}, "100", "120")
+    said = it.answers()
+    assert (said.conflict.key, said.conflict.kind, said.conflict.field) == ("C2", "business_rule", "amount")
+    assert (said.conflict.by_source, said.conflict.base, said.conflict.provisional) == ({"erp": "120"}, "100", "120")
     (conflict,) = said.conflicts
     assert (conflict["rule"], conflict["severity"], conflict["candidates"][0]["actor"]) == (
         "second-look",
@@ -157,8 +162,8 @@ def test_31_a_change_by_more_than_five_percent_needs_an_approval_without_any_con
         "wang",
     )
     it.erp.update("C2", amount=121)
-    assert it.says().only.by_source == {"erp": "120"}, "a later edit is no approval"
+    assert it.answers().conflict.by_source == {"erp": "120"}, "a later edit is no approval"
     it.crm.delete("C2")
     it.erp.delete("C2")
-    said = it.says()
-    assert (said.is_deleted("C2"), said.only.kind) == (True, "business_rule")
+    said = it.answers()
+    assert (said.is_deleted("C2"), said.conflict.kind) == (True, "business_rule")

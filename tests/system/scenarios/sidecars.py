@@ -1,7 +1,7 @@
 """Sidecars that watch an incident: one in this process whose readers can be held back, one in a process that is killed.
 
-Both are asked over HTTP only. `quiet` is the contract's picture of completeness: every source durable behind a message
-that was committed after the work, and nothing settling.
+Tests query both over HTTP only. `wait_until_settled` waits until every source is durable past a message that was
+committed after the work, and no conflict is settling.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from cdc_merge.model import Delivery, Position, SourceStatus, lsn_from_text
 from cdc_merge.model.ports import Observer, Source
 from cdc_merge.sources.postgres.reader_settings import ReaderSettings
 from cdc_merge.sources.process.parent import ProcessSource
-from tests.support.process_pool import Forked, ProcessPool
-from tests.system.scenarios.picture import Document, Said
+from tests.support.process_pool import ChildProcess, ProcessPool
+from tests.system.scenarios.merged_state import Document, SidecarAnswers
 
 LIMIT_S = 40.0  # far more than any of this takes; a loaded machine may need it
 LOOK_EVERY_S = 0.02
-ROOT = Path(__file__).parents[2]
 
 
 def now_us() -> int:
     return time.time_ns() // 1000
 
 
-class Witness(Protocol):
+class WatchingSidecar(Protocol):
+    """A sidecar that watches an incident, whatever process it runs in."""
+
     name: str
 
     @property
     def address(self) -> str | None:
-        """host:port, or None while nobody listens."""
+        """host:port; None while it does not listen."""
         ...
 
     def check(self) -> None:
@@ -46,9 +47,9 @@ class Witness(Protocol):
         ...
 
 
-def fetched_over_http(witness: Witness, path: str) -> Document | None:
+def fetched_over_http(sidecar: WatchingSidecar, path: str) -> Document | None:
     """The document, or None while the sidecar does not answer."""
-    address = witness.address
+    address = sidecar.address
     if address is None:
         return None
     try:
@@ -59,96 +60,96 @@ def fetched_over_http(witness: Witness, path: str) -> Document | None:
         return None
 
 
-def document(witness: Witness, path: str) -> Document:
-    answered = fetched_over_http(witness, path)
-    assert answered is not None, f"{witness.name} does not answer {path}"
+def document(sidecar: WatchingSidecar, path: str) -> Document:
+    answered = fetched_over_http(sidecar, path)
+    assert answered is not None, f"{sidecar.name} does not answer {path}"
     return answered
 
 
-def metric(witness: Witness, series: str) -> float:
+def metric(sidecar: WatchingSidecar, series: str) -> float:
     """The value of one series of /metrics, labels sorted as they are written there."""
-    with urllib.request.urlopen(f"http://{witness.address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{sidecar.address}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     found = [line.removeprefix(series) for line in lines if line.startswith(f"{series} ")]
     assert found, f"{series} is not among {[line for line in lines if line.startswith(series.partition('{')[0])]}"
     return float(found[0])
 
 
-def items(witness: Witness, path: str) -> list[Document]:
+def items(sidecar: WatchingSidecar, path: str) -> list[Document]:
     """All pages of a list."""
     joint = "&" if "?" in path else "?"
     found: list[Document] = []
     cursor = ""
     while True:
-        page = document(witness, f"{path}{joint}limit=500{cursor}")
+        page = document(sidecar, f"{path}{joint}limit=500{cursor}")
         found += page["items"]
         if page["next_cursor"] is None:
             return found
         cursor = f"&cursor={urllib.parse.quote(page['next_cursor'])}"
 
 
-def wait_for(witness: Witness, fact: Callable[[], object], what: str) -> None:
+def wait_for(sidecar: WatchingSidecar, fact: Callable[[], object], what: str) -> None:
     """Until the fact holds; AssertionError says what was waited for."""
     deadline = time.monotonic() + LIMIT_S
     while not fact():
-        witness.check()
-        assert time.monotonic() < deadline, f"{witness.name}: {what}"
+        sidecar.check()
+        assert time.monotonic() < deadline, f"{sidecar.name}: {what}"
         time.sleep(LOOK_EVERY_S)
 
 
-def durable(witness: Witness, lsns: Mapping[str, str]) -> bool:
-    sources = fetched_over_http(witness, "/api/v1/sources")
+def durable(sidecar: WatchingSidecar, lsns: Mapping[str, str]) -> bool:
+    sources = fetched_over_http(sidecar, "/api/v1/sources")
     if sources is None:
         return False
     reached = {source["name"]: lsn_from_text(source["durable_lsn"]) for source in sources["items"]}
     return all(reached.get(name, 0) >= lsn_from_text(lsn) for name, lsn in lsns.items())
 
 
-def _settled(witness: Witness) -> bool:
-    settling = fetched_over_http(witness, "/api/v1/conflicts?status=settling&limit=1")
+def _settled(sidecar: WatchingSidecar) -> bool:
+    settling = fetched_over_http(sidecar, "/api/v1/conflicts?status=settling&limit=1")
     return settling is not None and not settling["items"]
 
 
-def quiet(witness: Witness, lsns: Mapping[str, str]) -> None:
-    wait_for(witness, lambda: durable(witness, lsns), f"durable up to {dict(lsns)}")
-    wait_for(witness, lambda: _settled(witness), "nothing settling")
+def wait_until_settled(sidecar: WatchingSidecar, lsns: Mapping[str, str]) -> None:
+    wait_for(sidecar, lambda: durable(sidecar, lsns), f"durable up to {dict(lsns)}")
+    wait_for(sidecar, lambda: _settled(sidecar), "nothing settling")
 
 
-def said(witness: Witness) -> Said:
-    return Said(
-        {record["key"]: record for record in items(witness, "/api/v1/records/customer")},
-        items(witness, "/api/v1/conflicts?status=open"),
-        items(witness, "/api/v1/conflicts?status=closed"),
+def answers_of(sidecar: WatchingSidecar) -> SidecarAnswers:
+    return SidecarAnswers(
+        {record["key"]: record for record in items(sidecar, "/api/v1/records/customer")},
+        items(sidecar, "/api/v1/conflicts?status=open"),
+        items(sidecar, "/api/v1/conflicts?status=closed"),
     )
 
 
 # ---------------------------------------------------------------- in this process, with readers that can be held back
 
 
-class Played(NamedTuple):
+class RecordedDelivery(NamedTuple):
     """A delivery and when it arrived by our own clock."""
 
     arrived_us: int
     delivery: Delivery
 
 
-class HeldSource:
-    """ports.Source: the real one, whose deliveries are held back on demand and remembered on the way."""
+class PausableSource:
+    """ports.Source: the real one; records its deliveries, and delivers none while `is_paused`."""
 
     def __init__(self, inner: Source) -> None:
         self.name = inner.name
-        self.tape: list[Played] = []
-        self.is_held = False
+        self.delivery_log: list[RecordedDelivery] = []
+        self.is_paused = False
         self._inner = inner
 
     def start(self, position: Position | None) -> None:
         self._inner.start(position)
 
     def take(self, limit: int) -> Sequence[Delivery]:
-        if self.is_held:
+        if self.is_paused:
             return []
         taken = self._inner.take(limit)
-        self.tape.extend(Played(now_us(), delivery) for delivery in taken)
+        self.delivery_log.extend(RecordedDelivery(now_us(), delivery) for delivery in taken)
         return taken
 
     def confirm(self, lsn: int) -> None:
@@ -161,18 +162,18 @@ class HeldSource:
         self._inner.stop()
 
 
-class PlainWitness(Sidecar):
-    """The whole sidecar, merging in this process; its readers are as everywhere."""
+class SidecarInProcess(Sidecar):
+    """The whole sidecar, merging in this process; its readers are child processes as in production."""
 
     name = "plain"
 
     def __init__(self, config: Path) -> None:
-        self.held: dict[str, HeldSource] = {}
+        self.held: dict[str, PausableSource] = {}
         self.settings = load(config, {})
         super().__init__(self.settings, make_source=self._held)
 
     def _held(self, reader: ReaderSettings, wake: Callable[[], None], observe: Observer) -> Source:
-        self.held[reader.name] = HeldSource(ProcessSource(reader, wake, observe))
+        self.held[reader.name] = PausableSource(ProcessSource(reader, wake, observe))
         return self.held[reader.name]
 
     def check(self) -> None:
@@ -182,7 +183,7 @@ class PlainWitness(Sidecar):
 # ---------------------------------------------------------------- in a process that is killed
 
 
-class KilledWitness:
+class SidecarProcess:
     """The sidecar as a process of its own, to be killed at any time."""
 
     name = "killed"
@@ -192,7 +193,7 @@ class KilledWitness:
         self._config = config
         self._log = config.with_suffix(".log")
         self._read = 0
-        self._process: Forked | None = None
+        self._process: ChildProcess | None = None
         self._address: str | None = None
 
     def start(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.support.process_pool import Forked, ProcessPool
+from tests.support.process_pool import ChildProcess, ProcessPool
 from tests.system.postgres.reading import run, wait_for
 
 TOKEN = "t0ken"
@@ -25,7 +25,7 @@ FIELDS = {"name": "lww", "phone": "mv", "points": "counter"}
 Document = dict[str, Any]
 
 
-class Desk:
+class DrivenSidecar:
     """`dsns` maps source → connection string. `settings` are keys of a source's own part of the configuration."""
 
     def __init__(self, process_pool: ProcessPool, directory: Path, dsns: Mapping[str, str], **settings: Any) -> None:
@@ -44,7 +44,7 @@ class Desk:
                 "fields": {name: {"merge": merge} for name, merge in FIELDS.items()},
             }
         }
-        self._process: Forked | None = None
+        self._process: ChildProcess | None = None
         self._address: str | None = None
 
     # ---------------------------------------------------------------- its life
@@ -70,7 +70,7 @@ class Desk:
     def slot(self, source: str) -> str:
         return f"s_{self._number(self.dsns[source])}"
 
-    def start(self) -> Desk:
+    def start(self) -> DrivenSidecar:
         self.write_config()
         log = self.directory / "log"
         log.touch()
@@ -96,7 +96,7 @@ class Desk:
     def kill(self) -> None:
         self.end(signal.SIGKILL)
 
-    def __enter__(self) -> Desk:
+    def __enter__(self) -> DrivenSidecar:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,7 +104,7 @@ class Desk:
 
     # ---------------------------------------------------------------- asking and telling
 
-    def ask(self, path: str) -> Document:
+    def get(self, path: str) -> Document:
         with urllib.request.urlopen(f"http://{self._address}{path}", timeout=20) as answer:
             document: Document = json.load(answer)
             return document
@@ -135,13 +135,13 @@ class Desk:
         live = self.directory / "live.yaml"
         live.write_text(text)
         environment = {"CDC_MERGE_TOKEN": token} if token else None
-        return self._process_pool.ran(["--config", str(live), *arguments], self.directory, environment)
+        return self._process_pool.run_to_end(["--config", str(live), *arguments], self.directory, environment)
 
     def source(self, name: str) -> Document:
-        return next(each for each in self.ask("/api/v1/sources")["items"] if each["name"] == name)
+        return next(each for each in self.get("/api/v1/sources")["items"] if each["name"] == name)
 
     def record(self, key: str) -> Document:
-        return self.ask(f"/api/v1/records/customer/{key}")
+        return self.get(f"/api/v1/records/customer/{key}")
 
     def merged(self, key: str) -> Document:
         merged: Document = self.record(key)["merged"]
@@ -151,9 +151,9 @@ class Desk:
         held: Document = self.record(key)["sources"][source]["values"]
         return held
 
-    def questions(self) -> list[Document]:
-        items: list[Document] = self.ask("/api/v1/conflicts?status=open&limit=1000")["items"]
-        return items + list(self.ask("/api/v1/conflicts?status=settling&limit=1000")["items"])
+    def open_conflicts(self) -> list[Document]:
+        items: list[Document] = self.get("/api/v1/conflicts?status=open&limit=1000")["items"]
+        return items + list(self.get("/api/v1/conflicts?status=settling&limit=1000")["items"])
 
     def until(self, fact: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
         def look() -> Any:
@@ -193,7 +193,7 @@ def _lsn(text: str) -> int:
     return (int(high, 16) << 32) | int(low, 16)
 
 
-def begin(dsns: Sequence[str], *statements: str) -> None:
+def create_tables(dsns: Sequence[str], *statements: str) -> None:
     """The same table and publication in every database, then the statements."""
     for dsn in dsns:
         run(dsn, TABLE, PUBLICATION, *statements)
@@ -204,11 +204,11 @@ def in_the_database(dsn: str) -> dict[str, dict[str, object]]:
     return {row[0]: dict(zip(FIELDS, row[1:], strict=True)) for row in run(dsn, f"SELECT no, {columns} FROM customer")}
 
 
-def held_by(desk: Desk, source: str) -> dict[str, dict[str, object]]:
+def rows_at_source(sidecar: DrivenSidecar, source: str) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     cursor = ""
     while True:
-        page = desk.ask(f"/api/v1/records/customer?limit=500{cursor}")
+        page = sidecar.get(f"/api/v1/records/customer?limit=500{cursor}")
         for record in page["items"]:
             view = record["sources"].get(source)
             if view is not None and view["presence"] == "present":
@@ -225,9 +225,9 @@ def _number(name: str, value: object) -> object:
 C1 = "INSERT INTO customer VALUES ('C1', 'n', '1', 10)"
 
 
-def copied(desk: Desk) -> Desk:
-    desk.start()
-    for source in desk.dsns:
-        desk.until_state(source, "streaming")
-    desk.until_level()
-    return desk
+def start_and_copy(sidecar: DrivenSidecar) -> DrivenSidecar:
+    sidecar.start()
+    for source in sidecar.dsns:
+        sidecar.until_state(source, "streaming")
+    sidecar.until_level()
+    return sidecar

@@ -1,4 +1,4 @@
-"""What a sidecar says, in the form in which two sidecars are compared and tests ask: records and open questions."""
+"""The merged state of a sidecar, in a form that can be compared: records and open conflicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABSENT = "(absent)"
 
 @dataclass(frozen=True)
 class OpenConflict:
-    """One open question, without what belongs to the queue (ids, revisions, times)."""
+    """One open conflict, without ids, revisions and times."""
 
     key: str
     kind: str
@@ -47,24 +47,24 @@ def open_conflict(conflict: Document) -> OpenConflict:
 
 
 @dataclass(frozen=True)
-class Picture:
+class MergedState:
     """Everything that is a function of the histories and the rules alone."""
 
     records: Mapping[str, Document]
-    questions: tuple[OpenConflict, ...]
+    open_conflicts: tuple[OpenConflict, ...]
 
-    def differences(self, other: Picture) -> list[str]:
+    def differences(self, other: MergedState) -> list[str]:
         keys = sorted(self.records.keys() | other.records.keys())
         mine, theirs = self.records, other.records
         records = [f"{k}: {mine.get(k)} ≠ {theirs.get(k)}" for k in keys if mine.get(k) != theirs.get(k)]
-        only = [f"asked here only: {each}" for each in self.questions if each not in other.questions]
-        there = [f"asked there only: {each}" for each in other.questions if each not in self.questions]
+        only = [f"open here only: {each}" for each in self.open_conflicts if each not in other.open_conflicts]
+        there = [f"open there only: {each}" for each in other.open_conflicts if each not in self.open_conflicts]
         return records + only + there
 
 
-def picture(records: Iterable[Document], conflicts: Iterable[Document]) -> Picture:
+def merged_state(records: Iterable[Document], conflicts: Iterable[Document]) -> MergedState:
     """`records` and the unfinished `conflicts` as contract §7 shows them."""
-    return Picture(
+    return MergedState(
         {record["key"]: _record(record) for record in records},
         tuple(sorted((open_conflict(conflict) for conflict in conflicts), key=repr)),
     )
@@ -79,26 +79,26 @@ def _record(record: Document) -> Document:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the sidecar says when nothing is in flight. `closed` are the questions that are over, oldest first."""
+class SidecarAnswers:
+    """A sidecar's answers over HTTP when nothing is in flight. `closed` are the closed conflicts, oldest first."""
 
     records: Mapping[str, Document]
     conflicts: Sequence[Document]
     closed: Sequence[Document]
 
     @property
-    def picture(self) -> Picture:
-        return picture(self.records.values(), self.conflicts)
+    def merged_state(self) -> MergedState:
+        return merged_state(self.records.values(), self.conflicts)
 
     @property
-    def questions(self) -> tuple[OpenConflict, ...]:
-        return self.picture.questions
+    def open_conflicts(self) -> tuple[OpenConflict, ...]:
+        return self.merged_state.open_conflicts
 
     @property
-    def only(self) -> OpenConflict:
-        """The one open question."""
-        assert len(self.questions) == 1, self.questions
-        return self.questions[0]
+    def conflict(self) -> OpenConflict:
+        """The only open conflict."""
+        assert len(self.open_conflicts) == 1, self.open_conflicts
+        return self.open_conflicts[0]
 
     def merged(self, key: str = "C1") -> Document:
         merged: Document = self.records[key]["merged"]
@@ -112,6 +112,6 @@ class Said:
         values: Document = self.records[key]["sources"][source]["values"]
         return values
 
-    def endings(self) -> list[tuple[str, str | None, str, tuple[str, ...]]]:
-        """(kind, field, resolution, labels) of every question that is over."""
+    def resolutions(self) -> list[tuple[str, str | None, str, tuple[str, ...]]]:
+        """(kind, field, resolution, labels) of every closed conflict."""
         return [(c["kind"], c["group"] or c["field"], c["resolution"], tuple(c["labels"])) for c in self.closed]

@@ -1,4 +1,4 @@
-"""A worker that may die between any two steps: every call of the store's and the sources' ports is one."""
+"""A worker that is killed between any two steps: every call of the store's and the sources' ports is a step."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from cdc_merge.worker.ingest import SourceIngest
 from cdc_merge.worker.limits import DEFAULT_LIMITS, Limits
 from cdc_merge.worker.pipeline import Pipeline
 from cdc_merge.worker.state import Environment
-from tests.system.scenarios.replay import LATER_US, Tapes
-from tests.system.scenarios.witness import Played
+from tests.system.scenarios.replay import LATER_US, DeliveryLogs
+from tests.system.scenarios.sidecars import RecordedDelivery
 
 
-class Death(BaseException):
-    """The process ends here, as if by SIGKILL: nothing after this line happens."""
+class WorkerKilled(BaseException):
+    """The simulated SIGKILL: nothing after the raising line happens."""
 
 
-class Fate:
-    """Counts the steps of a batch and says at which one the worker dies; None: it lives."""
+class KillSwitch:
+    """Counts the steps of a batch and kills the worker at step `last_step`; None: never."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -38,79 +38,81 @@ class Fate:
 
     def step(self) -> None:
         if self.steps == self.last_step:
-            raise Death
+            raise WorkerKilled
         self.steps += 1
 
 
-class MortalTransaction:
+class KillableTransaction:
     """ports.StoreTransaction: a step before and after each of its calls."""
 
-    def __init__(self, inner: StoreTransaction, fate: Fate) -> None:
+    def __init__(self, inner: StoreTransaction, kill_switch: KillSwitch) -> None:
         self._inner = inner
-        self._fate = fate
+        self._kill_switch = kill_switch
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._inner, name)
 
         def called(*arguments: object) -> Any:
-            self._fate.step()
+            self._kill_switch.step()
             result = method(*arguments)
-            self._fate.step()
+            self._kill_switch.step()
             return result
 
         return called
 
 
-class MortalStore:
+class KillableStore:
     """ports.Store: a step before and after what a batch does with it, and on both sides of the commit."""
 
-    def __init__(self, inner: Store, fate: Fate) -> None:
+    def __init__(self, inner: Store, kill_switch: KillSwitch) -> None:
         self._inner = inner
-        self._fate = fate
+        self._kill_switch = kill_switch
 
     @contextmanager
     def transaction(self) -> Iterator[StoreTransaction]:
-        self._fate.step()
+        self._kill_switch.step()
         with self._inner.transaction() as tx:
-            yield cast(StoreTransaction, MortalTransaction(tx, self._fate))
-            self._fate.step()
-        self._fate.step()
+            yield cast(StoreTransaction, KillableTransaction(tx, self._kill_switch))
+            self._kill_switch.step()
+        self._kill_switch.step()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
 
 class ResumedSource:
-    """ports.Source over what a source once delivered: begins after a position, as a server does."""
+    """ports.Source over recorded deliveries: starts after a position, as a server does."""
 
-    def __init__(self, name: str, tape: Sequence[Played], at_a_time: int, fate: Fate) -> None:
+    def __init__(
+        self, name: str, delivery_log: Sequence[RecordedDelivery], at_a_time: int, kill_switch: KillSwitch
+    ) -> None:
         self.name = name
         self._at_a_time = at_a_time
         self.arrived_us = 0
-        self._tape = tape
-        self._fate = fate
+        self._delivery_log = delivery_log
+        self._kill_switch = kill_switch
         self._next = 0
 
     def start(self, position: Position | None) -> None:
         self._next = 0
         if position is not None and position.snapshot != "running":
-            later = (n for n, played in enumerate(self._tape) if _end(played.delivery) > position.lsn)
-            self._next = next(later, len(self._tape))
-            self.arrived_us = self._tape[self._next - 1].arrived_us
+            later = (n for n, played in enumerate(self._delivery_log) if _end(played.delivery) > position.lsn)
+            self._next = next(later, len(self._delivery_log))
+            self.arrived_us = self._delivery_log[self._next - 1].arrived_us
 
     @property
     def is_over(self) -> bool:
-        return self._next == len(self._tape)
+        return self._next == len(self._delivery_log)
 
     def take(self, limit: int) -> Sequence[Delivery]:
-        self._fate.step()
-        taken = self._tape[self._next : self._next + self._at_a_time]
+        self._kill_switch.step()
+        taken = self._delivery_log[self._next : self._next + self._at_a_time]
         self._next += len(taken)
         self.arrived_us = taken[-1].arrived_us if taken else self.arrived_us
         return [played.delivery for played in taken]
 
     def confirm(self, lsn: int) -> None:
-        self._fate.step()
+        self._kill_switch.step()
 
     def status(self) -> SourceStatus:
         return SourceStatus(self.name, "postgres", up=True)
@@ -118,14 +120,17 @@ class ResumedSource:
     def stop(self) -> None: ...
 
 
-def with_evening(tapes: Tapes) -> Tapes:
-    """The same, and at the end every source says once more that it is idle, as servers go on to do."""
-    night_us = max(played.arrived_us for tape in tapes.values() for played in tape)
-    return {name: (*tape, Played(night_us, _idle(tape, night_us))) for name, tape in tapes.items()}
+def with_final_idle(delivery_logs: DeliveryLogs) -> DeliveryLogs:
+    """The same logs, each with a final idle mark, as a server sends when nothing follows."""
+    last_us = max(played.arrived_us for delivery_log in delivery_logs.values() for played in delivery_log)
+    return {
+        name: (*delivery_log, RecordedDelivery(last_us, _idle(delivery_log, last_us)))
+        for name, delivery_log in delivery_logs.items()
+    }
 
 
-def _idle(tape: Sequence[Played], at_us: int) -> Idle:
-    last = next(each for each in reversed([p.delivery for p in tape]) if isinstance(each, Transaction | Idle))
+def _idle(delivery_log: Sequence[RecordedDelivery], at_us: int) -> Idle:
+    last = next(each for each in reversed([p.delivery for p in delivery_log]) if isinstance(each, Transaction | Idle))
     return Idle(last.source, last.system, last.timeline, _end(last) + 1, at_us)
 
 
@@ -137,27 +142,30 @@ def _end(delivery: Delivery) -> int:
 
 
 @dataclass(frozen=True)
-class Day:
-    """What the sources deliver, and how many deliveries of a source arrive together."""
+class Script:
+    """The input of one run: the sources' deliveries, and how many of one source arrive together."""
 
     settings: Settings
-    tapes: Tapes
+    delivery_logs: DeliveryLogs
     at_a_time: int
     limits: Limits = DEFAULT_LIMITS
 
 
-class Worker:
+class KillableWorker:
     """A pipeline with its sources over a store, as a process that has just started."""
 
-    def __init__(self, day: Day, store: Store, fate: Fate) -> None:
+    def __init__(self, script: Script, store: Store, kill_switch: KillSwitch) -> None:
         self.store = store
-        self._fate = fate
-        self.sources = {name: ResumedSource(name, tape, day.at_a_time, fate) for name, tape in day.tapes.items()}
-        pairs = [(cast(Source, source), _ingest(day, name)) for name, source in self.sources.items()]
-        world = Environment(self._now_us, _ids(store), compile_expression, day.limits)
+        self._kill_switch = kill_switch
+        self.sources = {
+            name: ResumedSource(name, delivery_log, script.at_a_time, kill_switch)
+            for name, delivery_log in script.delivery_logs.items()
+        }
+        pairs = [(cast(Source, source), _ingest(script, name)) for name, source in self.sources.items()]
+        environment = Environment(self._now_us, _ids(store), compile_expression, script.limits)
         self._later_us = 0
-        mortal = cast(Store, MortalStore(store, fate))
-        self.pipeline = Pipeline(day.settings.plan, pairs, mortal, self._observe, world)
+        killable = cast(Store, KillableStore(store, kill_switch))
+        self.pipeline = Pipeline(script.settings.plan, pairs, killable, self._observe, environment)
         self.pipeline.resume()
         positions: Mapping[str, tuple[Position, object]] = store.positions()
         for name, source in self.sources.items():
@@ -167,14 +175,14 @@ class Worker:
     def is_over(self) -> bool:
         return all(source.is_over for source in self.sources.values())
 
-    def step(self, *, is_evening: bool) -> bool:
-        """One batch; in the evening everything has had time to settle."""
-        self._later_us = LATER_US if is_evening else 0
+    def step(self, *, is_final: bool) -> bool:
+        """Run one batch. `is_final`: our clock is late enough that every conflict has settled."""
+        self._later_us = LATER_US if is_final else 0
         return self.pipeline.step()
 
     @property
     def is_copying(self) -> bool:
-        """Some first copy is not on disk."""
+        """Whether some initial snapshot is not on disk."""
         done = [position.snapshot == "done" for position, _ in self.store.positions().values()]
         return done != [True] * len(self.sources)
 
@@ -182,17 +190,17 @@ class Worker:
         return max(source.arrived_us for source in self.sources.values()) + self._later_us
 
     def _observe(self, fact: Fact) -> None:
-        self._fate.step()
+        self._kill_switch.step()
 
 
-def _ingest(day: Day, name: str) -> SourceIngest:
-    plan = day.settings.plan
+def _ingest(script: Script, name: str) -> SourceIngest:
+    plan = script.settings.plan
     mapper = Mapper(name, [table for table in plan.tables if table.source == name], plan)
-    return SourceIngest(name, mapper, "slot", SpillFile, day.limits)
+    return SourceIngest(name, mapper, "slot", SpillFile, script.limits)
 
 
 def _ids(store: Store) -> Callable[[], str]:
-    """Ids that no earlier worker has given."""
+    """Conflict ids that no earlier worker has used."""
     given = {conflict.id for conflict in store.conflicts({}, None, 100_000)}
     free = (str(n) for n in itertools.count(1) if str(n) not in given)
     return lambda: next(free)

@@ -37,7 +37,7 @@ ENTITY = {"groups": GROUPS, "unique": UNIQUE}
 FEW = tuple("abc")
 
 
-class Work:
+class RandomWork:
     """One person's or job's transaction after the other; `keys` are the business keys that are used."""
 
     def __init__(self, incident: Incident, seed: int, keys: int = 12) -> None:
