@@ -29,6 +29,7 @@ from cdc_merge.queries.documents import Document
 COLOURS: Final = {OK: "green", WARN: "yellow", FAIL: "red", UNKNOWN: "magenta"}
 WIDEST: Final = max(map(len, COLOURS))
 PROBLEMS: Final = 4
+MOST_STATEMENTS: Final = 20  # more do not help the reader of a screen
 EDGE_CODES: Final = (69, 77)
 NEEDS: Final = {"restart": "restarts the server", "lock": "takes a short lock", "superuser": "needs a superuser"}
 
@@ -119,7 +120,10 @@ def lines(check: CheckResult) -> Iterator[str]:
         return
     margin = " " * (WIDEST + 11)
     yield f"{margin}{click.style(check.why, dim=True)}"
-    for statement in check.fix.sql:
+    shown = check.fix.sql
+    if len(shown) > MOST_STATEMENTS:
+        shown = (f"-- {len(shown)} statements: cdc-merge doctor --source {check.source} --sql",)
+    for statement in shown:
         yield f"{margin}{click.style(printable(statement), fg='cyan')}"
     costs = [NEEDS[need] for need in check.fix.needs]
     yield margin + click.style("; ".join([*costs, check.docs]), dim=True)

@@ -15,6 +15,11 @@ UNKNOWN: Final = "unknown"
 SEVERITIES: Final = (OK, WARN, FAIL, UNKNOWN)
 """In the order of the metric's values: 0 ok, 1 warn, 2 bad, 3 unknown."""
 
+MOST_UNMAPPED: Final = 3
+UNMAPPED: Final = "other tables"
+"""`about` of the one finding for many tables that are not mapped."""
+TRANSACTION: Final = ("BEGIN;", "COMMIT;")
+
 GUIDE: Final = "docs/dba-guide.md"
 
 
@@ -99,7 +104,33 @@ def run_check(kind: DoctorCheck, facts: Facts) -> list[CheckResult]:
         found = list(kind.evaluate(facts))
     except FactUnavailable as missing:
         found = [unknown(str(missing))]
+    found = one_line_for_the_rest(found, facts)
     return [result_of(kind, facts.subject.source, finding) for finding in found]
+
+
+def one_line_for_the_rest(findings: list[Finding], facts: Facts) -> list[Finding]:
+    """Findings about mapped tables in full; those about many others of one severity as one, with all of their SQL.
+
+    A publication FOR ALL TABLES has thousands of tables that the sidecar does not map, and partitions.
+    """
+    unmapped = {name for name in facts.published() if name not in facts.subject.tables}
+    kept = list(findings)
+    for severity in SEVERITIES:
+        rest = [each for each in findings if each.severity == severity and each.about in unmapped]
+        if len(rest) > MOST_UNMAPPED:
+            kept = [each for each in kept if each not in rest]
+            kept.append(_summary_of(severity, rest))
+    return kept
+
+
+def _summary_of(severity: str, findings: list[Finding]) -> Finding:
+    statements = tuple(dict.fromkeys(line for each in findings for line in each.fix.sql))
+    if any(line in TRANSACTION for line in statements):
+        statements = tuple(line for each in findings for line in each.fix.sql)
+    needs = {need: any(getattr(each.fix, need) for each in findings) for need in ("restart", "lock", "superuser")}
+    names = ", ".join(each.about for each in findings[:MOST_UNMAPPED])
+    seen = f"{len(findings)} tables that are not mapped ({names}, …): {findings[0].seen}"
+    return Finding(severity, seen, Fix(statements, **needs), UNMAPPED)
 
 
 def result_of(kind: DoctorCheck, source: str, finding: Finding) -> CheckResult:

@@ -340,6 +340,11 @@ class Facts:
     def table(self, name: str) -> TableFacts | None:
         return next((table for table in self.rows(TableFacts) if table.table == name), None)
 
+    def published(self) -> frozenset[str]:
+        """The names of the published tables and of the partitions behind them; empty when they were not read."""
+        answer = self._answers.get(TableFacts)
+        return frozenset(table.table for table in answer) if isinstance(answer, tuple) else frozenset()
+
     def needed_columns(self) -> list[ColumnFacts]:
         """The columns that the configuration maps."""
         wanted = {(table, column) for table, columns in self.subject.tables.items() for column in columns}

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from cdc_merge.cli.doctor import lines
 from cdc_merge.doctor.check_list import run_checks
 from cdc_merge.doctor.collect import collect_facts
 from tests.doctor.patient import Patient
@@ -219,6 +220,23 @@ def test_partitions_under_their_own_names_are_reported(either: Patient) -> None:
     assert [(check.severity, check.about) for check in results] == [("fail", "app.orders")]
     either.apply_fix(results[0])
     assert either.severities("PUB03") == {"": "ok"}
+
+
+def test_unmapped_tables_are_one_line_with_all_their_sql_and_mapped_ones_are_in_full(either: Patient) -> None:
+    either.sql(
+        "DO $$ BEGIN FOR i IN 1..30 LOOP EXECUTE format('CREATE TABLE app.loose%s (id int)', i);"
+        " EXECUTE format('ALTER PUBLICATION cdc_merge ADD TABLE app.loose%s', i); END LOOP; END $$",
+        "ALTER TABLE app.customer REPLICA IDENTITY NOTHING",
+    )
+    assert either.severities("TAB01") == {"app.customer": "fail", "other tables": "fail"}
+    assert either.severities("PUB04") == {"other tables": "warn"}
+    (rest,) = either.checks("PUB04")
+    assert rest.seen.startswith("30 tables that are not mapped (app.loose")
+    assert len([*lines(rest)]) < 6
+    for code in ("TAB01", "PUB04"):
+        for check in either.checks(code):
+            either.apply_fix(check)
+        assert set(either.severities(code).values()) == {"ok"}
 
 
 def test_one_leaf_without_identity_is_found_behind_its_root(either: Patient) -> None:
