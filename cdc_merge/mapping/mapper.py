@@ -15,6 +15,7 @@ own clock, the remembered keys.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -279,6 +280,7 @@ class _DeliveryMapper:
             previous_keys=previous_keys,
             unresolved=unresolved,
             former_identities=self._unresolved.former_identities,
+            unreadable_rows=Counter(parked.table for parked in self._parked),
         )
 
     def _add_transitions(self) -> dict[RecordKey, str]:

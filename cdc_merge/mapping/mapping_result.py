@@ -32,7 +32,7 @@ class MappingResult(NamedTuple):
     and whose change leaves fields out (unchanged TOASTed or unsent columns): their values are those that this source held
     under the previous key. `announced_columns`: tables whose Relation message is the first one or a different one. `unresolved`:
     changes to be quarantined (semantics §4); `parked` lists them, too. `former_identities`: label → replica identity → key,
-    of rows that changed their identity before their key was resolved.
+    of rows that changed their identity before their key was resolved. `unreadable_rows`: table → rows that are parked for good.
     """
 
     changes: tuple[Change, ...]
@@ -45,3 +45,4 @@ class MappingResult(NamedTuple):
     announced_columns: tuple[RelationColumns, ...] = ()
     unresolved: tuple[UnresolvedChange, ...] = ()
     former_identities: Mapping[str, Mapping[str, str]] = {}
+    unreadable_rows: Mapping[str, int] = {}

@@ -7,6 +7,7 @@ a row are deleted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from cdc_merge.model import Stamp
@@ -56,12 +57,16 @@ class Resync(NamedTuple):
 
 class SourceOrders(NamedTuple):
     """The durable commands to one source. `paused`: its stream is not read. `accepts_loss`: a lost position is followed by a new
-    snapshot, once. `resyncs` are processed in this order; `answers` counts all chunks that were read for them."""
+    snapshot, once. `resyncs` are processed in this order; `answers` counts all chunks that were read for them.
+
+    Beside them, what outlives the process: `parked` is table → rows that could not be read since its last whole reading.
+    """
 
     paused: bool = False
     accepts_loss: bool = False
     resyncs: tuple[Resync, ...] = ()
     answers: int = 0
+    parked: Mapping[str, int] = {}
 
 
 NO_ORDERS: Final = SourceOrders()

@@ -50,7 +50,7 @@ def source_json(source: SourceReport, now_us: int) -> Fields:
         },
         "resyncs": [_resync_json(resync) for resync in source.orders.resyncs],
         "slot": None if status.slot is None else _slot_json(status),
-        "parked": source.parked,
+        "parked": source.parked + sum(source.orders.parked.values()),
         "reconnects": status.reconnects,
         "problem": status.problem,
     }

@@ -1,7 +1,9 @@
 """Postgres's built-in types by OID and by name; every name of a type is reduced to one short name.
 
-The stream sends a built-in type by OID alone, a domain by its base type's name, an array of a user-defined type by `_name`; a
-snapshot or another source may have the SQL standard's name with modifiers. Every other type is text.
+Identity of a type is its OID, schema and kind, never its bare name: an enum may be called `_status`, `"boolean"` or `uuid`.
+- A built-in type is known by its OID; a domain over one has its bare name in pg_type, an array `_` before it. hstore too.
+- Every other type is text, an array of it an array of texts: its name is `schema.name`, quoted like an identifier, and `[]`.
+- Without an OID (a source that is no Postgres) a bare name may be the SQL standard's, with modifiers and `[]`.
 """
 
 from __future__ import annotations
@@ -68,13 +70,20 @@ def catalog_name(type_oid: int) -> str:
     return f"_{name}" if is_array else name
 
 
+def qualified_name(namespace: str, name: str) -> str:
+    """The name of a type whose kind is not known: quoted, so that it is neither a built-in nor an array."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (namespace, name))
+
+
 def short_name(type_oid: int, type_name: str) -> tuple[str, bool]:
     """The short name of a type, or of an array's elements, and whether it is an array. ("", False): unknown."""
     if type_oid in BY_OID:
         return BY_OID[type_oid]
+    if "." in type_name:
+        return type_name.removesuffix("[]"), type_name.endswith("[]")
     name = _SPACES.sub(" ", _MODIFIER.sub("", type_name)).strip().lower()
     is_array = name.endswith("[]")
-    name = name.replace("[]", "").rpartition(".")[2].strip('"')
+    name = name.replace("[]", "").strip('"')
     if name.startswith("_"):
         is_array, name = True, name.lstrip("_")
     return _ALIASES.get(name, name), is_array

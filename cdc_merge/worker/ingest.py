@@ -46,7 +46,7 @@ from cdc_merge.model.capture_counters import DUPLICATES, KEY_CHANGES, SPILLED, T
 from cdc_merge.model.clock import received, tick
 from cdc_merge.model.heartbeats import HeartbeatGaps, heartbeats_in
 from cdc_merge.model.ports import SpillSpace, StoreTransaction
-from cdc_merge.model.source_commands import FAILED
+from cdc_merge.model.source_commands import FAILED, ROWS
 from cdc_merge.worker.ingest_result import IngestResult, MissingFromChunk
 from cdc_merge.worker.limits import DEFAULT_LIMITS, Limits
 from cdc_merge.worker.resync import ResyncQueue
@@ -136,7 +136,7 @@ class SourceIngest:
             return IngestResult()
         mapped = self._map(delivery, tx, now_us)
         self._count_key_changes(mapped)
-        self._save_identities(mapped, tx)
+        self._save_side_effects(mapped, tx)
         quarantine = self._update_quarantine(delivery.changes, mapped, tx)
         self._advance(delivery, mapped, now_us)
         return IngestResult(
@@ -178,7 +178,7 @@ class SourceIngest:
                 is_first = mapped.clock == self.clock
                 mapped = self.mapper.map_changes(delivery, changes, (mapped.clock, now_us), keys, sorter)
                 sorter.flush()
-                self._save_identities(mapped, tx)
+                self._save_side_effects(mapped, tx)
                 quarantine = self._update_quarantine(changes, mapped, tx)
                 late.add(quarantine.resolved, mapped.truncated)
                 yield IngestResult(
@@ -201,6 +201,7 @@ class SourceIngest:
         for coalescer in sorter.buckets():
             built = self.mapper.build_changes(delivery, coalescer, clock)
             self._count_key_changes(built)
+            self.resyncs.add_unreadable(built.unreadable_rows)
             changes = late.merged_into(built.changes)
             yield IngestResult(changes, (), built.parked, previous_keys=built.previous_keys, is_piece=True)
         if remaining := late.remaining():
@@ -222,7 +223,8 @@ class SourceIngest:
             keys.update({(table, identity): key for identity, key in remembered.items()})
         return keys
 
-    def _save_identities(self, mapped: MappingResult, tx: StoreTransaction) -> None:
+    def _save_side_effects(self, mapped: MappingResult, tx: StoreTransaction) -> None:
+        self.resyncs.add_unreadable(mapped.unreadable_rows)
         for table, keys in mapped.identities.items():
             tx.save_identities(self.source, table, keys)
 
@@ -284,6 +286,7 @@ class SourceIngest:
             self.awaited_identities = {}
         else:
             self.resyncs.restart_after_loss(self.clock, now_us, delivery.lost)
+        self.resyncs.forget_unreadable(self.mapper.tables())
         self.resyncs.is_suspended = True
         self._snapshot = delivery
         self._expected, self._copied = self.mapper.expected_records(delivery.expected_rows), Counter()
@@ -295,7 +298,7 @@ class SourceIngest:
     def _snapshot_rows(self, delivery: SnapshotRows, tx: StoreTransaction) -> IngestResult:
         assert self._snapshot is not None, "rows of a snapshot before it began"
         mapped = self.mapper.map_snapshot(delivery, self._snapshot, self.clock)
-        self._save_identities(mapped, tx)
+        self._save_side_effects(mapped, tx)
         self.clock = mapped.clock
         self.snapshot_rows += len(delivery.changes)
         self._copied.update(change.entity for change in mapped.changes)
@@ -327,7 +330,9 @@ class SourceIngest:
         at_us = min(read.at_us, now_us)
         snapshot = SnapshotBegan(read.source, read.system, read.timeline, read.lsn, at_us, {})
         mapped = self.mapper.map_snapshot(SnapshotRows(self.source, read.rows), snapshot, self.clock)
-        self._save_identities(mapped, tx)
+        if resync.phase == ROWS and resync.after is None and not resync.keys:
+            self.resyncs.forget_unreadable([resync.table])
+        self._save_side_effects(mapped, tx)
         self.clock = mapped.clock
         entity = self.resyncs.entity_of(resync)
         present = {change.key for change in mapped.changes if change.entity == entity}

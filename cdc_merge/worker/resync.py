@@ -61,6 +61,20 @@ class ResyncQueue:
         if orders != self.orders:
             self.orders, self.is_changed = orders, True
 
+    # ---------------------------------------------------------------- rows that could not be read
+
+    def add_unreadable(self, rows: Mapping[str, int]) -> None:
+        """Count rows that are parked for good, by table."""
+        if rows:
+            parked = {**self.orders.parked, **{t: self.orders.parked.get(t, 0) + n for t, n in rows.items()}}
+            self.replace_orders(self.orders._replace(parked=parked))
+
+    def forget_unreadable(self, tables: Iterable[str]) -> None:
+        """These tables are read whole again: their rows are counted anew."""
+        again = {*tables}
+        parked = {table: count for table, count in self.orders.parked.items() if table not in again}
+        self.replace_orders(self.orders._replace(parked=parked))
+
     # ---------------------------------------------------------------- enqueueing
 
     def enqueue(self, table: str | None, key: str | None, clock: Stamp, now_us: int) -> None:

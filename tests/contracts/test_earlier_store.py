@@ -249,7 +249,9 @@ def _durable(store: Store, keys: Sequence[RecordKey]) -> JsonObject:
         "conflicts": plain(conflicts),
         "unfinished": plain([*store.unfinished_conflicts()]),
         "positions": plain(store.positions()),
-        "orders": plain(store.orders()),
+        "orders": plain(
+            {source: orders[:4] for source, orders in store.orders().items()}
+        ),  # fields added since have defaults
         "parked": plain(store.parked()),
         "awaited": plain(store.awaited_identities()),
         "due": plain(store.deadlines()),

@@ -77,7 +77,15 @@ def test_rows_come_as_they_were_written() -> None:
 
 def test_an_enum_and_a_domain_have_their_names_of_the_catalog() -> None:
     columns = story("rows", "18")[0].changes[0].relation.columns
-    assert [column.type_name for column in columns] == ["int4", "text", "text", "mood", "text", "numeric", "_text"]
+    assert [column.type_name for column in columns] == [
+        "int4",
+        "text",
+        "text",
+        '"public"."mood"',
+        "text",
+        "numeric",
+        "_text",
+    ]
     assert [column.name for column in columns if column.is_identity] == ["id"]
 
 

@@ -98,7 +98,21 @@ def test_type_names_come_from_the_stream_and_for_built_in_types_from_the_table()
     (change,) = world.transaction(
         wire.type_name(16390, "public", "mood"), announced, wire.insert(3, [b"1", b"calm", b"x"])
     ).changes
-    assert [column.type_name for column in change.relation.columns] == ["int4", "mood", ""]
+    assert [column.type_name for column in change.relation.columns] == ["int4", '"public"."mood"', ""]
+
+
+def test_the_catalog_says_which_type_a_users_name_is() -> None:
+    world = World()
+    world.assembler.catalog_types = lambda table, oids: {16390: "public._mood", 16391: "_int4"}
+    columns = [("id", 23, True), ("mood", 16390, False), ("many", 16391, False), ("price", 16392, False)]
+    (change,) = world.transaction(
+        wire.type_name(16390, "public", "_mood"),
+        wire.type_name(16391, "public", "_whole"),
+        wire.type_name(16392, "", "numeric"),
+        wire.relation(3, "public.t", columns),
+        wire.insert(3, [b"1", b"calm", b"{1}", b"2"]),
+    ).changes
+    assert [column.type_name for column in change.relation.columns] == ["int4", "public._mood", "_int4", "numeric"]
 
 
 def test_messages_of_a_transaction_are_in_it_and_stray_ones_are_nowhere() -> None:

@@ -28,6 +28,7 @@ from cdc_merge.sources.postgres.slot_monitor import Health, MonitorTarget, SlotM
 from cdc_merge.sources.postgres.snapshot.incremental import IncrementalSnapshot
 from cdc_merge.sources.postgres.snapshot.initial import InitialSnapshot, ReaderStopped
 from cdc_merge.sources.postgres.stream import Connections, Stream
+from cdc_merge.sources.postgres.stream_types import StreamTypes
 
 COPY_INTERRUPTED: Final = "copy_interrupted"
 """The problem of a new snapshot of a source with history, when an earlier one was not finished."""
@@ -145,6 +146,7 @@ class Session:
 
     def _stream(self, connections: Connections, server: Server, begin: Position) -> None:
         settings, shared = self._settings, self._shared
+        types = self._stream_types(connections.monitor)
         connections.sender.start(settings.slot, settings.publication, begin.lsn)
         # The slot may have been advanced between the check and the start.
         check_slot(settings.name, settings.slot, self._read_health(connections.monitor).slot, begin.lsn)
@@ -152,12 +154,18 @@ class Session:
         shared.is_streaming = True
         self._callbacks.announce("streaming", "follows the stream")
         assembler = Assembler(settings.name, server.system, server.timelines, self._callbacks.park, shared.tally)
+        assembler.catalog_types = types.names_of
         try:
             Stream(settings.name, shared, connections, assembler, self._now_us).run()
         finally:
             shared.is_streaming, shared.open_bytes = False, 0
             if connections.incremental is not None:
                 connections.incremental.stop()
+
+    def _stream_types(self, monitor: SlotMonitor) -> StreamTypes:
+        settings = self._settings
+        tables = Catalog(settings.name, monitor.connection, settings.publication).describe(settings.tables).values()
+        return StreamTypes(settings, {oid: name for table in tables for oid, name in table.columns.values()})
 
     def _read_health(self, monitor: SlotMonitor) -> Health:
         """Read the slot's health; the status shows it even when it is refused."""

@@ -85,7 +85,21 @@ VALUES: list[tuple[str, str, Value, str]] = [
     ("mood", "sad", "sad", "text"),
     ("mood[]", "{sad,ok}", ("sad", "ok"), "array"),
     ("price", "1.50", Decimal("1.5"), "decimal"),
-    ("price[]", "{1.50}", ("1.50",), "array"),  # the stream names the domain, not what it is made of
+    (
+        "price[]",
+        "{1.50}",
+        (Decimal("1.5"),),
+        "array",
+    ),  # the stream names the domain only, the catalog what it is made of
+    ("_status", "active", "active", "text"),
+    ("_status[]", "{active,closed}", ("active", "closed"), "array"),
+    ('public."boolean"', "maybe", "maybe", "text"),
+    ("hr.uuid", "Gold", "Gold", "text"),
+    ("hr.uuid[]", "{Gold}", ("Gold",), "array"),
+    ("hr.int4", "Mixed", "Mixed", "text"),
+    ("hr.hstore", "a", "a", "text"),
+    ("hr.text", "{1,2}", (1, 2), "array"),  # a domain over an array
+    ("hr.text[]", '{"{1,2}"}', ("{1,2}",), "array"),
     ("place", '(中,"a,b")', '(中,"a,b")', "text"),
     ("hstore", '"b"=>"1", "a"=>NULL', Json('{"a":null,"b":"1"}'), "json"),
     ("citext", "MiXed", "MiXed", "text"),  # its comparison is the server's; `normalize: [casefold]` compares alike here
@@ -105,6 +119,11 @@ def prepared(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("create extension hstore; create extension citext")
         connection.execute("create type mood as enum ('sad', 'ok')")
+        connection.execute("create type _status as enum ('active', 'closed')")
+        connection.execute("create type public.\"boolean\" as enum ('yes', 'maybe')")
+        connection.execute("create schema hr; create type hr.uuid as enum ('Gold', 'Silver')")
+        connection.execute("create type hr.source as enum ('Mixed'); create domain hr.int4 as hr.source")
+        connection.execute("create type hr.hstore as enum ('a'); create domain hr.text as int[]")
         connection.execute("create domain price as numeric check (value >= 0)")
         connection.execute("create type place as (city text, street text)")
         columns = ", ".join(f"{column} {kind}" for column, (kind, *_) in zip(COLUMNS, VALUES, strict=True))

@@ -14,7 +14,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, cast
 
 from cdc_merge.errors import ProtocolError, SourceRefused
@@ -35,7 +35,7 @@ from cdc_merge.model.fast_new import fast_new
 from cdc_merge.sources.postgres.protocol import pgoutput
 from cdc_merge.sources.postgres.protocol.copy_data import MAX_LSN
 from cdc_merge.sources.postgres.protocol.timelines import Timelines
-from cdc_merge.values.type_names import catalog_name
+from cdc_merge.values.type_names import catalog_name, qualified_name
 
 MAX_TRANSACTION_ROWS: Final = 100_000_000
 """Rows of one open transaction, in memory or spilled: some 20 GB of a disk at 200 bytes a row."""
@@ -55,10 +55,15 @@ class SpilledChanges(Protocol):
     def finish(self) -> Sequence[RowChange]: ...
 
 
+def _without_catalog(table: str, oids: Sequence[int]) -> Mapping[int, str]:
+    return {}
+
+
 class Assembler:
     """Takes the pgoutput payloads of one connection in order; gives a Transaction for each Commit.
 
-    `park` is called for unreadable rows, `tally` counts messages.
+    `park` is called for unreadable rows, `tally` counts messages. `catalog_types` gives the names of a table's types that are
+    not built in, by OID: a Type message does not say whether `_status` is an array or an enum's own name.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Assembler:
         self._source = source
         self._system = system
         self.timelines = timelines
+        self.catalog_types: Callable[[str, Sequence[int]], Mapping[int, str]] = _without_catalog
         self._park = park
         self._tally = Tally() if tally is None else tally
         self._relations: dict[int, tuple[Relation, str]] = {}
@@ -175,10 +181,18 @@ class Assembler:
     # ---------------------------------------------------------------- relations
 
     def _type(self, message: pgoutput.TypeMessage) -> None:
-        self._type_names[message.oid] = message.name
+        # A domain over a built-in type has the base type's name, without pg_catalog.
+        is_built_in = message.namespace in ("", "pg_catalog")
+        name = message.name if is_built_in else qualified_name(message.namespace, message.name)
+        self._type_names[message.oid] = name
 
     def _relation(self, message: Relation) -> None:
-        columns = tuple(column._replace(type_name=self._type_name(column.type_oid)) for column in message.columns)
+        oids = [column.type_oid for column in message.columns if not catalog_name(column.type_oid)]
+        names = self.catalog_types(message.table, oids) if oids else {}
+        columns = tuple(
+            column._replace(type_name=names.get(column.type_oid) or self._type_name(column.type_oid))
+            for column in message.columns
+        )
         relation = message._replace(columns=columns)
         self._relations[message.oid] = (relation, relation.table)
 
