@@ -152,8 +152,13 @@ class Mapper:
             tx.system, tx.timeline, tx.end_lsn, tx.commit_us, tx.origin, attribution, self._whole_rows
         )
 
+    def cut_snapshot(self, began: SnapshotBegan, now_us: int) -> SnapshotBegan:
+        """The beginning of a snapshot, its time cut like a commit's: a fast clock would win every tie until it is caught up."""
+        return began._replace(at_us=cut(began.at_us, now_us, self._plan.max_ahead_us))
+
     def map_snapshot(self, rows: SnapshotRows, began: SnapshotBegan, clock: Stamp) -> MappingResult:
-        """Map a chunk of a snapshot: rows as of the snapshot's consistent point. Stamps count on from its time."""
+        """Map a chunk of a snapshot: rows as of the snapshot's consistent point. Stamps count on from its time, which
+        `cut_snapshot` has limited."""
         context = TransactionContext(
             began.system, began.timeline, began.lsn, began.at_us, None, Attribution(), self._whole_rows
         )

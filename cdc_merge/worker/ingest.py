@@ -288,12 +288,12 @@ class SourceIngest:
             self.resyncs.restart_after_loss(self.clock, now_us, delivery.lost)
         self.resyncs.forget_unreadable(self.mapper.tables())
         self.resyncs.is_suspended = True
-        self._snapshot = delivery
+        self._snapshot = self.mapper.cut_snapshot(delivery, now_us)
         self._expected, self._copied = self.mapper.expected_records(delivery.expected_rows), Counter()
         self.snapshot_rows, self.snapshot_expected = 0, sum(delivery.expected_rows.values())
         state = "running" if delivery.lost is None else "again"
         self.position = Position(delivery.system, delivery.timeline, delivery.lsn, state, self.slot)
-        return IngestResult(retracted=tuple(retracted))
+        return IngestResult(retracted=tuple(retracted), clock_cut_us=delivery.at_us - self._snapshot.at_us)
 
     def _snapshot_rows(self, delivery: SnapshotRows, tx: StoreTransaction) -> IngestResult:
         assert self._snapshot is not None, "rows of a snapshot before it began"
@@ -318,7 +318,7 @@ class SourceIngest:
         self.resyncs.is_suspended = False
         self.resyncs.enqueue_interrupted(delivery.unfinished, self.clock, now_us)
         if self._snapshot is not None:
-            self.passed_us = max(self.passed_us, self._snapshot.at_us)
+            self.passed_us = max(self.passed_us, min(self._snapshot.at_us, now_us), self.clock.wall_us)
         return IngestResult()
 
     # ------------------------------------------------------------ incremental snapshots
