@@ -31,7 +31,7 @@ def _drawing() -> ModuleType:
     return module
 
 
-def test_every_picture_is_drawn_from_todays_merge() -> None:
+def test_every_committed_picture_equals_the_drawing_of_the_merge() -> None:
     drawing = _drawing()
     for story in drawing.STORIES:
         committed = (DOCS / "pictures" / f"{story.name}.svg").read_text()
@@ -44,7 +44,7 @@ def test_every_merge_type_has_a_section_and_a_picture() -> None:
     assert missing == []
 
 
-def test_the_wrong_choice_and_the_right_one_never_give_the_same() -> None:
+def test_the_wrong_and_the_right_merge_type_give_different_results() -> None:
     drawing = _drawing()
     for story in drawing.STORIES:
         assert drawing.outcome(story, story.wrong) != drawing.outcome(story, story.right), story.name

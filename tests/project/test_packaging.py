@@ -47,7 +47,7 @@ def test_every_locked_version_has_a_digest() -> None:
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml", "Makefile", ".ci/run"])
-def test_no_file_knows_where_packages_come_from(name: str) -> None:
+def test_no_build_file_contains_a_package_index_address(name: str) -> None:
     text = (ROOT / name).read_text()
     assert re.findall(r"https?://|--(?:extra-)?index-url\b|--find-links\b", text) == []
 
@@ -67,7 +67,7 @@ SKIPPING = "import pytest\n\ndef test_it():\n    pytest.skip('NoSuchServer is no
 
 
 @pytest.mark.parametrize(("required", "code"), [("1", 1), ("", 0)])
-def test_what_was_left_out_is_listed_and_fails_where_everything_is_required(
+def test_skipped_tests_are_listed_and_fail_the_run_where_everything_is_required(
     required: str, code: int, tmp_path: Path
 ) -> None:
     (tmp_path / "test_skipping.py").write_text(SKIPPING)

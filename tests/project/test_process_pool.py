@@ -78,7 +78,7 @@ def test_a_command_line_has_its_own_environment_and_the_tests_directory(
     assert process_pool.run_to_end(words, config.parent).returncode == 0
 
 
-def test_a_sidecar_leads_a_group_of_its_own_and_ends_in_order_or_by_the_signal_that_kills_it(
+def test_a_sidecar_leads_its_process_group_and_ends_by_sigterm_or_sigkill(
     process_pool: ProcessPool, config: Path
 ) -> None:
     log = config.with_suffix(".log")

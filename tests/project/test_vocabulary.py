@@ -147,11 +147,11 @@ def findings_of_the_tests() -> list[Finding]:
     return [finding for path, tree in modules(TESTS) for finding in banned_definitions(path, tree)]
 
 
-def test_no_name_and_no_sentence_of_the_package_uses_the_private_language() -> None:
+def test_no_name_and_no_sentence_of_the_package_uses_a_banned_word() -> None:
     assert [str(finding) for finding in findings_of_the_package()] == []
 
 
-def test_no_module_function_or_class_of_the_tests_uses_the_private_language() -> None:
+def test_no_module_function_or_class_of_the_tests_uses_a_banned_word() -> None:
     assert [str(finding) for finding in findings_of_the_tests()] == []
 
 
@@ -176,7 +176,7 @@ def test_every_class_name_is_defined_once() -> None:
         ('"""Nobody reads a docstring here."""\nx = "asks"', []),
     ],
 )
-def test_the_guard_finds_what_it_says(source: str, texts: list[str]) -> None:
+def test_the_guard_finds_banned_words_and_nothing_else(source: str, texts: list[str]) -> None:
     path, tree = PACKAGE / "example.py", ast.parse(source)
     found = [*banned_names(path, tree), *banned_sentences(path, tree)]
     assert sorted(finding.text for finding in found) == sorted(texts)

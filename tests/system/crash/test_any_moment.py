@@ -25,7 +25,7 @@ KILLS_AT_WORK = 22
 ALL_THREE = ("crm", "erp", "finance")
 
 
-def test_40_a_sidecar_killed_many_times_says_what_an_undisturbed_one_says(site: Site) -> None:
+def test_40_a_sidecar_killed_many_times_ends_in_the_state_of_an_undisturbed_one(site: Site) -> None:
     chance = random.Random(SEED)
     it = Incident(site, "killed", Setting(FIELDS, systems=ALL_THREE, entity=ENTITY))
     try:

@@ -33,14 +33,14 @@ Open = Callable[[], Store]
 ALL_LARGE = Limits(large_rows=0, piece_rows=1, bucket_rows=1)
 
 
-def test_40_a_worker_that_dies_in_any_piece_of_a_large_transaction_says_the_same(
+def test_40_a_worker_killed_in_any_part_of_a_large_transaction_ends_in_the_same_state(
     incident: Callable[..., Incident], tmp_path: Path
 ) -> None:
     _kill_at_every_step(incident, tmp_path, 3, ALL_LARGE)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 6])
-def test_40_a_worker_that_dies_at_any_step_of_every_batch_says_the_same(
+def test_40_a_worker_killed_at_any_step_of_every_batch_ends_in_the_same_state(
     incident: Callable[..., Incident], tmp_path: Path, at_a_time: int
 ) -> None:
     _kill_at_every_step(incident, tmp_path, at_a_time)

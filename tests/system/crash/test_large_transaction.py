@@ -81,7 +81,7 @@ def test_a_large_transaction_is_merged_in_bounded_memory_whichever_process_is_ki
     assert [name for name in on_disk if not name.startswith(("state.db", "cdc-merge."))] == []
 
 
-def test_a_table_that_is_emptied_and_filled_again_is_merged_in_bounded_memory(
+def test_a_table_emptied_and_filled_again_is_merged_in_bounded_memory(
     site: tuple[DemoServer, Path, int],
 ) -> None:
     server, config, port = site

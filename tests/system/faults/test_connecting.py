@@ -153,7 +153,7 @@ TROUBLES: dict[str, Trouble] = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_a_tls_connection_that_cannot_be_is_refused_once_with_what_to_mend(guarded: Guarded, trouble: str) -> None:
+def test_a_failed_tls_connection_is_refused_once_with_a_fix(guarded: Guarded, trouble: str) -> None:
     all_may_read = guarded.directory / "open.key"
     shutil.copy(guarded.files["reader"].key, all_may_read)
     all_may_read.chmod(0o644)
@@ -176,7 +176,7 @@ def test_a_server_that_demands_tls_refuses_a_connection_without(guarded: Guarded
     assert "no encryption" in refusal.sentence
 
 
-def test_a_certificate_that_has_expired_is_said_to_be_one(guarded: Guarded) -> None:
+def test_an_expired_certificate_is_reported_as_expired(guarded: Guarded) -> None:
     old = guarded.files["old"]
     with tls_front(guarded.server, old) as port:
         refusal = refused(guarded.dsn(host="old", port=str(port)))
@@ -227,7 +227,7 @@ def passfile(guarded: Guarded, password: str, mode: int = 0o600) -> str:
     return str(path)
 
 
-def test_a_password_may_lie_in_a_file(guarded: Guarded) -> None:
+def test_a_password_may_be_in_a_file(guarded: Guarded) -> None:
     reads(guarded.dsn(password="", passfile=passfile(guarded, SECRET)), "passfile", guarded.server.dsn())
 
 
@@ -235,7 +235,7 @@ USELESS = [("wrong", 0o600, "password authentication failed"), (SECRET, 0o644, "
 
 
 @pytest.mark.parametrize(("password", "mode", "said"), USELESS)
-def test_a_password_file_that_does_not_help_is_an_authentication_problem(
+def test_a_useless_password_file_is_an_authentication_problem(
     guarded: Guarded, password: str, mode: int, said: str
 ) -> None:
     refusal = refused(guarded.dsn(password="", passfile=passfile(guarded, password, mode)))
@@ -243,7 +243,7 @@ def test_a_password_file_that_does_not_help_is_an_authentication_problem(
     assert said in refusal.sentence
 
 
-def test_a_whole_dsn_may_lie_in_a_file_that_the_configuration_names(guarded: Guarded, tmp_path: Path) -> None:
+def test_a_whole_dsn_may_be_in_a_file(guarded: Guarded, tmp_path: Path) -> None:
     (tmp_path / "crm.dsn").write_text(guarded.dsn() + "\n")
     (tmp_path / "cdc-merge.yaml").write_text(
         "sources:\n  crm: { type: postgres, dsn_file: crm.dsn }\n"
@@ -310,7 +310,7 @@ POOLERS: Sequence[Mapping[str, str]] = (
 
 
 @pytest.mark.parametrize("options", POOLERS, ids=lambda options: "-".join(options.values())[:40])
-def test_a_pooler_in_between_is_recognised_and_named(
+def test_a_pooler_in_between_is_refused_by_name(
     new_tcp_server: DemoServer, server_directory: Path, options: Mapping[str, str]
 ) -> None:
     with pooler(new_tcp_server, server_directory, **options) as dsn:

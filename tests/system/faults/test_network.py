@@ -131,7 +131,7 @@ SAID: Mapping[str, str] = {
 
 
 @pytest.mark.parametrize("fault", STRIKES)
-def test_a_fault_while_edits_flow_is_noticed_said_and_costs_no_row(dsn: str, proxy: Proxy, fault: str) -> None:
+def test_a_network_fault_is_reported_and_costs_no_row(dsn: str, proxy: Proxy, fault: str) -> None:
     with Reading(proxy.dsn(dsn), TABLES, limits=IMPATIENT).start() as reading:
         reading.until_copied()
         reading.until_streaming()
@@ -156,7 +156,7 @@ def assert_said(sentence: str, words: str) -> None:
 @pytest.mark.parametrize(
     "fault", [Fault(latency_s=0.02, chunk_bytes=2048), Fault(bytes_per_s=100_000, chunk_bytes=1000)]
 )
-def test_a_slow_network_is_slow_and_nothing_else(dsn: str, proxy: Proxy, fault: Fault) -> None:
+def test_a_slow_network_causes_no_retry(dsn: str, proxy: Proxy, fault: Fault) -> None:
     proxy.set(fault)
     with Reading(proxy.dsn(dsn), TABLES, limits=IMPATIENT).start() as reading:
         reading.until_copied()
@@ -165,7 +165,7 @@ def test_a_slow_network_is_slow_and_nothing_else(dsn: str, proxy: Proxy, fault: 
         assert retries(reading) == []
 
 
-def test_bytes_that_come_one_by_one_are_the_same_bytes(dsn: str, proxy: Proxy) -> None:
+def test_a_stream_that_arrives_byte_by_byte_is_read_correctly(dsn: str, proxy: Proxy) -> None:
     with Reading(proxy.dsn(dsn), TABLES).start() as reading:
         reading.until_copied()
         reading.until_streaming()
@@ -179,7 +179,7 @@ STALLS = [("plain", 300), ("plain", 1500), ("plain", 40_000), ("stream", 300), (
 
 
 @pytest.mark.parametrize(("only", "stall_after"), STALLS)
-def test_a_server_that_falls_silent_before_the_stream_is_left_in_bounded_time(
+def test_a_server_that_falls_silent_before_the_stream_is_given_up_within_the_limit(
     dsn: str, proxy: Proxy, only: str, stall_after: int
 ) -> None:
     """At log-in, among the questions to the catalog, in the first copy, at the start of the stream."""
@@ -191,7 +191,7 @@ def test_a_server_that_falls_silent_before_the_stream_is_left_in_bounded_time(
         agrees(reading, dsn)
 
 
-def test_a_stall_shorter_than_the_limit_ends_nothing(dsn: str, proxy: Proxy) -> None:
+def test_a_stall_shorter_than_the_limit_causes_no_retry(dsn: str, proxy: Proxy) -> None:
     with Reading(proxy.dsn(dsn), TABLES, limits=IMPATIENT).start() as reading:
         reading.until_copied()
         reading.until_streaming()
@@ -220,7 +220,9 @@ def behind(transactions: Sequence[Transaction], lsn: int) -> list[Transaction]:
 CUT_OFFS = tuple(round(30 + number**2.6) for number in range(42))
 
 
-def test_a_stream_cut_after_any_number_of_bytes_says_what_an_undisturbed_one_says(dsn: str, proxy: Proxy) -> None:
+def test_a_stream_cut_after_any_number_of_bytes_delivers_what_an_undisturbed_one_delivers(
+    dsn: str, proxy: Proxy
+) -> None:
     disturbed = Reading(proxy.dsn(dsn), TABLES, slot="cut", limits=ReaderLimits(retry_longest_s=0.05))
     with undisturbed(dsn).start() as plain, disturbed.start() as reading:
         for each in (plain, reading):
@@ -238,7 +240,7 @@ def test_a_stream_cut_after_any_number_of_bytes_says_what_an_undisturbed_one_say
 
 
 @pytest.mark.parametrize("only", ["plain", "stream"])
-def test_a_first_copy_cut_after_any_number_of_bytes_is_the_table_in_the_end(dsn: str, proxy: Proxy, only: str) -> None:
+def test_a_snapshot_cut_after_any_number_of_bytes_ends_as_the_table(dsn: str, proxy: Proxy, only: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, repeat('x', 300), 0 FROM generate_series(1000, 1400) g")
     for cut_after in (100, 700, 1500, 3000, 9000, 40_000, 100_000):
         proxy.set(Fault(cut_after=cut_after, only=only))
@@ -253,7 +255,7 @@ def test_a_first_copy_cut_after_any_number_of_bytes_is_the_table_in_the_end(dsn:
 # ---------------------------------------------------------------- how it tries again
 
 
-def test_a_server_that_refuses_is_tried_with_growing_pauses_and_jitter(dsn: str, proxy: Proxy) -> None:
+def test_a_refused_connection_is_retried_with_growing_pauses_and_jitter(dsn: str, proxy: Proxy) -> None:
     with Reading(proxy.dsn(dsn), TABLES).start() as reading:
         reading.until_copied()
         times: list[float] = []
@@ -276,7 +278,7 @@ def test_a_server_that_refuses_is_tried_with_growing_pauses_and_jitter(dsn: str,
         agrees(reading, dsn)
 
 
-def test_two_readers_do_not_try_again_at_the_same_moments() -> None:
+def test_the_retry_pauses_of_two_readers_differ() -> None:
     ours, theirs = (list(itertools.islice(retry_delays(5.0), 20)) for _ in range(2))
     assert all(mine != other for mine, other in zip(ours, theirs, strict=True))
     assert max(ours + theirs) <= 5.0
@@ -332,7 +334,7 @@ def test_the_server_gets_its_status_while_deliveries_wait_and_the_network_is_slo
             assert retries(reading) == []
 
 
-def test_a_server_that_vanishes_while_the_queue_is_full_is_noticed_all_the_same(dsn: str, proxy: Proxy) -> None:
+def test_a_server_that_vanishes_while_the_queue_is_full_is_noticed(dsn: str, proxy: Proxy) -> None:
     with Reading(proxy.dsn(dsn), TABLES, max_queued_bytes=1000, limits=IMPATIENT).start() as reading:
         reading.until_copied()
         reading.until_streaming()

@@ -41,7 +41,7 @@ EDITS = (
 
 
 @pytest.mark.parametrize("identified", TABLES)
-def test_a_row_keeps_what_was_not_sent_when_its_key_or_its_partition_changes(
+def test_a_row_keeps_its_unsent_toast_values_when_its_key_or_its_partition_changes(
     each_database: str, tmp_path: Path, identified: str
 ) -> None:
     dsns = {"crm": each_database}

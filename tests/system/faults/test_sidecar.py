@@ -95,7 +95,7 @@ def said(running: Sidecar) -> MergedState:
 
 
 @pytest.mark.timeout(170)
-def test_a_sidecar_behind_failing_networks_says_what_an_undisturbed_one_says(site: Site, tmp_path: Path) -> None:
+def test_a_sidecar_behind_failing_networks_ends_in_the_state_of_an_undisturbed_one(site: Site, tmp_path: Path) -> None:
     chance = random.Random(SEED)
     through = {name: site.proxies[name].dsn(dsn) for name, dsn in site.dsns.items()}
     plain_file = configured(tmp_path / "plain.yaml", site.dsns)

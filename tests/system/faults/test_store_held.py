@@ -59,7 +59,7 @@ def waiting(running: Sidecar) -> float | None:
     return running.metrics.registry.get_sample_value("cdc_merge_store_waiting")
 
 
-def test_a_locked_store_is_waited_for_without_loss_or_double(dsn: str, tmp_path: Path) -> None:
+def test_a_locked_store_delays_the_merging_and_costs_no_change(dsn: str, tmp_path: Path) -> None:
     config = configured(tmp_path / "cdc-merge.json", {"crm": dsn})
     with sidecar(config) as running, ThreadPoolExecutor(1) as asking:
         until_streaming(running)
@@ -86,7 +86,9 @@ def test_a_locked_store_is_waited_for_without_loss_or_double(dsn: str, tmp_path:
         assert [change.operation for change in changes] == ["snapshot", "update"]
 
 
-def test_a_full_disk_ends_the_merging_aloud_and_the_next_start_goes_on_without_loss(dsn: str, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_merging_with_an_error_and_the_next_start_resumes_without_loss(
+    dsn: str, tmp_path: Path
+) -> None:
     config = configured(tmp_path / "cdc-merge.json", {"crm": dsn})
     with sidecar(config) as running:
         until_streaming(running)

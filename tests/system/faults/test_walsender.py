@@ -121,7 +121,7 @@ UNKNOWN = ("an unknown message type", "a frame of unknown kind")
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_one_odd_message_is_counted_by_reason_and_the_rest_of_its_transaction_comes(stage: Stage, odd: str) -> None:
+def test_one_unreadable_message_is_counted_and_the_rest_of_its_transaction_is_delivered(stage: Stage, odd: str) -> None:
     frames, reason = ODD[odd]
     last = data(wire.insert(5, [b"1", b"a"]))
     reading, server = stage.play(Script((RELATION, *stage.transaction(1, *frames, last), *stage.row(2))))
@@ -145,7 +145,7 @@ HARMLESS: dict[str, Sequence[bytes]] = {
 
 
 @pytest.mark.parametrize("harmless", HARMLESS)
-def test_what_may_come_at_any_time_changes_nothing(stage: Stage, harmless: str) -> None:
+def test_messages_that_may_arrive_at_any_time_change_nothing(stage: Stage, harmless: str) -> None:
     between = HARMLESS[harmless]
     row = data(wire.insert(5, [b"1", b"a"]))
     script = Script((RELATION, *between, *stage.transaction(1, *between, row, *between), *stage.row(2)))
@@ -154,7 +154,7 @@ def test_what_may_come_at_any_time_changes_nothing(stage: Stage, harmless: str) 
     assert (parked(reading), retries(reading)) == ([], [])
 
 
-def test_a_burst_of_keepalives_that_want_replies_gets_them_and_the_stream_goes_on(stage: Stage) -> None:
+def test_a_burst_of_keepalives_is_answered_and_the_stream_continues(stage: Stage) -> None:
     burst = [keepalive(stage.lsn, reply=True)] * 3000
     reading, server = stage.play(Script((RELATION, *burst, *stage.row(1))))
     until_came(reading, b"1")
@@ -164,7 +164,7 @@ def test_a_burst_of_keepalives_that_want_replies_gets_them_and_the_stream_goes_o
     assert retries(reading) == []
 
 
-def test_a_type_and_an_origin_belong_to_what_follows_them(stage: Stage) -> None:
+def test_type_and_origin_messages_apply_to_the_messages_after_them(stage: Stage) -> None:
     relation = data(wire.relation(5, "public.customer", [("id", 23, True), ("mood", 16_390, False)]))
     said = [data(wire.origin("erp")), data(wire.type_name(16_390, "public", "mood")), relation]
     reading, _ = stage.play(Script(stage.transaction(1, *said, data(wire.insert(5, [b"1", b"calm"])))))
@@ -174,7 +174,7 @@ def test_a_type_and_an_origin_belong_to_what_follows_them(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("size", [1 << 16, 48 << 20])
-def test_a_huge_value_comes_whole(stage: Stage, size: int) -> None:
+def test_a_huge_value_arrives_whole(stage: Stage, size: int) -> None:
     huge = b"x" * size
     reading, _ = stage.play(
         Script((RELATION, *stage.transaction(1, data(wire.insert(5, [b"1", huge]))), *stage.row(2)))
@@ -183,7 +183,7 @@ def test_a_huge_value_comes_whole(stage: Stage, size: int) -> None:
     assert (reading.streamed[0].new or ())[1] == huge
 
 
-def test_unchanged_null_and_empty_are_three_things(stage: Stage) -> None:
+def test_unchanged_null_and_empty_are_distinguished(stage: Stage) -> None:
     rows = [data(wire.update(5, [b"1", cell])) for cell in (UNCHANGED, None, b"")]
     reading, _ = stage.play(Script((RELATION, *stage.transaction(1, *rows))))
     until_came(reading, b"1", b"1", b"1")
@@ -275,7 +275,7 @@ def frames_that_cannot_be_followed(stage: Stage) -> dict[str, Sequence[bytes]]:
 
 
 @pytest.mark.parametrize("what", list(frames_that_cannot_be_followed(Stage("", 0, "", lambda: None))))  # type: ignore[arg-type, return-value]  # only the names are asked for
-def test_what_cannot_be_followed_is_tried_three_times_and_then_stops_by_name(stage: Stage, what: str) -> None:
+def test_an_unreadable_stream_is_retried_three_times_and_then_stops_the_source(stage: Stage, what: str) -> None:
     broken = frames_that_cannot_be_followed(stage)[what]
     reading, server = stage.play(Script((RELATION, *stage.row(1), *broken)))
     reading.take()
@@ -292,7 +292,7 @@ def test_what_cannot_be_followed_is_tried_three_times_and_then_stops_by_name(sta
     assert len(retries(reading)) == connections - 1
 
 
-def test_every_commit_that_goes_back_is_counted_as_a_gap(stage: Stage) -> None:
+def test_every_commit_out_of_lsn_order_is_counted_as_a_gap(stage: Stage) -> None:
     reading, _ = stage.play(Script((RELATION, *stage.row(4), *stage.row(2))), Script((RELATION, *stage.row(5))))
     until_came(reading, b"4", b"5")
     assert counted(reading, GAPS, COMMIT_ORDER) == 1
@@ -307,7 +307,7 @@ def source_changes(reading: Reading) -> list[SourceChanged]:
     return [fact for fact in reading.facts if isinstance(fact, SourceChanged)]
 
 
-def test_damage_that_goes_away_stops_nothing(stage: Stage) -> None:
+def test_damage_that_does_not_recur_stops_nothing(stage: Stage) -> None:
     begin, commit = stage.transaction(2)
     damaged = Script((RELATION, *stage.row(1), begin, commit[:-20] + b"\xff" * 20))
     reading, _ = stage.play(damaged, damaged, Script((RELATION, *stage.row(2))))
@@ -335,7 +335,7 @@ ELSEWHERE: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
-def test_a_server_that_cannot_continue_our_position_is_refused_by_name(stage: Stage, elsewhere: str) -> None:
+def test_a_server_without_our_position_is_refused(stage: Stage, elsewhere: str) -> None:
     changed, problem = ELSEWHERE[elsewhere]
     first = Script((RELATION, *stage.row(1), HANG_UP))
     reading, server = stage.play(first, Script(stage.row(2), **changed))  # type: ignore[arg-type]  # by field name
@@ -401,7 +401,7 @@ PLACES = ("start", "identify", "in the stream")
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("meaning", MEANINGS, ids=lambda meaning: f"{meaning.sqlstate}-{meaning.problem}")
-def test_a_sqlstate_is_tried_again_or_stops_with_an_instruction(stage: Stage, meaning: Meaning, place: str) -> None:
+def test_a_sqlstate_is_retried_or_stops_the_source_with_a_hint(stage: Stage, meaning: Meaning, place: str) -> None:
     said = error(meaning.sqlstate, meaning.words, "ERROR")
     reading, server = stage.play(
         Script(start=said) if place == "start" else Script(identify=said) if place == "identify" else Script((said,))
@@ -439,7 +439,9 @@ GREETINGS = (
 
 
 @pytest.mark.parametrize("meaning", GREETINGS, ids=lambda meaning: meaning.words[:30])
-def test_a_refused_log_in_is_known_by_its_words_since_libpq_gives_no_sqlstate(stage: Stage, meaning: Meaning) -> None:
+def test_a_refused_login_is_classified_by_its_message_since_libpq_gives_no_sqlstate(
+    stage: Stage, meaning: Meaning
+) -> None:
     reading, server = stage.play(Script(greeting=error(meaning.sqlstate, meaning.words)))
     (first, *_) = wait_for(
         lambda: [fact for fact in source_changes(reading) if fact.state in ("stopped", "retrying")], "it was told"
@@ -450,7 +452,7 @@ def test_a_refused_log_in_is_known_by_its_words_since_libpq_gives_no_sqlstate(st
         wait_for(lambda: len(server.connections) > 1, "it was tried again")
 
 
-def test_a_server_that_always_fails_is_tried_a_few_times_a_second_at_most(stage: Stage) -> None:
+def test_a_server_that_always_fails_is_retried_a_few_times_a_second_at_most(stage: Stage) -> None:
     reading, server = stage.play(Script((HANG_UP,)))
     wait_for(lambda: len(server.connections) >= 4, "it was tried four times")
     times = len(server.connections)

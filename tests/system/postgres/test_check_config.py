@@ -54,7 +54,7 @@ def test_a_file_that_fits_its_server_is_good(check: Check) -> None:
     assert check(FILE) == (0, [])
 
 
-def test_unknown_columns_and_types_that_cannot_merge_are_all_named(check: Check) -> None:
+def test_every_unknown_column_and_every_type_that_cannot_merge_is_reported(check: Check) -> None:
     wrong = FILE.replace("phone: phone", "phone: phon").replace("points: points", "points: tags")
     assert check(wrong) == (
         78,
@@ -82,7 +82,7 @@ def test_a_publication_that_does_not_exist_is_named_at_its_source(check: Check) 
     assert said[0].startswith("3: sources.crm.publication: Publication nothing does not exist")
 
 
-def test_a_string_that_is_no_dsn_is_a_problem_of_the_file(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_dsn_is_reported_as_a_problem_of_the_file(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRM_DSN", "geheim and no dsn")
     code, said = check(FILE)
     assert code == 78
@@ -90,14 +90,14 @@ def test_a_string_that_is_no_dsn_is_a_problem_of_the_file(check: Check, monkeypa
     assert "geheim" not in said[0]
 
 
-def test_a_server_that_is_away_is_69_and_the_file_is_not_blamed(
+def test_an_unreachable_server_is_exit_69_and_no_problem_of_the_file(
     check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CRM_DSN", f"host={tmp_path} dbname=nothing")
     assert check(FILE) == (69, [])
 
 
-def test_a_server_that_refuses_us_is_77(check: Check, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_login_is_exit_77(check: Check, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("drop role if exists check_config_nologin")
         connection.execute("create role check_config_nologin nologin")

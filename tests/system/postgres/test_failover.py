@@ -94,7 +94,7 @@ def severities(pair: Pair, code: str, slot: str, *, failover: bool = True) -> di
     return {check.about: check.severity for check in run_checks(facts) if check.code == code}
 
 
-def test_with_a_failover_slot_the_stream_goes_on_at_the_promoted_standby(pair: Pair) -> None:
+def test_with_a_failover_slot_the_stream_resumes_at_the_promoted_standby(pair: Pair) -> None:
     with Reading(pair.dsn, TABLES, failover=True, slot="ours").start() as reading:
         reading.until_copied()
         reading.until_streaming()
@@ -127,7 +127,7 @@ def _quicken(pair: Pair, reading: Reading) -> bool:
     return False
 
 
-def test_without_one_the_source_stops_by_name_after_the_failover(pair: Pair) -> None:
+def test_without_a_failover_slot_the_source_stops_after_the_failover(pair: Pair) -> None:
     with Reading(pair.dsn, TABLES, slot="ours").start() as reading:
         reading.until_copied()
         reading.until_streaming()
@@ -168,7 +168,7 @@ def test_a_standby_that_is_not_prepared_is_reported_with_its_fix(pair: Pair) -> 
     )
 
 
-def test_an_older_server_refuses_a_failover_slot_by_name(database_15: str) -> None:
+def test_a_server_before_17_refuses_a_failover_slot(database_15: str) -> None:
     sender = WalSender("crm", database_15)
     try:
         with pytest.raises(SourceRefused, match="not synchronized to standbys") as refused:

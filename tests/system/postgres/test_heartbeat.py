@@ -73,7 +73,7 @@ def test_heartbeats_come_back_in_order_through_lost_connections(dsn: str) -> Non
         assert reading.streamed == []
 
 
-def test_nothing_is_written_into_a_source_that_did_not_ask_for_it(dsn: str) -> None:
+def test_without_heartbeat_configured_nothing_is_written_into_the_source(dsn: str) -> None:
     with Reading(dsn, TABLES).start() as reading:
         reading.until_copied()
         run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
@@ -84,7 +84,7 @@ def test_nothing_is_written_into_a_source_that_did_not_ask_for_it(dsn: str) -> N
         assert (status.heartbeats_sent, status.heartbeats_permitted) == (0, None)
 
 
-def test_where_heartbeats_are_refused_idle_keepalives_move_the_slot(dsn: str) -> None:
+def test_idle_keepalives_move_the_slot_where_heartbeats_are_refused(dsn: str) -> None:
     run(dsn, f"REVOKE EXECUTE ON FUNCTION {MESSAGE} FROM PUBLIC")
     run(dsn, "DROP ROLE IF EXISTS faint", "CREATE ROLE faint LOGIN REPLICATION", "GRANT SELECT ON customer TO faint")
     faint, soon = dsn.replace("user=postgres", "user=faint"), ReaderLimits(heartbeat_retry_s=0.1)
@@ -107,7 +107,7 @@ def test_where_heartbeats_are_refused_idle_keepalives_move_the_slot(dsn: str) ->
     run(dsn, "DROP OWNED BY faint", "DROP ROLE faint")
 
 
-def test_a_lost_heartbeat_is_counted_and_the_whole_way_is_measured(dsn: str, tmp_path: Path) -> None:
+def test_a_lost_heartbeat_is_counted_and_the_round_trip_is_measured(dsn: str, tmp_path: Path) -> None:
     config = tmp_path / "cdc-merge.yaml"
     config.write_text(CONFIGURATION.format(home=tmp_path, dsn=dsn), encoding="utf-8")
     sidecar = Sidecar(load(config, {}))

@@ -62,7 +62,9 @@ def followed(dsn: str) -> Position:
 
 
 @pytest.mark.parametrize(("altered", "said"), AWAY.items(), ids=[*AWAY.values()])
-def test_what_was_altered_while_we_were_away_is_named_and_nothing_is_read(dsn: str, altered: str, said: str) -> None:
+def test_a_publication_altered_while_the_reader_was_stopped_is_reported_and_nothing_is_read(
+    dsn: str, altered: str, said: str
+) -> None:
     position = followed(dsn)
     run(dsn, *altered.split("; "), "INSERT INTO customer VALUES (1, 'a', 0)")
     with Reading(dsn, TABLES).start(position) as reading:
@@ -74,7 +76,7 @@ def test_what_was_altered_while_we_were_away_is_named_and_nothing_is_read(dsn: s
 
 
 @pytest.mark.parametrize(("altered", "said"), AWAY.items(), ids=[*AWAY.values()])
-def test_what_is_altered_while_we_read_stops_the_stream_by_name(dsn: str, altered: str, said: str) -> None:
+def test_a_publication_altered_while_it_is_read_stops_the_stream(dsn: str, altered: str, said: str) -> None:
     with Reading(dsn, TABLES, limits=OFTEN).start() as reading:
         reading.until_copied()
         reading.until(
@@ -88,7 +90,7 @@ def test_what_is_altered_while_we_read_stops_the_stream_by_name(dsn: str, altere
         )
 
 
-def test_what_only_adds_changes_nothing_and_is_remembered(dsn: str) -> None:
+def test_an_alteration_that_only_adds_is_stored_and_stops_nothing(dsn: str) -> None:
     position = followed(dsn)
     run(dsn, f"ALTER PUBLICATION {NAME} OWNER TO postgres", *HARMLESS[:3])
     with Reading(dsn, TABLES, limits=OFTEN).start(position) as reading:
@@ -98,7 +100,7 @@ def test_what_only_adds_changes_nothing_and_is_remembered(dsn: str) -> None:
         assert reading.source.status().problem is None
 
 
-def test_a_position_without_knowledge_of_the_publication_is_continued_and_learns_it(dsn: str) -> None:
+def test_a_position_without_a_stored_membership_is_resumed_and_stores_it(dsn: str) -> None:
     position = followed(dsn)._replace(membership="")
     run(dsn, f"ALTER PUBLICATION {NAME} DROP TABLE customer", f"ALTER PUBLICATION {NAME} ADD TABLE customer")
     with Reading(dsn, TABLES).start(position) as reading:
@@ -107,7 +109,7 @@ def test_a_position_without_knowledge_of_the_publication_is_continued_and_learns
         )
 
 
-def test_who_reads_everything_again_takes_what_was_missed_as_lost(dsn: str) -> None:
+def test_a_resnapshot_accepts_an_altered_publication(dsn: str) -> None:
     position = followed(dsn)
     run(dsn, f"DROP PUBLICATION {NAME}", f"CREATE PUBLICATION {NAME} FOR TABLE customer")
     with Reading(dsn, TABLES) as reading:
@@ -121,7 +123,7 @@ def test_who_reads_everything_again_takes_what_was_missed_as_lost(dsn: str) -> N
         assert describe_changes(publication_changes(position.membership, now[-1])) == "was dropped and created again"
 
 
-def test_a_table_that_was_dropped_and_made_again_is_another_one(dsn: str) -> None:
+def test_a_table_dropped_and_created_again_is_a_changed_publication(dsn: str) -> None:
     position = followed(dsn)
     run(dsn, "DROP TABLE customer", *SETUP[:1], f"ALTER PUBLICATION {NAME} ADD TABLE customer")
     with Reading(dsn, TABLES).start(position) as reading:
@@ -148,7 +150,7 @@ def test_older_servers_report_the_same(old_server: object) -> None:
         run(dsn, "DROP TABLE t")
 
 
-def test_nothing_is_compared_with_what_is_not_known() -> None:
+def test_an_unknown_membership_is_not_compared() -> None:
     check_publication_members("crm", NAME, "", "")
     known = json.dumps({"oid": "1", "generation": "1", "owner": "1", "published": [], "via_root": True, "tables": {}})
     check_publication_members("crm", NAME, "", known)

@@ -18,7 +18,7 @@ def dsn(database: str) -> str:
     return database
 
 
-def test_a_slot_that_was_dropped_is_missing(dsn: str) -> None:
+def test_a_dropped_slot_is_refused_as_missing(dsn: str) -> None:
     position, slot = read_once(dsn)
     wait_for(lambda: run(dsn, "SELECT 1 FROM pg_replication_slots WHERE NOT active"), "the slot was free")
     run(dsn, f"SELECT pg_drop_replication_slot('{slot}')")
@@ -29,7 +29,7 @@ def test_a_slot_that_was_dropped_is_missing(dsn: str) -> None:
         assert "resync" in refusal.hint
 
 
-def test_a_slot_that_was_created_again_is_recreated(dsn: str) -> None:
+def test_a_slot_created_again_is_refused_as_recreated(dsn: str) -> None:
     position, slot = read_once(dsn)
     run(dsn, "INSERT INTO customer VALUES (2, 'never seen')")
     wait_for(lambda: run(dsn, "SELECT 1 FROM pg_replication_slots WHERE NOT active"), "the slot was free")
@@ -40,7 +40,7 @@ def test_a_slot_that_was_created_again_is_recreated(dsn: str) -> None:
         assert reading.take() == []
 
 
-def test_a_slot_advanced_by_another_client_is_a_gap(dsn: str) -> None:
+def test_a_slot_advanced_by_another_client_is_refused_as_a_gap(dsn: str) -> None:
     position, slot = read_once(dsn)
     run(dsn, "INSERT INTO customer VALUES (2, 'skipped')")
     wait_for(lambda: run(dsn, "SELECT 1 FROM pg_replication_slots WHERE NOT active"), "the slot was free")
@@ -64,7 +64,7 @@ def test_a_slot_recreated_while_the_reader_was_cut_off_is_recognised_by_the_runn
         assert reading.refusal().problem in ("slot_recreated", "slot_missing")
 
 
-def test_another_server_is_not_continued(dsn: str, second_server: DemoServer) -> None:
+def test_a_position_of_another_server_is_refused(dsn: str, second_server: DemoServer) -> None:
     position, _ = read_once(dsn)
     with Reading(second_server.dsn(), TABLES).start(position) as reading:
         refusal = reading.refusal()
@@ -94,7 +94,7 @@ def test_a_slot_that_lost_its_wal_is_lost(new_server: Callable[..., DemoServer])
         assert "max_slot_wal_keep_size" in refusal.hint
 
 
-def test_a_new_timeline_that_contains_the_position_is_followed_and_named(new_server: Callable[..., DemoServer]) -> None:
+def test_a_new_timeline_that_contains_the_position_is_followed(new_server: Callable[..., DemoServer]) -> None:
     server = new_server()
     run(server.dsn(), *SETUP)
     position, _ = read_once(server.dsn())
@@ -122,7 +122,7 @@ def test_a_position_behind_the_fork_of_a_new_timeline_means_that_another_server_
         assert "timeline 2" in refusal.sentence
 
 
-def test_a_slot_in_use_by_another_client_is_waited_for(dsn: str) -> None:
+def test_a_slot_in_use_by_another_client_is_retried(dsn: str) -> None:
     position, _ = read_once(dsn)
     with Reading(dsn, TABLES).start(position) as holder:
         holder.until_streaming()
@@ -133,7 +133,7 @@ def test_a_slot_in_use_by_another_client_is_waited_for(dsn: str) -> None:
             reading.until_streaming()
 
 
-def test_a_position_of_an_unfinished_copy_begins_the_copy_anew_with_a_new_slot(dsn: str) -> None:
+def test_a_position_of_an_unfinished_snapshot_starts_over_with_a_new_slot(dsn: str) -> None:
     position, slot = read_once(dsn)
     with Reading(dsn, TABLES).start(position._replace(snapshot="running")) as reading:
         reading.until_copied()

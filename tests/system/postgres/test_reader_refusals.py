@@ -63,7 +63,7 @@ def test_a_table_taken_out_of_the_publication_while_reading_stops_the_source(dsn
         assert "public.customer" in refusal.sentence
 
 
-def test_a_table_outside_the_publication_is_named(dsn: str) -> None:
+def test_a_table_outside_the_publication_is_reported(dsn: str) -> None:
     run(dsn, "CREATE TABLE other (id int PRIMARY KEY)")
     refusal = problem_of(dsn, tables=TABLES | {"public.other": ("id",)})
     assert refusal.problem == "table_missing"
@@ -71,21 +71,21 @@ def test_a_table_outside_the_publication_is_named(dsn: str) -> None:
     assert slots(dsn) == 0
 
 
-def test_a_table_or_column_that_does_not_exist_is_named(dsn: str) -> None:
+def test_a_table_or_column_that_does_not_exist_is_reported(dsn: str) -> None:
     assert "public.nothing does not exist" in problem_of(dsn, tables={"public.nothing": ("id",)}).sentence
     refusal = problem_of(dsn, tables={"public.customer": ("id", "nmae")})
     assert refusal.problem == "column_missing"
     assert "nmae" in refusal.sentence
 
 
-def test_a_missing_slot_without_a_first_copy_is_refused(dsn: str) -> None:
+def test_a_missing_slot_without_a_snapshot_is_refused(dsn: str) -> None:
     refusal = problem_of(dsn, snapshot="never")
     assert refusal.problem == "slot_missing"
     assert "create-slot" in refusal.hint
     assert slots(dsn) == 0
 
 
-def test_an_existing_slot_without_a_position_is_followed_when_no_copy_is_wanted(dsn: str) -> None:
+def test_an_existing_slot_without_a_position_is_followed_when_snapshot_is_never(dsn: str) -> None:
     with Reading(dsn, TABLES, snapshot="never") as reading:
         run(dsn, f"SELECT pg_create_logical_replication_slot('{reading.slot}', 'pgoutput')")
         run(dsn, "INSERT INTO customer VALUES (1, 'a')")
@@ -144,7 +144,7 @@ REFUSED_LOGINS = [
 
 
 @pytest.mark.parametrize(("user", "password", "database", "problem"), REFUSED_LOGINS)
-def test_a_login_that_cannot_work_is_refused_by_name_and_shows_no_secret(
+def test_a_failed_login_is_refused_as_authentication_and_shows_no_secret(
     password_server: DemoServer, user: str, password: str, database: str, problem: str
 ) -> None:
     refusal = problem_of(over_tcp(password_server, user, password, database), slot="s")
@@ -171,7 +171,7 @@ def test_a_role_that_may_not_select_is_refused_before_a_slot_exists(password_ser
     run(dsn, "DROP TABLE hidden")
 
 
-def test_row_security_makes_the_first_copy_fail_instead_of_shrinking_it(password_server: DemoServer) -> None:
+def test_row_security_fails_the_initial_snapshot_instead_of_shrinking_it(password_server: DemoServer) -> None:
     dsn = password_server.dsn()
     run(
         dsn,
@@ -195,7 +195,7 @@ def test_row_security_makes_the_first_copy_fail_instead_of_shrinking_it(password
         f"postgresql://u:p@{SECRET}@127.0.0.1:1/d",
     ],
 )
-def test_a_server_that_cannot_be_reached_is_tried_again_and_the_password_stays_ours(dsn: str) -> None:
+def test_an_unreachable_server_is_retried_and_the_password_is_never_shown(dsn: str) -> None:
     with Reading(dsn, TABLES, slot="s").start() as reading:
         wait_for(lambda: len(reading.facts) >= 2, "it was tried twice")
         status = reading.source.status()
@@ -206,13 +206,13 @@ def test_a_server_that_cannot_be_reached_is_tried_again_and_the_password_stays_o
         assert all(SECRET not in str(fact) for fact in reading.facts)
 
 
-def test_a_dsn_that_is_none_is_refused_without_being_shown() -> None:
+def test_an_invalid_dsn_is_refused_without_being_shown() -> None:
     refusal = problem_of(f"postgresql//u:{SECRET}@h", slot="s")
     assert refusal.problem == "configuration"
     assert SECRET not in refusal.sentence
 
 
-def test_a_source_refused_can_be_started_again_when_it_was_mended(database: str) -> None:
+def test_a_refused_source_can_be_started_after_the_fix(database: str) -> None:
     run(database, "CREATE TABLE customer (id int PRIMARY KEY, name text)")
     with Reading(database, TABLES).start() as reading:
         assert reading.refusal().problem == "publication_missing"
@@ -222,7 +222,7 @@ def test_a_source_refused_can_be_started_again_when_it_was_mended(database: str)
         assert reading.source.status().problem is None
 
 
-def test_a_slot_that_must_wait_too_long_names_who_blocks_it_and_comes_when_they_end(dsn: str) -> None:
+def test_a_slot_creation_that_waits_too_long_names_the_blockers_and_succeeds_after_them(dsn: str) -> None:
     with psycopg.connect(dsn) as blocker:
         blocker.execute("INSERT INTO customer VALUES (1, 'open')")
         pid = blocker.info.backend_pid
@@ -246,7 +246,7 @@ def test_stopping_while_a_slot_is_being_created_leaves_none(dsn: str) -> None:
         wait_for(lambda: slots(dsn) == 0, "no slot was left")
 
 
-def test_a_mistake_of_ours_stops_the_source_and_says_so(dsn: str) -> None:
+def test_an_unexpected_error_stops_the_source_as_a_bug(dsn: str) -> None:
     def broken_clock() -> int:
         raise RuntimeError("a mistake")
 
@@ -294,7 +294,7 @@ def found(dsn: str, tables: dict[str, tuple[str, ...]]) -> dict[str, CatalogProb
     return {problem.problem: problem for problem in preflight(dsn, "cdc_merge", tables)}
 
 
-def test_a_source_that_is_right_has_no_problem(dsn: str) -> None:
+def test_a_correct_source_has_no_problem(dsn: str) -> None:
     assert preflight(dsn, "cdc_merge", TABLES) == []
 
 
@@ -328,7 +328,7 @@ def test_preflight_reports_what_a_role_may_not_do(password_server: DemoServer) -
     run(password_server.dsn(), "DROP TABLE secret")
 
 
-def test_preflight_raises_when_it_cannot_ask(password_server: DemoServer) -> None:
+def test_preflight_raises_when_the_server_does_not_answer(password_server: DemoServer) -> None:
     with pytest.raises(SourceRefused) as refused:
         preflight(over_tcp(password_server, "reader", "wrong"), "cdc_merge", TABLES)
     assert refused.value.problem == "authentication"

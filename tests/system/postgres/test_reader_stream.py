@@ -23,7 +23,7 @@ def dsn(database: str) -> str:
     return database
 
 
-def test_a_first_copy_under_concurrent_edits_loses_nothing_and_doubles_nothing(dsn: str) -> None:
+def test_an_initial_snapshot_under_concurrent_edits_loses_and_doubles_no_row(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 5000) g")
     with Reading(dsn, TABLES) as reading:
         with writers(dsn) as begun:
@@ -35,7 +35,7 @@ def test_a_first_copy_under_concurrent_edits_loses_nothing_and_doubles_nothing(d
         assert reading.table() == in_the_database(dsn)
 
 
-def test_no_commit_comes_behind_an_idle_mark_that_is_later(dsn: str) -> None:
+def test_no_commit_follows_an_idle_mark_with_a_later_time(dsn: str) -> None:
     with Reading(dsn, TABLES).start() as reading:
         reading.until_copied()
         with writers(dsn, 3):
@@ -95,7 +95,7 @@ def test_a_role_that_may_not_write_messages_can_be_read_all_the_same(dsn: str) -
     run(dsn, "DROP OWNED BY mute", "DROP ROLE mute")
 
 
-def test_a_restart_goes_on_behind_its_position(dsn: str) -> None:
+def test_a_restart_resumes_after_its_position(dsn: str) -> None:
     with Reading(dsn, TABLES).start() as reading:
         reading.until_copied()
         run(dsn, *(f"INSERT INTO customer VALUES ({number}, 'a', 0)" for number in range(10)))
@@ -125,7 +125,7 @@ def test_a_position_ahead_of_the_slot_drops_what_the_server_repeats(dsn: str) ->
         ]
 
 
-def test_what_was_delivered_but_not_confirmed_comes_again_after_a_crash(dsn: str) -> None:
+def test_deliveries_not_confirmed_are_repeated_after_a_crash(dsn: str) -> None:
     with Reading(dsn, TABLES, confirming=False).start() as reading:
         reading.until_copied()
         run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
@@ -155,7 +155,7 @@ def edits_until_the_server_goes(dsn: str) -> Iterator[threading.Event]:
 
 
 @pytest.mark.parametrize("taking", [True, False], ids=["taking", "queue_full"])
-def test_a_fast_shutdown_takes_less_than_two_seconds_and_afterwards_the_stream_goes_on(
+def test_a_fast_shutdown_takes_less_than_two_seconds_and_the_stream_resumes_afterwards(
     new_server: Callable[..., DemoServer], taking: bool
 ) -> None:
     server = new_server()
@@ -187,7 +187,7 @@ def test_a_fast_shutdown_of_an_idle_server_takes_less_than_two_seconds(new_serve
         assert time.monotonic() - begun < 2
 
 
-def test_a_server_that_crashes_loses_nothing_and_doubles_nothing(new_server: Callable[..., DemoServer]) -> None:
+def test_a_server_crash_loses_and_doubles_no_row(new_server: Callable[..., DemoServer]) -> None:
     server = new_server()
     dsn = server.dsn()
     run(dsn, *SETUP, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 100) g")

@@ -75,7 +75,7 @@ def test_keys_that_change_and_swap_keep_their_rows_and_long_values(each_database
     assert {change.old_is_full for change in reading.streamed if change.old} == {identity == "full"}
 
 
-def test_without_an_identity_inserts_are_read_and_the_servers_own_updates_are_refused_by_it(each_database: str) -> None:
+def test_without_a_replica_identity_inserts_are_read_and_the_server_refuses_updates(each_database: str) -> None:
     run(
         each_database,
         "CREATE TABLE t (id int PRIMARY KEY, name text)",
@@ -106,7 +106,7 @@ SAVEPOINTS = (
 )
 
 
-def test_what_was_rolled_back_never_happened_and_what_was_prepared_happens_at_its_commit(each_database: str) -> None:
+def test_a_rollback_delivers_nothing_and_a_prepared_transaction_is_delivered_at_its_commit(each_database: str) -> None:
     run(each_database, "CREATE TABLE t (id int PRIMARY KEY, name text)", "CREATE PUBLICATION cdc_merge FOR TABLE t")
     reading = read(each_database, "t", ("id", "name"), *SAVEPOINTS)
     assert reading.table() == in_the_database(each_database, "t", ("id", "name"))
@@ -116,7 +116,7 @@ def test_what_was_rolled_back_never_happened_and_what_was_prepared_happens_at_it
     assert all(numbers == list(range(len(numbers))) for numbers in ordinals)
 
 
-def test_a_truncate_empties_what_it_names_and_what_depends_on_it(each_database: str) -> None:
+def test_a_truncate_empties_its_tables_and_by_cascade_their_dependents(each_database: str) -> None:
     run(
         each_database,
         "CREATE TABLE t (id int PRIMARY KEY, name text)",
@@ -170,7 +170,7 @@ MOVES = (
 )
 
 
-def test_partitions_published_by_their_root_are_one_table_also_those_that_come_later(each_database: str) -> None:
+def test_partitions_published_by_their_root_are_one_table_later_ones_too(each_database: str) -> None:
     publish = "CREATE PUBLICATION cdc_merge FOR TABLE t WITH (publish_via_partition_root = true)"
     run(each_database, *PARTS, publish)
     reading = read(each_database, "t", ("id", "name"), *MOVES)
@@ -194,7 +194,7 @@ def test_partitions_published_one_by_one_are_tables_of_their_own(each_database: 
     assert _operations(emptied) == {("truncate", "public.t_low"), ("truncate", "public.t_high")}
 
 
-def test_a_row_that_enters_or_leaves_a_row_filter_comes_and_goes(each_database: str) -> None:
+def test_a_row_that_enters_a_row_filter_is_inserted_and_one_that_leaves_it_is_deleted(each_database: str) -> None:
     run(
         each_database,
         "CREATE TABLE t (id int PRIMARY KEY, city text)",
@@ -212,7 +212,7 @@ def test_a_row_that_enters_or_leaves_a_row_filter_comes_and_goes(each_database: 
     assert reading.table() == in_the_database(each_database, "t", ("id", "city"), "city = 'wuhan'")
 
 
-def test_a_column_list_shows_what_it_lists_and_an_edit_of_the_rest_changes_nothing(each_database: str) -> None:
+def test_an_edit_outside_the_column_list_changes_nothing(each_database: str) -> None:
     run(
         each_database,
         "CREATE TABLE t (id int PRIMARY KEY, shown text, hidden text)",
@@ -291,7 +291,7 @@ GONE = {
 
 
 @pytest.mark.parametrize("gone", GONE)
-def test_a_table_that_is_gone_under_its_name_stops_the_source_by_name(each_database: str, gone: str) -> None:
+def test_a_renamed_or_dropped_table_stops_the_source_as_table_missing(each_database: str, gone: str) -> None:
     often = ReaderLimits(health_every_s=0.3)
     run(each_database, "CREATE TABLE t (id int PRIMARY KEY, name text)", "CREATE PUBLICATION cdc_merge FOR TABLE t")
     with Reading(each_database, {"public.t": ("id", "name")}, limits=often).start() as reading:

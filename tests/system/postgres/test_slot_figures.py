@@ -66,7 +66,7 @@ def overrun(request: pytest.FixtureRequest, new_server: Callable[..., DemoServer
     return server, position
 
 
-def test_a_slot_that_was_overrun_says_so_with_its_reason_when_its_reader_is_refused(
+def test_a_refused_reader_reports_the_reason_of_the_slots_invalidation(
     overrun: tuple[DemoServer, Position],
 ) -> None:
     server, position = overrun
@@ -78,7 +78,7 @@ def test_a_slot_that_was_overrun_says_so_with_its_reason_when_its_reader_is_refu
         assert (scraped(status, "slot_inactive_seconds") or 0) >= 0
 
 
-def test_a_paused_source_notices_that_its_slot_was_given_up(overrun: tuple[DemoServer, Position]) -> None:
+def test_a_paused_source_reports_that_its_slot_was_invalidated(overrun: tuple[DemoServer, Position]) -> None:
     server, position = overrun
     with Reading(server.dsn(), TABLES) as reading:
         pause(reading, position)
@@ -102,7 +102,7 @@ def test_a_slot_that_is_idle_for_too_long_is_invalidated_with_its_own_reason(
         assert reasons(reading.source.status()) == ["idle_timeout"]
 
 
-def test_a_slot_is_unread_from_the_moment_when_its_reader_left_as_far_as_its_server_says_so(each_database: str) -> None:
+def test_inactive_seconds_count_from_the_readers_end_or_the_first_scrape_of_older_servers(each_database: str) -> None:
     run(each_database, *SETUP)
     with Reading(each_database, TABLES) as reading:
         reading.start()
@@ -133,7 +133,7 @@ def scraped_later(status: SourceStatus, seconds: float) -> float | None:
     return registry.get_sample_value("cdc_merge_slot_inactive_seconds", {"source": "crm"})
 
 
-def test_a_slot_that_is_not_confirmed_holds_back_vacuum_for_ever_more_transactions(each_database: str) -> None:
+def test_the_catalog_xmin_age_of_an_unconfirmed_slot_grows(each_database: str) -> None:
     run(each_database, *SETUP)
     with Reading(each_database, TABLES, confirming=False).start() as reading:
         reading.until_copied()

@@ -92,7 +92,7 @@ def test_every_type_has_the_same_bytes_in_copy_and_stream(dsn: str) -> None:
         assert (copied.new or ())[-1] is None
 
 
-def test_a_copy_is_announced_delivered_in_pieces_and_finished_before_the_stream(dsn: str) -> None:
+def test_a_snapshot_is_announced_delivered_in_chunks_and_finished_before_the_stream(dsn: str) -> None:
     rows = 2 * CHUNK_ROWS + 10
     run(dsn, f"INSERT INTO customer SELECT g, 'n' || g FROM generate_series(1, {rows}) g", "ANALYZE customer")
     with Reading(dsn, TABLES).start() as reading:
@@ -112,7 +112,7 @@ def test_a_copy_is_announced_delivered_in_pieces_and_finished_before_the_stream(
         assert all(each.end_lsn > done.lsn for each in reading.transactions)
 
 
-def test_wide_rows_come_in_smaller_pieces(dsn: str) -> None:
+def test_wide_rows_make_smaller_chunks(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, repeat(md5(g::text), 4000) FROM generate_series(1, 60) g")
     with Reading(dsn, TABLES).start() as reading:
         reading.until_copied()
@@ -139,7 +139,7 @@ def test_the_copys_clock_is_not_later_than_any_commit_behind_it(dsn: str) -> Non
         assert began.at_us < min(each.commit_us for each in reading.transactions)
 
 
-def test_only_the_columns_needed_and_the_identity_are_copied(dsn: str) -> None:
+def test_only_mapped_columns_and_the_replica_identity_are_copied(dsn: str) -> None:
     run(
         dsn,
         "CREATE TABLE wide (id int PRIMARY KEY, code text, secret text, other int)",
@@ -153,7 +153,7 @@ def test_only_the_columns_needed_and_the_identity_are_copied(dsn: str) -> None:
         assert row.new == (b"1", b"c")
 
 
-def test_a_row_filter_holds_for_the_copy_as_for_the_stream(dsn: str) -> None:
+def test_a_row_filter_applies_to_snapshot_and_stream(dsn: str) -> None:
     run(
         dsn,
         "ALTER PUBLICATION cdc_merge SET TABLE customer WHERE (id > 10)",
@@ -199,7 +199,7 @@ def test_a_partitioned_table_is_one_table_when_published_by_its_root(dsn: str) -
         assert {change.relation.table for change in reading.streamed} == {"public.parts"}
 
 
-def test_a_partitioned_table_published_by_leaf_is_refused_with_the_way_out(dsn: str) -> None:
+def test_a_partitioned_table_published_by_leaf_is_refused_with_a_fix(dsn: str) -> None:
     run(dsn, *PARTITIONED)
     with Reading(dsn, {"public.parts": ("id", "name")}).start() as reading:
         assert "publish_via_partition_root" in reading.refusal().hint
@@ -232,7 +232,7 @@ def test_names_that_need_quoting_are_copied_and_streamed(dsn: str) -> None:
         assert sorted(reading.table()) == [b"1", b"2"]
 
 
-def test_a_copy_that_is_stopped_half_way_leaves_no_slot_and_begins_again_from_the_start(dsn: str) -> None:
+def test_a_snapshot_stopped_half_way_leaves_no_slot_and_starts_over(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g")
     slots = "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
     with Reading(dsn, TABLES, max_queued_bytes=1000).start() as reading:
@@ -245,7 +245,7 @@ def test_a_copy_that_is_stopped_half_way_leaves_no_slot_and_begins_again_from_th
         assert len(reading.copied) == 20_000
 
 
-def test_a_server_that_goes_away_during_the_copy_is_copied_anew(new_server: Callable[..., DemoServer]) -> None:
+def test_a_server_lost_during_the_snapshot_is_copied_from_the_start(new_server: Callable[..., DemoServer]) -> None:
     server = new_server()
     dsn = server.dsn()
     run(
@@ -267,7 +267,7 @@ def test_a_server_that_goes_away_during_the_copy_is_copied_anew(new_server: Call
         assert len(run(dsn, "SELECT 1 FROM pg_replication_slots")) == 1
 
 
-def test_a_copy_waits_for_the_pipeline_instead_of_filling_memory(dsn: str) -> None:
+def test_a_snapshot_waits_while_the_queue_is_full(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, repeat('x', 100) FROM generate_series(1, 50000) g")
     with Reading(dsn, TABLES, max_queued_bytes=1000).start() as reading:
         idle = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT%' AND wait_event = 'ClientWrite'"

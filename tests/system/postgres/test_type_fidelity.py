@@ -171,7 +171,7 @@ def fields_of(change: Change) -> dict[str, MaybeValue]:
     return {field: after for field, (_, after) in change.fields.items()}
 
 
-def test_first_copy_and_stream_give_the_same_canonical_values(
+def test_initial_snapshot_and_stream_give_the_same_canonical_values(
     each_database: str, source: tuple[PostgresSource, threading.Event]
 ) -> None:
     reader, arrived = source

@@ -40,7 +40,7 @@ def test_retained_and_safe_bytes_follow_the_log_and_give_the_time_that_is_left(
         assert _seconds_left([(0.0, second), (60.0, replace(second))]) == math.inf
 
 
-def test_a_slot_that_was_overrun_is_lost_by_name(new_server: Callable[..., DemoServer]) -> None:
+def test_an_overrun_slot_is_refused_as_lost(new_server: Callable[..., DemoServer]) -> None:
     server = new_server(settings={"max_slot_wal_keep_size": "32MB", "max_wal_size": "64MB", "min_wal_size": "32MB"})
     run(server.dsn(), *SETUP, "CREATE TABLE elsewhere (t text)")
     with Reading(server.dsn(), TABLES, confirming=False).start() as reading:

@@ -88,7 +88,9 @@ def test_by_default_a_source_whose_position_was_lost_stops_until_a_resync_is_req
 
 
 @pytest.mark.parametrize("how", [*LOSSES])
-def test_with_resnapshot_a_lost_position_is_followed_by_a_new_copy_beside_the_history(sidecar: Make, how: str) -> None:
+def test_with_resnapshot_a_lost_position_is_followed_by_a_new_snapshot_into_the_history(
+    sidecar: Make, how: str
+) -> None:
     it = start_and_copy(sidecar(C1, MORE, on_lost_position="resnapshot"))
     lose(it, LOSSES[how])
     run(it.dsns["erp"], "DELETE FROM customer WHERE no = 'C2'")
@@ -101,7 +103,7 @@ def test_with_resnapshot_a_lost_position_is_followed_by_a_new_copy_beside_the_hi
     assert [each["kind"] for each in history if each["source"] == "crm"] == ["snapshot", "snapshot"]
 
 
-def test_a_slot_that_is_lost_while_it_is_read_is_followed_by_a_new_copy_too(sidecar: Make) -> None:
+def test_a_slot_lost_while_it_is_read_is_followed_by_a_new_snapshot(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1, MORE, on_lost_position="resnapshot"))
     slot = it.slot("crm")
     run(
@@ -116,7 +118,7 @@ def test_a_slot_that_is_lost_while_it_is_read_is_followed_by_a_new_copy_too(side
     assert it.open_conflicts() == []
 
 
-def test_a_copy_into_a_history_that_is_killed_begins_again_and_takes_nothing_back(sidecar: Make) -> None:
+def test_a_killed_snapshot_into_a_history_starts_over_and_reverts_no_edit(sidecar: Make) -> None:
     many = "INSERT INTO customer SELECT 'K' || g, 'n', '1', 1 FROM generate_series(1, 8000) g"
     it = start_and_copy(sidecar(C1, MORE, many, on_lost_position="resnapshot"))
     lose(it, dropped)
@@ -133,7 +135,7 @@ def test_a_copy_into_a_history_that_is_killed_begins_again_and_takes_nothing_bac
     assert it.get("/api/v1/records/customer/C1/history")["items"][0]["kind"] == "snapshot"
 
 
-def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(
+def test_another_server_is_copied_only_after_an_operators_confirmation(
     sidecar: Make, second_server: DemoServer
 ) -> None:
     it = start_and_copy(sidecar(C1, MORE, on_lost_position="resnapshot"))
@@ -173,7 +175,7 @@ def test_another_server_is_only_copied_when_a_person_says_that_it_is_meant(
         )
 
 
-def test_a_failover_to_a_server_that_never_had_what_was_read_is_named_and_copied(
+def test_a_failover_to_a_server_without_our_position_is_reported_and_copied(
     new_server: Callable[..., DemoServer], sidecar: Make
 ) -> None:
     server = new_server()

@@ -15,7 +15,7 @@ def retained(sidecar: DrivenSidecar) -> int:
     return int(sidecar.source("crm")["slot"]["retained_bytes"] or 0)
 
 
-def test_a_paused_source_is_not_read_and_loses_and_doubles_nothing_when_it_goes_on(sidecar: Make) -> None:
+def test_a_paused_source_is_not_read_and_resumes_without_a_lost_or_doubled_row(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1))
     assert it.posted("/api/v1/sources/crm/pause")["paused"] is True
     it.until_state("crm", "paused")
@@ -33,7 +33,7 @@ def test_a_paused_source_is_not_read_and_loses_and_doubles_nothing_when_it_goes_
     assert it.open_conflicts() == []
 
 
-def test_a_pause_outlives_a_restart_and_holds_the_watermark_where_it_was(sidecar: Make) -> None:
+def test_a_pause_survives_a_restart_and_holds_the_watermark(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1))
     it.posted("/api/v1/sources/crm/pause")
     held = it.source("crm")["watermark"]
@@ -75,7 +75,7 @@ def test_the_slot_of_a_paused_source_has_no_reader(sidecar: Make) -> None:
     assert found == [(False,)]
 
 
-def test_pausing_twice_and_resuming_twice_changes_nothing_more(sidecar: Make) -> None:
+def test_pause_and_resume_are_idempotent(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1))
     for _ in range(2):
         assert it.posted("/api/v1/sources/crm/pause")["paused"] is True
@@ -86,7 +86,7 @@ def test_pausing_twice_and_resuming_twice_changes_nothing_more(sidecar: Make) ->
     assert it.merged("C1")["points"] == 9
 
 
-def test_only_who_has_a_token_with_a_role_may_pause(sidecar: Make) -> None:
+def test_pausing_requires_a_token_with_a_role(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1))
     assert it.post("/api/v1/sources/crm/pause", token=None)[0] == 403
     assert it.post("/api/v1/sources/crm/pause", token="v1ewer")[0] == 403
@@ -114,12 +114,12 @@ def test_the_command_line_pauses_a_running_sidecar_and_lists_it(sidecar: Make) -
     it.until_state("crm", "streaming")
 
 
-def test_without_a_sidecar_the_store_notes_the_pause_for_the_next_start(sidecar: Make) -> None:
+def test_without_a_sidecar_a_pause_is_stored_for_the_next_start(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1))
     it.end()
     done = it.cli("source", "pause", "crm", token=None)
     assert done.returncode == 0, done.stderr
-    assert "when the sidecar runs again" in done.stderr
+    assert "at the next start of the sidecar" in done.stderr
     listed = it.cli("--output", "json", "source", "list").stdout
     assert {each["name"]: each["paused"] for each in json.loads(listed)["items"]} == {"crm": True, "erp": False}
     it.start()

@@ -55,7 +55,7 @@ def begun(sidecar: Make) -> DrivenSidecar:
     return it
 
 
-def test_a_delete_of_a_row_never_seen_is_kept_over_kills_and_merged_when_the_row_is_entered_again(
+def test_a_delete_of_an_unknown_row_is_quarantined_over_kills_and_merged_when_its_key_is_known(
     begun: DrivenSidecar,
 ) -> None:
     it = begun
@@ -81,7 +81,7 @@ def test_a_delete_of_a_row_never_seen_is_kept_over_kills_and_merged_when_the_row
     assert ended["place"]["lsn"] != begun_again["place"]["lsn"]
 
 
-def test_an_update_without_its_key_is_kept_and_merged_when_the_table_is_read_again(begun: DrivenSidecar) -> None:
+def test_an_update_without_its_key_is_quarantined_and_merged_after_a_resync(begun: DrivenSidecar) -> None:
     it = begun
     run(it.dsns["crm"], "UPDATE customer SET phone = '7' WHERE id = 2")
     it.until_level()
@@ -93,7 +93,7 @@ def test_an_update_without_its_key_is_kept_and_merged_when_the_table_is_read_aga
     assert it.held(LONG, "crm")["phone"] == "7"
 
 
-def test_nothing_waits_for_rows_of_an_emptied_table(begun: DrivenSidecar) -> None:
+def test_a_truncate_ends_the_quarantine_of_the_tables_rows(begun: DrivenSidecar) -> None:
     it = begun
     run(it.dsns["crm"], "DELETE FROM customer WHERE id = 1")
     it.until_level()
@@ -103,7 +103,7 @@ def test_nothing_waits_for_rows_of_an_emptied_table(begun: DrivenSidecar) -> Non
     assert figure(it, "released_total", source="crm", outcome="emptied") == 1
 
 
-def test_a_whole_old_row_names_what_was_changed_before_the_table_showed_them(begun: DrivenSidecar) -> None:
+def test_a_full_old_row_resolves_the_keys_of_earlier_changes(begun: DrivenSidecar) -> None:
     """As the runbook says: REPLICA IDENTITY FULL, and the next change of the row is enough."""
     it = begun
     run(it.dsns["crm"], "UPDATE customer SET phone = '7' WHERE id = 2")

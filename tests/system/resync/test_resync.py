@@ -63,7 +63,7 @@ def writers(dsn: str, count: int) -> Iterator[list[int]]:
         thread.join()
 
 
-def test_a_row_that_changed_unseen_is_seen_again_as_a_view_and_not_as_an_edit(sidecar: Make) -> None:
+def test_a_resync_records_an_unseen_change_as_a_view_and_not_as_an_edit(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1))
     run(it.dsns["erp"], "UPDATE customer SET phone = '5' WHERE no = 'C1'")
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '2', name = 'x' WHERE no = 'C1'")
@@ -77,7 +77,7 @@ def test_a_row_that_changed_unseen_is_seen_again_as_a_view_and_not_as_an_edit(si
     assert set(kinds) == {"snapshot"}
 
 
-def test_a_deleted_row_ends_and_an_unreported_row_appears(sidecar: Make) -> None:
+def test_a_resync_ends_a_deleted_row_and_adds_an_unreported_one(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1))
     gone = "INSERT INTO customer VALUES ('C2', 'only here', '5', 1)"
     run(it.dsns["crm"], gone)
@@ -106,7 +106,7 @@ def test_only_the_requested_record_is_read_again(sidecar: Make) -> None:
 
 
 @pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])
-def test_views_are_the_database_when_it_is_written_to_all_the_while(sidecar: Make, identity: str) -> None:
+def test_a_resync_under_concurrent_writes_ends_with_the_views_of_the_database(sidecar: Make, identity: str) -> None:
     rows = 6000
     it = start_and_copy(sidecar(f"ALTER TABLE customer REPLICA IDENTITY {identity}", MANY.format(rows)))
     dsn = it.dsns["crm"]
@@ -124,7 +124,7 @@ def test_views_are_the_database_when_it_is_written_to_all_the_while(sidecar: Mak
     assert 'cdc_merge_resync_rows_total{source="crm"}' in it.metrics()
 
 
-def test_a_resync_that_is_killed_goes_on_behind_its_last_piece(sidecar: Make) -> None:
+def test_a_killed_resync_resumes_after_its_last_chunk(sidecar: Make) -> None:
     rows = 10_000
     it = start_and_copy(sidecar(MANY.format(rows)))
     behind_the_readers_back(
@@ -148,7 +148,7 @@ def _rows(sidecar: DrivenSidecar) -> int:
     return int(resyncs[0]["rows"]) if resyncs else 0
 
 
-def test_a_reader_that_dies_during_a_resync_is_replaced_and_the_resync_ends(sidecar: Make) -> None:
+def test_a_reader_killed_during_a_resync_is_replaced_and_the_resync_finishes(sidecar: Make) -> None:
     rows = 10_000
     it = start_and_copy(sidecar(MANY.format(rows)))
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '8'")
@@ -160,7 +160,7 @@ def test_a_reader_that_dies_during_a_resync_is_replaced_and_the_resync_ends(side
     assert rows_at_source(it, "crm") == in_the_database(it.dsns["crm"])
 
 
-def test_a_paused_source_reads_nothing_again_until_it_goes_on(sidecar: Make) -> None:
+def test_the_resync_of_a_paused_source_waits_for_its_resume(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1))
     it.posted("/api/v1/sources/crm/pause")
     it.posted("/api/v1/sources/crm/resync")
@@ -172,7 +172,7 @@ def test_a_paused_source_reads_nothing_again_until_it_goes_on(sidecar: Make) -> 
     assert it.held("C1", "crm")["phone"] == "2"
 
 
-def test_a_table_that_may_not_be_read_fails_the_resync_and_not_the_stream(sidecar: Make) -> None:
+def test_an_unreadable_table_fails_the_resync_and_not_the_stream(sidecar: Make) -> None:
     it = sidecar(C1)
     dsn = it.dsns["crm"]
     run(
@@ -234,7 +234,7 @@ def test_row_security_makes_a_resync_fail_and_ends_no_row(sidecar: Make) -> None
         )
 
 
-def test_a_transaction_that_is_logged_but_not_yet_visible_is_not_taken_back(sidecar: Make) -> None:
+def test_a_resync_does_not_revert_a_transaction_logged_but_not_yet_visible(sidecar: Make) -> None:
     """With synchronous replication a commit is in the log, and in our stream, before any snapshot shows it."""
     it = start_and_copy(sidecar(C1))
     dsn = it.dsns["crm"]
@@ -260,7 +260,7 @@ def _commit_held(dsn: str) -> None:
     run(f"{dsn} options='-c synchronous_commit=on'", "UPDATE customer SET phone = 'held' WHERE no = 'C1'")
 
 
-def test_a_table_is_read_again_by_hand_and_the_command_waits_for_it(sidecar: Make) -> None:
+def test_the_resync_command_waits_for_its_end(sidecar: Make) -> None:
     it = start_and_copy(sidecar(C1))
     behind_the_readers_back(it.dsns["crm"], "UPDATE customer SET phone = '2'")
     assert it.cli("source", "resync", "crm", "--table", "public.nothing").returncode == 1

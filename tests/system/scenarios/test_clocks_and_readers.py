@@ -66,7 +66,7 @@ def test_36_a_transaction_with_a_time_from_2001_keeps_its_place_in_its_system(in
     assert said.merged() == {"phone": "2"}
 
 
-def test_36_what_a_listed_origin_applies_is_a_copy(incident: Begin) -> None:
+def test_36_a_write_of_a_listed_origin_is_a_copy(incident: Begin) -> None:
     it = incident(fields={"points": "counter"}, held={"C1": {"points": 10}}, source={"copies": {"origins": ["bridge"]}})
     it.crm.add("C1", points=5)
     it.erp.update("C1", Mark(origin="bridge", at=LONG_AGO), points=15)
@@ -75,7 +75,7 @@ def test_36_what_a_listed_origin_applies_is_a_copy(incident: Begin) -> None:
     assert said.merged() == {"points": "15"}
 
 
-def test_39_a_reader_that_was_down_raises_nothing_false_when_it_catches_up(incident: Begin) -> None:
+def test_39_a_reader_that_catches_up_raises_no_false_conflict(incident: Begin) -> None:
     it = incident(fields={"phone": "mv", "name": "mv"}, held={"C1": {"phone": "0", "name": "n"}})
     with it.late("erp"):
         it.erp.update("C1", phone="1")
@@ -94,7 +94,7 @@ def test_39_a_reader_that_was_down_raises_nothing_false_when_it_catches_up(incid
     assert said.resolutions() == []
 
 
-def test_39_a_reader_that_is_an_hour_late_raises_nothing_false_and_is_seen_to_be_late(incident: Begin) -> None:
+def test_39_a_reader_an_hour_late_raises_no_false_conflict_and_is_reported_late(incident: Begin) -> None:
     it = incident(fields={"phone": "mv", "name": "mv"}, held={"C1": {"phone": "0", "name": "n"}})
     it.erp.update("C1", phone="1")
     it.crm.copies("C1", phone="1")
@@ -121,7 +121,7 @@ def test_39_a_reader_that_is_an_hour_late_raises_nothing_false_and_is_seen_to_be
     assert replay.conflicts(status="closed") == []
 
 
-def test_41_a_server_stops_at_once_while_we_are_attached_and_is_followed_again_when_it_is_back(
+def test_41_a_server_stops_at_once_with_readers_attached_and_is_followed_after_its_restart(
     site: Site, new_server: Callable[..., DemoServer]
 ) -> None:
     server = new_server()

@@ -16,7 +16,7 @@ HELD = {"C1": {"phone": "0"}}
 ALL_THREE = ("crm", "erp", "finance")
 
 
-def test_01_two_phones_for_one_customer_are_one_question(incident: Begin) -> None:
+def test_01_two_phones_for_one_customer_are_one_conflict(incident: Begin) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")
@@ -54,7 +54,7 @@ def test_03_and_04_an_edit_after_a_copy_has_seen_the_copied_write(incident: Begi
 
 
 @pytest.mark.parametrize("job", [COPY, PLAIN], ids=["marked", "plain"])
-def test_05_a_job_that_copies_one_answer_over_the_other_closes_the_question_and_says_so(
+def test_05_a_job_that_copies_one_value_over_the_other_closes_the_conflict_as_copied(
     incident: Begin, job: Mark
 ) -> None:
     it = incident(fields=PHONE, held=HELD)
@@ -73,7 +73,7 @@ def test_05_a_job_that_copies_one_answer_over_the_other_closes_the_question_and_
     assert said.merged() == {"phone": "3"}
 
 
-def test_05a_crossed_copies_are_one_question_until_the_systems_agree(incident: Begin) -> None:
+def test_05a_crossed_copies_are_one_conflict_until_the_systems_agree(incident: Begin) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")
@@ -96,7 +96,7 @@ def test_26_one_new_customer_entered_twice_conflicts_only_where_values_differ(in
     assert said.merged() == {"name": "Huang Ltd", "tax_no": "7"}
 
 
-def test_28_what_differed_before_we_came_is_labelled_and_ends_with_an_edit_that_is_copied(incident: Begin) -> None:
+def test_28_a_difference_older_than_the_snapshot_is_labelled_and_ends_with_a_copied_edit(incident: Begin) -> None:
     it = incident(fields=PHONE, differing={"crm": {"C1": {"phone": "1"}}, "erp": {"C1": {"phone": "2"}}})
     said = it.answers()
     assert (said.conflict.kind, said.conflict.labels) == ("divergence", ("baseline",))
@@ -121,7 +121,7 @@ def test_32a_the_latest_of_three_edits_is_provisional_also_when_its_reader_is_la
     assert said.merged() == {"phone": "3"}
 
 
-def test_32c_a_full_sync_job_that_undoes_a_lone_edit_leaves_a_trace(incident: Begin) -> None:
+def test_32c_a_full_sync_job_that_undoes_a_lone_edit_leaves_a_lost_update(incident: Begin) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.erp.update("C1", phone="5")
     assert it.answers().merged() == {"phone": "5"}

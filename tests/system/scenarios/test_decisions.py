@@ -113,7 +113,7 @@ def test_33_an_edit_without_having_seen_the_decision_is_a_new_conflict(incident:
 
 
 @LATE
-def test_29b_what_people_decided_is_never_overruled_in_silence(incident: Begin, late: bool) -> None:
+def test_29b_an_edit_against_a_decision_is_a_new_conflict(incident: Begin, late: bool) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")
@@ -128,7 +128,7 @@ def test_29b_what_people_decided_is_never_overruled_in_silence(incident: Begin, 
 
 
 @LATE
-def test_17_after_a_decided_delete_a_later_edit_is_a_new_question(incident: Begin, late: bool) -> None:
+def test_17_an_edit_after_a_decided_delete_is_a_new_conflict(incident: Begin, late: bool) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.crm.delete("C1")
     it.erp.update("C1", phone="2")

@@ -22,7 +22,7 @@ def duplicates(said: SidecarAnswers) -> list[list[str]]:
     return [conflict["records"] for conflict in said.conflicts if conflict["kind"] == "duplicate"]
 
 
-def test_27_one_tax_number_under_several_keys_is_one_question_that_lists_each_record_once(incident: Begin) -> None:
+def test_27_one_tax_number_under_several_keys_is_one_conflict_that_lists_each_record_once(incident: Begin) -> None:
     it = incident(
         **TAX, held={"C3": {"name": "Huang", "tax_no": "7", "active": True}}, systems=("crm", "erp", "finance")
     )
@@ -54,7 +54,7 @@ def test_27_one_tax_number_under_several_keys_is_one_question_that_lists_each_re
     assert (over["kind"], over["resolution"]) == ("duplicate", "converged")
 
 
-def test_27_a_number_that_was_there_twice_before_we_came_is_labelled(incident: Begin) -> None:
+def test_27_a_duplicate_older_than_the_snapshot_is_labelled(incident: Begin) -> None:
     it = incident(
         **TAX,
         held={"C1": {"name": "Huang", "tax_no": "7", "active": True}},
@@ -66,7 +66,7 @@ def test_27_a_number_that_was_there_twice_before_we_came_is_labelled(incident: B
     assert it.answers().open_conflicts == ()
 
 
-def test_27_two_rows_of_one_system_under_one_key_are_named_and_the_record_follows_the_first(incident: Begin) -> None:
+def test_27_two_rows_under_one_key_are_reported_and_the_record_follows_the_first(incident: Begin) -> None:
     it = incident(fields={"phone": "mv", "points": "counter"}, held={"C1": {"phone": "0", "points": 5}}, surrogate=True)
     table = f"{it.crm.table.schema}.{it.crm.table.name}"
     key, phone = it.crm.table.key, it.crm.table.columns["phone"]

@@ -28,7 +28,7 @@ def test_06_two_decrements_of_ten_make_eight_also_after_eight_is_copied_back(inc
     assert said.merged() == {"points": "8"}
 
 
-def test_07_a_counter_below_its_bound_is_a_question_and_nothing_is_invented(incident: Begin) -> None:
+def test_07_a_counter_below_its_bound_is_a_conflict_and_its_value_is_not_clamped(incident: Begin) -> None:
     it = incident(fields={"points": {"merge": "counter", "min": 0}}, held={"C1": {"points": 1}})
     it.crm.add("C1", points=-1)
     it.erp.add("C1", points=-1)
@@ -69,7 +69,7 @@ def test_10_tags_merge_one_by_one(incident: Begin) -> None:
     assert said.merged() == {"tags": ["b"]}
 
 
-def test_11_a_removed_tag_does_not_rise_again_from_copies(incident: Begin) -> None:
+def test_11_copies_do_not_bring_back_a_removed_tag(incident: Begin) -> None:
     it = incident(fields={"tags": "set"}, held={"C1": {"tags": ["a"]}}, systems=ALL_THREE)
     it.crm.update("C1", tags=["a", "x"])
     it.erp.copies("C1", tags=["a", "x"])
@@ -106,7 +106,7 @@ def test_13_a_profile_merges_key_by_key_and_conflicts_only_at_the_key_that_both_
     assert said.conflict.by_source == {"crm": "b", "erp": "c"}
 
 
-def test_14_the_further_stage_wins_and_stages_without_a_common_one_ask(incident: Begin) -> None:
+def test_14_the_further_stage_wins_and_incomparable_stages_are_a_conflict(incident: Begin) -> None:
     chain = {"merge": "lattice", "order": ["draft", "confirmed", "shipped"]}
     graph = {"merge": "lattice", "order": {"draft": ["confirmed", "cancelled"], "confirmed": ["shipped"]}}
     it = incident(fields={"stage": chain, "state": graph}, held={"C1": {"stage": "draft", "state": "draft"}})

@@ -14,9 +14,7 @@ PHONE = {"phone": "mv"}
 
 
 @pytest.mark.parametrize("surrogate", [False, True], ids=["the key identifies the row", "an id does"])
-def test_23_a_record_that_two_systems_move_to_different_keys_is_a_question_under_the_old_key(
-    incident: Begin, surrogate: bool
-) -> None:
+def test_23_a_record_moved_to_different_keys_is_a_conflict_under_the_old_key(incident: Begin, surrogate: bool) -> None:
     it = incident(fields=PHONE, held={"C3": {"phone": "0"}}, surrogate=surrogate)
     it.crm.rekey("C3", "C1")
     it.erp.rekey("C3", "C2")
@@ -35,7 +33,7 @@ def test_23_a_record_that_two_systems_move_to_different_keys_is_a_question_under
     assert [(c["kind"], c["resolution"]) for c in said.closed] == [("key_change", "converged")]
 
 
-def test_23_a_row_moved_onto_a_record_of_another_system_is_a_question_until_that_gives_the_key_up(
+def test_23_a_row_moved_onto_another_systems_record_is_a_conflict_until_that_frees_the_key(
     incident: Begin,
 ) -> None:
     held = {"C3": {"phone": "0"}}
@@ -49,7 +47,7 @@ def test_23_a_row_moved_onto_a_record_of_another_system_is_a_question_until_that
     assert it.answers().open_conflicts == ()
 
 
-def test_37_ten_thousand_rows_that_go_at_once_are_one_event_and_no_question(incident: Begin) -> None:
+def test_37_ten_thousand_rows_deleted_at_once_are_one_event_and_no_conflict(incident: Begin) -> None:
     it = incident(fields=PHONE, held={f"C{n}": {"phone": str(n)} for n in range(10_000)})
     with it.crm.transaction() as rows:
         rows.truncate()
@@ -65,7 +63,7 @@ def test_37_ten_thousand_rows_that_go_at_once_are_one_event_and_no_question(inci
     assert it.metric('cdc_merge_changes_total{entity="customer",operation="truncate",source="crm"}') == 1
 
 
-def test_38_a_dropped_column_is_a_question_and_the_other_fields_go_on_until_it_is_back(incident: Begin) -> None:
+def test_38_a_dropped_column_is_a_conflict_and_the_other_fields_continue(incident: Begin) -> None:
     it = incident(fields={"phone": "mv", "name": "mv"}, held={"C1": {"phone": "0", "name": "n"}})
     table, column = it.crm.table, it.crm.table.columns["phone"]
     it.crm.connection.execute(f"alter table {table.schema}.{table.name} drop column {column}")
@@ -82,7 +80,7 @@ def test_38_a_dropped_column_is_a_question_and_the_other_fields_go_on_until_it_i
     assert [(c["kind"], c["resolution"]) for c in said.closed] == [("schema_drift", "converged")]
 
 
-def test_38_a_column_whose_type_cannot_be_read_any_more_is_a_question_and_the_other_fields_go_on(
+def test_38_a_column_with_an_unreadable_type_is_a_conflict_and_the_other_fields_continue(
     incident: Begin,
 ) -> None:
     it = incident(fields={"points": "counter", "name": "mv"}, held={"C1": {"points": 5, "name": "n"}})

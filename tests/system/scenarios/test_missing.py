@@ -29,7 +29,7 @@ def _is_missing(sidecar: WatchingSidecar, wanted: list[tuple[str, str]]) -> bool
     return missing(sidecar) == wanted
 
 
-def test_what_a_system_lacks_is_listed_until_it_has_it_and_is_no_question(incident: Begin) -> None:
+def test_a_missing_record_is_listed_until_the_system_has_it_and_is_no_conflict(incident: Begin) -> None:
     it = incident(
         fields=PHONE,
         held={"C1": {"phone": "0"}},

@@ -12,7 +12,7 @@ PHONE = {"phone": "lww"}
 TWO = {"crm": {"C3": {"phone": "3"}}, "erp": {"C3": {"phone": "3"}, "C1": {"phone": "1"}}}
 
 
-def test_a_row_that_leaves_its_new_key_and_is_entered_there_anew_at_once_ends_the_question(incident: Begin) -> None:
+def test_a_row_inserted_again_under_its_left_key_closes_the_conflict(incident: Begin) -> None:
     it = incident(fields=PHONE, differing=TWO)
     it.crm.rekey("C3", "C1")
     said = it.answers()
@@ -25,7 +25,7 @@ def test_a_row_that_leaves_its_new_key_and_is_entered_there_anew_at_once_ends_th
     assert [q for q in said.open_conflicts if q.kind == "key_change"] == []
 
 
-def test_a_rival_that_is_loaded_anew_every_night_is_a_rival_still(incident: Begin) -> None:
+def test_a_nightly_reload_keeps_the_conflict_open(incident: Begin) -> None:
     it = incident(fields=PHONE, differing=TWO)
     it.crm.rekey("C3", "C1")
     asked = it.answers().conflict

@@ -24,7 +24,7 @@ def plan(it: Incident, to: str, **more: object) -> dict[str, Any]:
     return found
 
 
-def test_the_plan_of_a_restore_names_what_differs_where_and_whose_edits_go(incident: Begin) -> None:
+def test_a_restore_plan_lists_every_difference_and_the_edits_it_reverts(incident: Begin) -> None:
     it = incident(fields=FIELDS, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.copies("C1", phone="1")
@@ -67,7 +67,7 @@ def test_the_last_clean_state_is_the_one_before_the_conflict(incident: Begin) ->
     assert [(w["source"], w["fields"]["phone"]) for w in planned["writes"]] == [("erp", {"held": "3", "wanted": "2"})]
 
 
-def test_a_record_that_was_deleted_by_mistake_is_planned_as_an_insert_where_it_was(incident: Begin) -> None:
+def test_the_restore_of_a_deleted_record_is_planned_as_an_insert(incident: Begin) -> None:
     it = incident(fields=FIELDS, held=HELD, systems=("crm", "erp", "finance"))
     it.finance.delete("C1")
     it.answers()

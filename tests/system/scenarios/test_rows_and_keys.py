@@ -17,7 +17,7 @@ LONG = "".join(chr(0x4E00 + n % 997) for n in range(3000))
 STORED_OUTSIDE = {"note": "text storage external"}
 
 
-def test_17_a_delete_against_an_unseen_edit_is_a_question_and_the_record_stays_readable(incident: Begin) -> None:
+def test_17_a_delete_against_an_unseen_edit_is_a_conflict_and_the_record_stays_readable(incident: Begin) -> None:
     it = incident(fields=PHONE, held={"C1": {"phone": "0"}, "C2": {"phone": "0"}})
     it.crm.delete("C1")
     it.erp.update("C1", phone="2")
@@ -34,7 +34,7 @@ def test_17_a_delete_against_an_unseen_edit_is_a_question_and_the_record_stays_r
         assert said.merged(key) == {"phone": "2"}
 
 
-def test_17_a_new_key_against_an_unseen_edit_is_a_question_under_the_old_key_and_names_the_new_one(
+def test_17_a_key_change_against_an_unseen_edit_is_a_conflict_under_the_old_key_and_names_the_new_one(
     incident: Begin,
 ) -> None:
     it = incident(fields=PHONE, held=HELD)
@@ -58,7 +58,7 @@ def test_18_a_copied_delete_does_not_hide_a_third_systems_edit(incident: Begin) 
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one transaction", "in two"])
-def test_19_after_a_row_is_entered_again_older_values_do_not_come_back(incident: Begin, together: bool) -> None:
+def test_19_a_row_inserted_again_does_not_bring_back_older_values(incident: Begin, together: bool) -> None:
     it = incident(fields={"phone": "mv", "name": "mv"}, held={"C1": {"phone": "0", "name": "n"}})
     it.erp.update("C1", phone="5")
     it.crm.copies("C1", phone="5")
@@ -136,7 +136,7 @@ def test_25_a_row_that_moves_to_a_new_key_keeps_its_long_text(incident: Begin, s
     assert said.is_deleted("C1")
 
 
-def test_29a_where_rows_have_an_id_a_delete_and_a_new_key_find_their_records(incident: Begin) -> None:
+def test_29a_a_delete_and_a_key_change_by_row_id_resolve_their_records(incident: Begin) -> None:
     it = incident(fields=PHONE, held={"C1": {"phone": "1"}, "C2": {"phone": "2"}}, surrogate=True)
     it.crm.delete("C1")
     it.erp.rekey("C2", "C9")
@@ -157,7 +157,7 @@ def test_29c_a_local_delete_leaves_the_record_to_the_others(incident: Begin) -> 
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one transaction", "in two"])
-def test_32b_a_nightly_reload_of_unchanged_rows_leaves_an_open_question_as_it_is(
+def test_32b_a_nightly_reload_of_unchanged_rows_leaves_an_open_conflict_unchanged(
     incident: Begin, together: bool
 ) -> None:
     it = incident(fields=PHONE, held={"C1": {"phone": "0"}, "C2": {"phone": "9"}})

@@ -35,7 +35,7 @@ CREDIT = {
 }
 
 
-def test_16_two_rightful_edits_that_break_a_check_together_are_a_question(incident: Begin) -> None:
+def test_16_two_valid_edits_that_break_a_check_together_are_a_conflict(incident: Begin) -> None:
     it = incident(**CREDIT)
     it.crm.update("C1", used=950)
     it.erp.update("C1", limit=900)
@@ -51,7 +51,7 @@ def test_16_two_rightful_edits_that_break_a_check_together_are_a_question(incide
     assert said.merged() == {"used": 950, "limit": "1200"}
 
 
-def test_30_who_may_not_write_a_field_is_named_with_the_write(incident: Begin) -> None:
+def test_30_a_write_by_a_forbidden_writer_is_a_conflict_that_names_writer_and_write(incident: Begin) -> None:
     level = {"merge": "mv", "severity": "low", "writers": {"sources": ["crm"], "actors": ["manager"]}}
     it = incident(
         fields={"level": level},
@@ -102,7 +102,7 @@ def test_29_a_system_that_keeps_the_old_value_for_too_long_diverges_until_it_cat
     assert said.resolutions() == [("divergence", "phone", "converged", ())]
 
 
-def test_32a_the_latest_of_three_stands_without_a_question_also_when_its_reader_is_late(incident: Begin) -> None:
+def test_32a_the_latest_of_three_stands_without_a_conflict_also_when_its_reader_is_late(incident: Begin) -> None:
     it = incident(
         fields={"phone": "mv", "name": "mv"},
         held={"C1": {"phone": "0", "name": "0"}},

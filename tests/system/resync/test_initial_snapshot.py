@@ -30,7 +30,7 @@ def with_places(sidecar: DrivenSidecar) -> DrivenSidecar:
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_all_tables_are_copied_whatever_the_number_of_workers(sidecar: Make, workers: int) -> None:
+def test_all_tables_are_copied_with_any_number_of_workers(sidecar: Make, workers: int) -> None:
     it = with_places(
         sidecar(
             C1, *PLACES, "INSERT INTO place SELECT g, 'b', g FROM generate_series(1, 3000) g", snapshot_workers=workers
@@ -47,7 +47,7 @@ def test_all_tables_are_copied_whatever_the_number_of_workers(sidecar: Make, wor
     }
 
 
-def test_a_copy_that_is_killed_keeps_the_finished_tables_and_reads_the_others_beside_the_stream(sidecar: Make) -> None:
+def test_a_killed_snapshot_keeps_its_finished_tables_and_reads_the_others_beside_the_stream(sidecar: Make) -> None:
     places = ("INSERT INTO place VALUES ('P1', 'b', 5)", "ANALYZE place")
     it = with_places(sidecar(*PLACES, *places, snapshot_workers=2))
     dsn = it.dsns["crm"]
@@ -81,7 +81,7 @@ def test_a_copy_that_is_killed_keeps_the_finished_tables_and_reads_the_others_be
     assert [each["kind"] for each in it.open_conflicts() if each["kind"] != "divergence"] == []
 
 
-def test_a_copy_that_is_killed_before_any_table_was_finished_begins_again(sidecar: Make) -> None:
+def test_a_snapshot_killed_before_any_table_is_finished_starts_over(sidecar: Make) -> None:
     it = sidecar(MANY.format(20_000), "ANALYZE customer")
     it.start()
     it.until(lambda: it.source("crm")["snapshot"]["rows"] > 5000, "the copy was begun")

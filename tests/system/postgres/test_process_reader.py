@@ -55,7 +55,7 @@ def test_the_pipeline_is_woken_when_something_arrives(dsn: str) -> None:
             reading.take()
 
 
-def test_what_the_pipeline_confirms_the_server_may_forget(dsn: str) -> None:
+def test_a_confirmed_lsn_becomes_the_slots_confirmed_flush_lsn(dsn: str) -> None:
     with ProcessReading(dsn).start() as reading:
         reading.until_copied()
         run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
@@ -64,7 +64,7 @@ def test_what_the_pipeline_confirms_the_server_may_forget(dsn: str) -> None:
         reading.until(lambda: confirmed_lsn(dsn, reading.slot) >= lsn, "the row was confirmed")
 
 
-def test_a_killed_reader_is_replaced_without_loss_or_double(dsn: str) -> None:
+def test_a_killed_reader_is_replaced_without_a_lost_or_doubled_row(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, 'old', 0 FROM generate_series(1, 500) g")
     with ProcessReading(dsn, window_bytes=400_000).start() as reading:
         reading.until_copied()
@@ -78,7 +78,7 @@ def test_a_killed_reader_is_replaced_without_loss_or_double(dsn: str) -> None:
         assert [f.state for f in reading.facts if isinstance(f, SourceChanged)].count("retrying") >= 2
 
 
-def test_a_reader_killed_in_its_first_copy_begins_the_copy_again(dsn: str) -> None:
+def test_a_reader_killed_in_its_initial_snapshot_begins_the_snapshot_again(dsn: str) -> None:
     run(dsn, "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series(1, 20000) g")
     with ProcessReading(dsn, window_bytes=1, max_queued_bytes=1).start() as reading:
         reading.until(lambda: reading.copied, "the first rows of the copy came")
@@ -89,7 +89,7 @@ def test_a_reader_killed_in_its_first_copy_begins_the_copy_again(dsn: str) -> No
         assert len(reading.copied) == 20_000
 
 
-def test_a_successor_confirms_nothing_that_only_arrived(dsn: str) -> None:
+def test_a_restarted_reader_confirms_nothing_that_is_not_on_disk(dsn: str) -> None:
     with ProcessReading(dsn, confirming=False).start() as reading:
         reading.until_copied()
         created = confirmed_lsn(dsn, reading.slot)
@@ -120,7 +120,7 @@ def test_an_unchanged_long_value_stays_a_gap(dsn: str) -> None:
         assert reading.streamed[0].new == (b"1", UNCHANGED, b"1")
 
 
-def test_a_transaction_of_many_parcels_comes_whole(dsn: str) -> None:
+def test_a_transaction_of_many_parts_arrives_whole(dsn: str) -> None:
     with ProcessReading(dsn, window_bytes=1000).start() as reading:
         reading.until_copied()
         run(dsn, f"INSERT INTO customer SELECT g, 'n', g FROM generate_series(1, {5 * PART_ROWS + 1}) g")
@@ -129,7 +129,7 @@ def test_a_transaction_of_many_parcels_comes_whole(dsn: str) -> None:
         assert [change.ordinal for change in transaction.changes] == list(range(5 * PART_ROWS + 1))
 
 
-def test_no_more_is_on_its_way_than_queue_and_window_hold(dsn: str) -> None:
+def test_bytes_in_flight_are_bounded_by_queue_and_window(dsn: str) -> None:
     with ProcessReading(dsn, window_bytes=20_000, max_queued_bytes=20_000).start() as reading:
         reading.until_copied()
         reading.until_streaming()
@@ -162,7 +162,7 @@ def test_a_stop_is_quick_while_deliveries_wait_in_the_pipe(dsn: str) -> None:
         assert reading.source.take(1) == []
 
 
-def test_a_source_that_was_stopped_goes_on_behind_its_position(dsn: str) -> None:
+def test_a_stopped_source_resumes_after_its_position(dsn: str) -> None:
     with ProcessReading(dsn).start() as reading:
         reading.until_copied()
         run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
@@ -182,7 +182,7 @@ def test_facts_of_the_reader_reach_the_parents_observer(dsn: str) -> None:
         assert states == ["snapshot", "streaming"]
 
 
-def test_a_source_that_refuses_says_why_and_is_left_alone(dsn: str) -> None:
+def test_a_source_that_refuses_reports_why_and_is_not_retried(dsn: str) -> None:
     with ProcessReading(dsn, publication="another").start() as reading:
         assert reading.refusal().problem == "publication_missing"
         (reader,) = readers()
@@ -229,7 +229,7 @@ def test_a_parent_that_is_killed_leaves_no_process_and_no_slot_in_use(
     wait_for(lambda: not run(dsn, "SELECT 1 FROM pg_replication_slots WHERE active"), "the slot was free")
 
 
-def test_a_large_transaction_comes_as_a_file_that_its_reader_may_die_behind(dsn: str) -> None:
+def test_a_large_transaction_arrives_as_a_file_that_outlives_its_reader(dsn: str) -> None:
     with ProcessReading(dsn).start() as reading:
         reading.until_copied()
         run(dsn, "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series(1, 60000) g")
@@ -307,7 +307,7 @@ class Startled(ProcessReading):
             raise RuntimeError("kim_at_example")
 
 
-def test_a_reader_that_meets_a_mistake_of_the_parent_is_replaced(dsn: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_reader_that_receives_a_malformed_message_is_replaced(dsn: str, capfd: pytest.CaptureFixture[str]) -> None:
     with Startled(dsn).start() as reading:
         reading.until(lambda: reading.source.status().reconnects, "another reader was started")
         reading.until_streaming()
