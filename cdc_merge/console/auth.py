@@ -2,13 +2,15 @@
 
 Reading needs no token from the loopback interface, if the Host header names this machine (a page of another site that
 resolves its own name to 127.0.0.1 does not). Every other read needs a token, and every change needs one whose role may
-change something. Health is open to all: probes carry no tokens, and health reveals nothing.
+change something. Health is open to all: probes carry no tokens, and health reveals nothing. Permission is decided from the head of
+a request, before a byte of its body is read: who may do nothing cannot make the sidecar read or parse anything.
 
 Tokens are stored as digests, so neither a dump of the process nor the timing of a comparison reveals them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -24,6 +26,8 @@ from cdc_merge.errors import ConfigError
 READ_ONLY: Final = "viewer"
 OPEN_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# POST because its plan has a body; who may read may plan, and the route needs a role for anything more.
+PLAN_PATH: Final = re.compile(r"/api/v1/records/[^/]+/.*/restore")
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="cdc-merge"'}
 
 
@@ -126,18 +130,28 @@ def names_this_machine(headers: Headers) -> bool:
 
 
 class Guard:
-    """Middleware that authorises every read, also of unknown paths. Changes are authorised in their route."""
+    """Middleware that authorises every request by its head, also of unknown paths: a route that forgets it is not open."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] in SAFE_METHODS and scope["path"] not in OPEN_PATHS:
-            client = scope.get("client")
+        if scope["type"] == "http":
             try:
-                self._access.permit_read(client[0] if client else None, Headers(scope=scope))
+                self._permit(scope)
             except ProblemRaised as problem:
                 await problem.response()(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _permit(self, scope: Scope) -> None:
+        headers, path = Headers(scope=scope), scope["path"]
+        is_read = scope["method"] in SAFE_METHODS
+        if is_read and path in OPEN_PATHS:
+            return
+        if is_read or (scope["method"] == "POST" and PLAN_PATH.fullmatch(path)):
+            client = scope.get("client")
+            self._access.permit_read(client[0] if client else None, headers)
+        else:
+            self._access.permit_change(headers.get("authorization"))

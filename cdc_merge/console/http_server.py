@@ -24,6 +24,7 @@ from cdc_merge.console.api.records_api import ReadRoutes
 from cdc_merge.console.api.restore_api import RestoreRoute
 from cdc_merge.console.api.source_control_api import SourceControlPort, SourceRoutes
 from cdc_merge.console.auth import Access, Guard
+from cdc_merge.console.body_limit import BodyLimit
 from cdc_merge.console.operator_endpoints import OperatorEndpoints
 from cdc_merge.console.problem_documents import PROBLEM_RESPONSES, LastResort, install_problem_handlers
 from cdc_merge.errors import AddressUnavailable, error_location
@@ -143,13 +144,13 @@ def application(
         redirect_slashes=False,
         responses=PROBLEM_RESPONSES,
     )
-    app.include_router(OperatorEndpoints(queries, registry, access).router())
+    app.include_router(OperatorEndpoints(queries, registry).router())
     app.include_router(ReadRoutes(queries, now_us or _now_us).router())
     app.include_router(RestoreRoute(queries, access).router())
     if source_control is not None:
-        app.include_router(SourceRoutes(source_control, access).router())
+        app.include_router(SourceRoutes(source_control).router())
     install_problem_handlers(app)
-    return PathAsSent(Guard(LastResort(app), access))
+    return PathAsSent(Guard(BodyLimit(LastResort(app)), access))
 
 
 class PathAsSent:

@@ -383,7 +383,7 @@ def test_a_problem_does_not_repeat_what_was_sent(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", ["/api/v1/conflicts", "/metrics", "/-/ready", "/api/v1/records/customer/C001"])
 def test_a_method_that_a_path_has_not_is_a_problem_405(client: httpx.Client, path: str) -> None:
-    response = client.delete(path)
+    response = client.delete(path, headers=bearer("s3cret"))
     assert_problem(response, 405)
     assert "GET" in response.headers["allow"]
 

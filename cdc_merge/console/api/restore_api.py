@@ -52,7 +52,6 @@ class RestoreRoute:
         if not body.dry_run:
             self._access.permit_change(request.headers.get("authorization"))
             raise NotWritten(NOT_WRITTEN, hint=WRITE_HINT)
-        self._access.permit_read(request.client.host if request.client else None, request.headers)
         to = _restore_time(body.to)
 
         def document(key: str) -> Fields:
