@@ -1,7 +1,7 @@
-"""How a change rests in the history: msgpack, self-describing, exact. Pure.
+"""The codec of history entries: a change as msgpack, self-describing and exact. Pure.
 
 Rules
-- What comes out equals what went in, types included (`1` is not `True`, text is not `Json`, `1.0` is not `1.00`).
+- A decoded change equals the encoded one, types included (`1` is not `True`, text is not `Json`, `1.0` is not `1.00`).
 - The first element of every body is the number of its format: a newer format adds a reader and keeps the old.
 - What msgpack has no type for is an extension type (`_EXTENDED`, `_READERS`). Strict packing sends whatever is not exactly of a
   msgpack type through `extended`, which is why fields are flattened: a tuple per field would go there.
@@ -86,12 +86,12 @@ def unpacked(body: bytes) -> tuple[Any, ...]:
     """The elements of a body behind its format number. StoreUnavailable when it is damaged or from a newer version."""
     try:
         items = msgpack.unpackb(body, use_list=False, ext_hook=_read_extended)
-        found = items[0]
+        version = items[0]
     except (ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
         raise damaged(body) from error
-    if found != FORMAT:
+    if version != FORMAT:
         raise StoreUnavailable(
-            f"a stored entry has format {found}, this cdc-merge reads format {FORMAT}",
+            f"a stored entry has format {version}, this cdc-merge reads format {FORMAT}",
             hint="The store was written by a newer cdc-merge: run that version, or start with a store of its own.",
         )
     return items[1:]  # type: ignore[no-any-return]  # msgpack is untyped

@@ -1,7 +1,7 @@
 """Compaction: a unit state forgets the writes that cannot matter again, so that a change costs the same after a long history.
 
 A write outside the frontier matters only through the masks that contain it. Two such writes that the same masks contain cannot be
-told apart any more: the later one stays, with the deltas of both (`Traits.combine`). The full fold never compacts; the law
+distinguished any more: the later one stays, with the deltas of both (`Traits.combine`). The full fold never compacts; the law
 suite compares the two.
 """
 
@@ -37,7 +37,7 @@ def compact(state: UnitState, limits: CompactionLimits, joins: Joins | None = No
 
 
 def _compact_inserts(state: UnitState) -> None:
-    """Inserts that the same sources and writes descend from cannot be told apart: the latest of each kind stands for all."""
+    """Inserts that the same sources and writes descend from are indistinguishable: the latest of each kind stands for all."""
     owners: list[SourceState | Write] = [*state.by_source.values(), *state.writes.values()]
     latest: dict[tuple[object, ...], Insert] = {}
     for insert in sorted(frozenset[Insert]().union(*[owner.inserts for owner in owners])):

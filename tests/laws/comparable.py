@@ -12,6 +12,7 @@ from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.views import merged
 from cdc_merge.model import UNKNOWN, DetectedConflict, Json
 from cdc_merge.model.plan import EntityPlan
+from cdc_merge.values.normalizers import normalizer
 from tests.laws.oracle import Answer as OracleAnswer
 from tests.laws.oracle.answers import OpenConflict
 from tests.laws.oracle.maps import ABSENT, frozen
@@ -57,7 +58,8 @@ def _present(entity: EntityPlan, views: Mapping[str, tuple[str, Mapping[str, Any
 
 
 def _plain(entity: EntityPlan, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A set has no order; the text does not say whether an empty one is NULL or empty."""
+    """A set has no order; the text does not say whether an empty one is NULL or empty, nor which of two spellings that
+    normalise to one value is shown."""
     plain: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Json):
@@ -80,6 +82,8 @@ def _keys(name: str, document: Any) -> Iterator[tuple[str, Any]]:
 
 def _plain_value(entity: EntityPlan, name: str | None, value: Any) -> Any:
     plan = entity.fields.get(name or "")
+    if plan is not None and plan.normalize and isinstance(value, str):
+        return normalizer(plan.normalize)(value)
     return frozenset(value or ()) if plan is not None and plan.merge == "set" else value
 
 

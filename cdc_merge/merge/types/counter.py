@@ -70,11 +70,11 @@ def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
 
 def outside(plan: FieldPlan, value: MaybeValue) -> bool:
     """The merged value leaves `min`/`max`."""
-    known = number(value)
-    if known is None:
+    amount = number(value)
+    if amount is None:
         return False
     low, high = plan.options.get("min"), plan.options.get("max")
-    return (low is not None and known < low) or (high is not None and known > high)
+    return (low is not None and amount < low) or (high is not None and amount > high)
 
 
 TYPE = mv.TYPE._replace(

@@ -14,11 +14,11 @@ from cdc_merge.model.plan import FieldPlan
 
 
 def _join(plan: FieldPlan, values: Iterable[MaybeValue]) -> MaybeValue:
-    known = [v for v in values if v is not UNKNOWN]
-    written = [v for v in known if v is not None]
+    present = [v for v in values if v is not UNKNOWN]
+    written = [v for v in present if v is not None]
     winner = bool(plan.options.get("wins", True))
     if not written:
-        return None if known else UNKNOWN
+        return None if present else UNKNOWN
     return winner if winner in written else not winner
 
 

@@ -29,14 +29,14 @@ def _above(order: Any, value: object) -> frozenset[object]:
 
 def _reachable(order: Mapping[object, Iterable[object]], value: object) -> frozenset[object]:
     listed = set(order) | {above for several in order.values() for above in several}
-    found: set[object] = set()
+    reached: set[object] = set()
     pending = [value] if value in listed else []
     while pending:
         here = pending.pop()
-        if here not in found:
-            found.add(here)
+        if here not in reached:
+            reached.add(here)
             pending.extend(order.get(here, ()))
-    return frozenset(found)
+    return frozenset(reached)
 
 
 def join(plan: FieldPlan, values: Iterable[object]) -> object:
@@ -66,8 +66,8 @@ def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
 
 
 def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    known = [value for _, value in views if value is not UNKNOWN]
-    joined: Any = join(plan, known) if known else MISSING
+    present = [value for _, value in views if value is not UNKNOWN]
+    joined: Any = join(plan, present) if present else MISSING
     return register_ops.first_in_order(state, plan, views) if joined is MISSING else joined
 
 

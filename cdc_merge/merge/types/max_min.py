@@ -20,11 +20,11 @@ Pick = Callable[..., Value]
 
 
 def _extreme(pick: Pick, values: Iterable[MaybeValue]) -> MaybeValue:
-    known = [v for v in values if v is not UNKNOWN]
-    written = [v for v in known if v is not None]
+    present = [v for v in values if v is not UNKNOWN]
+    written = [v for v in present if v is not None]
     if written:
         return pick(written, key=order_key)
-    return None if known else UNKNOWN
+    return None if present else UNKNOWN
 
 
 def _reading(pick: Pick) -> Callable[[UnitState, FieldPlan, list[Write]], MaybeValue]:
