@@ -111,8 +111,8 @@ class Sidecar:
             lambda: subjects(settings.sources, settings.plan, self._positions()),
         )
         self.metrics.registry.register(DoctorCollector(self.doctor))
-        access = _access(settings)
-        self._http = HttpServer(self.queries, settings.listen, self.metrics.registry, access, self.source_control)
+        self._access = _access(settings)
+        self._http = HttpServer(self.queries, settings.listen, self.metrics.registry, self._access, self.source_control)
 
     @property
     def address(self) -> str:
@@ -160,9 +160,11 @@ class Sidecar:
         self._reloading.reload()
 
     def _follow(self, settings: Settings) -> None:
+        access = _access(settings)  # first: a tokens file that cannot be used changes nothing
         self.pipeline.follow(settings.plan)
         self._store_queries.follow(settings.plan)
         self.metrics.follow(settings.plan)
+        self._access.follow(access)
         if self._on_reload is not None:
             self._on_reload(settings)
 
@@ -306,11 +308,12 @@ def _access(settings: Settings) -> Access:
 
 def _tokens(file: Path) -> str:
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"The tokens file {file} cannot be read: {error.strerror}.", hint="Fix access.tokens_file."
-        ) from error
+        sentence = f"The tokens file {file} cannot be read: {error.strerror}."
+        raise ConfigError(sentence, hint="Fix access.tokens_file.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The tokens file {file} is not UTF-8 text.", hint="Fix access.tokens_file.") from error
 
 
 def open_queries(settings: Settings) -> QueryPort:

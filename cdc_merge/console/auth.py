@@ -38,11 +38,15 @@ class Caller(NamedTuple):
     roles: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Access:
-    """`callers` maps a token's SHA-256, in hex, to its owner."""
+    """`callers` maps a token's SHA-256, in hex, to its owner. Every request uses the latest ones."""
 
     callers: Mapping[str, Caller] = field(default_factory=dict)
+
+    def follow(self, access: Access) -> None:
+        """Use the tokens of a reload; a token that is not among them is invalid from the next request on."""
+        self.callers = access.callers
 
     def caller(self, authorization: str | None) -> Caller | None:
         """The owner of an Authorization header's token; None without a header. ProblemRaised (401) for an invalid token."""
