@@ -14,7 +14,7 @@ import click
 from cdc_merge.cli.context import Invocation, print_json
 from cdc_merge.cli.store_directory import directory_warnings
 from cdc_merge.config import Settings, load
-from cdc_merge.config.catalog_checks import Columns, catalog_problems, with_value_types
+from cdc_merge.config.catalog_checks import Columns, catalog_problems, catalog_warnings, with_value_types
 from cdc_merge.config.load import config_error, problem_lines
 from cdc_merge.config.problems import ConfigProblem, Path
 from cdc_merge.config.settings import PostgresSourceSettings
@@ -47,6 +47,8 @@ def command(invocation: Invocation, *, offline: bool) -> None:
         click.echo(f"warning: {warning}", err=True)
     catalogs = CatalogReport(set(), {}, [], {}) if offline else query_catalogs(settings)
     problems = _all_problems(settings, catalogs)
+    for warning in problem_lines(settings.file, settings.lines, catalog_warnings(settings, catalogs.columns)):
+        click.echo(f"warning: {warning}", err=True)
     for error in catalogs.errors.values():
         click.echo(f"cdc-merge: {error}\n  {error.hint}", err=True)
     if problems:

@@ -1,12 +1,14 @@
 """The configuration against the sources' catalogs: the mapped columns exist, and their types fit the merge type. Pure.
 
 A field has one value type, derived from its mapped columns. Integers and decimals are both exact numbers. Any other
-mixture cannot be compared, except in a set, whose elements may be an array, a JSON array or separated text.
+mixture cannot be compared, except in a set, whose elements may be an array, a JSON array or separated text. Columns of
+one value type are compared by the table of type pairs (type_pairs.py), keys too.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias
 
@@ -15,8 +17,18 @@ from cdc_merge.config.checks.expression_checks import business_rule_problems, ex
 from cdc_merge.config.merge_type_options import COLLECTIONS, NUMBERS, OPTIONS
 from cdc_merge.config.problems import ConfigProblem, Path, did_you_mean
 from cdc_merge.config.settings import Settings
+from cdc_merge.config.type_pairs import (
+    EQUAL,
+    REFUSED,
+    SAME,
+    ColumnType,
+    Verdict,
+    column_type,
+    compare,
+    compare_keys,
+    element_type,
+)
 from cdc_merge.model.plan import EntityPlan, FieldPlan, Plan, TableMap
-from cdc_merge.values.postgres_text import value_type
 
 Columns: TypeAlias = Mapping[str, tuple[int, str]]
 """Column → (type OID, type name) from the source's catalog; a domain has its base type."""
@@ -38,10 +50,76 @@ def catalog_problems(settings: Settings, facts: CatalogColumns, sources: frozens
             problems += _type_problems(
                 settings, entity, field, _column_types(settings.plan, facts, entity.name, field.name)
             )
+    problems += [problem for kind, problem in _pair_findings(settings, facts) if kind == REFUSED]
     typed = with_value_types(settings.plan, facts)
     for entity in typed.entities.values():
         problems += expression_problems(entity)
     return [*problems, *business_rule_problems(typed)]
+
+
+def catalog_warnings(settings: Settings, facts: CatalogColumns) -> list[ConfigProblem]:
+    """Columns that are never equal, or in one notation only."""
+    return [problem for kind, problem in _pair_findings(settings, facts) if kind != REFUSED]
+
+
+def _pair_findings(settings: Settings, facts: CatalogColumns) -> Iterator[tuple[str, ConfigProblem]]:
+    """Each field and key whose columns are not simply equal: the kind of the verdict, and its sentence."""
+    for entity in settings.plan.entities.values():
+        for field in _every_field(entity):
+            columns = _columns_of(settings.plan, facts, entity.name, field.name)
+            for one, other in itertools.combinations(columns.items(), 2):
+                verdict = _field_verdict(field, one[1], other[1])
+                if verdict.kind == EQUAL or verdict.normalize in _normalizers_of(entity, field):
+                    continue
+                place = _field_path(settings, entity, field.name)
+                yield verdict.kind, _pair_problem(place, f"the field {field.name} ", (one, other), verdict)
+        yield from _key_findings(settings, facts, entity)
+
+
+def _field_verdict(field: FieldPlan, one: ColumnType, other: ColumnType) -> Verdict:
+    """Value types that do not fit are `_type_problems`; a set also compares an array's elements with separated text."""
+    kinds = frozenset((one.value_type, other.value_type))
+    if not common_type(kinds, field.merge) or (len(kinds) > 1 and "json" in kinds):
+        return SAME
+    if one.is_array == other.is_array:
+        return compare(one, other)
+    elements = [column._replace(is_array=False, value_type=element_type(column)) for column in (one, other)]
+    return compare(*elements)
+
+
+def _normalizers_of(entity: EntityPlan, field: FieldPlan) -> frozenset[str]:
+    """The normalisations of a field, or of a member of a group."""
+    names = {*field.normalize}
+    for group in entity.groups.values():
+        names |= {*group.options.get("normalize", {}).get(field.name, ())}
+    return frozenset(names)
+
+
+def _key_findings(settings: Settings, facts: CatalogColumns, entity: EntityPlan) -> Iterator[tuple[str, ConfigProblem]]:
+    maps = [table for table in settings.plan.tables if table.entity == entity.name]
+    for one, other in itertools.combinations(maps, 2):
+        for parts in zip(one.key, other.key, strict=False):
+            columns = [
+                facts.get((t.source, t.table), {}).get(part) for t, part in zip((one, other), parts, strict=True)
+            ]
+            types = [column_type(*column) for column in columns if column is not None]
+            if len(types) < 2:
+                continue
+            verdict = compare_keys(*types)
+            if verdict.kind != EQUAL:
+                place = entity_path(entity.name, "from", other.source, "key")
+                pair = ((one.source, types[0]), (other.source, types[1]))
+                yield verdict.kind, _pair_problem(place, "the key ", pair, verdict)
+
+
+def _pair_problem(
+    place: Path, subject: str, pair: tuple[tuple[str, ColumnType], tuple[str, ColumnType]], verdict: Verdict
+) -> ConfigProblem:
+    listed = " and ".join(f"{kind.declared} in {source}" for source, kind in pair)
+    hint = verdict.hint or "write it in one notation in both systems"
+    if verdict.normalize and "field" in subject:
+        hint = f"add normalize: [{verdict.normalize}]"
+    return ConfigProblem(place, f"{subject}is {listed}: {verdict.reason}", hint)
 
 
 def with_value_types(plan: Plan, facts: CatalogColumns) -> Plan:
@@ -74,12 +152,16 @@ def _with_type(plan: Plan, facts: CatalogColumns, entity: str, field: FieldPlan)
 
 def _column_types(plan: Plan, facts: CatalogColumns, entity: str, field: str) -> dict[str, str]:
     """Source → value type of the column that it maps to the field, for columns in the catalog."""
+    return {source: column.value_type for source, column in _columns_of(plan, facts, entity, field).items()}
+
+
+def _columns_of(plan: Plan, facts: CatalogColumns, entity: str, field: str) -> dict[str, ColumnType]:
     columns = {
         table.source: facts.get((table.source, table.table), {}).get(table.fields[field])
         for table in plan.tables
         if table.entity == entity and field in table.fields
     }
-    return {source: value_type(*column) for source, column in columns.items() if column is not None}
+    return {source: column_type(*column) for source, column in columns.items() if column is not None}
 
 
 def _every_field(entity: EntityPlan) -> Iterator[FieldPlan]:

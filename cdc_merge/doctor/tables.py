@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
+from cdc_merge.config.type_pairs import EQUAL, NEVER, REFUSED, ColumnType, column_type, compare_keys
 from cdc_merge.doctor.findings import DoctorCheck, Finding, Findings, Fix, fail, ok, warn
 from cdc_merge.doctor.publication import FULL, written_tables
 from cdc_merge.doctor.readable_units import size, span
 from cdc_merge.doctor.source_facts import ColumnFacts, EventTrigger, Facts, TableFacts
-from cdc_merge.values.postgres_text import value_type
 
 READ_KINDS: Final = ("r", "p")
 CHANGING_DEFAULTS: Final = (
@@ -183,22 +184,29 @@ def key_types_across(sources: Sequence[Facts]) -> list[tuple[Facts, Finding]]:
     entities = sorted({entity for facts in sources for entity in facts.subject.keys})
     for entity in entities:
         types = {facts: _key_types(facts, entity) for facts in sources if entity in facts.subject.keys}
-        if len({kinds for kinds in types.values() if kinds}) > 1:
+        verdicts = [
+            compare_keys(*parts)
+            for one, other in itertools.combinations(types.values(), 2)
+            for parts in zip(one, other, strict=False)
+        ]
+        unequal = [verdict for verdict in verdicts if verdict.kind != EQUAL]
+        if unequal:
             shown = ", ".join(
-                f"{facts.subject.source} has {' and '.join(kinds)}" for facts, kinds in types.items() if kinds
+                f"{facts.subject.source} has {' and '.join(kind.declared for kind in kinds)}"
+                for facts, kinds in types.items()
+                if kinds
             )
-            findings += [
-                (facts, fail(f"The key of {entity} has different types: {shown}.", about=entity)) for facts in types
-            ]
+            severity = fail if any(verdict.kind in (REFUSED, NEVER) for verdict in unequal) else warn
+            reasons = "; ".join(dict.fromkeys(verdict.reason for verdict in unequal))
+            seen = f"The keys of {entity} are not compared as Postgres compares them: {shown}; {reasons}."
+            findings += [(facts, severity(seen, about=entity)) for facts in types]
     return findings or [(facts, ok("Keys have the same types in every examined source.")) for facts in sources]
 
 
-def _key_types(facts: Facts, entity: str) -> tuple[str, ...]:
+def _key_types(facts: Facts, entity: str) -> list[ColumnType]:
     name, key = facts.subject.keys[entity]
     columns = {column.column: column for column in facts.rows(ColumnFacts) if column.table == name}
-    types = [value_type(columns[part].type_oid, columns[part].type_name) for part in key if part in columns]
-    # Whole numbers are equal whether the column is integer or decimal.
-    return tuple("number" if kind in ("integer", "decimal") else kind for kind in types)
+    return [column_type(columns[part].type_oid, columns[part].type_name) for part in key if part in columns]
 
 
 def defaults(facts: Facts) -> Findings:

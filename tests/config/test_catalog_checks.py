@@ -117,6 +117,14 @@ def test_a_field_has_one_value_type(tmp_path: Path, field: str, crm: str, erp: s
         ("{ merge: mv }", "text", "integer", "these columns cannot be compared: crm has text, erp has integer"),
         ("{ merge: mv }", "date", "timestamptz", "these columns cannot be compared: crm has date, erp has timestamp"),
         ("{ merge: mv }", "numeric", "real", "these columns cannot be compared: crm has decimal, erp has float"),
+        (
+            "{ merge: lww }",
+            "timestamp",
+            "timestamptz",
+            "is timestamp in crm and timestamptz in erp: a timestamp without a",
+        ),
+        ("{ merge: set }", "integer[]", "text", "no value of type int4 equals one of type text"),
+        ("{ merge: set }", "integer[]", "text[]", "no value of type int4[] equals one of type text[]"),
         ("{ agreement: past }", "boolean", "boolean", "past values prove nothing for a boolean"),
     ],
 )

@@ -201,6 +201,10 @@ def test_keys_of_different_types_are_reported_at_every_source(patient: Patient, 
     other.sql("ALTER TABLE app.customer ADD number int")
     other.wanted["keys"] = {"customer": ("app.customer", ("number",))}
     results = run_checks_across([patient.facts(), other.facts()])
+    assert [(check.code, check.severity, check.about) for check in results] == [("TAB07", "warn", "customer")] * 2
+    other.sql("ALTER TABLE app.customer ADD at timestamp")
+    other.wanted["keys"] = {"customer": ("app.customer", ("at",))}
+    results = run_checks_across([patient.facts(), other.facts()])
     assert [(check.code, check.severity, check.about) for check in results] == [("TAB07", "fail", "customer")] * 2
 
 

@@ -1,12 +1,14 @@
--- Columns of the mapped tables ($1): types, defaults, privileges. A domain has its base type's name.
-WITH RECURSIVE plain (oid, typname, typtype, typbasetype, first) AS (
-    SELECT t.oid, t.typname, t.typtype, t.typbasetype, t.oid FROM pg_type t
+-- Columns of the mapped tables ($1): types, defaults, privileges. A domain has its base type's name;
+-- a type that is neither built in nor an extension's has its schema's name too: an enum may be called timestamp.
+WITH RECURSIVE plain (oid, typname, typnamespace, typtype, typbasetype, first) AS (
+    SELECT t.oid, t.typname, t.typnamespace, t.typtype, t.typbasetype, t.oid FROM pg_type t
     UNION ALL
-    SELECT t.oid, t.typname, t.typtype, t.typbasetype, p.first FROM plain p JOIN pg_type t ON t.oid = p.typbasetype
+    SELECT t.oid, t.typname, t.typnamespace, t.typtype, t.typbasetype, p.first FROM plain p JOIN pg_type t ON t.oid = p.typbasetype
     WHERE p.typtype = 'd'
 )
 SELECT n.nspname || '.' || c.relname AS "table", a.attname::text AS "column", quote_ident(a.attname) AS sql,
-       a.atttypid::int8 AS type_oid, p.typname::text AS type_name, format_type(a.atttypid, a.atttypmod) AS declared,
+       a.atttypid::int8 AS type_oid, CASE WHEN p.typnamespace = 'pg_catalog'::regnamespace OR p.typname IN ('citext', 'hstore') THEN p.typname::text
+            ELSE quote_ident(p.typnamespace::regnamespace::text) || '.' || quote_ident(p.typname) END AS type_name, format_type(a.atttypid, a.atttypmod) AS declared,
        y.typtype = 'd' AS is_domain,
        (SELECT e.extname::text FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
         WHERE d.classid = 'pg_type'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass
