@@ -12,6 +12,7 @@ from typing import Any
 
 from cdc_merge.config.problems import Path
 from cdc_merge.config.schema.file_schema import ConfigShape
+from cdc_merge.config.table_names import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +52,5 @@ def entity_path(entity: str, *rest: str | int) -> Path:
 
 def table_name(table: str) -> str:
     """`schema.table`; the schema defaults to public."""
-    return table if "." in table else f"public.{table}"
+    name = parse(table)
+    return table if name is None else name.plain

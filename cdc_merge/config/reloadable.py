@@ -23,6 +23,7 @@ SUGGESTION: Final = "restart the sidecar to apply it, or restore the old setting
 FIXED: Final[tuple[tuple[Path, Callable[[Settings], object]], ...]] = (
     (("store",), lambda settings: settings.store),
     (("http", "listen"), lambda settings: settings.listen),
+    (("http", "metrics"), lambda settings: settings.open_metrics),
     (("clock", "max_ahead"), lambda settings: settings.plan.max_ahead_us),
     (("access",), lambda settings: settings.access),
     (("notify",), lambda settings: settings.notify),

@@ -69,6 +69,7 @@ class PostgresSourceSettings:
     """A PostgreSQL database. `snapshot` is initial or never; `tables` are the mapped tables.
 
     `heartbeat_us`: the interval of heartbeat messages; None: none. `failover`: the slot is synchronised to standbys.
+    `schemas`: the schema of each table whose schema holds a dot.
     """
 
     name: str
@@ -83,6 +84,7 @@ class PostgresSourceSettings:
     type: str = "postgres"
     snapshot_workers: int = 2
     on_lost_position: str = "stop"
+    schemas: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ class Settings:
     sources: Mapping[str, SourceSettings]
     plan: Plan
     access: AccessSettings = AccessSettings()
+    open_metrics: bool = False
     notify: tuple[Channel, ...] = ()
     log_level: str | None = None
     telemetry: Telemetry = Telemetry()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cdc_merge.config.plan_builder import plan_of
-from cdc_merge.config.schema.file_schema import AnySource, ConfigShape, DebeziumShape, PostgresShape, WriteBackShape
+from cdc_merge.config.schema.file_schema import ConfigShape, DebeziumShape, PostgresShape, WriteBackShape
 from cdc_merge.config.settings import (
     AccessSettings,
     Channel,
@@ -23,6 +23,7 @@ from cdc_merge.config.settings import (
     WriteBack,
     default_slot,
 )
+from cdc_merge.config.table_names import parse
 from cdc_merge.model.plan import Plan
 
 Origin: TypeAlias = "tuple[Path, Mapping[tuple[str | int, ...], int], tuple[str, ...]]"
@@ -40,9 +41,10 @@ def settings_of(
         file=file,
         store=shape.store or default_store(environment),
         listen=shape.http.listen,
+        open_metrics=shape.http.metrics == "open",
         keep_folded_us=shape.history.keep_folded,
         retention_us=shape.history.retention,
-        sources={name: _source(name, source, secrets[name], plan) for name, source in shape.sources.items()},
+        sources={name: _source(name, shape, secrets[name], plan) for name in shape.sources},
         plan=plan,
         access=AccessSettings(
             tokens_file=file.parent / tokens_file if tokens_file else None,
@@ -67,7 +69,8 @@ def default_store(environment: Mapping[str, str]) -> SqliteStoreSettings:
     return SqliteStoreSettings(Path(".cdc-merge") / "state.db", is_default=True)
 
 
-def _source(name: str, shape: AnySource, dsn: Secret, plan: Plan) -> SourceSettings:
+def _source(name: str, file: ConfigShape, dsn: Secret, plan: Plan) -> SourceSettings:
+    shape = file.sources[name]
     tables = tuple(dict.fromkeys(table.table for table in plan.tables if table.source == name))
     write_back = _write_back(shape.write_back)
     if isinstance(shape, PostgresShape):
@@ -75,11 +78,23 @@ def _source(name: str, shape: AnySource, dsn: Secret, plan: Plan) -> SourceSetti
         source = PostgresSourceSettings(
             name, dsn, slot, shape.publication, shape.snapshot, tables, write_back, shape.heartbeat, shape.failover
         )
-        return replace(source, snapshot_workers=shape.snapshot_workers, on_lost_position=shape.on_lost_position)
+        return replace(
+            source,
+            snapshot_workers=shape.snapshot_workers,
+            on_lost_position=shape.on_lost_position,
+            schemas=_dotted_schemas(name, file),
+        )
     if isinstance(shape, DebeziumShape):
         servers, topics = tuple(shape.bootstrap_servers), tuple(shape.topics)
         return DebeziumSource(name, servers, topics, shape.grace, tables, write_back)
     return HttpSource(name, tables, write_back)
+
+
+def _dotted_schemas(source: str, file: ConfigShape) -> dict[str, str]:
+    """Table → schema, where the first dot of `schema.table` does not end the schema."""
+    origins = (entity.from_[source].table for entity in file.entities.values() if source in entity.from_)
+    names = [name for origin in origins if (name := parse(origin)) is not None]
+    return {name.plain: name.schema for name in names if "." in name.schema}
 
 
 def _write_back(shape: WriteBackShape) -> WriteBack:

@@ -1,7 +1,8 @@
 """Which columns of two systems can be compared: one table of type pairs, for fields and for keys. Pure.
 
 A pair is equal where Postgres's own `=` says so; refused where Postgres has no `=` for it; never equal (the two kinds of
-timestamp), which is a warning, since a field that only one system writes can live with it; or equal only in one notation, which is a warning with the way to it (`normalize:` where that suffices). Interval and numrange are such a pair
+timestamp), which is a warning, since a field that only one system writes can live with it; or equal only in one
+notation, which is a warning with the way to it (`normalize:` where that suffices). Interval and numrange are such a pair
 with themselves: `24:00:00` = `1 day`, `[1.0,2.0)` = `[1,2)`, and both arrive as text, as they were written.
 """
 

@@ -82,7 +82,7 @@ def grants(subject: Subject, role: str, database: str, platform: str) -> Iterato
     sections = PLATFORMS[platform]
     names = _names(role, database)
     publication = identifier(subject.publication)
-    tables = _tables(subject.tables)
+    tables = _tables(subject)
     yield f"-- Source {subject.source}: the least privileges that cdc-merge needs. It executes none of this itself."
     yield from _section("The server (once)", _filled(sections.settings, names))
     yield from _section(
@@ -94,10 +94,10 @@ def grants(subject: Subject, role: str, database: str, platform: str) -> Iterato
     )
     yield from _section(
         "SELECT for the initial snapshot; the stream needs no grant (as the tables' owner)",
-        read_grants(subject.tables, role),
+        read_grants(subject, role),
     )
     if subject.written:
-        granted = f"GRANT INSERT, UPDATE, DELETE ON {_tables(subject.written)} TO {identifier(role)};"
+        granted = f"GRANT INSERT, UPDATE, DELETE ON {_tables(subject, subject.written)} TO {identifier(role)};"
         yield from _section("Write-back (as the tables' owner)", (granted,))
     yield from _section(
         "The publication (as the tables' owner, with CREATE on the database)",
@@ -117,11 +117,11 @@ def role_grants(platform: str, role: str, database: str) -> tuple[str, ...]:
     return _filled((*sections.role, connect, *sections.monitoring), _names(role, database))
 
 
-def read_grants(tables: Iterable[str], role: str) -> tuple[str, ...]:
+def read_grants(subject: Subject, role: str) -> tuple[str, ...]:
     """SELECT on the tables of one source."""
     name = identifier(role)
-    usage = (f"GRANT USAGE ON SCHEMA {schema} TO {name};" for schema in _schemas(tables))
-    return (*usage, f"GRANT SELECT ON {_tables(tables)} TO {name};")
+    usage = (f"GRANT USAGE ON SCHEMA {schema} TO {name};" for schema in _schemas(subject))
+    return (*usage, f"GRANT SELECT ON {_tables(subject)} TO {name};")
 
 
 def wal_directory_grant(platform: str, role_sql: str) -> str:
@@ -144,12 +144,13 @@ def _filled(lines: Iterable[str], names: Mapping[str, object]) -> tuple[str, ...
     return tuple(line.format_map(names) for line in lines)
 
 
-def _schemas(tables: Iterable[str]) -> list[str]:
-    return [*dict.fromkeys(schema_of(table) for table in tables)]
+def _schemas(subject: Subject) -> list[str]:
+    return [*dict.fromkeys(identifier(schema_of(table, subject.schemas)) for table in subject.tables)]
 
 
-def _tables(tables: Iterable[str]) -> str:
-    return ", ".join(map(qualified, tables)) or "…"
+def _tables(subject: Subject, tables: Iterable[str] | None = None) -> str:
+    named = subject.tables if tables is None else tables
+    return ", ".join(qualified(table, subject.schemas) for table in named) or "…"
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
@@ -173,8 +174,8 @@ def removal(subject: Subject, role: str | None, database: str) -> tuple[str, ...
     name = identifier(role)
     return (
         *lines,
-        f"REVOKE ALL ON {_tables(subject.tables)} FROM {name};",
-        *(f"REVOKE ALL ON SCHEMA {schema} FROM {name};" for schema in _schemas(subject.tables)),
+        f"REVOKE ALL ON {_tables(subject)} FROM {name};",
+        *(f"REVOKE ALL ON SCHEMA {schema} FROM {name};" for schema in _schemas(subject)),
         f"REVOKE ALL ON DATABASE {identifier(database)} FROM {name};",
         f"REVOKE ALL ON FUNCTION pg_catalog.pg_ls_waldir() FROM {name};",
         f"DROP ROLE {name};",

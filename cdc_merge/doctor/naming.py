@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
+
+NO_SCHEMAS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*\Z")
 # Appendix C of the documentation: reserved, and reserved but for function and type names.
@@ -120,15 +124,15 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def qualified(table: str) -> str:
-    """The quoted form of `schema.table`; the schema has no dot."""
-    schema, _, name = table.partition(".")
-    return f"{identifier(schema)}.{identifier(name)}"
+def qualified(table: str, schemas: Mapping[str, str] = NO_SCHEMAS) -> str:
+    """The quoted form of `schema.table`. `schemas`: the schema of each table whose schema holds a dot."""
+    schema = schema_of(table, schemas)
+    return f"{identifier(schema)}.{identifier(table[len(schema) + 1 :])}"
 
 
-def schema_of(table: str) -> str:
-    """The quoted schema of `schema.table`."""
-    return identifier(table.partition(".")[0])
+def schema_of(table: str, schemas: Mapping[str, str] = NO_SCHEMAS) -> str:
+    """The schema of `schema.table`."""
+    return schemas.get(table, table.partition(".")[0])
 
 
 def literal(text: str) -> str:

@@ -72,7 +72,7 @@ def new_role_fix(facts: Facts) -> Fix:
     return Fix(
         (
             *role_grants(server.platform, name, server.database),
-            *(read_grants(subject.tables, name) if len(tables) == len(subject.tables) else ()),
+            *(read_grants(subject, name) if len(tables) == len(subject.tables) else ()),
             f"-- Set its password (\\password {identifier(name)}), and write user={identifier(name)} into the DSN of "
             f"{subject.source}.",
         ),

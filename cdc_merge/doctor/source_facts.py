@@ -38,7 +38,8 @@ class Subject:
 
     `tables` maps `schema.table` → the mapped columns, `keys` entity → (table, columns of the business key). `written` are
     the tables that write-back may change; `failover`: the slot must be a failover slot. `position` is the position in the
-    store, None when nothing of this source is on disk; `position_is_known`: the store could be read.
+    store, None when nothing of this source is on disk; `position_is_known`: the store could be read. `schemas`: the schema
+    of each table whose schema holds a dot.
     """
 
     source: str
@@ -52,6 +53,7 @@ class Subject:
     written: tuple[str, ...] = ()
     failover: bool = False
     limits: Thresholds = Thresholds()
+    schemas: Mapping[str, str] = field(default_factory=dict)
 
 
 class FactUnavailable(Exception):  # noqa: N818 - no error: the fact is missing, and the check is unknown

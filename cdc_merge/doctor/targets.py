@@ -35,6 +35,7 @@ def subject_of(source: PostgresSourceSettings, plan: Plan, positions: Positions)
         position_is_known=positions is not None,
         written=_written(source, plan),
         failover=source.failover,
+        schemas=source.schemas,
         limits=Thresholds(skew_s=plan.max_ahead_us / 1e6),
     )
 

@@ -134,4 +134,6 @@ def test_names_are_written_as_postgres_writes_them(patient: Patient) -> None:
         ((quoted,),) = patient.sql(f"SELECT quote_ident({literal(name)})")
         assert identifier(name) == quoted
     assert qualified("app.Odd") == 'app."Odd"'
+    assert qualified("public.order.items") == 'public."order.items"'
+    assert qualified("my.app.client", {"my.app.client": "my.app"}) == '"my.app".client'
     assert patient.sql("SELECT " + literal("it's \\ here")) == [("it's \\ here",)]

@@ -11,11 +11,13 @@ import psycopg
 import pytest
 
 from cdc_merge.cli.main import run
+from cdc_merge.config import load
 from cdc_merge.demo.servers import DemoServer
 from cdc_merge.doctor.proposal.catalog_sample import ColumnSeen, EntityProposed, TableSeen
 from cdc_merge.doctor.proposal.matching import propose_entities
 from cdc_merge.doctor.proposal.sampling import sample_tables
 from cdc_merge.doctor.proposal.similarity import of_names, of_types, of_values
+from cdc_merge.doctor.proposal.yaml_writer import config_text
 from tests.support.databases import fresh_database
 
 SQL = Path(__file__).parents[2] / "cdc_merge" / "demo" / "sql"
@@ -93,6 +95,14 @@ def test_one_system_alone_gets_an_entity_per_table_with_a_key() -> None:
     found = propose_entities([people, table("hr", "log", {"line": TEXT}, "line")])
     assert [(entity.name, entity.keys) for entity in found] == [("Staff_members", {"hr": ("id",)})]
     assert [field.name for field in found[0].fields] == ["full_name", "生日"]
+
+
+def test_names_with_dots_are_written_as_the_configuration_reads_them(tmp_path: Path) -> None:
+    client = table("a", "client", {"no": TEXT, "name": TEXT}, "no")._replace(name="my.app.client", schema="my.app")
+    items = table("a", "order.items", {"no": TEXT, "title": TEXT}, "no")
+    (tmp_path / "x.yaml").write_text(config_text(["a"], propose_entities([client, items])))
+    source = load(tmp_path / "x.yaml", {"HOME": "/h", "A_DSN": "a"}).sources["a"]
+    assert source.tables == ("my.app.client", "public.order.items")
 
 
 def test_a_key_that_only_one_database_knows_is_proposed_with_a_doubt() -> None:

@@ -12,6 +12,7 @@ from cdc_merge.config.check_context import CheckContext, table_name
 from cdc_merge.config.checks.merge_checks import check_merge
 from cdc_merge.config.problems import Path, did_you_mean
 from cdc_merge.config.schema.entity_schema import EntityShape, WritersShape
+from cdc_merge.config.table_names import parse
 from cdc_merge.values.normalizers import NORMALIZERS
 
 Finding: TypeAlias = "tuple[Path, str, str]"
@@ -26,12 +27,23 @@ def check_sources(context: CheckContext, name: str, entity: EntityShape) -> Iter
 
 def check_tables(context: CheckContext, name: str, entity: EntityShape) -> Iterator[Finding]:
     for source, origin in entity.from_.items():
-        if origin.table.count(".") > 1:
-            yield ("from", source, "table"), "a table is schema.table", "remove the database's name"
+        own = parse(origin.table)
+        if own is None:
+            hint = "remove the database's name, or quote a name that holds a dot as in SQL: '\"my.schema\".table'"
+            yield ("from", source, "table"), "a table is schema.table", hint
         for other in list(context.shape.entities)[: list(context.shape.entities).index(name)]:
             theirs = context.shape.entities[other].from_.get(source)
-            if theirs is not None and table_name(theirs.table) == table_name(origin.table):
+            if theirs is None or table_name(theirs.table) != table_name(origin.table):
+                continue
+            if parse(theirs.table) == own:
                 yield ("from", source, "table"), f"this table of {source} is mapped by the entity {other} already", ""
+            else:
+                sentence = f"without quotes it has the name of the table that the entity {other} maps"
+                yield (
+                    ("from", source, "table"),
+                    sentence,
+                    "rename one of the two schemas, or map one of the tables only",
+                )
 
 
 def check_columns(context: CheckContext, name: str, entity: EntityShape) -> Iterator[Finding]:

@@ -59,7 +59,9 @@ Order: TypeAlias = Annotated[
 class FromShape(Shape):
     """The mapping of one source's rows to records of the entity."""
 
-    table: str = Field(min_length=1, description="schema.table; the schema is public when absent.")
+    table: str = Field(
+        min_length=1, description="schema.table; the schema is public when absent. Quote a part with a dot as in SQL."
+    )
     key: OneOrMany = Field(min_length=1, description="The column of the business key, or its columns in order.")
     fields: dict[str, str] = Field(min_length=1, description="Field → column.")
 

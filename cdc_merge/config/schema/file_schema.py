@@ -142,6 +142,9 @@ class HttpSideShape(Shape):
     listen: ListenAddress = Field(
         default_factory=lambda: Listen("127.0.0.1", 8787), description="host:port; 127.0.0.1:8787 when absent."
     )
+    metrics: Literal["token", "open"] = Field(
+        default="token", description="Whether /metrics needs a token as every read does, or answers without one."
+    )
 
 
 class ClockShape(Shape):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from cdc_merge.config.table_names import TableName
 from cdc_merge.values.postgres_text import value_type
 
 
@@ -28,6 +29,13 @@ class TableSeen(NamedTuple):
     primary_key: tuple[str, ...]
     unique_keys: tuple[tuple[str, ...], ...]
     rows: int
+    schema: str = ""
+
+    @property
+    def schema_and_name(self) -> TableName:
+        """`name` is `schema.table` without quotes."""
+        schema = self.schema or self.name.partition(".")[0]
+        return TableName(schema, self.name[len(schema) + 1 :])
 
     def column(self, name: str) -> ColumnSeen:
         return next(column for column in self.columns if column.name == name)

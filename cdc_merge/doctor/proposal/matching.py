@@ -67,7 +67,7 @@ def _of_tables(one: TableSeen, other: TableSeen) -> float:
 
 
 def _plain(table: TableSeen) -> str:
-    return table.name.partition(".")[2]
+    return table.schema_and_name.name
 
 
 def _real(table: TableSeen) -> list[ColumnSeen]:

@@ -49,6 +49,7 @@ def _table(source: str, connection: Connection, row: dict[str, Any], *, sampled:
         primary_key=tuple(row["primary_key"]),
         unique_keys=tuple(tuple(key) for key in row["unique_keys"]),
         rows=row["rows"],
+        schema=row["namespace"],
     )
 
 

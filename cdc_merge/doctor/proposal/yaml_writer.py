@@ -52,7 +52,7 @@ def _entity(entity: EntityProposed) -> Iterator[str]:
             f"{word(field.name)}: {word(field.columns[source])}" for field in entity.fields if source in field.columns
         )
         yield f"      {word(source)}:"
-        yield f"        table: {word(table.name)}"
+        yield f"        table: {word(table.schema_and_name.written)}"
         yield f"        key: {_key(entity.keys[source])}"
         yield f"        fields: {{ {fields} }}"
         unmapped = entity.unmapped(source)
