@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "bench" / "LOG.md"])
 FILE = re.compile(r"`([a-z_./]+/)?([A-Za-z0-9_]+\.(?:py|sql))(?::\d+)?`")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
-# These pages tell what was: they may name what is deleted.
+# These pages describe the past: they may name deleted files.
 PAST = {"CHANGELOG.md", "LOG.md"}
 
 

@@ -73,7 +73,7 @@ def answers(url: str) -> bool:
 @contextmanager
 def running(command: Sequence[str], ready: str, log: Path) -> Iterator[None]:
     """A server for the length of the block, from when `ready` answers."""
-    with log.open("wb") as told, subprocess.Popen(command, stdout=told, stderr=told) as process:
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
 
             def is_ready() -> bool:
@@ -128,13 +128,13 @@ class Receiver:
     """Keeps what Alertmanager posts: (receiver, alert), one entry for each alert of each notification."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, Parsed]] = []
-        told = self.told
+        self.notifications: list[tuple[str, Parsed]] = []
+        notifications = self.notifications
 
         class Posts(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                told.extend((self.path.removeprefix("/"), alert) for alert in body["alerts"])
+                notifications.extend((self.path.removeprefix("/"), alert) for alert in body["alerts"])
                 self.send_response(200)
                 self.end_headers()
 
@@ -152,7 +152,7 @@ class Receiver:
     def find(self, name: str, status: str = "firing", **labels: str) -> tuple[str, Parsed] | None:
         """The last such notification."""
         wanted = {"alertname": name, **labels}
-        for receiver, alert in reversed(self.told):
+        for receiver, alert in reversed(self.notifications):
             if alert["status"] == status and wanted.items() <= alert["labels"].items():
                 return receiver, alert
         return None

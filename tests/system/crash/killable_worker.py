@@ -135,7 +135,7 @@ def _idle(delivery_log: Sequence[RecordedDelivery], at_us: int) -> Idle:
 
 
 def _end(delivery: Delivery) -> int:
-    """Where a delivery of the stream ends; the first copy lies before every position."""
+    """Where a delivery of the stream ends; the initial snapshot lies before every position."""
     if isinstance(delivery, Transaction):
         return delivery.end_lsn
     return delivery.lsn if isinstance(delivery, Idle) else 0

@@ -1,7 +1,7 @@
 """`kill -9` anywhere, any number of times: the same as if nothing had happened (scenario 40).
 
 One working day on three real databases. A sidecar process is killed at many moments, some drawn by lot and some in the
-middle of a first copy; a second sidecar over the same databases, with slots and a store of its own, lives undisturbed.
+middle of an initial snapshot; a second sidecar over the same databases, with slots and a store of its own, lives undisturbed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.system.scenarios.random_work import ENTITY, FIELDS, RandomWork
 from tests.system.scenarios.sidecars import WatchingSidecar, fetched_over_http, items, wait_for
 
 SEED = 20261123
-ROWS = 10_000  # a first copy that takes long enough to be killed in, whatever else this machine does
+ROWS = 10_000  # an initial snapshot that takes long enough to be killed in, whatever else this machine does
 KILLS_IN_FIRST_COPY = 4
 KILLS_AT_WORK = 22
 ALL_THREE = ("crm", "erp", "finance")
@@ -60,14 +60,14 @@ def _fill(system: System) -> None:
 
 
 def _thin_out(system: System, left_over: int) -> None:
-    """Every tenth row goes, of those that nobody works on later."""
+    """Delete every tenth row that the random work does not use."""
     text = sql.SQL("delete from {} where {} %% 10 = %s and {} > 60")
     points = sql.Identifier(system.table.columns["points"])
     system.connection.execute(text.format(system.table.identifier, points, points), [left_over])
 
 
 def _kill_in_first_copy(it: Incident, left_over: int) -> bool:
-    """Whether a first copy was running when the process was killed. Rows that it may have copied go afterwards."""
+    """Whether an initial snapshot was running when the process was killed. Rows that it may have copied go afterwards."""
     it.killed.start()
     seen: list[str] = []
 
@@ -76,7 +76,7 @@ def _kill_in_first_copy(it: Incident, left_over: int) -> bool:
         seen[:] = [] if sources is None else [each["snapshot"]["state"] for each in sources["items"]]
         return "running" in seen or seen.count("done") == len(ALL_THREE)
 
-    wait_for(it.killed, is_copying, "a first copy runs")
+    wait_for(it.killed, is_copying, "an initial snapshot runs")
     it.killed.kill()
     for system in it.systems.values():
         _thin_out(system, left_over)
@@ -102,5 +102,5 @@ def _reached(it: Incident) -> dict[str, str]:
 
 
 def _history_without_cuts(sidecar: WatchingSidecar, key: str) -> list[Document]:
-    """The history of a record since the first copies."""
+    """The history of a record since the initial snapshots."""
     return [each for each in items(sidecar, f"/api/v1/records/customer/{key}/history") if each["kind"] != "snapshot"]

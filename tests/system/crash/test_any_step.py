@@ -85,7 +85,7 @@ def _run_with_kills(script: Script, open_store: Open, k: int) -> tuple[MergedSta
             worker.store.close()
             kill_switch.arm(None)
             worker = KillableWorker(script, open_store(), kill_switch)
-            # A first copy begins again after each death: it ends only if its worker lives a little longer each time.
+            # An initial snapshot starts over after each kill: it ends only if each worker runs a little longer.
             for _ in range(deaths if worker.is_copying else 1):
                 worker.step(is_final=is_final)
     kill_switch.arm(None)

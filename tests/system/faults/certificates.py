@@ -20,14 +20,14 @@ class Issued(NamedTuple):
 
 
 def authority(directory: Path, name: str) -> Issued:
-    """A certificate authority that nobody else trusts."""
+    """A certificate authority of the test alone."""
     made = Issued(directory / f"{name}.crt", directory / f"{name}.key")
     _openssl(*_KEY, "-x509", "-days", "2", "-subj", f"/CN={name}", "-keyout", made.key, "-out", made.certificate)
     return made
 
 
 def issued(directory: Path, name: str, by: Issued, days: int = 2) -> Issued:
-    """A certificate for the host or person `name`. Whoever runs the servers owns the key."""
+    """A certificate for the host or person `name`. The servers' user owns the key."""
     made = Issued(directory / f"{name}.crt", directory / f"{name}.key")
     request, extensions = directory / f"{name}.csr", directory / f"{name}.ext"
     extensions.write_text(f"subjectAltName=DNS:{name}\n")

@@ -1,7 +1,7 @@
 """A TCP proxy in front of a real server, and the faults that networks have. Ours, for tests only.
 
 Rules
-- Bytes are passed on unread, except that the first packet tells a stream's connection from a plain one.
+- Bytes are passed on unread, except that the first packet distinguishes a stream's connection from a plain one.
 - A fault is a value; it holds for the connections that are there and for those that come, until another one is set.
 - Sleeping is done here only, because slowness is the fault.
 """
@@ -33,7 +33,7 @@ _IN_THE_CLEAR: Final = {"sslmode": "disable", "gssencmode": "disable"}
 class Fault:
     """What a connection suffers. `cut_after` counts the bytes from server to client; `resets` cuts by RST, not FIN.
 
-    `stalls`: nothing is passed on in either direction, and everybody stays connected; with `stall_after` from so many
+    `stalls`: nothing is passed on in either direction, and both sides stay connected; with `stall_after` from so many
     bytes to the client on. `only`: "stream" or "plain".
     """
 
@@ -100,12 +100,12 @@ class Proxy:
             link.end(resets=resets)
 
     def vanish(self, only: str | None = None) -> None:
-        """The server's side is gone, and the client is not told: half-open."""
+        """The server's side is gone and the client does not notice: half-open."""
         for link in self._concerned(only):
             link.vanish()
 
     def refuse(self) -> None:
-        """Nobody listens any more: connection refused."""
+        """Stop listening: connection refused."""
         _close(self._listener, resets=False)
 
     def listen_again(self) -> None:
@@ -251,7 +251,7 @@ def _connected(target: tuple[str, int] | Path) -> socket.socket:
 def _close(end: socket.socket, *, resets: bool) -> None:
     with suppress(OSError):
         if not resets:
-            end.shutdown(socket.SHUT_RDWR)  # wakes whoever reads it
+            end.shutdown(socket.SHUT_RDWR)  # wakes its reader
     end.close()
 
 

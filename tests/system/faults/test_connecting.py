@@ -105,7 +105,7 @@ def refused(dsn: str) -> SourceChanged:
 
 
 def reads(dsn: str, slot: str, admin: str) -> None:
-    """A first copy and a change of the stream arrive."""
+    """An initial snapshot and a change of the stream arrive."""
     run(admin, "TRUNCATE customer")
     with Reading(dsn, TABLES, slot=slot).start() as reading:
         reading.until_copied()

@@ -1,4 +1,4 @@
-"""A real server behind a network that fails in every way: nothing is lost, nothing comes twice, and it is said.
+"""A real server behind a network that fails in every way: no row is lost or doubled, and the failure is reported.
 
 Limits that are a minute in production are a second or two here.
 """
@@ -50,7 +50,7 @@ def work(dsn: str, rounds: int, first: int = 1000) -> None:
 
 @contextmanager
 def editor(dsn: str) -> Iterator[threading.Event]:
-    """Somebody who edits a row some hundred times a second; the event is set when the first edits are committed."""
+    """An editor that writes some hundred times a second; the event is set when the first edits are committed."""
     ended, begun = threading.Event(), threading.Event()
 
     def edit() -> None:
@@ -182,7 +182,7 @@ STALLS = [("plain", 300), ("plain", 1500), ("plain", 40_000), ("stream", 300), (
 def test_a_server_that_falls_silent_before_the_stream_is_given_up_within_the_limit(
     dsn: str, proxy: Proxy, only: str, stall_after: int
 ) -> None:
-    """At log-in, among the questions to the catalog, in the first copy, at the start of the stream."""
+    """At login, among the catalog queries, in the initial snapshot, at the start of the stream."""
     run(dsn, "INSERT INTO customer SELECT g, repeat('x', 300), 0 FROM generate_series(1000, 1400) g")
     proxy.set(Fault(chunk_bytes=200, stall_after=stall_after, only=only))
     with Reading(proxy.dsn(dsn), TABLES, limits=IMPATIENT).start() as reading:
@@ -301,7 +301,7 @@ def test_a_server_that_ends_every_stream_at_once_is_retried_with_pauses(dsn: str
         begun_s, before = time.monotonic(), len(retries(reading))
         wait_for(lambda: time.monotonic() - begun_s > 4, "four seconds passed", limit_s=10)
         in_four_seconds = len(retries(reading)) - before
-        wait_for(lambda: len(retries(reading)) - before >= 2, "it was asked again", limit_s=30)
+        wait_for(lambda: len(retries(reading)) - before >= 2, "it was retried", limit_s=30)
         stop.set()
         thread.join()
         assert in_four_seconds <= 7

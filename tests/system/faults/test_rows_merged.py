@@ -1,4 +1,4 @@
-"""Rows whose keys or partitions change, through the whole sidecar: no value is lost and no question is asked."""
+"""Rows whose keys or partitions change, through the whole sidecar: no value is lost and no conflict is raised."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def test_an_hour_of_changes_is_caught_up_while_new_ones_come_in_bounded_memory(
 
 @contextmanager
 def slow_editor(dsn: str) -> Iterator[None]:
-    """Somebody who changes ten rows fifty times a second."""
+    """A writer that changes ten rows fifty times a second."""
     ended = threading.Event()
 
     def work() -> None:

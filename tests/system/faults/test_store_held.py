@@ -36,7 +36,7 @@ def dsn(postgres_server: DemoServer) -> Iterator[str]:
 
 @contextmanager
 def locked(store: Path) -> Iterator[None]:
-    """Another process holds the file; it is asked to let go at the end."""
+    """Another process holds the file; it releases the file at the end."""
     code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN EXCLUSIVE'); print(1, flush=True); sys.stdin.read()"
     holder = subprocess.Popen([sys.executable, "-c", code, store], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with holder:
@@ -114,7 +114,7 @@ def test_an_io_error_ends_the_process_with_a_message_and_a_supervisor_may_start_
 ) -> None:
     config = configured(tmp_path / "cdc-merge.json", {"crm": dsn})
     log = tmp_path / "log"
-    with log.open("wb") as told, subprocess.Popen([*COMMAND, "--config", config, "run"], stderr=told) as process:
+    with log.open("wb") as output, subprocess.Popen([*COMMAND, "--config", config, "run"], stderr=output) as process:
         wait_for(lambda: "now streams" in log.read_text() or '"streaming"' in log.read_text(), "the source streams", 60)
         # The kernel refuses every write behind that: EFBIG, as a failing disk says EIO.
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (16384, 16384))

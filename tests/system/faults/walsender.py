@@ -139,7 +139,7 @@ class ScriptedServer(Proxy):
 
 
 class _ScriptedLink(Link):
-    """A link that answers by itself where the client asks for a replication connection."""
+    """A link that answers by itself where the client opens a replication connection."""
 
     def serve(self, first: bytes) -> None:
         if self.kind == "plain":
@@ -214,8 +214,8 @@ class _Talk:
         if kind == b"c":
             self._client.sendall(self._script.answers_end)
         if kind == b"d" and body[:1] == b"r":
-            received, flushed, _, _, asks = struct.unpack("!QQQqB", body[1:])
-            self._heard.statuses.append(Status(received, flushed, bool(asks)))
+            received, flushed, _, _, requests_reply = struct.unpack("!QQQqB", body[1:])
+            self._heard.statuses.append(Status(received, flushed, bool(requests_reply)))
 
     def _read(self) -> tuple[bytes, bytes]:
         head = self._exactly(5)

@@ -148,7 +148,7 @@ def test_a_storm_a_lost_identity_a_stopped_source_a_lost_slot_and_a_dead_sidecar
     copied = "sum(cdc_merge_snapshot_rows_total) and sum(cdc_merge_source_up) == 2 and sum(up) == 1"
     wait_until(lambda: queried(scene.prometheus, copied), "both first copies are done and scraped")
     assert queried(scene.prometheus, copied)[0]["value"][1] == str(2 * CUSTOMERS)
-    assert {alert["labels"]["alertname"] for _, alert in scene.receiver.told} <= {"CdcMergeWatchdog"}
+    assert {alert["labels"]["alertname"] for _, alert in scene.receiver.notifications} <= {"CdcMergeWatchdog"}
     a_conflict_storm(scene)
     one_command(scene)
     with a_lost_identity(scene):
@@ -165,7 +165,7 @@ def a_conflict_storm(scene: Scene) -> None:
     _, alert = scene.notified("CdcMergeConflictStorm", entity="customer")
 
     def receivers() -> set[str]:
-        return {to for to, each in scene.receiver.told if each["labels"] == alert["labels"]}
+        return {to for to, each in scene.receiver.notifications if each["labels"] == alert["labels"]}
 
     wait_until(lambda: receivers() == {"pager", "data"}, "both receivers are notified")
     three_clicks(alert["annotations"]["console_url"])

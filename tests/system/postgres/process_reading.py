@@ -27,8 +27,8 @@ class ProcessReading(Reading):
         publication: str = "cdc_merge",
     ) -> None:
         super().__init__(dsn, tables, confirming=confirming)
-        asked = reader_settings(dsn, tables, publication=publication, max_queued_bytes=max_queued_bytes)
-        self.source = ProcessSource(asked, self.woken.set, self._note, window_bytes)
+        wanted = reader_settings(dsn, tables, publication=publication, max_queued_bytes=max_queued_bytes)
+        self.source = ProcessSource(wanted, self.woken.set, self._note, window_bytes)
 
     def kill_reader(self) -> None:
         """SIGKILL the reader's process and wait until the server has noticed and another one streams."""

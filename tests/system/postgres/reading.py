@@ -1,4 +1,4 @@
-"""What the reader's tests share: a source with its deliveries collected, and the table as these alone make it."""
+"""A Postgres source with its deliveries collected, and the table that these deliveries alone make."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ class Reading:
         self.position: Position | None = None
         self.confirming = confirming
         self.woken = threading.Event()
-        asked = reader_settings(dsn, tables, **settings)
-        self.source: Source = PostgresSource(asked, wake=self.woken.set, observe=self._note, now_us=now_us)
-        self.slot = asked.slot
+        wanted = reader_settings(dsn, tables, **settings)
+        self.source: Source = PostgresSource(wanted, wake=self.woken.set, observe=self._note, now_us=now_us)
+        self.slot = wanted.slot
 
     def _note(self, fact: Fact) -> None:
         self.facts.append(fact)
@@ -144,7 +144,9 @@ class Reading:
         self.until(lambda: self.position is not None and self.position.lsn >= lsn, f"the reader passed {lsn}", limit_s)
 
     def until_copied(self) -> None:
-        self.until(lambda: any(isinstance(each, SnapshotDone) for each in self.deliveries), "the first copy was done")
+        self.until(
+            lambda: any(isinstance(each, SnapshotDone) for each in self.deliveries), "the initial snapshot was done"
+        )
 
     def until_streaming(self) -> None:
         self.until(lambda: self.source.status().state == "streaming", "the source was streaming")
@@ -169,7 +171,7 @@ class Reading:
 
     @property
     def copied(self) -> list[RowChange]:
-        """Rows of the last first copy that began."""
+        """Rows of the last initial snapshot that began."""
         rows: list[RowChange] = []
         for delivery in self.deliveries:
             if isinstance(delivery, SnapshotBegan):

@@ -78,8 +78,8 @@ def test_without_heartbeat_configured_nothing_is_written_into_the_source(dsn: st
         reading.until_copied()
         run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
         reading.until_passed(wal_lsn(dsn))
-        told = [message.prefix for tx in reading.transactions for message in tx.messages]
-        assert HEARTBEAT_PREFIX not in told
+        prefixes = [message.prefix for tx in reading.transactions for message in tx.messages]
+        assert HEARTBEAT_PREFIX not in prefixes
         status = reading.source.status()
         assert (status.heartbeats_sent, status.heartbeats_permitted) == (0, None)
 
@@ -120,10 +120,10 @@ def test_a_lost_heartbeat_is_counted_and_the_round_trip_is_measured(dsn: str, tm
         sidecar.start()
         wait_for(lambda: figure("received_total") >= 1, "a heartbeat was merged")
         assert figure("lost_total") == 0
-        wait_for(lambda: figure("permitted") == 1, "the reader told that it may write")
+        wait_for(lambda: figure("permitted") == 1, "the reader may write")
         assert 0 < figure("round_trip_seconds_sum") / figure("round_trip_seconds_count") < 5
-        told = wait_for(lambda: overheard(dsn), "a heartbeat of this run was overheard")[-1]
-        skipping = json.dumps(told | {"sequence": told["sequence"] + 100})
+        last = wait_for(lambda: overheard(dsn), "a heartbeat of this run was overheard")[-1]
+        skipping = json.dumps(last | {"sequence": last["sequence"] + 100})
         run(dsn, f"SELECT pg_logical_emit_message(true, '{HEARTBEAT_PREFIX}', '{skipping}')")
         lost = wait_for(lambda: figure("lost_total"), "the gap was counted")
         assert 95 <= lost <= 100

@@ -50,7 +50,8 @@ def followed(dsn: str) -> Position:
     with Reading(dsn, TABLES).start() as reading:
         reading.until_copied()
         reading.until(
-            lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries), "it was told"
+            lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries),
+            "the membership was delivered",
         )
         describe_changes = next(
             each.membership for each in reading.deliveries if isinstance(each, Idle) and each.membership
@@ -80,7 +81,8 @@ def test_a_publication_altered_while_it_is_read_stops_the_stream(dsn: str, alter
     with Reading(dsn, TABLES, limits=OFTEN).start() as reading:
         reading.until_copied()
         reading.until(
-            lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries), "it was told"
+            lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries),
+            "the membership was delivered",
         )
         run(dsn, "; ".join(["BEGIN", *altered.split("; "), "COMMIT"]))
         refusal = reading.refusal()
@@ -105,7 +107,8 @@ def test_a_position_without_a_stored_membership_is_resumed_and_stores_it(dsn: st
     run(dsn, f"ALTER PUBLICATION {NAME} DROP TABLE customer", f"ALTER PUBLICATION {NAME} ADD TABLE customer")
     with Reading(dsn, TABLES).start(position) as reading:
         reading.until(
-            lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries), "it was told"
+            lambda: any(isinstance(each, Idle) and each.membership for each in reading.deliveries),
+            "the membership was delivered",
         )
 
 
@@ -118,7 +121,7 @@ def test_a_resnapshot_accepts_an_altered_publication(dsn: str) -> None:
         reading.until_streaming()
         now = reading.until(
             lambda: [each.membership for each in reading.deliveries if isinstance(each, Idle) and each.membership],
-            "it was told",
+            "the membership was delivered",
         )
         assert describe_changes(publication_changes(position.membership, now[-1])) == "was dropped and created again"
 

@@ -1,4 +1,4 @@
-"""A reader in a process of its own delivers as a thread does, whoever of the two processes dies."""
+"""A reader in a process of its own delivers as a thread does, whichever of the two processes dies."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_a_restarted_reader_confirms_nothing_that_is_not_on_disk(dsn: str) -> No
         reading.until(lambda: len(reading.streamed) > 1, "the next row came")
         assert len(reading.table()) == 2
         lsn = reading.transactions[-1].end_lsn
-        told = f"SELECT 1 FROM pg_stat_replication WHERE (write_lsn - '0/0')::bigint >= {lsn}"
-        wait_for(lambda: run(dsn, told), "the server knew that we had received both rows")
+        read_query = f"SELECT 1 FROM pg_stat_replication WHERE (write_lsn - '0/0')::bigint >= {lsn}"
+        wait_for(lambda: run(dsn, read_query), "the server knew that we had received both rows")
         assert confirmed_lsn(dsn, reading.slot) == created
 
 
@@ -198,8 +198,8 @@ from cdc_merge.sources.postgres.reader_settings import ReaderSettings
 
 if __name__ == "__main__":
     tables = {"public.customer": ("id", "name", "points")}
-    asked = ReaderSettings("crm", sys.argv[1], "cdc_orphan", "cdc_merge", "initial", tables, 16 << 20)
-    source = ProcessSource(asked, lambda: None, lambda fact: None)
+    settings = ReaderSettings("crm", sys.argv[1], "cdc_orphan", "cdc_merge", "initial", tables, 16 << 20)
+    source = ProcessSource(settings, lambda: None, lambda fact: None)
     source.start(None)
     while source.status().state != "streaming":
         time.sleep(0.01)
@@ -262,22 +262,22 @@ class Window(int):
 
 if __name__ == "__main__":
     tables = {"public.customer": ("id", "name", "points")}
-    asked = ReaderSettings("crm", sys.argv[1], "cdc_surprised", "cdc_merge", "initial", tables, 16 << 20)
-    told, times = [], []
+    settings = ReaderSettings("crm", sys.argv[1], "cdc_surprised", "cdc_merge", "initial", tables, 16 << 20)
+    failures, times = [], []
 
-    def tell(fact):
+    def observe(fact):
         if getattr(fact, "problem", None) == "reader_failed":
             times.append(time.monotonic())
-            told.append(f"{fact.state} {fact.failure} {fact.sentence} {fact.hint}")
+            failures.append(f"{fact.state} {fact.failure} {fact.sentence} {fact.hint}")
 
-    source = ProcessSource(asked, lambda: None, tell, Window(16 << 20))
+    source = ProcessSource(settings, lambda: None, observe, Window(16 << 20))
     source.start(None)
-    while len(told) < 3:
+    while len(failures) < 3:
         source.take(100)
         time.sleep(0.01)
     while "unexpected" not in (source.status().problem or ""):
         time.sleep(0.01)
-    print(*told, source.status().problem, times[1] - times[0] < times[2] - times[1], sep="\\n")
+    print(*failures, source.status().problem, times[1] - times[0] < times[2] - times[1], sep="\\n")
     source.stop()
 """
 
@@ -289,17 +289,17 @@ def test_an_unexpected_error_of_a_reader_is_reported_by_type_and_place_without_v
     ended = subprocess.run(
         [sys.executable, script, dsn], capture_output=True, text=True, env=environment, timeout=60, check=True
     )
-    *told, problem, grows = ended.stdout.splitlines()
-    assert len(told) == 3
-    assert all(each.startswith("retrying internal Source crm: its reader ended by an unexpected ") for each in told)
-    assert all("KeyError in " in each for each in [*told, problem])
+    *failures, problem, grows = ended.stdout.splitlines()
+    assert len(failures) == 3
+    assert all(each.startswith("retrying internal Source crm: its reader ended by an unexpected ") for each in failures)
+    assert all("KeyError in " in each for each in [*failures, problem])
     assert grows == "True"
     assert "kim_at_example" not in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 class Startled(ProcessReading):
-    """Its first fact meets a mistake in who is told of it."""
+    """Its first fact meets an observer that raises."""
 
     def _note(self, fact: Fact) -> None:
         super()._note(fact)

@@ -114,7 +114,7 @@ def test_a_server_without_logical_wal_is_refused(new_server: Callable[..., DemoS
 
 @pytest.fixture(scope="module")
 def password_server(request: pytest.FixtureRequest, server_directory: Any) -> Any:
-    """A server on loopback that asks for passwords."""
+    """A server on loopback that requires passwords."""
     from cdc_merge.demo.servers import start_server
 
     with start_server(server_directory / "passwords", settings={"listen_addresses": "127.0.0.1"}) as server:
@@ -351,8 +351,8 @@ def test_a_table_is_described_as_its_stream_will_show_it(dsn: str) -> None:
         ("a", "int4"),
         ("id", "int4"),
         ("p", "varchar"),
-        ("m", "mood"),
-        ("ms", "_mood"),
+        ("m", "public.mood"),
+        ("ms", "public.mood[]"),
     ]
     assert (wide.identity, wide.identity_columns, wide.primary_key, wide.published) == ("d", ("id",), ("id",), False)
 

@@ -83,12 +83,12 @@ def test_a_role_that_may_not_write_messages_can_be_read_all_the_same(dsn: str) -
         numbers = count(1)
 
         def is_flushed_on_request() -> bool:
-            # Again and again: the server itself writes what is old enough, and then nobody needs to ask.
+            # Again and again: the server itself writes what is old enough, and then no request is needed.
             editor.execute("INSERT INTO customer VALUES (%s, 'a', 0)", [next(numbers)])
             reading.take()
             return run(dsn, log) == [(1,)]
 
-        wait_for(is_flushed_on_request, "the reader asked to have WAL written")
+        wait_for(is_flushed_on_request, "the reader requested a WAL flush")
         editor.commit()
         reading.until(lambda: reading.streamed, "the row came")
         assert reading.source.status().reconnects == 0
@@ -233,8 +233,8 @@ def test_nothing_is_confirmed_that_the_pipeline_did_not_confirm(dsn: str) -> Non
         run(dsn, "INSERT INTO customer VALUES (1, 'a', 0)")
         reading.until(lambda: reading.streamed, "the row came")
         lsn = reading.streamed and reading.transactions[-1].end_lsn
-        told = f"SELECT 1 FROM pg_stat_replication WHERE (write_lsn - '0/0')::bigint >= {lsn}"
-        wait_for(lambda: run(dsn, told), "the server knew that we had received the row")
+        read_query = f"SELECT 1 FROM pg_stat_replication WHERE (write_lsn - '0/0')::bigint >= {lsn}"
+        wait_for(lambda: run(dsn, read_query), "the server knew that we had received the row")
         assert confirmed_lsn(dsn, reading.slot) == created
 
 
@@ -248,8 +248,11 @@ def test_a_full_queue_keeps_the_connection_beyond_the_sender_timeout(new_server:
         statement = "INSERT INTO customer SELECT g, repeat('x', 200), 0 FROM generate_series({0}, {0} + 999) g"
         run(dsn, *(statement.format(1 + 1000 * number) for number in range(30)))
         begun = time.monotonic()
-        ask = "SELECT count(*) FROM pg_stat_replication WHERE reply_time > backend_start AND state IS NOT NULL"
-        wait_for(lambda: time.monotonic() - begun > 5 and run(dsn, ask) == [(1,)], "the sender lived for five seconds")
+        reply_query = "SELECT count(*) FROM pg_stat_replication WHERE reply_time > backend_start AND state IS NOT NULL"
+        wait_for(
+            lambda: time.monotonic() - begun > 5 and run(dsn, reply_query) == [(1,)],
+            "the sender lived for five seconds",
+        )
         assert reading.source.status().reconnects == 0
         reading.until_passed(wal_lsn(dsn))
         assert reading.source.status().reconnects == 0
@@ -263,7 +266,7 @@ def test_a_queue_holds_no_more_than_its_bound_and_one_transaction(dsn: str) -> N
         run(dsn, *(f"INSERT INTO customer VALUES ({number}, repeat('x', 1000), 0)" for number in range(2000)))
         wait_for(lambda: reading.source.status().received_lsn > 0, "something was received")
         received = wait_for_rest(reading)
-        assert received < 400_000, "the reader went on reading although nobody took"
+        assert received < 400_000, "the reader went on reading although nothing was taken"
         reading.until_passed(wal_lsn(dsn))
         assert len(reading.table()) == 2000
 

@@ -236,8 +236,8 @@ GENERATED = "CREATE TABLE t (id int PRIMARY KEY, net int, gross int GENERATED AL
 def test_a_generated_column_is_not_sent_unless_a_server_of_18_publishes_it(each_database: str) -> None:
     run(each_database, GENERATED, "INSERT INTO t VALUES (1, 10)")
     is_18 = run(each_database, "SHOW server_version_num")[0][0] >= "180000"
-    told = " WITH (publish_generated_columns = stored)" if is_18 else ""
-    run(each_database, f"CREATE PUBLICATION cdc_merge FOR TABLE t{told}")
+    option = " WITH (publish_generated_columns = stored)" if is_18 else ""
+    run(each_database, f"CREATE PUBLICATION cdc_merge FOR TABLE t{option}")
     columns = ("id", "net", "gross") if is_18 else ("id", "net")
     reading = read(each_database, "t", columns, "UPDATE t SET net = 20", "INSERT INTO t (id, net) VALUES (2, 7)")
     assert reading.table() == in_the_database(each_database, "t", columns)
@@ -280,7 +280,7 @@ def test_a_table_may_be_altered_while_it_is_read(each_database: str, altered: st
     assert found == in_the_database(each_database, "t", ("id", "name"))
 
 
-# Nothing in the stream tells that a table is dropped, under a new name, or another one under the same name.
+# The stream does not show that a table was dropped, renamed, or replaced by another one of its name.
 GONE = {
     "dropped and made again": "BEGIN; DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, name text); "
     "ALTER PUBLICATION cdc_merge ADD TABLE t; COMMIT",

@@ -1,4 +1,4 @@
-"""What a slot's server knows of it, seen on real servers and as a scrape tells it: given up and why, unread since when, the
+"""Slot figures of real servers as a scrape shows them: invalidation and its reason, inactive since when, the
 vacuum that it holds back, what was written aside to decode it.
 """
 

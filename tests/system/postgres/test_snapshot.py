@@ -1,4 +1,4 @@
-"""The first copy: the same bytes as the stream, the rows of the slot's point, and no slot left when it fails."""
+"""The initial snapshot: the same bytes as the stream, the rows at the slot's consistent point, and no slot left when it fails."""
 
 from __future__ import annotations
 

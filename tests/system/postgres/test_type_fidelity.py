@@ -1,4 +1,4 @@
-"""A value read by the first copy equals the same value read from the stream, whatever settings the role has.
+"""A value read by the initial snapshot equals the same value read from the stream, whatever settings the role has.
 
 On a real server, through the real source and the mapping; what is expected is the canonical value.
 """
@@ -147,8 +147,8 @@ def insert(dsn: str, key: int) -> None:
 def source(each_database: str) -> Iterator[tuple[PostgresSource, threading.Event]]:
     prepared(each_database)
     arrived = threading.Event()
-    asked = reader_settings(each_database, {"public.t": ("id", *COLUMNS)}, publication="p")
-    reader = PostgresSource(asked, observe=lambda _: None, wake=arrived.set, now_us=our_clock_us)
+    wanted = reader_settings(each_database, {"public.t": ("id", *COLUMNS)}, publication="p")
+    reader = PostgresSource(wanted, observe=lambda _: None, wake=arrived.set, now_us=our_clock_us)
     yield reader, arrived
     reader.stop()
 
@@ -188,9 +188,9 @@ def test_initial_snapshot_and_stream_give_the_same_canonical_values(
     insert(each_database, 2)
     streamed = taken(reader, arrived, lambda delivery: isinstance(delivery, Transaction) and bool(delivery.changes))
     (tx,) = [delivery for delivery in streamed if isinstance(delivery, Transaction) and delivery.changes]
-    told = mapper.map_transaction(tx, Stamp(0, 0, "crm"), tx.commit_us, {})
-    assert told.parked == ()
-    (inserted,) = told.changes
+    mapped = mapper.map_transaction(tx, Stamp(0, 0, "crm"), tx.commit_us, {})
+    assert mapped.parked == ()
+    (inserted,) = mapped.changes
     expected = dict(zip(COLUMNS, (value for _, _, value, _ in VALUES), strict=True))
     assert fields_of(inserted) == expected
     assert fields_of(snapshot) == expected

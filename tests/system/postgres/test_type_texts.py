@@ -147,7 +147,7 @@ HOSTILE = {
 }
 TRAPS = (
     "CREATE SCHEMA traps",
-    # Whoever asks without saying pg_catalog asks these.
+    # A query without pg_catalog in its names reaches these.
     "CREATE FUNCTION traps.current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT 'caught' $$",
     "CREATE FUNCTION traps.pg_is_in_recovery() RETURNS bool LANGUAGE sql AS $$ SELECT true $$",
     "CREATE TABLE traps.pg_publication (oid oid, pubname name)",

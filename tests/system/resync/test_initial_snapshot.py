@@ -1,4 +1,4 @@
-"""A first copy of several tables: in parallel, of one moment, and not begun again for the tables that it has finished."""
+"""The initial snapshot of several tables: in parallel, as of one LSN, and resumed without the finished tables."""
 
 from __future__ import annotations
 

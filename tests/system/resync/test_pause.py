@@ -1,4 +1,4 @@
-"""A paused source is not read, says so, keeps its slot, and goes on with nothing lost and nothing doubled."""
+"""A paused source is not read, is reported, keeps its slot, and resumes with no row lost or doubled."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_wal_kept_by_the_slot_of_a_paused_source_is_still_reported(sidecar: Make
     assert source["slot"]["active"] is False
     assert source["slot"]["wal_status"] == "reserved"
     assert source["lag_bytes"] > 2_000_000
-    told = [
+    retained_bytes = [
         line for line in it.metrics().splitlines() if line.startswith('cdc_merge_slot_retained_bytes{source="crm"}')
     ]
-    assert float(told[0].split()[-1]) > before + 2_000_000
+    assert float(retained_bytes[0].split()[-1]) > before + 2_000_000
     assert 'cdc_merge_source_state{source="crm",state="paused"} 1.0' in it.metrics()
 
 
@@ -109,8 +109,8 @@ def test_the_command_line_pauses_a_running_sidecar_and_lists_it(sidecar: Make) -
     listed = it.cli("source", "list").stdout
     assert [line.split()[1] for line in listed.splitlines() if line.startswith("crm")] == ["paused"]
     assert it.cli("source", "pause", "nobody").returncode == 1
-    told = it.cli("--output", "json", "source", "resume", "crm")
-    assert json.loads(told.stdout) == {"source": "crm", "paused": False, "resyncs": []}
+    resumed = it.cli("--output", "json", "source", "resume", "crm")
+    assert json.loads(resumed.stdout) == {"source": "crm", "paused": False, "resyncs": []}
     it.until_state("crm", "streaming")
 
 

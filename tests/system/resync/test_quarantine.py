@@ -65,7 +65,7 @@ def test_a_delete_of_an_unknown_row_is_quarantined_over_kills_and_merged_when_it
     it.until_level()
     assert kept(it) == 1
     assert figure(it, "quarantined_total", source="crm") == figure(it, "parked_total", source="crm") == 1
-    assert it.merged("C1")["phone"] == "2", "nobody knows that it was C1"
+    assert it.merged("C1")["phone"] == "2", "its business key is unknown"
     it.kill()
     it.start()
     it.until_level()

@@ -1,4 +1,4 @@
-"""Tables are read again while their stream goes on: views, not edits; nothing is locked, invented or lost."""
+"""Incremental snapshots: tables are read again while their stream continues; rows become views and not edits, and none is lost."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_killed_resync_resumes_after_its_last_chunk(sidecar: Make) -> None:
     (noted,) = next(each for each in before["items"] if each["name"] == "crm")["resyncs"]
     assert noted["rows"] >= 2000
     it.start()
-    seen = it.until(lambda: _rows(it), "the resync was told of")
+    seen = it.until(lambda: _rows(it), "the resync was listed")
     assert seen >= noted["rows"]
     it.until_resynced("crm")
     assert rows_at_source(it, "crm") == in_the_database(it.dsns["crm"])
@@ -242,7 +242,9 @@ def test_a_resync_does_not_revert_a_transaction_logged_but_not_yet_visible(sidec
     run(dsn, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
     try:
         held.start()
-        it.until(lambda: it.held("C1", "crm")["phone"] == "held", "the stream told what nobody sees yet")
+        it.until(
+            lambda: it.held("C1", "crm")["phone"] == "held", "the stream delivered a commit that no query sees yet"
+        )
         assert run(dsn, "SELECT phone FROM customer") == [("1",)]
         it.posted("/api/v1/sources/crm/resync")
         time.sleep(1.0)  # nothing can be waited for: it must not end

@@ -1,8 +1,8 @@
-"""An incident: real databases that several systems work in, and the sidecars that watch.
+"""An incident: real databases that several systems write to, and the sidecars that watch them.
 
-The work is done once. A plain sidecar follows it live, a second one is killed after the first step of every phase and
-started again, and everything that the first was given is delivered once more in other orders. `says` waits until all is
-durable and settled, and fails unless all of them say the same.
+The work is done once. One sidecar follows it in this process, a second one is killed after the first step of every phase
+and restarted, and the deliveries of the first are replayed in other orders. `answers` waits until everything is durable and
+settled, and fails unless all of them end in the same merged state.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COLUMN_TYPES = {
     "map": "jsonb",
     "flag": "boolean",
 }
-# What an update tells of the old row differs by system, as it does in life.
+# What an update shows of the old row differs by system, as it does in production.
 IDENTITY = {"crm": "full", "erp": "default", "finance": "full"}
 
 
@@ -160,7 +160,7 @@ class Incident:
     # ---------------------------------------------------------------- the witnesses
 
     def begin(self) -> None:
-        """Both sidecars take their first copies; from here on there is before and after."""
+        """Both sidecars take their initial snapshots; later edits have a before and an after."""
         self.killed.start()
         self.plain.start()
         self.wait_until_copied()
@@ -169,7 +169,7 @@ class Incident:
     def wait_until_copied(self) -> None:
         marks = dict.fromkeys(self.systems, "0/1")
         for sidecar in (self.plain, self.killed):
-            wait_for(sidecar, partial(durable, sidecar, marks), "the first copies are done")
+            wait_for(sidecar, partial(durable, sidecar, marks), "the initial snapshots are done")
 
     def _stepped(self) -> None:
         if self.kill_is_due:
@@ -215,7 +215,7 @@ class Incident:
         wait_for(self.plain, lambda: durable(self.plain, lsns), f"durable up to {lsns}")
 
     def history(self, key: str) -> list[Document]:
-        """Every change of the record, in stamp order, first copies included."""
+        """Every change of the record, in stamp order, initial snapshots included."""
         found: list[Document] = document(self.plain, f"/api/v1/records/customer/{key}/history")["items"]
         return found
 

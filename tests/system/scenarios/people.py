@@ -119,7 +119,7 @@ class System:
             rows.update(key, **fields)
 
     def copies(self, key: str, **fields: object) -> None:
-        """A sync job that says what it is repeats somebody else's values here."""
+        """A marked sync job repeats another system's values here."""
         self.update(key, COPY, **fields)
 
     def add(self, key: str, **fields: object) -> None:

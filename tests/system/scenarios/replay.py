@@ -201,10 +201,10 @@ def orders(delivery_logs: DeliveryLogs) -> Iterator[tuple[str, Order]]:
         yield f"{' before '.join(names)}", [*copied, *_in_turn(rest, names)]
     for name in delivery_logs:
         others = [other for other in delivery_logs if other != name]
-        yield f"even the first copy of {name} comes last", _in_turn(delivery_logs, [*others, name])
+        yield f"even the snapshot of {name} arrives last", _in_turn(delivery_logs, [*others, name])
     yield "in turn", _round_robin(delivery_logs)
     yield "mixed (1)", _shuffled(delivery_logs, 1)
-    yield "everything after the first copies twice", [*copied, *_shuffled(rest, 2), *_shuffled(rest, 3)]
+    yield "everything after the snapshots twice", [*copied, *_shuffled(rest, 2), *_shuffled(rest, 3)]
 
 
 def merged_states(settings: Settings, delivery_logs: DeliveryLogs) -> Iterator[tuple[str, MergedState]]:

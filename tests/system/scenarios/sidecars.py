@@ -205,8 +205,8 @@ class SidecarProcess:
     def address(self) -> str | None:
         if self._address is None and self._log.exists():
             lines = self._log.read_bytes()[self._read :].decode().splitlines()
-            told = [line for line in lines if "cdc-merge listens on http://" in line]
-            self._address = told[0].partition("http://")[2].partition('"')[0] if told else None
+            listening = [line for line in lines if "cdc-merge listens on http://" in line]
+            self._address = listening[0].partition("http://")[2].partition('"')[0] if listening else None
         return self._address
 
     def check(self) -> None:

@@ -23,7 +23,7 @@ LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
 
 def lag_bytes(it: Incident, system: str) -> int:
-    """How far the plain sidecar says that it is behind the system; its reader tells now and then."""
+    """The plain sidecar's lag behind the system, as its reader reports it at intervals."""
     sources = {each["name"]: each for each in document(it.plain, "/api/v1/sources")["items"]}
     lag: int = sources[system]["lag_bytes"]
     return lag

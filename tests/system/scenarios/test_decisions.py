@@ -1,7 +1,7 @@
-"""What people decide enters the history as a write that has seen all candidates; who had not seen it asks again.
+"""A decision enters the history as a write that has seen all candidates; an edit that has not seen it is a new conflict.
 
-Edits happen in real databases. The decision is made in the words of decisions/decision_write.py, for the question that a
-replay of what the sidecar was given asks; it arrives in its place, or after everything else.
+Edits happen in real databases. The decision is made by decisions/decision_write.py, for the conflict that a
+replay of the deliveries raises; it arrives in its place, or after everything else.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class BeforeDecision(NamedTuple):
 
     it: Incident
     before: DeliveryLog
-    asked: Conflict
+    conflict: Conflict
 
     def after(self) -> DeliveryLog:
         return [each for each in played(self.it) if each not in self.before]
 
-    def said(self, decision: tuple[Change, ...], *, late: bool) -> MergedState:
-        """What is said in the end; with `late` the decision arrives last."""
+    def state_after(self, decision: tuple[Change, ...], *, late: bool) -> MergedState:
+        """The merged state in the end; with `late` the decision arrives last."""
         replay = Replay(self.it.plain.settings)
         deliver(replay, self.before)
         if not late:
@@ -46,17 +46,17 @@ class BeforeDecision(NamedTuple):
             replay.decide(decision)
         return replay.merged_state()
 
-    def moment(self) -> DecisionContext:
-        latest = max(candidate.stamp for candidate in self.asked.detected.candidates)
+    def context(self) -> DecisionContext:
+        latest = max(candidate.stamp for candidate in self.conflict.detected.candidates)
         return DecisionContext(latest.wall_us + 1, Stamp(latest.wall_us, 0, ""), 1, "li")
 
     def candidate(self, source: str) -> Candidate:
-        (found,) = [each for each in self.asked.detected.candidates if each.source == source]
+        (found,) = [each for each in self.conflict.detected.candidates if each.source == source]
         return found
 
 
 def played(it: Incident) -> DeliveryLog:
-    """The first copies, then all that followed in the order of arrival."""
+    """The initial snapshots, then everything after them in the order of arrival."""
     first, rest = split(it.delivery_logs())
     copies = [(name, each) for name, delivery_log in first.items() for each in delivery_log]
     return copies + sorted(
@@ -75,8 +75,8 @@ def at_the_desk(it: Incident) -> BeforeDecision:
     replay = Replay(it.plain.settings)
     deliver(replay, before)
     replay.merged_state()
-    (asked,) = replay.conflicts(status="open")
-    return BeforeDecision(it, before, asked)
+    (conflict,) = replay.conflicts(status="open")
+    return BeforeDecision(it, before, conflict)
 
 
 def only(picture: MergedState) -> OpenConflict:
@@ -97,19 +97,19 @@ def test_33_an_edit_without_having_seen_the_decision_is_a_new_conflict(incident:
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")
-    desk = at_the_desk(it)
-    decision = choose(desk.asked.detected, desk.candidate("crm"), desk.moment())
-    decided = desk.said(decision, late=late)
+    case = at_the_desk(it)
+    decision = choose(case.conflict.detected, case.candidate("crm"), case.context())
+    decided = case.state_after(decision, late=late)
     assert decided.open_conflicts == ()
     assert merged(decided) == {"phone": "1"}
     it.erp.update("C1", phone="5")
     it.answers()
-    said = only(desk.said(decision, late=late))
+    said = only(case.state_after(decision, late=late))
     assert said.kind == "concurrent_update"
     assert said.by_source == {"cdc_merge": "1", "erp": "5"}
     it.crm.update("C1", phone="6")
     it.answers()
-    assert only(desk.said(decision, late=late)).by_source == {"crm": "6", "erp": "5"}
+    assert only(case.state_after(decision, late=late)).by_source == {"crm": "6", "erp": "5"}
 
 
 @LATE
@@ -117,12 +117,12 @@ def test_29b_an_edit_against_a_decision_is_a_new_conflict(incident: Begin, late:
     it = incident(fields=PHONE, held=HELD)
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")
-    desk = at_the_desk(it)
-    decision = override(desk.asked.detected, "3", desk.moment())
-    assert merged(desk.said(decision, late=late)) == {"phone": "3"}
+    case = at_the_desk(it)
+    decision = override(case.conflict.detected, "3", case.context())
+    assert merged(case.state_after(decision, late=late)) == {"phone": "3"}
     it.crm.update("C1", phone="2")
     it.answers()
-    said = only(desk.said(decision, late=late))
+    said = only(case.state_after(decision, late=late))
     assert "cdc_merge" in said.by_source
     assert said.by_source["cdc_merge"] == "3"
 
@@ -132,14 +132,14 @@ def test_17_an_edit_after_a_decided_delete_is_a_new_conflict(incident: Begin, la
     it = incident(fields=PHONE, held=HELD)
     it.crm.delete("C1")
     it.erp.update("C1", phone="2")
-    desk = at_the_desk(it)
-    decision = choose(desk.asked.detected, desk.candidate("crm"), desk.moment())
-    decided = desk.said(decision, late=late)
+    case = at_the_desk(it)
+    decision = choose(case.conflict.detected, case.candidate("crm"), case.context())
+    decided = case.state_after(decision, late=late)
     assert decided.open_conflicts == ()
     assert decided.records["C1"]["deleted"]
     it.erp.update("C1", phone="5")
     it.answers()
-    said = only(desk.said(decision, late=late))
+    said = only(case.state_after(decision, late=late))
     assert (said.kind, said.by_source) == ("update_delete", {"cdc_merge": None, "erp": {"phone": "5"}})
 
 
@@ -148,9 +148,9 @@ def test_17_a_decided_update_keeps_the_record(incident: Begin, late: bool) -> No
     it = incident(fields=PHONE, held=HELD)
     it.crm.delete("C1")
     it.erp.update("C1", phone="2")
-    desk = at_the_desk(it)
-    decision = choose(desk.asked.detected, desk.candidate("erp"), desk.moment())
-    said = desk.said(decision, late=late)
+    case = at_the_desk(it)
+    decision = choose(case.conflict.detected, case.candidate("erp"), case.context())
+    said = case.state_after(decision, late=late)
     assert said.open_conflicts == ()
     assert not said.records["C1"]["deleted"]
     assert merged(said) == {"phone": "2"}
@@ -164,24 +164,27 @@ def test_choosing_the_update_of_a_record_that_moved_carries_the_edit_to_its_new_
     it = incident(fields=fields, held={"C1": {"phone": "0", "name": "n"}})
     it.crm.rekey("C1", "C9")
     it.erp.update("C1", phone="2")
-    desk = at_the_desk(it)
-    assert desk.asked.detected.kind == "update_delete"
-    decision = choose(desk.asked.detected, desk.candidate("erp"), desk.moment())
-    said = desk.said(decision, late=late)
+    case = at_the_desk(it)
+    assert case.conflict.detected.kind == "update_delete"
+    decision = choose(case.conflict.detected, case.candidate("erp"), case.context())
+    said = case.state_after(decision, late=late)
     assert said.open_conflicts == ()
     assert said.records["C1"]["deleted"]
     assert merged(said, "C9") == {"phone": "2", "name": "n"}
     it.crm.update("C9", phone="7")
     it.answers()
-    assert only(desk.said(decision, late=late)).by_source == {"cdc_merge": "2", "crm": "7"}
+    assert only(case.state_after(decision, late=late)).by_source == {"cdc_merge": "2", "crm": "7"}
 
 
 def test_choosing_the_move_leaves_the_edit_behind(incident: Begin) -> None:
     it = incident(fields=PHONE, held=HELD)
     it.crm.rekey("C1", "C9")
     it.erp.update("C1", phone="2")
-    desk = at_the_desk(it)
-    said = desk.said(choose(desk.asked.detected, desk.candidate("crm"), desk.moment()), late=False)
+    case = at_the_desk(it)
+    said = case.state_after(
+        choose(case.conflict.detected, case.candidate("crm"), case.context()),
+        late=False,
+    )
     assert said.open_conflicts == ()
     assert said.records["C1"]["deleted"]
     assert merged(said, "C9") == {"phone": "0"}

@@ -40,8 +40,8 @@ def test_23_a_row_moved_onto_another_systems_record_is_a_conflict_until_that_fre
     it = incident(fields=PHONE, held=held, differing={"erp": {"C1": {"phone": "9"}}})
     it.crm.rekey("C3", "C1")
     said = it.answers()
-    asked = [q for q in said.open_conflicts if q.kind == "key_change"]
-    assert [(q.key, q.by_source) for q in asked] == [("C3", {"crm": "C1", "erp": "C1"})]
+    key_changes = [q for q in said.open_conflicts if q.kind == "key_change"]
+    assert [(q.key, q.by_source) for q in key_changes] == [("C3", {"crm": "C1", "erp": "C1"})]
     it.erp.delete("C1")
     it.erp.rekey("C3", "C1")
     assert it.answers().open_conflicts == ()

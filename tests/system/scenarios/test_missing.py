@@ -1,4 +1,4 @@
-"""`on_missing: report`: which systems lack which customers is told and listed, and asks nobody."""
+"""`on_missing: report`: missing customers are reported and listed by system, and are no conflict."""
 
 from __future__ import annotations
 

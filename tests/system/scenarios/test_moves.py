@@ -28,15 +28,15 @@ def test_a_row_inserted_again_under_its_left_key_closes_the_conflict(incident: B
 def test_a_nightly_reload_keeps_the_conflict_open(incident: Begin) -> None:
     it = incident(fields=PHONE, differing=TWO)
     it.crm.rekey("C3", "C1")
-    asked = it.answers().conflict
-    assert (asked.key, asked.kind, asked.by_source) == ("C3", "key_change", {"crm": "C1", "erp": "C1"})
+    expected = it.answers().conflict
+    assert (expected.key, expected.kind, expected.by_source) == ("C3", "key_change", {"crm": "C1", "erp": "C1"})
     with it.erp.transaction() as rows:
         rows.truncate()
     with it.erp.transaction() as rows:
         rows.insert("C1", phone="1")
         rows.insert("C3", phone="3")
-    assert it.answers().conflict == asked
+    assert it.answers().conflict == expected
     with it.crm.transaction() as rows:
         rows.truncate()
         rows.insert("C1", phone="3")
-    assert it.answers().conflict == asked
+    assert it.answers().conflict == expected

@@ -163,7 +163,7 @@ def test_32b_a_nightly_reload_of_unchanged_rows_leaves_an_open_conflict_unchange
     it = incident(fields=PHONE, held={"C1": {"phone": "0"}, "C2": {"phone": "9"}})
     it.crm.update("C1", phone="1")
     it.erp.update("C1", phone="2")
-    asked = it.answers()
+    first = it.answers()
     if together:
         with it.crm.transaction() as rows:
             rows.truncate()
@@ -176,8 +176,8 @@ def test_32b_a_nightly_reload_of_unchanged_rows_leaves_an_open_conflict_unchange
             rows.insert("C1", phone="1")
             rows.insert("C2", phone="9")
     said = it.answers()
-    assert said.conflict == asked.conflict
-    assert [c["id"] for c in said.conflicts] == [c["id"] for c in asked.conflicts]
+    assert said.conflict == first.conflict
+    assert [c["id"] for c in said.conflicts] == [c["id"] for c in first.conflicts]
     assert said.closed == []
     assert said.merged("C2") == {"phone": "9"}
     assert not said.is_deleted("C2")

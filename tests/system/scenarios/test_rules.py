@@ -19,7 +19,7 @@ def wait_until_detected(it: Incident, kind: str) -> None:
     """Both sidecars have announced a question of that kind."""
     path = f"/api/v1/conflicts?status=open&kind={kind}"
     for sidecar in (it.plain, it.killed):
-        wait_for(sidecar, partial(announced, sidecar, path), f"asks a {kind}")
+        wait_for(sidecar, partial(announced, sidecar, path), f"raises a {kind}")
 
 
 def announced(sidecar: WatchingSidecar, path: str) -> list[Document]:
@@ -126,8 +126,8 @@ def test_32a_the_latest_of_three_stands_without_a_conflict_also_when_its_reader_
         ("concurrent_update", "phone", "auto", ()),
         ("concurrent_update", "name", "auto", ()),
     }
-    told = [(c["group"] or c["field"], sorted(x["source"] for x in c["candidates"])) for c in said.closed]
-    assert ("phone", ["crm", "erp", "finance"]) in told
+    closed = [(c["group"] or c["field"], sorted(x["source"] for x in c["candidates"])) for c in said.closed]
+    assert ("phone", ["crm", "erp", "finance"]) in closed
     it.crm.update("C1", name="d")
     said = it.answers()
     assert said.open_conflicts == ()
