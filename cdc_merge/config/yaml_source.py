@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -25,6 +26,33 @@ _OPEN, _CLOSE, _LITERAL = "\ue000", "\ue001", "\ue002"
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _CARRIED: Final = re.compile(f"{_OPEN}([A-Za-z_][A-Za-z0-9_]*){_CLOSE}")
 DEEPEST: Final = 40  # no setting is deeper; an anchor that contains itself would never end
+MOST_VALUES: Final = 100_000  # ten times a file of 300 tables; aliases of aliases would multiply without an end
+TOO_DEEP: Final = f"this is nested too deeply: at most {DEEPEST} levels"
+
+
+class _TooManyValuesError(Exception):
+    """The file has more values than a configuration, its aliases counted as often as they are used."""
+
+
+class _ShallowComposer(Composer):
+    """A composer that ends at the first node below DEEPEST: the parser's own recursion has no limit."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > DEEPEST + 2:
+            raise MarkedYAMLError(problem=TOO_DEEP, problem_mark=self.parser.peek_event().start_mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+def _parser() -> YAML:
+    parser = YAML(typ="rt", pure=True)
+    parser.Composer = _ShallowComposer
+    return parser
 
 
 class Document:
@@ -35,6 +63,7 @@ class Document:
         self.lines: dict[Path, int] = {(): 1}
         self.problems: list[ConfigProblem] = []
         self._environment = environment
+        self._values = 0
 
     def line(self, path: Path) -> int:
         """The line of a path, or of its nearest ancestor in the file."""
@@ -46,10 +75,13 @@ class Document:
         """Parse the text; syntax errors, duplicate keys and empty references become problems."""
         carried = _REFERENCE.sub(rf"{_OPEN}\1{_CLOSE}", text.replace("$${", _LITERAL))
         try:
-            root = YAML(typ="rt", pure=True).compose(carried)
+            root = _parser().compose(carried)
         except MarkedYAMLError as error:
             self.lines[("",)] = error.problem_mark.line + 1 if error.problem_mark else 1
-            self.problems.append(ConfigProblem(("",), f"this is not YAML: {_plain(error.problem or 'syntax error')}"))
+            problem = _plain(error.problem or "syntax error")
+            self.problems.append(
+                ConfigProblem(("",), problem if problem == TOO_DEEP else f"this is not YAML: {problem}")
+            )
             return
         except YAMLError:
             self.problems.append(ConfigProblem((), "this is not YAML: it contains characters that YAML forbids"))
@@ -59,14 +91,22 @@ class Document:
                 ConfigProblem((), "the file is empty or not a mapping", "start with sources: and entities:")
             )
             return
-        values = self._value(root, ())
+        try:
+            values = self._value(root, ())
+        except _TooManyValuesError:
+            sentence = f"the file has more than {MOST_VALUES} values, each alias counted as what it stands for"
+            self.problems.append(ConfigProblem((), sentence, "use fewer aliases"))
+            return
         assert isinstance(values, dict)  # noqa: S101 a MappingNode gives a dict
         self.values = values
 
     def _value(self, node: Node, path: Path) -> Tree:
+        self._values += 1
+        if self._values > MOST_VALUES:
+            raise _TooManyValuesError
         self.lines.setdefault(path, node.start_mark.line + 1)
         if len(path) > DEEPEST:
-            self.problems.append(ConfigProblem(path, "this is nested too deeply"))
+            self.problems.append(ConfigProblem(path, TOO_DEEP))
             return None
         if isinstance(node, MappingNode):
             return dict(self._members(node, path))

@@ -131,14 +131,18 @@ def _in_order(conflicts: list[Conflict]) -> list[Conflict]:
 # In a query string a bare plus is a space: `…T08:00:00+08:00` arrives as `…T08:00:00 08:00`.
 _LOST_PLUS: Final = re.compile(r"(T[\d:.]+) (\d\d:?\d\d)$")
 LAST_COUNTER: Final = 2**63 - 1
+FIRST_US: Final = -62_135_596_800_000_000  # the first microsecond of the year 1
+LAST_US: Final = 253_402_300_799_999_999  # the last of 9999
 
 
 def as_of_from_text(text: str) -> AsOf | None:
-    """A stamp or an ISO 8601 time (UTC unless it has a zone); None for "". ValueError for anything else."""
+    """A stamp or an ISO 8601 time (UTC unless it has a zone), of the years 1 to 9999; None for "". ValueError otherwise."""
     if not text:
         return None
     if "@" in text:
         stamp = stamp_from_text(text)
+        if not (FIRST_US <= stamp.wall_us <= LAST_US and 0 <= stamp.counter <= LAST_COUNTER):
+            raise ValueError("the stamp is out of range")
         return AsOf(stamp, str(stamp))
     return _at_time(datetime.fromisoformat(_LOST_PLUS.sub(r"\1+\2", text)))
 
@@ -148,4 +152,6 @@ def _at_time(moment: datetime) -> AsOf:
     instant = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     span = instant - EPOCH
     wall_us = (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+    if not FIRST_US <= wall_us <= LAST_US:  # a zone moves the first and the last day of the calendar out of it
+        raise ValueError("the time is out of range")
     return AsOf(Stamp(wall_us, LAST_COUNTER, ""), time_json(wall_us))

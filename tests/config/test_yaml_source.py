@@ -89,5 +89,26 @@ def test_a_file_that_is_no_mapping_is_one_problem(text: str) -> None:
 
 def test_a_mapping_that_contains_itself_ends() -> None:
     document = read("a: &a\n  b: *a")
-    assert sentences(document) == ["this is nested too deeply"]
+    assert sentences(document) == ["this is nested too deeply: at most 40 levels"]
     assert document.problems[0].path == ("a", *["b"] * DEEPEST)
+
+
+def test_aliases_that_multiply_are_one_problem() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    document = Document({})
+    document.read("\n".join(lines))
+    assert [problem.sentence for problem in document.problems] == [
+        "the file has more than 100000 values, each alias counted as what it stands for"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: " + "[" * 3000 + "]" * 3000, "a: " + "{ a: " * 3000, "\n".join("  " * n + f"a{n}:" for n in range(1500))],
+    ids=["lists", "mappings", "blocks"],
+)
+def test_a_file_of_any_depth_ends_at_the_limit_with_one_problem(text: str) -> None:
+    document = Document({})
+    document.read(text)
+    assert [problem.sentence for problem in document.problems] == ["this is nested too deeply: at most 40 levels"]
