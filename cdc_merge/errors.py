@@ -73,7 +73,7 @@ class SourceRefused(CdcMergeError):
 
     `problem` is a stable name: `slot_lost`, `slot_missing`, `slot_recreated`, `server_restored`, `failed_over`,
     `other_server`, `publication_missing`, `publication_changed`, `wal_level`, `not_permitted`, `authentication`, `tls`, `database_missing`,
-    `table_missing`, `column_missing`, `configuration`, `stream_unreadable`, `transaction_too_large`.
+    `table_missing`, `column_missing`, `configuration`, `stream_unreadable`, `value_unreadable`, `transaction_too_large`.
     """
 
     def __init__(self, sentence: str, *, problem: str, hint: str = "", sqlstate: str | None = None) -> None:

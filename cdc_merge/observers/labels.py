@@ -75,6 +75,7 @@ PROBLEMS: Final = (
     "column_missing",
     "configuration",
     "stream_unreadable",
+    "value_unreadable",
     "transaction_too_large",
     "reader_failed",
 )

@@ -6,6 +6,7 @@ from typing import Final
 
 from cdc_merge.errors import CdcMergeError, ProtocolError, SourceRefused, SourceUnavailable
 from cdc_merge.sources.postgres.resume_checks import LOST
+from cdc_merge.sources.postgres.sqlstates import VALUE_UNREADABLE
 from cdc_merge.sources.spill import SpillFull
 
 CONNECTION: Final = "connection"
@@ -22,6 +23,7 @@ _BY_PROBLEM: Final = {
     "authentication": "authentication",
     "not_permitted": "permission",
     "stream_unreadable": PROTOCOL,
+    VALUE_UNREADABLE: "server",
     "reader_failed": INTERNAL,
 }
 _BY_SQLSTATE: Final = {

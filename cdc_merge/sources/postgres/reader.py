@@ -78,7 +78,7 @@ class PostgresSource:
             shared.received_lsn = position.lsn
             shared.confirmed_lsn = position.lsn if confirmed_lsn is None else confirmed_lsn
         self._shared = shared
-        shared.accepts_loss = self._accepts_loss
+        shared.accepts_loss = shared.resync_requested = self._accepts_loss
         retry_s = self._settings.limits.heartbeat_retry_s
         shared.heartbeats = HeartbeatWriter(self._settings.slot, self._settings.heartbeat_s, self._report, retry_s)
         self._state, self._problem = "connecting", None

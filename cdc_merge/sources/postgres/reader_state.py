@@ -26,7 +26,8 @@ class ReaderState:
     `request` is the chunk of an incremental snapshot to be read; the reader clears it with its answer.
     `delivered` is the position up to which everything is in the queue, `confirmed_lsn` the LSN up to which the pipeline has it
     on disk. `directory` is where rows of large transactions are spilled. With `accepts_loss`, a lost position is followed by
-    a new snapshot; `lost` is the problem by which it was lost. `open_bytes` are of a transaction without its commit.
+    a new snapshot; `lost` is the problem by which it was lost. `resync_requested`: the reader was started with
+    `accepts_loss`, which covers unreadable values of the WAL up to `resync_until_lsn`. `open_bytes` are of a transaction without its commit.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class ReaderState:
         self.heartbeats: HeartbeatWriter | None = None
         self.accepts_loss = False
         self.lost: str | None = None
+        self.resync_requested = False
+        self.resync_until_lsn = 0
         self._woken, self._waker = socket.socketpair()
         self._woken.settimeout(0)
         self._waker.settimeout(0)

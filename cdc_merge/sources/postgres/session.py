@@ -27,6 +27,7 @@ from cdc_merge.sources.postgres.resume_checks import Server, check_owner, check_
 from cdc_merge.sources.postgres.slot_monitor import Health, MonitorTarget, SlotMonitor
 from cdc_merge.sources.postgres.snapshot.incremental import IncrementalSnapshot
 from cdc_merge.sources.postgres.snapshot.initial import InitialSnapshot, ReaderStopped
+from cdc_merge.sources.postgres.sqlstates import VALUE_UNREADABLE
 from cdc_merge.sources.postgres.stream import Connections, Stream
 from cdc_merge.sources.postgres.stream_types import StreamTypes
 
@@ -81,6 +82,8 @@ class Session:
     def _read(self, monitor: SlotMonitor, sender: WalSender) -> None:
         settings = self._settings
         server = sender.identify()
+        if self._shared.resync_requested:
+            self._shared.resync_requested, self._shared.resync_until_lsn = False, server.wal_lsn
         lost = self._lost_position(monitor, server)
         position = self._resumed_snapshot(monitor, server, self._shared.delivered)
         has_no_history = position is None or position.is_copying
@@ -141,7 +144,11 @@ class Session:
 
     def may_resnapshot(self, refused: SourceRefused) -> bool:
         """Whether a refused stream is followed by a new snapshot."""
-        accepts_loss = self._shared.accepts_loss
+        shared = self._shared
+        if refused.problem == VALUE_UNREADABLE:
+            # The stream fails only where it reaches the value: the operator's word covers what was in the WAL by then.
+            return shared.received_lsn < shared.resync_until_lsn
+        accepts_loss = shared.accepts_loss
         return may_resnapshot(refused.problem, policy=self._settings.on_lost_position, accepts_loss=accepts_loss)
 
     def _stream(self, connections: Connections, server: Server, begin: Position) -> None:
@@ -230,7 +237,7 @@ class Session:
             if lost is not None or not shared.delivered.copied:
                 self._drop_slot()
             raise
-        shared.lost, shared.accepts_loss = None, False
+        shared.lost, shared.accepts_loss, shared.resync_until_lsn = None, False, 0
         return begun._replace(snapshot="done", membership=membership)
 
     def _slot_not_created(self, monitor: SlotMonitor) -> Exception:

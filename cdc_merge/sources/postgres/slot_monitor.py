@@ -21,7 +21,7 @@ from cdc_merge.model import lsn_from_text
 from cdc_merge.sources.postgres.connection import Connection, connect
 from cdc_merge.sources.postgres.reader_limits import DEFAULT_READER_LIMITS, ReaderLimits
 from cdc_merge.sources.postgres.resume_checks import Slot
-from cdc_merge.sources.postgres.sqlstates import server_errors
+from cdc_merge.sources.postgres.sqlstates import server_errors, server_sentence
 from cdc_merge.sql_files import query
 
 _PAGE_HEADER_BYTES: Final = (24, 40)
@@ -165,15 +165,20 @@ class SlotMonitor:
 
     def _values_of(self, result: pq.abc.PGresult) -> list[bytes | None]:
         if result.status != pq.ExecStatus.TUPLES_OK and self._is_optional:
-            self._refusal = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
+            self._refusal = _refusal_of(result)
             return []
         if result.status != pq.ExecStatus.TUPLES_OK:
-            words = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
-            raise SourceUnavailable(f"Source {self._source}: the server says: {words}", hint="The reader retries.")
+            raise SourceUnavailable(f"Source {self._source}: {_refusal_of(result)}", hint="The reader retries.")
         return [result.get_value(0, column) for column in range(result.nfields)]
 
     def close(self) -> None:
         self.connection.close()
+
+
+def _refusal_of(result: pq.abc.PGresult) -> str:
+    words = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
+    state = result.error_field(pq.DiagnosticField.SQLSTATE)
+    return server_sentence(state.decode() if state else None, words)
 
 
 def health_of(connection: Connection, target: MonitorTarget) -> Health:

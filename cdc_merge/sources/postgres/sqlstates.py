@@ -1,7 +1,7 @@
 """Classification of a server's errors by SQLSTATE: `SourceUnavailable` (retry) or `SourceRefused` (an operator must act).
 
 Rules: the sentence names the source and never shows the DSN, a password or a row; the server's message is shown where it
-cannot contain any of these.
+cannot contain any of these. The messages of `_VALUE_CLASSES` quote values: only the SQLSTATE and its standard name are shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ import psycopg
 
 from cdc_merge.errors import CdcMergeError, SourceRefused, SourceUnavailable
 
+VALUE_UNREADABLE: Final = "value_unreadable"
+"""The problem of a value that the server cannot send: it fails again on every attempt, and so does all behind it."""
+
+_VALUE_CLASSES: Final = ("22", "23", "P0", "XX")
+_VALUE_HINT: Final = (
+    "Nothing was merged beyond it; the slot retains the WAL, other sources go on. The server's log names the value: repair the "
+    "row (or the publication's row filter), then run `cdc-merge source resync {source}`, which reads the mapped tables again."
+)
+
 _REFUSED: Final[dict[str, tuple[str, str]]] = {
+    "22": (VALUE_UNREADABLE, _VALUE_HINT),
+    "23": (VALUE_UNREADABLE, _VALUE_HINT),
     "28": ("authentication", "Check user and password of the DSN and the server's pg_hba.conf."),
     "3D000": ("database_missing", "Check the database name in the DSN."),
     "57P04": ("database_missing", "The database was dropped while it was read."),
@@ -138,15 +149,26 @@ _CONNECT_FAILURES: Final = (
 
 def refusal(source: str, sqlstate: str | None, words: str) -> CdcMergeError:
     """The error for a server's error message; `words` must be the server's, not libpq's."""
-    sentence = f"Source {source}: the server says: {words.strip()}"
+    sentence = f"Source {source}: {server_sentence(sqlstate, words)}"
     by_words = (what for state, pattern, what in _BY_WORDS if state == sqlstate and re.search(pattern, words))
     refused = next(by_words, None) or _REFUSED.get(sqlstate or "") or _REFUSED.get((sqlstate or "")[:2])
     if refused is None:
         return SourceUnavailable(
             sentence, hint="The reader retries; if this persists, check the server's log.", sqlstate=sqlstate
         )
-    problem, hint = refused
+    problem, hint = refused[0], refused[1].replace("{source}", source)
     return SourceRefused(sentence, problem=problem, hint=hint, sqlstate=sqlstate)
+
+
+def server_sentence(sqlstate: str | None, words: str) -> str:
+    """What the server answered; without its own words where they may quote a value."""
+    if sqlstate is None or sqlstate[:2] not in _VALUE_CLASSES:
+        return f"the server says: {words.strip()}"
+    try:
+        standard_name = psycopg.errors.lookup(sqlstate).__name__.rstrip("_")
+    except KeyError:
+        return f"the server answers with SQLSTATE {sqlstate}."
+    return f"the server answers with SQLSTATE {sqlstate} ({standard_name})."
 
 
 def connect_refusal(source: str, error: psycopg.Error) -> CdcMergeError:

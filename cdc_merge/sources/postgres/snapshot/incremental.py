@@ -28,7 +28,7 @@ from cdc_merge.sources.postgres.connection import Connection, connect
 from cdc_merge.sources.postgres.reader_state import ReaderState
 from cdc_merge.sources.postgres.snapshot.chunk import read_chunk, row_identity_columns
 from cdc_merge.sources.postgres.snapshot.watermark_window import HIGH, LOW, WATERMARK_PREFIX, Chunk, Window
-from cdc_merge.sources.postgres.sqlstates import server_errors
+from cdc_merge.sources.postgres.sqlstates import VALUE_UNREADABLE, server_errors
 
 XIDS_KEPT: Final = 20_000  # the latest transactions of the stream; a commit is rarely invisible for longer
 RETRY_AFTER_S: Final = (0.05, 0.1, 0.3, 1.0, 3.0)
@@ -120,7 +120,7 @@ class IncrementalSnapshot:
         assert request is not None, "a failed read without a request"
         if request == self._shared.request:
             self._shared.request = None
-        sentence = f"{error} {error.hint}".strip() if isinstance(error, CdcMergeError) else "the read failed"
+        sentence = f"{error} {_hint(error)}".strip() if isinstance(error, CdcMergeError) else "the read failed"
         place = (self._source, position.system, position.timeline, position.lsn, now_us)
         return ChunkRead(*place, request.number, problem=sentence)
 
@@ -175,6 +175,14 @@ class IncrementalSnapshot:
         text = sql.SQL("SELECT pg_logical_emit_message(true, {}, $1::text)").format(WATERMARK_PREFIX)
         with server_errors(self._source):
             connection.execute(text, [content])
+
+
+def _hint(error: CdcMergeError) -> str:
+    if isinstance(error, SourceRefused) and error.problem == VALUE_UNREADABLE:
+        return (
+            "Check that the key fits its column, repair the row, then request the resync again; the stream continues."
+        )
+    return error.hint
 
 
 def _is_final(error: CdcMergeError) -> bool:
