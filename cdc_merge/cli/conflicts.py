@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 import click
 
+from cdc_merge.cli.conflict_groups import (
+    DIMENSIONS,
+    dimensions_of,
+    every_conflict,
+    groups_of,
+    print_groups,
+    refuse_unknown_names,
+)
 from cdc_merge.cli.context import Invocation, print_json
 from cdc_merge.cli.read_client import open_queries
 from cdc_merge.cli.record import show_history, show_record
@@ -13,6 +22,7 @@ from cdc_merge.cli.table_output import output_option, print_table, say
 from cdc_merge.errors import NotFound
 from cdc_merge.model import Conflict
 from cdc_merge.queries.cell_text import ABSENT, shown
+from cdc_merge.queries.document_schemas import Kind
 from cdc_merge.queries.documents import Document, Fields, conflict_json, page_json
 from cdc_merge.queries.port import QueryPort
 from cdc_merge.queries.responses import conflict_document
@@ -20,7 +30,8 @@ from cdc_merge.queries.responses import conflict_document
 HEADINGS = ("ID", "STATUS", "SEVERITY", "ENTITY", "KEY", "FIELD", "KIND", "RAISED", "CANDIDATES")
 SEVERITIES = ("critical", "high", "medium", "low")
 PAGE = 500
-# The most that one list prints; programs page.
+# A screen; the cursor leads on.
+DEFAULT_LIST = 50
 LARGEST_LIST = 10_000
 # So many stamps of a candidate's causal context are printed; the rest is counted.
 LISTED_STAMPS = 3
@@ -36,29 +47,47 @@ def command() -> None:
 @click.option("--entity", help="Only of this entity.")
 @click.option("--key", help="Only of this record.")
 @click.option("--field", help="Only of this field.")
-@click.option("--kind", help="Only of this kind, such as concurrent_update.")
+@click.option(
+    "--kind", type=click.Choice(get_args(Kind)), metavar="KIND", help="Only of this kind, such as concurrent_update."
+)
 @click.option("--severity", type=click.Choice(SEVERITIES), help="Only of this severity.")
 @click.option("--source", help="Only conflicts with a candidate of this source.")
 @click.option("--cursor", help="Continue after this cursor: the next_cursor of an earlier list.")
 @click.option(
     "--limit",
     type=click.IntRange(1, LARGEST_LIST),
-    default=LARGEST_LIST,
+    default=DEFAULT_LIST,
     show_default=True,
     help="Print at most so many.",
 )
+@click.option("--label", help="Only with this label, such as baseline.")
+@click.option(
+    "--group-by",
+    metavar="NAME,…",
+    callback=lambda _context, _option, text: dimensions_of(text),
+    help=f"Count conflicts instead, the most frequent first, by: {', '.join(DIMENSIONS)}.",
+)
 @output_option
 @click.pass_obj
-def list_conflicts(invocation: Invocation, /, cursor: str | None, limit: int, **filters: str | None) -> None:
-    """All conflicts, newest last; `--status open` lists those that wait for a decision."""
-    where = {name: wanted for name, wanted in filters.items() if wanted is not None}
-    conflicts, next_cursor = _read_pages(open_queries(invocation), where, cursor, limit)
+def list_conflicts(invocation: Invocation, /, cursor: str | None, limit: int, **options: Any) -> None:
+    """All conflicts, newest last; `--status open` lists those that wait for a decision, `--group-by` what they have in
+    common."""
+    label, dimensions = options.pop("label"), options.pop("group_by")
+    where: dict[str, str] = {name: wanted for name, wanted in options.items() if wanted is not None}
+    queries = open_queries(invocation)
+    refuse_unknown_names(invocation, queries, where)
+    if dimensions:
+        every = every_conflict(queries, where, cursor, label)
+        print_groups(invocation, groups_of(every, dimensions), dimensions, limit)
+        return
+    conflicts, next_cursor = _read_pages(queries, where, cursor, limit, label)
     if invocation.as_json:
         print_json(page_json([conflict_json(conflict) for conflict in conflicts], next_cursor))
         return
     print_table(HEADINGS, [_row(conflict) for conflict in conflicts])
     if next_cursor is not None:
         click.echo(f"More conflicts follow: --cursor {next_cursor}", err=True)
+        click.echo("What they have in common: --group-by field,pair", err=True)
     elif not conflicts:
         click.echo("No conflict matches.", err=True)
 
@@ -82,6 +111,7 @@ def show_conflict(
     if conflict_id is not None and where:
         raise click.UsageError("Give either an ID, or --entity and --severity.")
     queries = open_queries(invocation)
+    refuse_unknown_names(invocation, queries, where)
     document = conflict_document(queries, conflict_id or _oldest_open(queries, where))
     if invocation.as_json:
         print_json(document)
@@ -104,13 +134,13 @@ def _oldest_open(queries: QueryPort, where: Mapping[str, str]) -> str:
 
 
 def _read_pages(
-    queries: QueryPort, where: Mapping[str, str], cursor: str | None, limit: int
+    queries: QueryPort, where: Mapping[str, str], cursor: str | None, limit: int, label: str | None
 ) -> tuple[list[Conflict], str | None]:
     """At most `limit` conflicts, read page by page, and the cursor of the next one."""
     conflicts: list[Conflict] = []
     while True:
         page = queries.conflicts(where, cursor, min(PAGE, limit - len(conflicts)))
-        conflicts += page.items
+        conflicts += [each for each in page.items if label is None or label in each.detected.labels]
         cursor = page.next_cursor
         if cursor is None or len(conflicts) >= limit:
             return conflicts, cursor

@@ -6,6 +6,7 @@ Data goes to stdout, all else to stderr. An error is printed as one sentence and
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; its exit code."""
     try:
-        outcome = group.main(args=arguments, prog_name="cdc-merge", standalone_mode=False)
+        # https://no-color.org: any value but the empty one; without it click decides by the terminal.
+        color = False if os.environ.get("NO_COLOR") else None
+        outcome = group.main(args=arguments, prog_name="cdc-merge", standalone_mode=False, color=color)
     except CdcMergeError as error:
         return _print_error(error)
     except click.ClickException as error:

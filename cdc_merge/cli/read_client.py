@@ -13,6 +13,7 @@ from cdc_merge.config import Settings, load
 from cdc_merge.queries.documents import Fields
 from cdc_merge.queries.port import QueryPort
 
+TOKEN_VARIABLE: Final = "CDC_MERGE_TOKEN"  # noqa: S105 - a name
 # A sidecar on the same machine answers at once or is not running.
 ANSWER_LIMIT_S: Final = 2.0
 LARGEST_BYTES: Final = 16 * 1024 * 1024
@@ -51,10 +52,12 @@ def api_address(settings: Settings) -> str | None:
 
 
 def _get_document(url: str) -> Fields | None:
+    token = os.environ.get(TOKEN_VARIABLE)
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310 - our own address
     # No proxy: the sidecar is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=ANSWER_LIMIT_S) as answer:
+        with opener.open(request, timeout=ANSWER_LIMIT_S) as answer:
             document = json.loads(answer.read(LARGEST_BYTES))
     except (OSError, ValueError, urllib.error.URLError):
         return None

@@ -9,12 +9,11 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Final
 
-from cdc_merge.cli.read_client import LARGEST_BYTES, api_address
+from cdc_merge.cli.read_client import LARGEST_BYTES, TOKEN_VARIABLE, api_address
 from cdc_merge.config import Settings
 from cdc_merge.errors import CdcMergeError
 from cdc_merge.queries.documents import Fields
 
-TOKEN_VARIABLE: Final = "CDC_MERGE_TOKEN"  # noqa: S105 - a name
 # A sidecar answers after the batch in progress, which may be large.
 COMMAND_LIMIT_S: Final = 90.0
 

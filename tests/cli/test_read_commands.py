@@ -154,22 +154,27 @@ def test_an_empty_list_is_no_failure(cli: Callable[..., Ran], reading: MemoryRea
 # ---------------------------------------------------------------- conflicts
 
 
+def rows_of(out: str) -> list[str]:
+    """The rows of a printed table, without its heading and what is printed below a row."""
+    return [line for line in out.splitlines()[1:] if not line.startswith("    ")]
+
+
 def test_a_list_follows_all_pages_and_says_where_it_stopped(cli: Callable[..., Ran], reading: MemoryReading) -> None:
     reading.all_conflicts = [phone_conflict(f"c{number:04}") for number in range(1201)]
-    everything = as_json(cli("--output", "json", "conflicts", "list"))
+    everything = as_json(cli("--output", "json", "conflicts", "list", "--limit", "10000"))
     assert isinstance(everything, dict)
     assert isinstance(everything["items"], list)
     assert len(everything["items"]) == 1201
     code, out, err = cli("conflicts", "list", "--limit", "600")
     assert code == 0
-    assert len(out.splitlines()) == 601
+    assert len(rows_of(out)) == 600
     assert "--cursor 600" in err
 
 
 def test_filters_choose(cli: Callable[..., Ran], reading: MemoryReading) -> None:
     reading.all_conflicts.append(phone_conflict("c2", status="closed"))
     _, out, _ = cli("conflicts", "list", "--status", "closed", "--entity", "customer", "--severity", "high")
-    assert [line.split()[0] for line in out.splitlines()] == ["ID", "c2"]
+    assert [row.split()[0] for row in rows_of(out)] == ["c2"]
 
 
 def test_a_table_elsewhere_than_on_a_terminal_is_plain_aligned_text(
@@ -177,9 +182,68 @@ def test_a_table_elsewhere_than_on_a_terminal_is_plain_aligned_text(
 ) -> None:
     _, out, _ = cli("conflicts", "list")
     assert "\x1b" not in out
-    heading, row = out.splitlines()
+    heading, row, below = out.splitlines()
     assert heading.index("KIND") == row.index("concurrent_update")
-    assert row.endswith("crm: wrote “2”; erp: wrote “3”")
+    assert below == "    candidates: crm: wrote “2”; erp: wrote “3”"
+
+
+def test_a_table_fits_a_hundred_columns_and_cuts_no_id(cli: Callable[..., Ran], reading: MemoryReading) -> None:
+    id_ = "01999f6e-8d3f-7c55-9f2b-3d8e4a1b2c3d"
+    reading.all_conflicts = [replace(phone_conflict(key=f"C{'0' * 40}1"), id=id_)]
+    _, out, _ = cli("conflicts", "list")
+    assert max(map(len, out.splitlines())) <= 100
+    assert out.splitlines()[1].startswith(f"{id_}  open")
+    assert "candidates: crm: wrote “2”; erp: wrote “3”" in " ".join(out.split())
+    assert f"C{'0' * 40}1" in out
+
+
+def test_a_list_is_a_screen_and_its_end_leads_on(cli: Callable[..., Ran], reading: MemoryReading) -> None:
+    reading.all_conflicts = [replace(phone_conflict(), id=f"c{number:03}") for number in range(60)]
+    code, out, err = cli("conflicts", "list")
+    assert (code, len(rows_of(out))) == (0, 50)
+    assert "--cursor 50" in err
+    assert "--group-by" in err
+
+
+def test_conflicts_are_counted_by_what_they_have_in_common(cli: Callable[..., Ran], reading: MemoryReading) -> None:
+    labelled = replace(phone_conflict().detected, labels=("baseline",))
+    other = replace(phone_conflict().detected, field="name")
+    reading.all_conflicts = [
+        replace(phone_conflict(), id="c1", raised_us=T0 + 5),
+        replace(phone_conflict(), id="c2", detected=labelled),
+        replace(phone_conflict(), id="c3", detected=other),
+    ]
+    code, out, err = cli("conflicts", "list", "--group-by", "field,pair")
+    assert (code, err) == (0, "")
+    assert [line.split("  ")[0].strip() for line in out.splitlines()[1:]] == ["2", "1"]
+    document = as_json(cli("--output", "json", "conflicts", "list", "--group-by", "field,pair,actor"))
+    first = members_of((0, json.dumps(document), ""))["items"]
+    assert [(g["count"], g["field"], g["pair"], g["actor"], g["latest"]) for g in first] == [
+        (2, "phone", "crm + erp", "unknown actor", "c1"),
+        (2, "phone", "crm + erp", "wang", "c1"),
+        (1, "name", "crm + erp", "unknown actor", "c3"),
+        (1, "name", "crm + erp", "wang", "c3"),
+    ]
+    _, out, _ = cli("conflicts", "list", "--label", "baseline")
+    assert [row.split()[0] for row in rows_of(out)] == ["c2"]
+    assert cli("conflicts", "list", "--group-by", "feild")[0] == 2
+
+
+@pytest.mark.usefixtures("reading")
+@pytest.mark.parametrize("command", ["list", "show"])
+def test_a_misspelt_entity_is_an_error_and_no_empty_queue(cli: Callable[..., Ran], command: str) -> None:
+    code, out, err = cli("conflicts", command, "--entity", "custmer")
+    assert (code, out) == (1, "")
+    assert "There is no entity custmer" in err
+    assert "customer" in err
+
+
+@pytest.mark.usefixtures("reading")
+def test_a_kind_that_does_not_exist_is_an_error(cli: Callable[..., Ran]) -> None:
+    code, _, err = cli("conflicts", "list", "--kind", "concurent_update")
+    assert code == 2
+    assert "concurrent_update" in err
+    assert cli("conflicts", "list", "--source", "cmr")[0] == 1
 
 
 def test_a_conflict_is_shown_as_sentences(cli: Callable[..., Ran], reading: MemoryReading) -> None:
@@ -353,7 +417,7 @@ def test_the_sources_of_a_running_sidecar_are_listed(
     document = json.loads(capsys.readouterr().out)
     assert document["items"][0]["state"] == "streaming"
     assert run(["--config", str(config(port)), "source", "list"]) == 0
-    heading, row = capsys.readouterr().out.splitlines()
+    heading, row, *_ = capsys.readouterr().out.splitlines()
     assert heading.startswith("SOURCE")
     assert row.split()[:3] == ["crm", "streaming", "0/16B3700"]
 
