@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import click
 
 from cdc_merge.cli.context import Invocation
+from cdc_merge.cli.table_output import printable
 from cdc_merge.doctor.proposal.catalog_sample import TableSeen
-from cdc_merge.doctor.proposal.matching import propose_entities
+from cdc_merge.doctor.proposal.matching import propose
 from cdc_merge.doctor.proposal.sampling import sample_tables
 from cdc_merge.doctor.proposal.yaml_writer import config_text, variable
 from cdc_merge.errors import CdcMergeError
+
+PROGRESS_S: Final = 3.0
 
 
 @click.command("init")
@@ -31,14 +36,20 @@ def command(invocation: Invocation, given: tuple[str, ...], *, dry_run: bool, fo
         raise CdcMergeError(
             f"{file} exists already.", hint="Choose another file with --config FILE, or overwrite it with --force."
         )
-    tables: list[TableSeen] = [table for name, dsn in sources.items() for table in sample_tables(name, dsn)]
-    entities = propose_entities(tables)
+    tables: list[TableSeen] = []
+    for name, dsn in sources.items():
+        own = sample_tables(name, dsn)
+        click.echo(f"{name}: {len(own)} tables are read.", err=True)
+        tables += own
+    entities, left_out = propose(tables, _report_progress())
+    for sentence in left_out:
+        click.echo(f"Left out: {printable(sentence)}", err=True)
     if not entities:
         raise CdcMergeError(
             f"No tables of {', '.join(sources)} match each other ({len(tables)} tables were read).",
             hint="Check that the role may see the tables and that each has a key; else write the entities by hand.",
         )
-    text = config_text(sources, entities)
+    text = config_text(sources, entities, left_out)
     if dry_run:
         click.echo(text, nl=False)
         return
@@ -47,6 +58,19 @@ def command(invocation: Invocation, given: tuple[str, ...], *, dry_run: bool, fo
     click.echo(
         f"{file} has {len(entities)} entities. Review it, set {variables}, then run: cdc-merge check-config", err=True
     )
+
+
+def _report_progress() -> Callable[[int, int], None]:
+    """Reports on stderr every few seconds."""
+    last_s = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= PROGRESS_S:
+            last_s = time.monotonic()
+            click.echo(f"{done} of {total} pairs of tables are compared.", err=True)
+
+    return report
 
 
 def parse_sources(given: Sequence[str]) -> dict[str, str]:

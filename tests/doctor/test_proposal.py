@@ -13,8 +13,9 @@ import pytest
 from cdc_merge.cli.main import run
 from cdc_merge.config import load
 from cdc_merge.demo.servers import DemoServer
+from cdc_merge.doctor.proposal.candidates import NEAREST, pairs_of
 from cdc_merge.doctor.proposal.catalog_sample import ColumnSeen, EntityProposed, TableSeen
-from cdc_merge.doctor.proposal.matching import propose_entities
+from cdc_merge.doctor.proposal.matching import propose, propose_entities
 from cdc_merge.doctor.proposal.sampling import sample_tables
 from cdc_merge.doctor.proposal.similarity import of_names, of_types, of_values
 from cdc_merge.doctor.proposal.yaml_writer import config_text
@@ -111,6 +112,42 @@ def test_a_key_that_only_one_database_knows_is_proposed_with_a_doubt() -> None:
     (entity,) = propose_entities([one, other])
     assert entity.keys == {"a": ("id",), "b": ("id",)}
     assert len(entity.doubts) == 2
+
+
+def test_tables_whose_keys_cannot_be_equal_are_left_out_with_the_reason() -> None:
+    one = table("a", "customer", {"no": TEXT, "name": TEXT, "phone": TEXT}, "no")
+    other = table("b", "customer", {"id": INT, "name": TEXT, "phone": TEXT}, "id")
+    keyless = other._replace(primary_key=(), unique_keys=())
+    for second, reason in (
+        (other, "a has no text; b has id integer"),
+        (keyless, "b public.customer has no primary key"),
+    ):
+        proposal = propose([one, second])
+        assert proposal.entities == []
+        (sentence,) = proposal.left_out
+        assert reason in sentence
+        assert f"# left out: {sentence}" in config_text(["a", "b"], [], proposal.left_out)
+
+
+def test_large_schemas_are_compared_by_their_nearest_tables_and_the_right_ones_are_found() -> None:
+    columns = {"name": TEXT, "partner_id": INT, "amount": INT, "state": TEXT, "note": TEXT}
+
+    def schema(source: str, count: int) -> list[TableSeen]:
+        return [table(source, f"mod_{n}_line", {f"code_{n}": TEXT, **columns}, f"code_{n}") for n in range(count)] + [
+            table(source, {"a": "customer", "b": "client"}[source], {"no": TEXT, "phone": TEXT, "born": DATE}, "no")
+        ]
+
+    tables = [*schema("a", 400), *schema("b", 400)]
+    pairs = list(pairs_of(tables))
+    assert len(pairs) <= 2 * NEAREST * 401
+    assert len(pairs) == len(set(pairs))
+    steps: list[tuple[int, int]] = []
+    entities = propose(tables, lambda done, total: steps.append((done, total))).entities
+    assert steps[-1] == (len(pairs), len(pairs))
+    found = {entity.tables["a"].name: entity.tables["b"].name for entity in entities}
+    assert found == {f"public.mod_{n}_line": f"public.mod_{n}_line" for n in range(400)} | {
+        "public.customer": "public.client"
+    }
 
 
 def test_tables_that_have_nothing_in_common_are_not_proposed() -> None:

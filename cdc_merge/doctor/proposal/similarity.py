@@ -89,7 +89,12 @@ def of_names(one: str, other: str, tables: Iterable[str] = ()) -> float:
         # `contact_phone` contains `phone`: half the score for the shared words, half for their share of the shorter name.
         share = len(left & right)
         return 0.9 * (share / len(left | right) + share / min(len(left), len(right))) / 2
-    return DIFFERENT_WORDS * difflib.SequenceMatcher(None, one.casefold(), other.casefold()).ratio()
+    return DIFFERENT_WORDS * _by_letters(one.casefold(), other.casefold())
+
+
+@lru_cache(maxsize=200_000)  # large schemas repeat the same columns in every table
+def _by_letters(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def of_types(one: str, other: str) -> float:

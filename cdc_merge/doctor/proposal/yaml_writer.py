@@ -24,13 +24,14 @@ def variable(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", source).upper() + "_DSN"
 
 
-def config_text(sources: Iterable[str], entities: Iterable[EntityProposed]) -> str:
+def config_text(sources: Iterable[str], entities: Iterable[EntityProposed], left_out: Iterable[str] = ()) -> str:
     lines = [*HEAD.splitlines(), "", "sources:"]
     for source in sources:
         lines += [f"  {word(source)}:", "    type: postgres", f"    dsn: ${{{variable(source)}}}"]
     lines += ["", "entities:"]
     for entity in entities:
         lines += _entity(entity)
+    lines += [_comment(f"# left out: {sentence}") for sentence in left_out]
     return "\n".join(lines).rstrip() + "\n"
 
 
