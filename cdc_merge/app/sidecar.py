@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from cdc_merge import __version__
 from cdc_merge.app.config_reload import ConfigReload
 from cdc_merge.cel import compile_expression
-from cdc_merge.config.settings import PostgresSourceSettings, PostgresStore, Settings, SourceSettings
+from cdc_merge.config.settings import AccessSettings, PostgresSourceSettings, PostgresStore, Settings, SourceSettings
 from cdc_merge.console.auth import Access, access_from_text
 from cdc_merge.console.http_server import HttpServer
 from cdc_merge.doctor.background import DoctorCollector, Rounds
@@ -303,7 +303,10 @@ def ingest_of(settings: Settings, name: str, store: Store) -> SourceIngest:
 
 def _access(settings: Settings) -> Access:
     file = settings.access.tokens_file
-    return Access() if file is None else access_from_text(_tokens(file), settings.access.roles)
+    access = Access() if file is None else access_from_text(_tokens(file), settings.access.roles)
+    access.is_configured = settings.access != AccessSettings()
+    access.open_metrics = settings.open_metrics
+    return access
 
 
 def _tokens(file: Path) -> str:

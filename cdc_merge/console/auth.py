@@ -1,8 +1,10 @@
 """Authentication and authorisation: bearer tokens with a role.
 
-Reading needs no token from the loopback interface, if the Host header names this machine (a page of another site that
-resolves its own name to 127.0.0.1 does not). Every other read needs a token, and every change needs one whose role may
-change something. Health is open to all: probes carry no tokens, and health reveals nothing. Permission is decided from the head of
+As soon as any `access:` is configured every read needs a token. Until then the loopback interface reads without one, if the
+Host header names the loopback (a page of another site that resolves its own name to 127.0.0.1 does not) and no header
+shows that the request was forwarded: behind a proxy on this machine every client comes from the loopback. Every change
+needs a token whose role may change something. Health is open to all, since probes carry no tokens and health reveals
+nothing; `/metrics` is with `http.metrics: open`. Permission is decided from the head of
 a request, before a byte of its body is read: who may do nothing cannot make the sidecar read or parse anything.
 
 Tokens are stored as digests, so neither a dump of the process nor the timing of a comparison reveals them.
@@ -26,6 +28,12 @@ from cdc_merge.errors import ConfigError
 READ_ONLY: Final = "viewer"
 OPEN_PATHS: Final = frozenset({"/-/healthy", "/-/ready"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# Headers that proxies add, and any that begins with `x-forwarded`.
+FORWARDING: Final = frozenset(
+    {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip"}
+)
+# RFC 9110 §7.2 without user information: a name or an address in brackets, and a port.
+HOST: Final = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[0-9a-z.-]+))(?::[0-9]{1,5})?", re.ASCII)
 # POST because its plan has a body; who may read may plan, and the route needs a role for anything more.
 PLAN_PATH: Final = re.compile(r"/api/v1/records/[^/]+/.*/restore")
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="cdc-merge"'}
@@ -40,9 +48,12 @@ class Caller(NamedTuple):
 
 @dataclass(slots=True)
 class Access:
-    """`callers` maps a token's SHA-256, in hex, to its owner. Every request uses the latest ones."""
+    """`callers` maps a token's SHA-256, in hex, to its owner; every request uses the latest ones. `is_configured`: whether
+    the configuration has any `access:`, also one without a token. `open_metrics`: `/metrics` needs no token."""
 
     callers: Mapping[str, Caller] = field(default_factory=dict)
+    is_configured: bool = False
+    open_metrics: bool = False
 
     def follow(self, access: Access) -> None:
         """Use the tokens of a reload; a token that is not among them is invalid from the next request on."""
@@ -70,11 +81,16 @@ class Access:
         return caller
 
     def permit_read(self, client: str | None, headers: Headers) -> None:
-        """ProblemRaised (401) unless the request comes from this machine or has a valid token."""
-        has_token = self.caller(headers.get("authorization")) is not None
-        if not has_token and not (is_loopback(client) and names_this_machine(headers)):
+        """ProblemRaised (401) without a valid token, unless no access is configured and the request is local."""
+        if self.is_configured:
+            if self.caller(headers.get("authorization")) is None:
+                raise ProblemRaised(401, "Reading needs a token.", hint=self._token_hint(), headers=CHALLENGE)
+        elif not is_local(client, headers):
             sentence = "Reading from another machine needs a token."
             raise ProblemRaised(401, sentence, hint=self._token_hint(), headers=CHALLENGE)
+
+    def is_open(self, path: str) -> bool:
+        return path in OPEN_PATHS or (self.open_metrics and path == "/metrics")
 
     def _token_hint(self) -> str:
         if self.callers:
@@ -104,11 +120,16 @@ def access_from_text(text: str, roles: Mapping[str, Collection[str]]) -> Access:
     if problems:
         hint = "Write one token and its owner's name on each line, separated by a space."
         raise ConfigError("The tokens file is invalid.", hint=hint, problems=tuple(problems))
-    return Access(callers)
+    return Access(callers, is_configured=True)
 
 
 def _roles_of(name: str, roles: Mapping[str, Collection[str]]) -> frozenset[str]:
     return frozenset(role for role, names in roles.items() if name in names) if roles else frozenset({name})
+
+
+def is_local(client: str | None, headers: Headers) -> bool:
+    """Whether a program on this machine sent the request itself, to a name that only this machine answers to."""
+    return is_loopback(client) and names_loopback(headers.get("host", "")) and not is_forwarded(headers)
 
 
 def is_loopback(client: str | None) -> bool:
@@ -120,17 +141,25 @@ def is_loopback(client: str | None) -> bool:
     return (mapped or address).is_loopback
 
 
-def names_this_machine(headers: Headers) -> bool:
-    """Whether the Host header is an address or localhost: names that another site cannot resolve to this machine."""
-    host = headers.get("host", "").lower()
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
+def names_loopback(host: str) -> bool:
+    """Whether a Host header is a loopback address or localhost: names that another site cannot resolve to this machine."""
+    match = HOST.fullmatch(host.lower())
+    if match is None:
         return False
-    return True
+    address, name = match["address"], match["name"] or ""
+    if address is not None:
+        return ":" in address and is_loopback(address)
+    return name == "localhost" or name.endswith(".localhost") or is_loopback(name)
+
+
+def is_forwarded(headers: Headers) -> bool:
+    return any(name in FORWARDING or name.startswith("x-forwarded") for name in headers)
+
+
+def is_from_another_site(headers: Headers) -> bool:
+    """Whether a browser sends the request for a page of another origin. Programs send no Origin."""
+    origin = headers.get("origin")
+    return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
 
 
 class Guard:
@@ -152,8 +181,10 @@ class Guard:
     def _permit(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
         is_read = scope["method"] in SAFE_METHODS
-        if is_read and path in OPEN_PATHS:
+        if is_read and self._access.is_open(path):
             return
+        if not is_read and is_from_another_site(headers):
+            raise ProblemRaised(403, "A page of another site sent this request.", hint="Send it from our own pages.")
         if is_read or (scope["method"] == "POST" and PLAN_PATH.fullmatch(path)):
             client = scope.get("client")
             self._access.permit_read(client[0] if client else None, headers)

@@ -48,7 +48,7 @@ class BodyLimit:
                 await self._app(scope, _replay(body, receive), send)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The whole body; None if the client left. ProblemRaised (413) as soon as it is known to be too large."""
+        """The whole body; None if the client left. ProblemRaised (413) as soon as it is too large."""
         announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._max_bytes:
             raise self._too_large()

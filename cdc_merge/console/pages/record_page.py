@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from urllib.parse import quote
 
-from cdc_merge.console.pages.layout import link, page, record_path, row, table
+from cdc_merge.console.pages.layout import isolated, link, page, record_path, row, table
 from cdc_merge.model import RecordKey
 from cdc_merge.queries.cell_text import ABSENT, cell_of, items, objects, shown, word_of
 from cdc_merge.queries.documents import Fields
@@ -45,6 +44,6 @@ def _rows(document: Fields, views: dict[str, Fields], path: str) -> Iterator[str
     values_of = {name: values for name, view in views.items() if isinstance(values := view["values"], dict)}
     for field in dict.fromkeys((*merged, *(field for values in values_of.values() for field in values))):
         words = (field, word_of(merged, field), *(word_of(values_of[name], field) for name in views))
-        yield row((*map(escape, words), link(f"/api/v1/{path}/explain", "explain", {"field": field})))
+        yield row((*map(isolated, words), link(f"/api/v1/{path}/explain", "explain", {"field": field})))
     presence = ("(presence)", "deleted" if document["deleted"] else "present")
-    yield row(map(escape, (*presence, *(cell_of(view, "presence") for view in views.values()), ABSENT)))
+    yield row(map(isolated, (*presence, *(cell_of(view, "presence") for view in views.values()), ABSENT)))

@@ -89,7 +89,7 @@ def configured(directory: Path, servers: Mapping[str, DemoServer]) -> Path:
     mapped = {"table": "public.customer", "key": "no", "fields": {"phone": "phone"}}
     document: dict[str, Any] = {
         "store": f"sqlite://{directory}/state.db",
-        "http": {"listen": f"127.0.0.1:{free_port()}"},
+        "http": {"listen": f"127.0.0.1:{free_port()}", "metrics": "open"},
         "access": {"tokens_file": "tokens"},
         "settle": "200ms",
         "sources": {name: {"type": "postgres", "dsn": server.dsn("shop")} for name, server in servers.items()},
@@ -174,7 +174,7 @@ def a_conflict_storm(scene: Scene) -> None:
 
 def three_clicks(console_url: str) -> None:
     """From the notification to a conflicting record and its history, by nothing but links."""
-    person = Person()
+    person = Person(TOKEN)
     listed = person.follow(console_url)
     record = person.click(listed, "customer C")
     key = record.title.removeprefix("customer ")

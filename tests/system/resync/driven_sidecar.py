@@ -105,12 +105,16 @@ class DrivenSidecar:
     # ---------------------------------------------------------------- asking and telling
 
     def get(self, path: str) -> Document:
-        with urllib.request.urlopen(f"http://{self._address}{path}", timeout=20) as answer:
-            document: Document = json.load(answer)
-            return document
+        document: Document = json.loads(self._read(path))
+        return document
 
     def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://{self._address}/metrics", timeout=20) as answer:
+        return self._read("/metrics")
+
+    def _read(self, path: str) -> str:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        request = urllib.request.Request(f"http://{self._address}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=20) as answer:
             return str(answer.read().decode())
 
     def post(self, path: str, body: Document | None = None, *, token: str | None = TOKEN) -> tuple[int, Document]:
