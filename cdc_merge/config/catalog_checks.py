@@ -22,7 +22,7 @@ from cdc_merge.config.type_pairs import (
     REFUSED,
     SAME,
     ColumnType,
-    Verdict,
+    PairVerdict,
     column_type,
     compare,
     compare_keys,
@@ -76,7 +76,7 @@ def _pair_findings(settings: Settings, facts: CatalogColumns) -> Iterator[tuple[
         yield from _key_findings(settings, facts, entity)
 
 
-def _field_verdict(field: FieldPlan, one: ColumnType, other: ColumnType) -> Verdict:
+def _field_verdict(field: FieldPlan, one: ColumnType, other: ColumnType) -> PairVerdict:
     """Value types that do not fit are `_type_problems`; a set also compares an array's elements with separated text."""
     kinds = frozenset((one.value_type, other.value_type))
     if not common_type(kinds, field.merge) or (len(kinds) > 1 and "json" in kinds):
@@ -113,7 +113,7 @@ def _key_findings(settings: Settings, facts: CatalogColumns, entity: EntityPlan)
 
 
 def _pair_problem(
-    place: Path, subject: str, pair: tuple[tuple[str, ColumnType], tuple[str, ColumnType]], verdict: Verdict
+    place: Path, subject: str, pair: tuple[tuple[str, ColumnType], tuple[str, ColumnType]], verdict: PairVerdict
 ) -> ConfigProblem:
     listed = " and ".join(f"{kind.declared} in {source}" for source, kind in pair)
     hint = verdict.hint or "write it in one notation in both systems"

@@ -33,7 +33,7 @@ class ColumnType(NamedTuple):
         return f"{self.name}[]" if self.is_array else self.name
 
 
-class Verdict(NamedTuple):
+class PairVerdict(NamedTuple):
     """Whether two columns can be compared. `normalize` is what makes them comparable, or ""; `hint` is another way."""
 
     kind: str
@@ -42,19 +42,21 @@ class Verdict(NamedTuple):
     hint: str = ""
 
 
-SAME: Final = Verdict(EQUAL)
-CASES: Final = Verdict(NOTATION, "citext ignores case, and the text is compared as written", "casefold")
-HEXADECIMAL: Final = Verdict(NOTATION, "uuid is lower case, and the text is compared as written", "casefold")
-ZONES: Final = Verdict(
+SAME: Final = PairVerdict(EQUAL)
+CASES: Final = PairVerdict(NOTATION, "citext ignores case, and the text is compared as written", "casefold")
+HEXADECIMAL: Final = PairVerdict(NOTATION, "uuid is lower case, and the text is compared as written", "casefold")
+ZONES: Final = PairVerdict(
     NEVER,
     "a timestamp without a time zone names no moment, so no value of it equals one with a time zone",
     hint="give both columns one type: ALTER TABLE … ALTER COLUMN … TYPE timestamptz USING … AT TIME ZONE 'UTC'",
 )
 MAPPED_APART: Final = "give both columns one type, or map the field in one source only"
-INTERVAL: Final = Verdict(NOTATION, "Postgres calls 24:00:00 and 1 day equal, and intervals are compared as written")
-BOUNDS: Final = Verdict(NOTATION, "Postgres calls [1.0,2.0) and [1,2) equal, and ranges are compared as written")
-NETWORKS: Final = Verdict(NOTATION, "cidr shows the length of its mask where inet leaves it out")
-STRINGS: Final = Verdict(NOTATION, "hstore holds texts only: its 1 is the text 1, and JSON's 1 is a number")
+INTERVAL: Final = PairVerdict(
+    NOTATION, "Postgres calls 24:00:00 and 1 day equal, and intervals are compared as written"
+)
+BOUNDS: Final = PairVerdict(NOTATION, "Postgres calls [1.0,2.0) and [1,2) equal, and ranges are compared as written")
+NETWORKS: Final = PairVerdict(NOTATION, "cidr shows the length of its mask where inet leaves it out")
+STRINGS: Final = PairVerdict(NOTATION, "hstore holds texts only: its 1 is the text 1, and JSON's 1 is a number")
 
 _RANGES: Final = ("int4", "int8", "num", "ts", "tstz", "date")
 TYPED_TEXTS: Final = frozenset(
@@ -92,7 +94,7 @@ def column_type(type_oid: int, type_name: str) -> ColumnType:
     return ColumnType(value_type(type_oid, type_name), name, is_array)
 
 
-def compare(one: ColumnType, other: ColumnType) -> Verdict:
+def compare(one: ColumnType, other: ColumnType) -> PairVerdict:
     """The verdict about two columns of a field or a key, in either order."""
     if one.is_array != other.is_array:
         return _refused(one, other)
@@ -107,7 +109,7 @@ def compare(one: ColumnType, other: ColumnType) -> Verdict:
     return SAME if one.name == other.name else _texts(one, other)
 
 
-def _texts(one: ColumnType, other: ColumnType) -> Verdict:
+def _texts(one: ColumnType, other: ColumnType) -> PairVerdict:
     notations = TYPED_TEXTS & {one.name, other.name}
     if not notations:
         return SAME
@@ -116,7 +118,7 @@ def _texts(one: ColumnType, other: ColumnType) -> Verdict:
     (name,) = notations
     if name == "uuid":
         return HEXADECIMAL
-    return Verdict(NOTATION, f"the text equals a value of type {name} only in the notation of Postgres")
+    return PairVerdict(NOTATION, f"the text equals a value of type {name} only in the notation of Postgres")
 
 
 def element_type(column: ColumnType) -> str:
@@ -124,13 +126,15 @@ def element_type(column: ColumnType) -> str:
     return value_type(0, column.name) if column.is_array else column.value_type
 
 
-def _refused(one: ColumnType, other: ColumnType) -> Verdict:
-    return Verdict(REFUSED, f"no value of type {one.declared} equals one of type {other.declared}", hint=MAPPED_APART)
+def _refused(one: ColumnType, other: ColumnType) -> PairVerdict:
+    return PairVerdict(
+        REFUSED, f"no value of type {one.declared} equals one of type {other.declared}", hint=MAPPED_APART
+    )
 
 
-def compare_keys(one: ColumnType, other: ColumnType) -> Verdict:
+def compare_keys(one: ColumnType, other: ColumnType) -> PairVerdict:
     """The verdict about two columns of a business key: keys are compared by their texts, so `7` equals 7 there."""
     kinds = {one.value_type, other.value_type}
     if "text" in kinds and kinds & NUMBERS and not (one.is_array or other.is_array):
-        return Verdict(NOTATION, "a text equals a number only without leading zeros and blanks")
+        return PairVerdict(NOTATION, "a text equals a number only without leading zeros and blanks")
     return compare(one, other)
