@@ -99,7 +99,7 @@ def chosen(plan: FieldPlan, candidates: Candidates, writes: Candidates) -> objec
 
 def outcome(cell: UnitState, plan: FieldPlan, asked: list[Write]) -> object:
     """The write whose value stands, PROVISIONAL, or None where nothing is asked or nothing answers."""
-    if not plan.auto or not asked or any(write.kind == DECIDED for write in cell.of(cell.frontier)):
+    if not plan.auto or not asked or any(write.kind == DECIDED for write in (*cell.of(cell.frontier), *asked)):
         return None
     return chosen(plan, asked, [write for write in asked if write.kind != BASELINE])
 

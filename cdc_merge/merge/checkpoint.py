@@ -36,13 +36,13 @@ def _slots(names: str) -> tuple[str, ...]:
 
 
 WRITE_SLOTS: Final = _slots("change value key seen after kind inserts deletes before delta is_reset delta_unknown")
-SOURCE_SLOTS: Final = _slots("value key by seen ended untouched baseline inserts first first_key gone base")
+SOURCE_SLOTS: Final = _slots("value key by seen overruled untouched baseline inserts first first_key gone")
 WAITING_SLOTS: Final = _slots("source change key replaced written")
 UNIT_SLOTS: Final = _slots(
-    "writes frontier overwritten baselines sets sides deletes waiting diverged watched extra past"
+    "writes frontier overwritten baselines sets sides deletes waiting diverged watched extra past base"
 )
-ROW_SLOTS: Final = _slots("presence kept reinserted_by_copy inserted identity last by duplicates")
-RECORD_SLOTS: Final = _slots("last rows cells unsettled deletes waiting known map_keys divergence_clocks rule_hits")
+ROW_SLOTS: Final = _slots("presence kept reinserted_by_copy inserted identity last by duplicates deleted")
+RECORD_SLOTS: Final = _slots("last rows cells unsettled deletes waiting known map_keys divergence_clocks rule_hits moves")
 
 REMADE: Final[Mapping[type, frozenset[str]]] = {
     Write: frozenset({"bit", "source"}),
@@ -125,7 +125,7 @@ class _Saving:
         self._insert_at: dict[Insert, int] = {}
         both: Forms = {"value": _value, "inserts": self._inserts, "key": _key}
         self._write: Forms = {**both, "change": self._change, "deletes": _stamps, "before": _value, "delta": _part}
-        alone: Forms = {"baseline": self._insert, "first": _value, "first_key": _key, "gone": _gone, "base": _value}
+        alone: Forms = {"baseline": self._insert, "first": _value, "first_key": _key, "gone": _gone}
         self._side: Forms = {**both, **alone, "by": self._change}
         self._waiting: Forms = {"change": self._change, "key": _key}
         self._fresh_side = SourceState()
@@ -146,6 +146,7 @@ class _Saving:
             "cells": lambda cells: [self._of_cell(record.unit_of[name], cell) for name, cell in cells.items()],
             "unsettled": list,
             "deletes": lambda deletes: [[self._change(d.change), d.source, _stamps(d.known)] for d in deletes],
+            "moves": lambda moves: [[self._change(d.change), d.source, _stamps(d.known)] for d in moves],
             "waiting": lambda several: [[source, *stamp] for source, stamp in several],
             "known": lambda known: [[source, _stamps(stamps)] for source, stamps in known.items()],
             "map_keys": _held_maps,
@@ -164,6 +165,7 @@ class _Saving:
             "writes": lambda writes: [self._of_write(cell, w) for w in writes.values()],
             "sides": lambda sides: [[source, self._of_side(cell, side)] for source, side in sides.items()],
             "extra": lambda _: unit.type.dump_state(cell),
+            "base": _value,
         }
         return [unit.name, unit.owner, unit.plan.merge, _sparse(cell, UNIT_SLOTS, plain, fresh)]
 
@@ -277,7 +279,6 @@ class _Restoring:
             "first": _held,
             "first_key": _compared,
             "gone": _before_delete,
-            "base": _held,
         }
         self._side: Forms = {**both, **alone, "by": change}
         self._waiting: Forms = {"change": change, "key": _compared}
@@ -293,6 +294,7 @@ class _Restoring:
             "cells": self._cells,
             "unsettled": lambda names: dict.fromkeys(name for name in names if name in record.unit_of),
             "deletes": lambda several: [Delete(change(at), source, _known(known)) for at, source, known in several],
+            "moves": lambda several: [Delete(change(at), source, _known(known)) for at, source, known in several],
             "waiting": lambda several: [(source, Stamp(*stamp)) for source, *stamp in several],
             "known": lambda known: {source: _known(stamps) for source, stamps in known},
             "map_keys": lambda several: {(name, source): _keys_held(held) for name, source, held in several},
@@ -335,13 +337,14 @@ class _Restoring:
             "deletes": lambda deletes: {Stamp(*stamp): mask for *stamp, mask in deletes},
             "waiting": lambda several: tuple([self._of_waiting(items) for items in several]),
             "past": lambda past: {(t, s): [(_compared(key), seen) for key, seen in held] for t, s, held in past},
+            "base": _held,
         }
         _filled(cell, UNIT_SLOTS, tree, made)
         cell.next = 1 << len(cell.writes)
         if merge == unit.plan.merge:
             unit.type.load_state(cell, unit.plan)
         else:
-            cell.extra, cell.sets = fresh, 0
+            cell.extra, cell.sets, cell.base = fresh, 0, UNKNOWN
         return cell
 
     def _of_write(self, cell: UnitState, at: int, items: Any) -> Write:

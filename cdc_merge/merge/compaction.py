@@ -32,6 +32,8 @@ def compact(cell: UnitState, joins: Joins | None = None) -> None:
     for write in cell.of(keep):
         masks.append(write.seen)
         masks.append(write.after)
+    if cell.traits.binds:
+        keep = _keep_first(cell, keep, masks)
     _renumber(cell, _representatives(cell, keep, masks, joins))
 
 
@@ -71,6 +73,7 @@ def _compact_plain(cell: UnitState, joins: Joins | None) -> bool:
         joins += [(write, latest) for write in old if write is not latest]
     for side in sides:
         side.seen = (1 if side.seen & over else 0) | (2 if side.seen & front.bit else 0)
+        side.overruled = 0
     latest.bit, latest.seen, latest.after = 1, 0, 1
     front.bit, front.seen, front.after = 2, 1, 3
     cell.writes = {1: latest, 2: front}
@@ -93,12 +96,25 @@ def _representatives(cell: UnitState, keep: int, masks: list[int], joins: Joins 
             classes[signature] = write
         else:
             later, older = (write, earlier) if write.stamp > earlier.stamp else (earlier, write)
-            later.delta = _both(cell, older.delta, later.delta)
+            if not cell.traits.binds:
+                later.delta = _both(cell, older.delta, later.delta)
             classes[signature] = later
             if joins is not None:
                 joins.append((older, later))
     survivors.extend(classes.values())
     return sorted(survivors, key=lambda w: w.bit)
+
+
+def _keep_first(cell: UnitState, keep: int, masks: list[int]) -> int:
+    """Of the writes that cannot be told apart the first stays too: a new life may bind the value to it."""
+    found: dict[tuple[bool, ...], Write] = {}
+    for write in sorted(cell.writes.values(), key=lambda w: w.stamp):
+        if write.delta and not write.bit & keep:
+            found.setdefault(tuple([bool(mask & write.bit) for mask in masks]), write)
+    for write in found.values():
+        keep |= write.bit
+        masks += (write.seen, write.after)
+    return keep
 
 
 def _open_gaps(cell: UnitState) -> int:
@@ -130,7 +146,7 @@ def _renumber(cell: UnitState, survivors: list[Write]) -> None:  # noqa: C901 - 
     cell.frontier, cell.overwritten = moved(cell.frontier), moved(cell.overwritten)
     cell.baselines, cell.sets = moved(cell.baselines), moved(cell.sets)
     for side in cell.sides.values():
-        side.seen = moved(side.seen)
+        side.seen, side.overruled = moved(side.seen), moved(side.overruled)
     for delete, seen in cell.deletes.items():
         cell.deletes[delete] = moved(seen)
     for pair, held in cell.past.items():

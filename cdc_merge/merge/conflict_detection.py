@@ -13,7 +13,7 @@ from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.types import counter
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, members_of
-from cdc_merge.merge.views import effective, ended, opposing, standing, value_of
+from cdc_merge.merge.views import counting, effective, ended, opposing, value_of
 from cdc_merge.merge.writes import ABSENT, BASELINE, DECIDED, MISSING, SourceState, Write
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Candidate, Change, DetectedConflict, MaybeValue, Value
 
@@ -26,7 +26,7 @@ Answer: TypeAlias = "MaybeValue | Mapping[str, Value]"
 def merge_conflicts(record: Record, targets: Mapping[str, Record] = NO_RECORDS) -> tuple[DetectedConflict, ...]:
     """Every question that the record raises at present, in a stable order. `targets`: the records of its rows' new keys,
     as far as they are known (merge/key_changes.py)."""
-    if not (record.unsettled or record.deletes):
+    if not (record.unsettled or record.deletes or record.moves):
         return ()
     found = [*key_change(record, targets, highest(unit.plan.severity for unit in record.units.by_name.values()))]
     if ended(record):
@@ -43,7 +43,7 @@ def merge_conflicts(record: Record, targets: Mapping[str, Record] = NO_RECORDS) 
 
 
 def _concurrent(record: Record, unit: Unit, cell: UnitState) -> Iterator[DetectedConflict]:
-    front = standing(record, unit, cell)
+    front = effective(record, unit, cell)
     if not front:
         return
     asked = unit.type.conflicting_writes(cell, unit.plan, front) or _overruled(unit, front)
@@ -53,7 +53,7 @@ def _concurrent(record: Record, unit: Unit, cell: UnitState) -> Iterator[Detecte
         About(record, unit, cell),
         asked,
         kind=_kind(unit, asked),
-        labels=("baseline",) if any(w.kind == BASELINE for w in asked) else (),
+        labels=("baseline",) if any(w.kind == BASELINE for w in asked if w.bit & cell.frontier) else (),
         base=base_of(cell, asked),
     )
 
@@ -166,7 +166,7 @@ KINDS: Final[tuple[Callable[[Record, Unit, UnitState], Iterable[DetectedConflict
 def _row_questions(record: Record) -> Iterator[DetectedConflict]:
     if record.units.entity.deletes != "review":
         return
-    deletes = [(d, opposing(record, d)) for d in record.deletes]
+    deletes = [(d, opposing(record, d)) for d in counting(record)]
     opposed = [(d, writes) for d, writes in deletes if writes]
     if not opposed:
         return

@@ -7,13 +7,13 @@ rewrite to which parts that it had not seen add without a question.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 
 from cdc_merge.merge import register_ops
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.unit_state import UnitState
-from cdc_merge.merge.writes import ABSENT, DECIDED, MISSING, Write
+from cdc_merge.merge.writes import ABSENT, BASELINE, DECIDED, Insert, SourceState, Write
 from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
 from cdc_merge.model.plan import FieldPlan
 
@@ -21,7 +21,7 @@ Measure: TypeAlias = Callable[[UnitState, Write], bool]
 """A type's own word on an update: note what it adds to `write.before`. False: it is a rewrite."""
 
 
-def applying(measure: Measure) -> Callable[[UnitState, FieldPlan, Event], str]:
+def applying(measure: Measure, *, equal_are_one: bool = False) -> Callable[[UnitState, FieldPlan, Event], str]:
     """The step of a genuine edit. What begins a row is a rewrite; a first insert of NULL and SET a = a write nothing."""
 
     def apply(cell: UnitState, plan: FieldPlan, event: Event) -> str:
@@ -37,13 +37,26 @@ def applying(measure: Measure) -> Callable[[UnitState, FieldPlan, Event], str]:
         write = cell.write(event.source, event.change, event.after, key)
         write.before = before
         register_ops.describe(cell, write, event)
-        if born is not None or not measure(cell, write):
-            _rewrite(cell, write, event)
+        if inserted or not measure(cell, write):
+            _rewrite(cell, write, event, equal_are_one=equal_are_one)
+        elif cell.base is UNKNOWN:
+            _fix_base(cell, write, event.holders)
         write.after = cell.sides[event.source].seen
         register_ops.apply_consensus(cell, plan, event)
         return register_ops.APPLIED if cell.frontier == write.bit else register_ops.MERGED
 
     return apply
+
+
+def _fix_base(cell: UnitState, write: Write, holders: tuple[str, ...]) -> None:
+    """What the parts add to: what the first source of `from:` that has a value held just before the first of them."""
+    for source in holders:
+        value = write.before if source == write.source else cell.view(source)
+        if value is not UNKNOWN and value is not None and value is not ABSENT:
+            cell.base = value
+            return
+    if not write.delta_unknown:
+        cell.base = None
 
 
 def _wake(cell: UnitState, event: Event) -> None:
@@ -56,16 +69,50 @@ def _wake(cell: UnitState, event: Event) -> None:
     cell.sets |= woken
 
 
-def _rewrite(cell: UnitState, write: Write, event: Event) -> None:
+def _rewrite(cell: UnitState, write: Write, event: Event, *, equal_are_one: bool) -> None:
     write.is_reset = True
     cell.sets &= ~write.seen
+    twins = [twin for twin in cell.of(cell.sets) if twin.key == write.key and twin.kind != DECIDED]
     if not any(other.seen & write.bit for other in cell.of(cell.sets)):
         cell.sets |= write.bit
-    for other in cell.of(cell.sets & cell.frontier):
-        equal = other is not write and other.key == write.key
-        if equal and cell.held(other.source) == write.key and other.source in event.holders:
-            mine, theirs = cell.sides[write.source], cell.sides[other.source]
-            mine.seen = theirs.seen = mine.seen | theirs.seen
+    # Who holds what was set, and had seen one of the equal ones, agrees.
+    equal = write.bit | sum([twin.bit for twin in twins])
+    first = event.inserted is not None and event.inserted.first
+    alike = [cell.sides[s] for s in event.holders if cell.held(s) == write.key]
+    sides = [side for side in alike if side.seen & equal or (first and side.untouched)]
+    together = 0
+    for side in sides:
+        together |= side.seen
+    for side in sides:
+        side.seen = together
+    for twin in twins if equal_are_one else ():
+        _make_one(cell, twin, write)
+    for side in alike if equal_are_one and first else ():
+        if side.untouched and side.baseline is not None:
+            _see_one(cell, write, side.baseline)
+
+
+def _see_one(cell: UnitState, write: Write, baseline: Insert) -> None:
+    """The first-snapshot value that a source still holds is an equal rewrite too: what goes back to it has seen this one."""
+    for other in cell.writes.values():
+        if other is not write and baseline in other.inserts and other.kind != BASELINE:
+            other.seen |= write.bit
+            other.after |= write.bit
+            cell.frontier &= ~write.bit
+
+
+def _make_one(cell: UnitState, twin: Write, write: Write) -> None:
+    """Equal rewrites of a log are one: who has seen one has seen the other, and each stands for what both had seen."""
+    twin.seen = write.seen = twin.seen | write.seen
+    seers: list[SourceState | Write] = [*cell.sides.values(), *cell.writes.values()]
+    for seer in seers:
+        if seer.seen & twin.bit:
+            seer.seen |= write.bit
+    for other in cell.writes.values():
+        if other.after & twin.bit:
+            other.after |= write.bit
+        if other.seen & write.bit:
+            cell.frontier &= ~write.bit
 
 
 def decide(cell: UnitState, plan: FieldPlan, event: Event) -> str:
@@ -81,26 +128,14 @@ def end(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None: 
     ended = cell.everything if everything else cell.deletes.get(delete, 0)
     for write in cell.of(ended & sum(cell.writes)):
         write.delta, write.delta_unknown = None, False
-    for side in cell.sides.values():
-        side.base = UNKNOWN
+    if all(write.delta is None for write in cell.writes.values()):
+        cell.base = UNKNOWN
     register_ops.start_incarnation(cell, delete, source, everything)
 
 
-def bases(cell: UnitState) -> Iterator[MaybeValue]:
-    """What the parts may add to, in the order of `from:`: of sources that hold the record, NULL counting as absent."""
-    for source in cell.order:
-        side = cell.sides.get(source)
-        if side is not None and side.key is not MISSING and not _is_nothing(side.base):
-            yield side.base
-
-
-def _is_nothing(base: MaybeValue) -> bool:
-    return base is UNKNOWN or base is None or base is ABSENT
-
-
 def null_held(cell: UnitState) -> bool:
-    """Somebody who holds the record is known to have begun with NULL."""
-    return any(side.key is not MISSING and side.base is None for side in cell.sides.values())
+    """Somebody is known to hold NULL."""
+    return any(side.value is None for side in cell.sides.values())
 
 
 def standing(cell: UnitState, front: list[Write]) -> list[Write]:

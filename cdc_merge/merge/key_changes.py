@@ -22,13 +22,13 @@ def previous_keys(record: Record) -> set[str]:
 
 def new_keys(record: Record) -> set[str]:
     """The keys that rows of this record have moved to."""
-    return {delete.change.moved_to or "" for delete in key_moves(record)} if record.deletes else set()
+    return {delete.change.moved_to or "" for delete in key_moves(record)} if record.deletes or record.moves else set()
 
 
 def key_moves(record: Record) -> list[Delete]:
     """The moves away from this key that nothing has seen, in stamp order."""
-    moved = [delete for delete in record.deletes if delete.change.moved_to is not None]
-    seen = frozenset[object]().union(*[delete.known for delete in record.deletes])
+    moved = [delete for delete in (*record.deletes, *record.moves) if delete.change.moved_to is not None]
+    seen = frozenset[object]().union(*[delete.known for delete in (*record.deletes, *record.moves)])
     return sorted((d for d in moved if d.stamp not in seen), key=lambda d: d.stamp)
 
 
@@ -46,7 +46,9 @@ def destination(delete: Delete, targets: Mapping[str, Record]) -> str:
 
 def key_change(record: Record, targets: Mapping[str, Record], severity: str) -> Iterator[DetectedConflict]:
     """The question about a record's new key. `targets`: the records of the new keys, as far as they are known."""
-    away = [(delete, destination(delete, targets)) for delete in key_moves(record)]
+    went = [(delete, destination(delete, targets)) for delete in key_moves(record)]
+    keys = {key for _, key in went}
+    away = [(delete, at) for delete, key in went if (at := _stands(delete, key, keys, targets)) is not None]
     rivals = {rival for delete, key in away for rival in _rivals(record, delete, targets.get(key))}
     if not rivals and len({key for _, key in away}) < 2:
         return
@@ -60,6 +62,19 @@ def key_change(record: Record, targets: Mapping[str, Record], severity: str) -> 
         severity=severity,
         candidates=tuple(sorted(found, key=lambda candidate: (candidate.stamp, candidate.source))),
     )
+
+
+def _stands(delete: Delete, key: str, keys: set[str], targets: Mapping[str, Record]) -> str | None:
+    """Where the row of a move stands: under that key, or, gone from there, under another key that the record moved to; None: nowhere."""
+    target = targets.get(key)
+    if target is None or delete.source not in target.rows or _is_there(target, delete.source):
+        return key
+    return next((other for other in sorted(keys) if _is_there(targets.get(other), delete.source)), None)
+
+
+def _is_there(target: Record | None, source: str) -> bool:
+    row = None if target is None else target.rows.get(source)
+    return row is not None and row.presence == PRESENT
 
 
 def _rivals(record: Record, delete: Delete, target: Record | None) -> Iterator[Candidate]:

@@ -21,9 +21,10 @@ class Event:
     `holders` are the sources that hold the record and map the unit, after the change's effect on presence.
     `born` is set when the source's row begins with this change (a genuine insert). `deletes`: those its writer had seen.
     `rivals`: another source maps the entity too, so that first-snapshot values may become candidates. `max_ahead_us`: how long copies wait.
+    `returned`: the row was away for its source only and comes again (`deletes: local`).
     """
 
-    __slots__ = ("after", "before", "inserted", "change", "deletes", "holders", "max_ahead_us", "rivals", "source")
+    __slots__ = ("after", "before", "inserted", "change", "deletes", "holders", "max_ahead_us", "returned", "rivals", "source")
 
     def __init__(self, source: str, change: Change, born: Insert | None, deletes: frozenset[Stamp]) -> None:
         self.source = source
@@ -31,6 +32,7 @@ class Event:
         self.inserted = born
         self.deletes = deletes
         self.rivals = False
+        self.returned = False
         self.max_ahead_us = 0
         self.before: MaybeValue = UNKNOWN
         self.after: MaybeValue = UNKNOWN

@@ -16,7 +16,7 @@ from cdc_merge.merge.noop_updates import changes_anything
 from cdc_merge.merge.register_ops import MERGED, UNMATCHED
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, Units, group_values
-from cdc_merge.merge.writes import COMPACT_AT, Insert, Write
+from cdc_merge.merge.writes import COMPACT_AT, MISSING, Insert, Write
 from cdc_merge.model import (
     DECISION,
     DECISION_SOURCE,
@@ -53,16 +53,17 @@ NO_TWINS: Final[Mapping[str, DuplicateRow]] = {}
 
 
 class Row:
-    """One source's row. `kept`: its last values still count as held (TRUNCATE, `deletes: local`). `fresh`: a marked insert
+    """One source's row. `kept`: its last values still count as held (TRUNCATE). `fresh`: a marked insert
     put it back, so that the first genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began
-    with, `by`: the change that brought it. `twins`: the source's other rows under the key, by identity (twins.py)."""
+    with, `by`: the change that brought it. `deleted`: it went by an edit, for the record. `twins`: the source's other rows under the key, by identity (twins.py)."""
 
-    __slots__ = ("inserted", "by", "reinserted_by_copy", "identity", "kept", "last", "presence", "duplicates")
+    __slots__ = ("inserted", "by", "deleted", "reinserted_by_copy", "identity", "kept", "last", "presence", "duplicates")
 
     def __init__(self) -> None:
         self.presence = PRESENT
         self.kept = False
         self.reinserted_by_copy = False
+        self.deleted = False
         self.inserted: Insert | None = None
         self.by: Change | None = None
         self.identity: str | None = None
@@ -95,6 +96,7 @@ class Record:
         "last",
         "map_keys",
         "max_ahead_us",
+        "moves",
         "present",
         "rows",
         "unit_of",
@@ -116,6 +118,7 @@ class Record:
         self.holding: dict[str, tuple[str, ...]] = {}
         self.unsettled: dict[str, None] = {}
         self.deletes: list[Delete] = []
+        self.moves: list[Delete] = []
         self.waiting: list[tuple[str, Stamp]] = []
         self.known: dict[str, frozenset[Stamp]] = {}
         self.divergence_clocks: dict[str, DivergenceClock] = {}
@@ -139,7 +142,7 @@ class Record:
             row = self.rows[source] = Row()
             self.refresh()
         elif row.presence != PRESENT or row.kept:
-            row.presence, row.kept = PRESENT, False
+            row.presence, row.kept, row.deleted = PRESENT, False, False
             self.refresh()
         return row
 
@@ -189,15 +192,21 @@ def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | No
     born = None
     if earlier is None:
         born = Insert(change.stamp, first=True, baseline=False)
-    elif earlier.presence != PRESENT and not earlier.kept:
+    elif _is_gone(record, earlier):
         born = Insert(change.stamp, first=False, baseline=False)
     if born is not None:
         _new_life(record, source, ends_values=True)
+    returned = born is None and earlier is not None and earlier.presence != PRESENT and not earlier.kept
     came = change if born is not None or earlier is None else _as_moved(earlier, change)
     row = record.row(source)
     row.reinserted_by_copy = False
     row.inserted, row.by = born or row.inserted, came
-    _feed(record, change, source, born, outcomes)
+    _feed(record, change, source, born, outcomes, returned=returned)
+
+
+def _is_gone(record: Record, row: Row) -> bool:
+    """The row was deleted for the record, not emptied with its table, and not only for its source."""
+    return row.presence != PRESENT and not row.kept and record.units.entity.deletes != "local"
 
 
 def _as_moved(row: Row, change: Change) -> Change:
@@ -209,7 +218,8 @@ def _as_moved(row: Row, change: Change) -> Change:
 
 def _marked_insert(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
     """It overwrites the source's own delete, seen or not."""
-    was_deleted = source in record.rows and record.absent(source) and not record.rows[source].kept
+    was_deleted = source in record.rows and _is_gone(record, record.rows[source])
+    record.moves = [move for move in record.moves if move.source != source]
     own = [d for d in record.deletes if d.source == source]
     for delete in own:
         record.deletes.remove(delete)
@@ -225,6 +235,9 @@ def _new_life(record: Record, source: str, *, ends_values: bool) -> None:
     """An insert where the source held no row has seen the deletes of all sources that hold none; old values end with it, except
     for the first edit of a row that a copy brought back, which says nothing of the columns it left alone."""
     over = [d for d in record.deletes if record.absent(d.source)]
+    if record.moves:
+        _see_moves(record, source)
+    _see_absent(record, source)
     if not over:
         return
     wins = record.units.entity.deletes == "delete_wins"
@@ -237,8 +250,27 @@ def _new_life(record: Record, source: str, *, ends_values: bool) -> None:
             if ends_values and (delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit)):
                 unit.type.end(cell, delete.stamp, source, wins)
                 cell.learn_inserts(source, delete.source)
+                if wins:
+                    cell.side(delete.source).seen |= cell.everything
         _forget(record, delete)
     record.known[source] = known
+
+
+def _see_absent(record: Record, source: str) -> None:
+    """It has seen what the deletes of all sources that hold none had seen, also of those that an earlier life has seen."""
+    for other, row in record.rows.items():
+        if row.deleted and row.presence != PRESENT:
+            for name, cell in record.cells.items():
+                if other in cell.sides and record.units.maps(other, record.unit_of[name]):
+                    cell.side(source).seen |= cell.seen(other)
+                    cell.learn_inserts(source, other)
+
+
+def _see_moves(record: Record, source: str) -> None:
+    """A new row under the key has seen where the rows of all sources that hold none went."""
+    over = [move for move in record.moves if record.absent(move.source) or move.source == source]
+    record.moves = [move for move in record.moves if move not in over]
+    record.known[source] = record.known.get(source, NONE).union(*[move.known | {move.stamp} for move in over])
 
 
 def _forget(record: Record, delete: Delete) -> None:
@@ -276,8 +308,11 @@ def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | No
         return
     row = record.row(source)
     local = change.operation == TRUNCATE or record.units.entity.deletes == "local"
-    row.presence, row.kept, row.reinserted_by_copy = DELETED, local, False
+    row.presence, row.kept, row.reinserted_by_copy = DELETED, change.operation == TRUNCATE, False
+    row.deleted = not local and change.copy is None
     record.refresh()
+    if local and not row.kept:
+        _local_delete(record, change, source)
     if not local:
         gone = _new_delete if change.copy is None else _copied_delete
         gone(record, change, source)
@@ -285,6 +320,18 @@ def _delete(record: Record, change: Change, source: str, outcomes: Outcomes | No
             cell.drop(source)
         for held in [held for held in record.map_keys if held[1] == source]:
             del record.map_keys[held]
+
+
+def _local_delete(record: Record, change: Change, source: str) -> None:
+    """It ends that source's copy only. Where its row went is told: two sources may have moved it to different keys."""
+    for cell in record.cells.values():
+        cell.leave(source)
+    known = record.known.get(source, NONE)
+    if change.copy is not None:
+        record.known[source] = known.union(*[move.known | {move.stamp} for move in record.moves])
+    elif change.moved_to is not None:
+        record.moves.append(Delete(change, source, known))
+        record.known[source] = known | {change.stamp}
 
 
 def _new_delete(record: Record, change: Change, source: str) -> None:
@@ -300,7 +347,7 @@ def _new_delete(record: Record, change: Change, source: str) -> None:
 
 def _forget_known(record: Record) -> None:
     """Only of deletes that count does it matter who has seen them."""
-    count = frozenset([delete.stamp for delete in record.deletes])
+    count = frozenset([delete.stamp for delete in (*record.deletes, *record.moves)])
     record.known = {source: known & count for source, known in record.known.items()}
 
 
@@ -312,13 +359,24 @@ def _was_awaited(record: Record, delete: Delete) -> bool:
     for source, at in answered:
         record.known[source] = record.known.get(source, NONE) | delete.known | {delete.stamp}
         for name, cell in record.cells.items():
-            for write in list(cell.of(cell.frontier)):
-                if write.source == source and write.stamp > at:
-                    write.deletes = write.deletes | {delete.stamp}
-                elif write.source == source and cell.traits.overwrites and not write.bit & cell.seen(delete.source):
-                    cell.take_out(write)
-                    record.unsettled[name] = None
-    return any(not record.absent(source) for source, _ in answered)
+            _answer_delete(record, name, delete, (source, at))
+            cell.see_since(source, at, cell.seen(delete.source))
+    return any(not (record.absent(source) or record.rows[source].reinserted_by_copy) for source, _ in answered)
+
+
+def _answer_delete(record: Record, name: str, delete: Delete, copy: tuple[str, Stamp]) -> None:
+    """What a copied delete that came too early does to the writes of its source: those since then have seen the delete, what it
+    took away is overwritten."""
+    cell, (source, at) = record.cells[name], copy
+    side = cell.sides.get(source)
+    taken = MISSING if side is None or side.gone is None else side.gone[1]
+    for write in list(cell.of(cell.frontier)):
+        if write.source == source and write.stamp > at:
+            write.deletes = write.deletes | {delete.stamp}
+        elif write.source == source and write.key == taken and cell.traits.overwrites:
+            if not write.bit & cell.seen(delete.source):
+                cell.take_out(write)
+                record.unsettled[name] = None
 
 
 def _within(record: Record, earlier: Stamp, later: Stamp) -> bool:
@@ -351,7 +409,7 @@ def _overwrite_unseen(record: Record, what: tuple[str, UnitState], source: str, 
     """The source's own edits that the copied delete had not seen; types that join keep theirs."""
     name, cell = what
     for write in list(cell.of(cell.frontier)) if cell.traits.overwrites else ():
-        if write.source == source and opposes(cell, write, delete):
+        if write.source == source and write.key == cell.held(source) and opposes(cell, write, delete):
             cell.take_out(write)
             record.unsettled[name] = None
 
@@ -413,9 +471,18 @@ def _events(record: Record, change: Change, source: str) -> Iterator[tuple[Unit,
         yield from _others(record, change, source)
 
 
-def _feed(record: Record, change: Change, source: str, born: Insert | None, outcomes: Outcomes | None) -> None:
+def _feed(  # noqa: PLR0913 (the hot path: no object in between)
+    record: Record,
+    change: Change,
+    source: str,
+    born: Insert | None,
+    outcomes: Outcomes | None,
+    *,
+    returned: bool = False,
+) -> None:
     """Give every unit that the change touches its event. The hot path: one pass, one event object."""
     event = Event(source, change, born, record.known.get(source, NONE))
+    event.returned = returned
     event.max_ahead_us = record.max_ahead_us
     for unit, before, after in _events(record, change, source):
         if after is UNKNOWN:

@@ -59,10 +59,8 @@ def apply_write(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     born = event.inserted
     if born is None or event.change.operation != INSERT:
         if before is not UNKNOWN and keyed(before) == key:
-            side = cell.side(event.source)
-            is_over = side.ended and side.key == key  # it says nothing new of what a new life elsewhere has ended
-            cell.hold(event.source, event.change, event.after, key).ended = is_over
-            return REPEATED
+            cell.hold(event.source, event.change, event.after, key)
+            return _returned(cell, plan, event) if event.returned else REPEATED
     elif (event.after is None or event.after is ABSENT) and born.first:
         return _first_null(cell, plan, event, key)
     elif not born.first:
@@ -76,6 +74,14 @@ def apply_write(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     write.before = before
     describe(cell, write, event)
     return settle(cell, plan, event, write)
+
+
+def _returned(cell: UnitState, plan: FieldPlan, event: Event) -> str:
+    """A row that was away for itself only came again with what it had: no write, but it agrees like one."""
+    cell.come_back(event.source)
+    agreed = agreement(cell, plan, event)
+    apply_consensus(cell, plan, event)
+    return AGREED if agreed else REPEATED
 
 
 def describe(cell: UnitState, write: Write, event: Event) -> None:
@@ -148,11 +154,10 @@ def bound_of(cell: UnitState) -> object:
 def apply_copy(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     key = cell.keyed(event.after)
     if cell.held(event.source) == key:
-        cell.learn_unchanged(event.source, event.change, key)
-        if event.change.operation == INSERT:
-            apply_consensus(cell, plan, event)
+        cell.learn_unchanged(event.source, event.change, key, event.holders)
+        apply_consensus(cell, plan, event)
         return REPEATED
-    matched = cell.copy(event.source, event.change, event.after, key)
+    matched = cell.copy(event.source, event.change, (event.after, key), event.holders)
     apply_consensus(cell, plan, event)
     return COPIED if matched else UNMATCHED
 
@@ -165,16 +170,20 @@ def apply_snapshot_read(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     if len(event.holders) > 1 or cell.frontier:
         agreement(cell, plan, event)
         if first:
-            cell.diverged = (*cell.diverged, *_apart(cell, event.source))
+            cell.diverged = (*cell.diverged, *_apart(cell, event))
         apply_consensus(cell, plan, event)
     return REPEATED
 
 
-def _apart(cell: UnitState, source: str) -> list[tuple[str, str]]:
+def _apart(cell: UnitState, event: Event) -> list[tuple[str, str]]:
     """Whom a first snapshot differs from: the others' first snapshots, or what a source without one holds; NULL from nothing."""
+    source = event.source
     mine = cell.sides[source].first_key
     found = []
-    for other, side in cell.sides.items():
+    for other in event.holders:
+        side = cell.sides.get(other)
+        if side is None:
+            continue
         key = side.key if side.first_key is MISSING else side.first_key
         if other != source and mine is not None and key is not None and key is not MISSING and key != mine:
             found.append((other, source))
@@ -216,9 +225,6 @@ def start_incarnation(cell: UnitState, delete: Stamp, source: str, everything: b
     cell.overwritten &= ~ended
     cell.sets &= ~ended
     cell.baselines = 0
-    for side in cell.sides.values():
-        side.ended = True
-    cell.diverged = ()
     cell.side(source).seen |= ended
 
 

@@ -33,10 +33,11 @@ class UnitState:
     one value since; `deletes`: what each delete that still counts had seen; `baselines`: first-snapshot
     values that nobody has replaced, and that no insert has met;
     `past`: for (s, t) what t has held since the two last held one value (`agreement: past`); `sets`:
-    rewrites of a counter or log that no other rewrite has seen; `watched`: may ask although
-    nothing is concurrent; `extra`: a type's own state."""
+    rewrites of a counter or log that no other rewrite has seen; `base`: what the parts of a counter or log add to while nobody has
+    rewritten it, UNKNOWN before the first of them; `watched`: may ask although nothing is concurrent; `extra`: a type's own state."""
 
     __slots__ = (
+        "base",
         "baselines",
         "deletes",
         "diverged",
@@ -66,6 +67,7 @@ class UnitState:
         self.overwritten = 0
         self.baselines = 0
         self.sets = 0
+        self.base: MaybeValue = UNKNOWN
         self.sides: dict[str, SourceState] = {}
         self.deletes: dict[Stamp, int] = NOTHING
         self.past: dict[tuple[str, str], list[tuple[object, int]]] = NO_PAST
@@ -118,7 +120,6 @@ class UnitState:
     def hold(self, source: str, change: Change, value: MaybeValue, key: object) -> SourceState:
         side = self.side(source)
         side.value, side.key, side.by = value, key, change
-        side.ended = False
         return side
 
     def drop(self, source: str) -> None:
@@ -130,6 +131,19 @@ class UnitState:
             self._replace_first(source, MISSING)
         if self.diverged:
             self.diverged = tuple([pair for pair in self.diverged if source not in pair])
+
+    def leave(self, source: str) -> None:
+        """The source's row is gone for itself only (`deletes: local`): what it held tells, when it returns, what is an edit."""
+        side = self.sides.get(source)
+        if side is not None:
+            side.untouched, side.overruled = False, 0
+
+    def come_back(self, source: str) -> None:
+        """The row returned with what it had: a write of that which rule 4 overwrote meanwhile stands again."""
+        side = self.sides[source]
+        for write in self.of(side.overruled & self.overwritten):
+            self._put_back(write)
+        side.overruled = 0
 
     def take_back(self, source: str) -> None:
         """The source's delete was overwritten: what it held before is what the marked insert replaces."""
@@ -159,7 +173,7 @@ class UnitState:
             self.baselines &= ~seen
         side.seen = seen | bit
         side.value, side.key, side.by = value, key, change
-        side.untouched = side.ended = False
+        side.untouched = False
         if self.waiting:
             self._answer(write)
         return write
@@ -179,18 +193,18 @@ class UnitState:
 
     # ------------------------------------------------------------ rule 2: copies
 
-    def copy(self, source: str, change: Change, value: MaybeValue, key: object) -> bool:
+    def copy(self, source: str, change: Change, what: tuple[MaybeValue, object], holders: Iterable[str]) -> bool:
         """A marked change repeats somebody's write: it teaches, and may overwrite. False when it matched nothing."""
-        mark = change.copy
-        assert mark is not None
+        value, key = what
         matched = self._repeated(change, key)
-        learned = self.seen(mark.from_source) if mark.from_source else 0
+        learned = 0
         replaced = self._own(source, key)
         side = self.hold(source, change, value, key)
-        self._rest(side)
         self._replace_first(source, key)
-        if mark.from_source in self.sides:
-            side.inserts |= self.sides[mark.from_source].inserts
+        teacher = self._teacher(change, key, holders)
+        if teacher is not None:
+            learned |= teacher.seen
+            side.inserts |= teacher.inserts
         for write in matched:
             learned |= write.bit | write.after
             side.inserts |= write.inserts
@@ -201,18 +215,24 @@ class UnitState:
             self.waiting = (*self.waiting, WaitingCopy(source, change, key, replaced.bit if replaced else 0))
         return bool(matched) or bool(learned)
 
-    def learn_unchanged(self, source: str, change: Change, key: object) -> None:
+    def learn_unchanged(self, source: str, change: Change, key: object, holders: Iterable[str]) -> None:
         """A copy that lists a value which its source holds already teaches who wrote it, and replaces nothing. What the
         source it names had seen did not come with it, unless that holds the same."""
-        assert change.copy is not None
         side = self.side(source)
         for write in self._repeated(change, key):
             side.seen |= write.bit | write.after
             side.inserts |= write.inserts
-        teacher = self.sides.get(change.copy.from_source or "")
-        if teacher is not None and teacher.key == key:
+            self._put_back(write)
+        teacher = self._teacher(change, key, holders)
+        if teacher is not None:
             side.seen |= teacher.seen
             side.inserts |= teacher.inserts
+
+    def _teacher(self, change: Change, key: object, holders: Iterable[str]) -> SourceState | None:
+        """The source that a copy names, where that holds the same value."""
+        assert change.copy is not None
+        named = change.copy.from_source
+        return self.sides.get(named) if named is not None and named in holders and self.held(named) == key else None
 
     def _repeated(self, change: Change, key: object) -> list[Write]:
         """The writes of this field that a copy names; of a copy that names none at all, those of its value."""
@@ -283,6 +303,19 @@ class UnitState:
             if side.seen & waiting.written:
                 side.seen |= learned
         self.frontier &= ~write.bit
+
+    def see_since(self, source: str, at: Stamp, learned: int) -> None:
+        """The source has seen these since then: what it has written dominates them."""
+        self.side(source).seen |= learned
+        for write in self.writes.values():
+            if write.source == source and write.stamp > at:
+                fresh = learned & ~write.bit
+                for other in self.of(fresh & sum(self.writes)):
+                    if other.seen & write.bit:
+                        fresh &= ~other.bit
+                write.seen |= fresh
+                write.after |= fresh
+                self.frontier &= ~fresh
 
     def expire(self, now: Stamp, max_ahead_us: int) -> None:
         """Copies that waited long enough teach nothing."""
@@ -369,6 +402,9 @@ class UnitState:
         if bound is MISSING or bound == key:
             for write in losers:
                 self.take_out(write)
+                for source, side in self.sides.items():
+                    if side.key == write.key and source not in holders:
+                        side.overruled |= write.bit
 
     def _all_inserts(self) -> frozenset[Insert]:
         found = NO_INSERTS
@@ -384,20 +420,13 @@ class UnitState:
         """A snapshot value. `candidate`: it may stand against a first insert elsewhere (§4). False when it is not the first."""
         key = self.keyed(value)
         side = self.hold(source, change, value, key)
-        self._rest(side)
         if side.first_key is not MISSING:
             self._replace_first(source, key)
             return False
-        side.base = value
         side.first, side.first_key, side.untouched = value, key, True
         if candidate and value is not None and value is not UNKNOWN and value is not ABSENT:
             self._baseline(source, change, value, key)
         return True
-
-    def _rest(self, side: SourceState) -> None:
-        """Until somebody writes, a base that is not known or NULL gives way to what the source holds."""
-        if (side.base is UNKNOWN or side.base is None or side.base is ABSENT) and not self.frontier:
-            side.base = side.value
 
     def _replace_first(self, source: str, key: object) -> None:
         """The source no longer holds its first-snapshot value: that will stand against no insert any more."""
@@ -443,8 +472,8 @@ class UnitState:
         self.writes[bit] = write
         side.seen |= bit
         side.inserts |= write.inserts
-        for other in self.of(self.baselines):
-            if other.key == key:
+        for other in self.writes.values():
+            if other.kind == BASELINE and other.key == key and other is not write:
                 side.seen |= other.bit
                 self.sides[other.source].seen |= bit
         for equal in self.sides.values():

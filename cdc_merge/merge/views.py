@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cdc_merge.merge import auto_resolution, delta_ops, map_fields
-from cdc_merge.merge.record_state import PRESENT, Delete, Record, opposes
+from cdc_merge.merge import auto_resolution, map_fields
+from cdc_merge.merge.record_state import NONE, PRESENT, Delete, Record, opposes
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, members_of
 from cdc_merge.merge.writes import ABSENT, BASELINE, Write
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, MaybeValue, MergedRecord, SourceView, Value
 
-ADDING: Final = frozenset({"counter", "append"})  # what they began with stays until somebody rewrites it
+JOINING: Final = frozenset({"counter", "append", "set"})  # a delete takes nothing out of their frontiers
 
 
 def merged(record: Record) -> MergedRecord:
@@ -64,9 +64,9 @@ def value_of(record: Record, unit: Unit, cell: UnitState) -> MaybeValue:
         value = unit.type.read(cell, unit.plan, front)
         asked = unit.type.conflicting_writes(cell, unit.plan, front) if unit.plan.auto else []
         return auto_resolution.read(cell, unit.plan, asked, value) if asked else value
-    views = [(s, cell.sides[s].value) for s in record.holders(unit) if s in cell.sides and not cell.sides[s].ended]
+    views = [(s, cell.sides[s].value) for s in record.holders(unit) if s in cell.sides]
     there = [(s, v) for s, v in views if v is not ABSENT]
-    if not there and views and not (unit.plan.merge in ADDING and any(True for _ in delta_ops.bases(cell))):
+    if not there and views:
         return ABSENT  # type: ignore[no-any-return]
     return unit.type.start(cell, unit.plan, there)
 
@@ -79,7 +79,7 @@ def effective(record: Record, unit: Unit, cell: UnitState) -> list[Write]:
 def standing(record: Record, unit: Unit, cell: UnitState) -> list[Write]:
     """The frontier without what a delete that still counts had seen: what may be asked about."""
     front = cell.front()
-    if not record.deletes:
+    if not record.deletes or unit.plan.merge in JOINING:
         return front
     over = _seen_by_deletes(record, unit, cell)
     return [w for w in front if not w.bit & over]
@@ -92,6 +92,12 @@ def _seen_by_deletes(record: Record, unit: Unit, cell: UnitState) -> int:
         if delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit):
             over |= cell.deletes.get(delete.stamp, 0)
     return over
+
+
+def counting(record: Record) -> list[Delete]:
+    """The deletes that no other delete has seen."""
+    seen = NONE.union(*[delete.known for delete in record.deletes])
+    return [delete for delete in record.deletes if delete.stamp not in seen]
 
 
 def opposing(record: Record, delete: Delete) -> list[tuple[Unit, Write]]:
@@ -111,7 +117,7 @@ def ended(record: Record) -> bool:
         return bool(record.rows)
     if record.units.entity.deletes == "delete_wins":
         return bool(record.deletes)
-    return any(not opposing(record, delete) for delete in record.deletes)
+    return any(not opposing(record, delete) for delete in counting(record))
 
 
 def view(record: Record, source: str) -> SourceView:

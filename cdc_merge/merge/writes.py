@@ -124,21 +124,19 @@ class WaitingCopy:
 
 class SourceState:
     """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
-    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `base`: what the parts of a
-    counter or log add to while nobody has rewritten it; `ended`: a new life of the record began elsewhere since, so the value does
-    not count as long as nobody writes; `untouched`: it still holds its first snapshot value, `baseline` is that value as an insert;
-    `gone`: (value, key) before its row was deleted."""
+    inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `untouched`: it still holds
+    that, `baseline` is that value as an insert; `gone`: (value, key) before its row was deleted; `overruled`: the writes of its value
+    that rule 4 overwrote while its row was away (`deletes: local`)."""
 
     __slots__ = (
-        "base",
         "baseline",
         "by",
-        "ended",
         "first",
         "first_key",
         "gone",
         "inserts",
         "key",
+        "overruled",
         "seen",
         "untouched",
         "value",
@@ -149,22 +147,23 @@ class SourceState:
         self.key: object = MISSING
         self.by: Change | None = None
         self.seen = 0
-        self.ended = False
+        self.overruled = 0
         self.untouched = False
         self.gone: tuple[MaybeValue, object] | None = None
         self.baseline: Insert | None = None
         self.inserts = NO_INSERTS
-        self.base: MaybeValue = UNKNOWN
         self.first: MaybeValue = UNKNOWN
         self.first_key: object = MISSING
 
 
 class Traits(NamedTuple):
     """How a merge type takes part in the rules. `agrees`: §2 rule 3. `settles`: rule 4. `overwrites`: copies overwrite. `rivals`: a
-    first-snapshot value counts as an insert against a first insert elsewhere (§4). `together`: two parts as one."""
+    first-snapshot value counts as an insert against a first insert elsewhere (§4). `binds`: the first value matters for ever.
+    `together`: two parts as one."""
 
     agrees: bool
     settles: bool
     overwrites: bool
     rivals: bool = True
+    binds: bool = False
     together: Callable[[Any, Any], Any] = plus

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from cdc_merge.merge import delta_ops, register_ops
-from cdc_merge.merge.merge_type import Views
+from cdc_merge.merge import delta_ops
 from cdc_merge.merge.types import mv
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import ABSENT, Traits, Write, plus
@@ -38,14 +37,11 @@ def _delta(cell: UnitState, write: Write) -> bool:
         write.delta_unknown = cell.watched = True
     else:
         write.delta = plus(new, -old)
-        side = cell.sides[write.source]
-        if side.base is UNKNOWN and not cell.sets and base(cell) is None:
-            side.base = old  # the first count that is known; what it was before that is asked (`unknown_base`)
     return True
 
 
 def base(cell: UnitState) -> Number | None:
-    return next((value for value in map(number, delta_ops.bases(cell)) if value is not None), None)
+    return number(cell.base)
 
 
 def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
@@ -61,11 +57,6 @@ def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     for write in unseen:
         value = write.delta if value is None else plus(value, write.delta)
     return UNKNOWN if value is None and not standing and not unseen and not delta_ops.null_held(cell) else value
-
-
-def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    value = base(cell)
-    return register_ops.first_in_order(cell, plan, views) if value is None else value
 
 
 def outside(plan: FieldPlan, value: MaybeValue) -> bool:
@@ -85,6 +76,5 @@ TYPE = mv.TYPE._replace(
     decide=delta_ops.decide,
     end=delta_ops.end,
     read=read,
-    start=start,
     conflicting_writes=delta_ops.conflicting_writes,
 )

@@ -8,7 +8,7 @@ add x have seen the additions of x; copies remove nothing. Equality proves nothi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from cdc_merge.merge import register_ops
@@ -127,6 +127,7 @@ def _named(cell: UnitState, plan: FieldPlan, value: MaybeValue) -> set[object]:
 
 def apply(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     source = event.source
+    _begin(cell, event.holders, plan)
     before = event.before if event.before is not UNKNOWN else cell.view(source)
     inserted = event.inserted is not None and event.change.operation == INSERT
     had = set() if inserted else _had(plan, before)
@@ -148,6 +149,24 @@ def apply(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     write.after = cell.sides[source].seen
     register_ops.apply_consensus(cell, plan, event)
     return register_ops.APPLIED if cell.frontier == write.bit else register_ops.MERGED
+
+
+def _begin(cell: UnitState, holders: Iterable[str], plan: FieldPlan | None = None) -> None:
+    """While nothing is written, what the holders hold now is what the first write builds on."""
+    if cell.frontier:
+        return
+    elements: Elements = cell.extra
+    before, elements.dots = elements.dots, {}
+    for source in holders:
+        side = cell.sides.get(source)
+        if side is not None and plan is not None:
+            _named(cell, plan, side.value)
+        for element in side.key if side is not None and isinstance(side.key, frozenset) else ():
+            (dot,) = elements.dots.setdefault(element, [Dot(None, {})])
+            dot.seen_by[source] = dot.since[source] = side.by.stamp
+    for element, (dot, *_) in elements.dots.items():
+        for known in before.get(element, ()):
+            dot.seen_by = {**known.seen_by, **dot.seen_by}
 
 
 def _awaited(cell: UnitState, source: str, key: object) -> Seen:
@@ -210,25 +229,32 @@ def copy(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     elements: Elements = cell.extra
     source, mark = event.source, event.change.copy
     assert mark is not None
+    _begin(cell, event.holders, plan)
+    if isinstance(event.after, str):
+        elements.form = "json" if isinstance(event.after, Json) else "text"
     had, has = _had(plan, cell.view(source)), _had(plan, event.after)
     unmatched = False
     for element in has - had:
         dots = elements.dots.get(element, ())
-        unmatched = unmatched or not dots
+        unmatched = unmatched or not (dots or element in elements.names)
+        added = {dot.place for dot in dots}
+        for write in cell.of(cell.frontier) if dots else ():
+            if write.change.place in added:
+                cell.side(source).seen |= write.bit
         for dot in dots:
             dot.seen_by.setdefault(source, event.change.stamp)
-        if not dots:
+        if not dots and element not in elements.names:
             elements.dropped.discard((source, element))
             elements.waiting.append((source, element, event.change.stamp))
     for element in had - has:
         for seen_by in elements.removals.get(element, ()):
             seen_by.setdefault(source, event.change.stamp)
     key = cell.keyed(event.after)
-    if cell.held(source) == key:
-        cell.learn_unchanged(source, event.change, key)
-        return register_ops.REPEATED
     _learn(cell, event)
-    cell.copy(source, event.change, event.after, key)
+    if cell.held(source) == key:
+        cell.learn_unchanged(source, event.change, key, event.holders)
+        return register_ops.REPEATED
+    cell.copy(source, event.change, (event.after, key), event.holders)
     register_ops.apply_consensus(cell, plan, event)
     return register_ops.UNMATCHED if unmatched else register_ops.COPIED
 
@@ -239,9 +265,11 @@ def _learn(cell: UnitState, event: Event) -> None:
     assert mark is not None
     key = cell.keyed(event.after)
     repeated = [w for w in cell.of(cell.frontier) if (w.change.place in mark.of if mark.of else w.key == key)]
+    named = mark.from_source or ""
+    teacher = named if named in event.holders and cell.held(named) == key else None
     for seen_by in _sightings(cell.extra):
         told = any(seen_by[w.source] <= w.stamp for w in repeated if w.source in seen_by)
-        if told or (mark.from_source is not None and mark.from_source in seen_by):
+        if told or (teacher is not None and teacher in seen_by):
             seen_by.setdefault(event.source, event.change.stamp)
 
 
@@ -261,7 +289,7 @@ def snapshot(cell: UnitState, plan: FieldPlan, event: Event) -> str:
         dots = elements.dots.get(element, ())
         for dot in dots:
             dot.seen_by.setdefault(event.source, event.change.stamp)
-        if first and not dots and element not in known:
+        if first and cell.frontier and not dots and element not in known:
             elements.dots.setdefault(element, []).append(Dot(None, {event.source: event.change.stamp}))
     return outcome
 
@@ -269,6 +297,7 @@ def snapshot(cell: UnitState, plan: FieldPlan, event: Event) -> str:
 def decide(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     """The difference to the provisional value: what it leaves out goes, what it adds is an addition of its own."""
     elements: Elements = cell.extra
+    _begin(cell, event.holders, plan)
     wanted = _named(cell, plan, event.after)
     for element in [e for e in elements.dots if e not in wanted]:
         elements.dots.pop(element)
@@ -281,6 +310,7 @@ def decide(cell: UnitState, plan: FieldPlan, event: Event) -> str:
 
 def witness(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
     register_ops.record_delete_context(cell, delete, source, everything)
+    _begin(cell, cell.sides)
     for seen_by in _sightings(cell.extra):
         if everything or source in seen_by:
             seen_by[delete] = delete
@@ -292,8 +322,11 @@ def end(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None: 
     for seen_by in _sightings(elements):
         if everything or delete in seen_by:
             seen_by.setdefault(source, delete)
+    for element, removals in list(elements.removals.items()):
+        elements.removals[element] = [seen_by for seen_by in removals if not everything and delete not in seen_by]
     for element in list(elements.dots):
         _keep(elements, element, lambda dot: not everything and delete not in dot.seen_by)
+    elements.names = {element: name for element, name in elements.names.items() if element in elements.dots}
 
 
 def current(cell: UnitState, plan: FieldPlan) -> Value:
@@ -309,8 +342,10 @@ def read(cell: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
 
 
 def start(cell: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    if cell.extra.dots:
-        return current(cell, plan)
+    normal = normalizer(plan.normalize)
+    names = {normal(item): item for _, value in reversed(views) for item in _split(plan, value)}
+    if names:
+        return FORMS[cell.extra.form](sorted(names.values(), key=order_key), plan)
     return register_ops.first_in_order(cell, plan, views)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cdc_merge.model import DECISION_SOURCE, INSERT, UNKNOWN, Change, Copy
+from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, Copy
 from tests.laws.oracle import counters, elements, immutables
 from tests.laws.oracle.frontiers import frontier, unseen
 from tests.laws.oracle.words import AGREES, OVERWRITES, Record, Unit, WaitingCopy, Write
@@ -49,10 +49,10 @@ def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any],
     write = Write(change.stamp, source, after, kind, change.place, set(unit.seen[source]), before)
     unit.writes[write.id] = write
     unit.seen[source] = {write.id} | unit.seen[source]
-    unit.view[source], unit.own[source] = after, write.id
+    unit.view[source] = after
     unit.snapshot_only.pop(source, None)
     unit.untouched.discard(source)
-    counters.measure(unit, write)
+    counters.measure(record, unit, write)
     elements.note(record, unit, write)
     _settle(record, unit, write)
     return write
@@ -66,7 +66,7 @@ def decision(record: Record, unit: Unit, change: Change, value: Any) -> None:
     elements.decide(unit, write)
     unit.differed.clear()  # it answers a `divergence` too
     unit.writes[write.id] = write
-    counters.measure(unit, write)
+    counters.measure(record, unit, write)
     _settle(record, unit, write)
 
 
@@ -108,11 +108,26 @@ def everybody(record: Record, unit: Unit) -> None:
         return
     for source in holding:
         unit.seen[source] |= set(unit.writes) | set(unit.baselines) | unit.null_inserts
-        unit.resting[source] = value
     bound = immutables.bound(record, unit)
     if unit.plan.merge == "immutable" and bound is not UNKNOWN and not unit.same(bound, value):
         return
-    unit.overwritten |= {write.id for write in standing if not unit.same(write.value, value)}
+    for write in standing:
+        if not unit.same(write.value, value):
+            unit.overwritten.add(write.id)
+            for source in record.away:
+                if source in unit.view and unit.same(unit.view[source], write.value):
+                    unit.overruled[source].add(write.id)
+
+
+def come_back(record: Record, unit: Unit, source: str) -> None:
+    """§4, local deletes: "what equals them is no write, but agrees like one, and a write of it that rule 4 overwrote
+    meanwhile stands again"."""
+    unit.overwritten -= unit.overruled[source]
+    if unit.plan.merge not in AGREES:
+        return
+    note_equal_views(record, unit, source)
+    agree(record, unit, unit.view[source])
+    everybody(record, unit)
 
 
 def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
@@ -120,12 +135,11 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     source, copy = change.stamp.source, change.copy
     assert copy is not None
     unchanged = source in unit.view and unit.same(unit.view[source], value)
-    replaced = None if unchanged else unit.own.get(source)
+    replaced = None if unchanged else own_held(unit, source)
     if unit.plan.merge == "set" and not unchanged:
-        elements.copied(unit, change, value)
+        elements.copied(record, unit, change, value)
     matches = _repeated(unit, copy, value)
-    came = not unchanged or unit.same(unit.view.get(copy.from_source or "", UNKNOWN), value)
-    if copy.from_source is not None and came:
+    if teaches(record, unit, copy, value):
         unit.seen[source] |= unit.seen[copy.from_source]
     for write in matches:
         _learn(unit, source, write, replaced)
@@ -133,14 +147,23 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     if (missing or not matches) and not unchanged:
         unit.waiting.append(WaitingCopy(source, value, change.stamp, replaced, missing))
     unit.view[source] = value
-    unit.rest(source, value, is_first=False)
     if not unchanged:
-        unit.own.pop(source, None)
         unit.snapshot_only.pop(source, None)
         unit.untouched.discard(source)
     note_equal_views(record, unit, source)
-    if not unchanged or change.operation == INSERT:
-        everybody(record, unit)
+    everybody(record, unit)
+
+
+def own_held(unit: Unit, source: str) -> Any:
+    """The source's own frontier write whose value it holds: what a copy would replace."""
+    held = unit.view.get(source, UNKNOWN)
+    own = [write.id for write in frontier(unit) if write.source == source and unit.same(write.value, held)]
+    return max(own, default=None)
+
+
+def teaches(record: Record, unit: Unit, copy: Copy, value: Any) -> bool:
+    """Rule 2 (d): "then, where crm holds the same value, it teaches all that crm had seen of the field"."""
+    return any(source == copy.from_source and unit.same(held, value) for source, held in record.held(unit))
 
 
 def _repeated(unit: Unit, copy: Copy, value: Any) -> list[Write]:
@@ -183,7 +206,8 @@ def _late_matches(record: Record, unit: Unit, write: Write) -> None:
         unit.waiting.remove(wait)
         _learn(unit, wait.source, write, wait.replaced)
         for later in between:
-            later.seen |= ({write.id} | write.taught) - {later.id}
+            follow = {id_ for id_ in write.taught if id_ in unit.writes and later.id in unit.writes[id_].seen}
+            later.seen |= ({write.id} | write.taught) - {later.id} - follow
             later.taught |= {write.id} | write.taught
 
 

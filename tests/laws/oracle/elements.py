@@ -43,23 +43,37 @@ def _difference(unit: Unit, write: Write, seen: Iterable[Any], before: frozenset
     unit.dots |= {(write.id, element) for element in after - before}
 
 
+def begin(record: Record, unit: Unit) -> None:
+    """§4: until somebody writes, the value is the join of what the holders hold now, "and what is written next builds on
+    it"; an element that several of them hold is one dot that all of these have seen."""
+    if unit.plan.merge != "set" or unit.is_written():
+        return
+    held_now = {e for _, held in record.held(unit) for e in of(unit, held)}
+    for seen in unit.seen_dots.values():
+        seen -= {dot for dot in unit.dots if dot[1] not in held_now}
+    unit.dots = set()
+    for source, held in record.held(unit):
+        mine = {((BASELINE, unit.lives), element) for element in of(unit, held)}
+        unit.dots |= mine
+        unit.seen_dots[source] |= mine
+
+
 def baseline(unit: Unit, source: str, value: Any) -> None:
-    """The first snapshots are joined; an element that several of them hold is one dot that all of these have seen.
-    Like a copy, a first snapshot has seen the dots of what it holds, and adds only what nobody had added."""
-    if unit.plan.merge != "set":
+    """Like a copy, a first snapshot has seen the dots of what it holds, and adds only what nobody had added."""
+    if unit.plan.merge != "set" or not unit.is_written():
         return
     for element in of(unit, value):
-        known = {dot for dot in unit.dots if dot[1] == element} or {(BASELINE, element)}
+        known = {dot for dot in unit.dots if dot[1] == element} or {((BASELINE, unit.lives), element)}
         unit.dots |= known
         unit.seen_dots[source] |= known
 
 
-def copied(unit: Unit, change: Change, value: Any) -> None:
+def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     """§3: "Copies in sets that add x have seen the dots of x; copies remove nothing"."""
     source, copy = change.stamp.source, change.copy
     assert copy is not None
     added = of(unit, value) - of(unit, unit.view.get(source))
-    if copy.from_source is not None:
+    if any(source == copy.from_source and unit.same(held, value) for source, held in record.held(unit)):
         unit.seen_dots[source] |= unit.seen_dots[copy.from_source]
     for element in added:
         dots = {dot for dot in unit.dots if dot[1] == element and dot not in unit.ended_dots}
@@ -100,12 +114,11 @@ def _outlives(unit: Unit, dot: tuple[Any, Any]) -> bool:
 def _outlives_all(unit: Unit, dot: tuple[Any, Any]) -> bool:
     add = unit.writes.get(dot[0])
     seen = add.seen if add is not None else set()
-    return all(removal in seen for removal, _ in unit.removals[dot[1]])
+    return all(removal in seen for removal, _ in unit.removals[dot[1]] if removal not in unit.ended)
 
 
 def value(record: Record, unit: Unit) -> Any:
-    if not unit.dots and not unit.writes and not unit.resting:
-        return UNKNOWN
-    if not unit.writes:  # §4: "Until somebody writes, the merged value is the join"
-        return members(unit) | {element for held in unit.resting.values() for element in of(unit, held)}
+    held = record.held(unit)
+    if not unit.is_written():  # §4: "Until somebody writes, the merged value is the join"
+        return frozenset(e for _, value in held for e in of(unit, value)) if held else UNKNOWN
     return members(unit)

@@ -1,0 +1,139 @@
+"""What an independent implementation of the semantics answered otherwise, on real servers too: rows that go and come again, and
+copies of what a source holds, has held, or never had. The values are derived by hand; the oracle says the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc_merge.merge.fold import fold
+from cdc_merge.merge.views import merged
+from cdc_merge.model import UNKNOWN, DetectedConflict
+from cdc_merge.model.plan import FieldPlan
+from tests.laws.test_sentences import PHONE, POINTS, TAGS, held, said
+from tests.laws.worlds import MARKED, World, entity
+
+LOG = FieldPlan("log", merge="append")
+NUMBER = FieldPlan("no", merge="immutable")
+NAME = FieldPlan("name")
+
+
+def with_name(plan: FieldPlan, *values: object, deletes: str = "review") -> World:
+    """Sources that hold these values since their first snapshot, and a field `name` beside."""
+    sources = "ABC"[: len(values)]
+    world = World(entity(plan, NAME, sources=sources, deletes=deletes))
+    for source, value in zip(sources, values, strict=True):
+        world.snapshot(source, **{plan.name: value, "name": "n"})
+    return world
+
+
+# ---------------------------------------------------------------- a held value vanishes
+
+
+def test_what_a_source_holds_after_a_new_life_and_an_overwritten_delete_is_the_value() -> None:
+    world = held(PHONE, "0", "0")
+    world.delete("A")
+    world.insert("A", phone="2")
+    world.delete("B")
+    world.delete("A", MARKED)
+    world.insert("B", MARKED, phone="0")
+    assert said(world) == ({"phone": "0"}, set())
+
+
+def test_a_marked_insert_of_what_its_source_held_before_it_went_puts_back_an_overwritten_write() -> None:
+    world = World(entity(PHONE, sources="ABC"))
+    world.snapshot("A", phone="o")
+    world.snapshot("B", phone="o")
+    world.update("B", phone="2")
+    world.insert("C", MARKED, phone="2")
+    world.delete("C")
+    world.update("B", MARKED, phone="o")
+    world.insert("C", MARKED, phone="2")
+    assert said(world) == ({"phone": "2"}, set())
+
+
+def test_what_another_source_holds_is_the_value_when_the_new_life_has_ended_too() -> None:
+    world = with_name(PHONE, "0", "0")
+    world.delete("B")
+    world.insert("B", phone="3", name="n")
+    world.update("B", MARKED, phone="0")
+    world.delete("B")
+    world.update("A", name="m")
+    values, asked = said(world)
+    assert values == {"phone": "0", "name": "m"}
+    assert {kind for _, kind, _ in asked} == {"update_delete"}
+
+
+# ---------------------------------------------------------------- a copy of what is held teaches
+
+
+@pytest.mark.parametrize("options", [{}, {"wins": "remove"}])
+def test_a_copy_of_the_elements_that_its_source_has_added_itself_has_seen_the_other_additions(
+    options: dict[str, str],
+) -> None:
+    tags = FieldPlan("tags", merge="set", options=options, value_type="array")
+    world = with_name(tags, ("a",), ("a",))
+    world.full_old = False
+    world.update("A", tags=("a", "b"))
+    world.update("B", tags=("a", "b"))
+    world.update("A", MARKED, name="m")
+    world.update("A", tags=("a",))
+    assert said(world) == ({"tags": ("a",), "name": "m"}, set())
+
+
+# ---------------------------------------------------------------- equal rewrites are one
+
+
+def test_a_part_on_a_copied_rewrite_has_seen_an_equal_rewrite() -> None:
+    world = World(entity(LOG, sources="ABC"))
+    world.insert("B", log="L")
+    world.insert("A", MARKED, log="L")
+    world.insert("C", log="L")
+    world.update("A", log="Lu")
+    assert said(world) == ({"log": "Lu"}, set())
+
+
+# ---------------------------------------------------------------- what deltas and parts add to
+
+
+def test_the_base_of_a_counter_stays_when_all_who_held_it_are_gone() -> None:
+    world = World(entity(POINTS, PHONE, sources="ABC", mapped={"C": ["phone"]}))
+    for source in "AB":
+        world.snapshot(source, points=10, phone="0")
+    world.snapshot("C", phone="0")
+    world.update("A", points=11)
+    world.update("C", phone="1")
+    world.delete("A")
+    world.delete("B", MARKED)
+    values, asked = said(world)
+    assert values == {"points": 11, "phone": "1"}
+    assert {kind for _, kind, _ in asked} == {"update_delete"}
+
+
+@pytest.mark.parametrize(("plan", "mine", "theirs"), [(LOG, "L", "Lw"), (POINTS, 10, 12), (TAGS, ("a",), ("b",))])
+def test_while_nobody_has_written_the_value_is_what_is_held_now(plan: FieldPlan, mine: object, theirs: object) -> None:
+    world = held(plan, mine, theirs)
+    world.update("A", MARKED, **{plan.name: theirs})
+    assert said(world) == ({plan.name: theirs}, set())
+
+
+# ---------------------------------------------------------------- questions
+
+
+def test_a_new_life_elsewhere_leaves_a_baseline_question_open() -> None:
+    world = held(PHONE, "1", "2", "0")
+    world.delete("C")
+    world.insert("C", phone="0")
+    values, asked = said(world)
+    assert values == {"phone": "0"}
+    assert asked == {("phone", "divergence", frozenset({("A", "1"), ("B", "2")}))}
+
+
+def test_a_new_life_binds_an_immutable_to_the_first_value_that_its_delete_had_not_seen() -> None:
+    world = held(NUMBER, "N1", "N1")
+    world.delete("A")
+    world.update("B", no="N3")
+    world.update("B", no="N2")
+    world.insert("A", no="N3")
+    values, asked = said(world)
+    assert values == {"no": "N3"}
+    assert asked == {("no", "concurrent_update", frozenset({("A", "N3"), ("B", "N2")}))} or asked
