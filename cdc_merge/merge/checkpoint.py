@@ -36,7 +36,7 @@ def _slots(names: str) -> tuple[str, ...]:
 
 
 WRITE_SLOTS: Final = _slots("change value key seen after kind inserts deletes before delta is_reset delta_unknown")
-SOURCE_SLOTS: Final = _slots("value key by seen overruled untouched baseline inserts first first_key gone")
+SOURCE_SLOTS: Final = _slots("value key by seen overruled untouched baseline inserts first first_key gone over")
 WAITING_SLOTS: Final = _slots("source change key replaced written")
 UNIT_SLOTS: Final = _slots(
     "writes frontier overwritten baselines sets sides deletes waiting diverged watched extra past base"

@@ -26,6 +26,8 @@ def compact(cell: UnitState, joins: Joins | None = None) -> None:
     for waiting in cell.waiting:
         keep |= waiting.replaced | waiting.written
     keep |= _open_gaps(cell)
+    for write in cell.writes.values():
+        keep |= write.bit if write.is_reset and cell.held(write.source) == write.key else 0
     masks = [side.seen for side in cell.sides.values()]
     masks.extend(cell.deletes.values())
     masks.extend(seen for held in cell.past.values() for _, seen in held)

@@ -42,6 +42,10 @@ def applying(measure: Measure, *, equal_are_one: bool = False) -> Callable[[Unit
         elif cell.base is UNKNOWN:
             _fix_base(cell, write, event.holders)
         write.after = cell.sides[event.source].seen
+        if cell.waiting:
+            cell.answer(write)
+            for chosen in [*cell.of(cell.sets)]:
+                cell.sets &= ~chosen.seen
         register_ops.apply_consensus(cell, plan, event)
         return register_ops.APPLIED if cell.frontier == write.bit else register_ops.MERGED
 
@@ -72,14 +76,15 @@ def _wake(cell: UnitState, event: Event) -> None:
 def _rewrite(cell: UnitState, write: Write, event: Event, *, equal_are_one: bool) -> None:
     write.is_reset = True
     cell.sets &= ~write.seen
-    twins = [twin for twin in cell.of(cell.sets) if twin.key == write.key and twin.kind != DECIDED]
+    twins = [twin for twin in cell.writes.values() if _equal(cell, twin, write, event.holders)]
     if not any(other.seen & write.bit for other in cell.of(cell.sets)):
         cell.sets |= write.bit
     # Who holds what was set, and had seen one of the equal ones, agrees.
     equal = write.bit | sum([twin.bit for twin in twins])
-    first = event.inserted is not None and event.inserted.first
     alike = [cell.sides[s] for s in event.holders if cell.held(s) == write.key]
-    sides = [side for side in alike if side.seen & equal or (first and side.untouched)]
+    rests = [side for side in alike if _counts_as_insert(side, write, cell.sides[write.source])]
+    firsts = {side.baseline for side in rests}
+    sides = [side for side in alike if side.seen & equal or side.inserts & firsts]
     together = 0
     for side in sides:
         together |= side.seen
@@ -87,12 +92,26 @@ def _rewrite(cell: UnitState, write: Write, event: Event, *, equal_are_one: bool
         side.seen = together
     for twin in twins if equal_are_one else ():
         _make_one(cell, twin, write)
-    for side in alike if equal_are_one and first else ():
-        if side.untouched and side.baseline is not None:
-            _see_one(cell, write, side.baseline)
+    for side in rests if equal_are_one else ():
+        _see_one(cell, write, side.baseline)
 
 
-def _see_one(cell: UnitState, write: Write, baseline: Insert) -> None:
+def _equal(cell: UnitState, twin: Write, write: Write, holders: tuple[str, ...]) -> bool:
+    """Another rewrite to the same, neither having seen the other, that no rewrite has seen or that its source still holds."""
+    if twin is write or not twin.is_reset or twin.key != write.key or twin.kind == DECIDED:
+        return False
+    stands = twin.bit & cell.sets or (twin.source in holders and cell.held(twin.source) == twin.key)
+    return bool(stands) and not twin.bit & write.seen and not write.bit & twin.seen
+
+
+def _counts_as_insert(side: SourceState, write: Write, writer: SourceState) -> bool:
+    """What a source still holds since its first snapshot counts as an insert against a first insert elsewhere (§4)."""
+    if side.baseline is None or not side.untouched or side.over or side.baseline in writer.inserts:
+        return False
+    return any(insert.first and not insert.baseline for insert in writer.inserts)
+
+
+def _see_one(cell: UnitState, write: Write, baseline: Insert | None) -> None:
     """The first-snapshot value that a source still holds is an equal rewrite too: what goes back to it has seen this one."""
     for other in cell.writes.values():
         if other is not write and baseline in other.inserts and other.kind != BASELINE:
@@ -127,7 +146,7 @@ def end(cell: UnitState, delete: Stamp, source: str, everything: bool) -> None: 
     """Parts that the delete had seen are over with the other old values."""
     ended = cell.everything if everything else cell.deletes.get(delete, 0)
     for write in cell.of(ended & sum(cell.writes)):
-        write.delta, write.delta_unknown = None, False
+        write.delta, write.delta_unknown, write.is_reset = None, False, False
     if all(write.delta is None for write in cell.writes.values()):
         cell.base = UNKNOWN
     register_ops.start_incarnation(cell, delete, source, everything)

@@ -85,6 +85,8 @@ def _keys(
     record: Record, plan: FieldPlan, owner: str, moved: tuple[_Told, MaybeValue, MaybeValue]
 ) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
     (source, whole, copied), before, after = moved
+    # A row that was away for itself only says again what it has.
+    again = whole and record.units.entity.deletes == "local"
     held = record.map_keys.get((plan.name, source))
     known = (plan.name, source) in record.map_keys or before is not UNKNOWN
     if after is None and not whole and known and (is_null(held) if before is UNKNOWN else before is None):
@@ -97,16 +99,29 @@ def _keys(
     born = record.rows[source].inserted if whole and source in record.rows else None
     if (copied or whole or opened) and (new is not None or (born is not None and not born.first)):
         wanted |= _known_keys(record, plan)
+    if copied and whole and new is None:
+        _hold_nothing(record, plan, source)
     for key in sorted(wanted):
         was = (old or {}).get(key, ABSENT) if known else UNKNOWN
         now = (new or {}).get(key, ABSENT)
-        if not copied and was is not UNKNOWN and was == now and type(was) is type(now) and held is not None:
+        if not (copied or again) and was is not UNKNOWN and was == now and type(was) is type(now) and held is not None:
             continue
         child = key_plan(plan, key)
         if child.merge == "map":
             yield from _keys(record, child, owner, (moved[0], was, now))
         else:
-            yield _unit(record, child, owner, source if whole else ""), was, now
+            unit = _unit(record, child, owner, source if whole else "")
+            if opened and record.rows[source].by is not None:
+                _began_null(record, unit, source)
+            yield unit, was, now
+
+
+def _hold_nothing(record: Record, plan: FieldPlan, source: str) -> None:
+    """A copied row whose map is NULL holds no key, not even as absent."""
+    for name, cell in record.cells.items():
+        side = cell.sides.get(source) if name.startswith(plan.name + ".") else None
+        if side is not None:
+            side.value, side.key = UNKNOWN, MISSING
 
 
 def _known_keys(record: Record, plan: FieldPlan) -> set[str]:
@@ -157,11 +172,21 @@ def _unit(record: Record, plan: FieldPlan, owner: str, beginning: str) -> Unit:
         together = frozenset[Insert]().union(*[cell.sides[source].inserts for source in lacking])
         for source in lacking:
             cell.sides[source].inserts = together
+    for source in record.present:
+        if source != beginning and (parent, source) in record.map_keys and source not in lacking:
+            _began_null(record, unit, source)
     for source in cleared:
         _clear(record, unit, cell, (source, tuple(lacking)))
     if beginning and _was_read_without(record, parent, beginning):
         cell.side(beginning).first_key = ABSENT
     return unit
+
+
+def _began_null(record: Record, unit: Unit, source: str) -> None:
+    """The first snapshot of a source whose map was NULL then: it differs from nothing."""
+    row, side = record.rows[source], record.cell(unit).side(source)
+    if row.by is not None and row.by.operation == SNAPSHOT and side.first_key is MISSING:
+        side.first_key = None
 
 
 def _was_read_without(record: Record, parent: str, source: str) -> bool:

@@ -13,7 +13,7 @@ from cdc_merge.merge import auto_resolution, map_fields
 from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.noop_updates import changes_anything
-from cdc_merge.merge.register_ops import MERGED, UNMATCHED
+from cdc_merge.merge.register_ops import MERGED, REPEATED, UNMATCHED
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, Units, group_values
 from cdc_merge.merge.writes import COMPACT_AT, MISSING, Insert, Write
@@ -503,7 +503,7 @@ def _give(record: Record, cell: UnitState, unit: Unit, event: Event) -> str:
         cell.expire(change.stamp, record.max_ahead_us)
     outcome = unit.steps[_step(change)](cell, unit.plan, event)
     if unit.plan.agreement == "past" and change.operation != DECISION:
-        cell.remember(event.source, event.holders, came=change.operation != SNAPSHOT and outcome != UNMATCHED)
+        cell.remember(event.source, event.holders, came=change.operation != SNAPSHOT and outcome not in (UNMATCHED, REPEATED))
     front = cell.frontier
     if front & (front - 1) or cell.watched or cell.diverged or cell.baselines or cell.lost_updates:
         record.unsettled[unit.name] = None

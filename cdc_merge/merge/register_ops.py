@@ -115,6 +115,7 @@ def _first_null(cell: UnitState, plan: FieldPlan, event: Event, key: object) -> 
     assert event.inserted is not None
     side.inserts |= {event.inserted._replace(first=False)}  # no value of it stands against first-snapshot values
     agreement(cell, plan, event)
+    apply_consensus(cell, plan, event)
     return REPEATED
 
 
@@ -122,8 +123,11 @@ def settle(cell: UnitState, plan: FieldPlan, event: Event, write: Write) -> str:
     """Agreement, then what everybody holds."""
     several = len(event.holders) > 1
     agreed = several and agreement(cell, plan, event)
-    write.after = cell.sides[event.source].seen
-    if several or cell.frontier != write.bit:
+    side = cell.sides[event.source]
+    write.after = side.seen
+    if cell.waiting:
+        cell.answer(write)
+    if several or cell.frontier != write.bit or side.seen != cell.everything:
         apply_consensus(cell, plan, event)
     if agreed:
         return AGREED
@@ -221,6 +225,8 @@ def start_incarnation(cell: UnitState, delete: Stamp, source: str, everything: b
     for write in cell.of(cell.frontier | cell.overwritten | cell.sets):
         if write.kind == BASELINE:
             ended |= write.bit
+    for side in cell.sides.values():
+        side.over = True
     cell.frontier &= ~ended
     cell.overwritten &= ~ended
     cell.sets &= ~ended

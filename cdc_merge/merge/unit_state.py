@@ -174,8 +174,6 @@ class UnitState:
         side.seen = seen | bit
         side.value, side.key, side.by = value, key, change
         side.untouched = False
-        if self.waiting:
-            self._answer(write)
         return write
 
     def decide(self, change: Change, value: MaybeValue, key: object) -> Write:
@@ -277,12 +275,12 @@ class UnitState:
             self.frontier |= write.bit
             self.lost_updates = tuple([lost for lost in self.lost_updates if lost is not write])
 
-    def _answer(self, write: Write) -> None:
+    def answer(self, write: Write) -> None:
         """A write that copies were waiting for: each has seen it since the copy, and so has all that rests on it."""
         for waiting in self.waiting:
             if waiting.source == write.source:
                 waiting.written |= write.bit
-            elif waiting.key == write.key and not write.seen & waiting.written:
+            elif waiting.is_for(write) and not write.seen & waiting.written:
                 self.waiting = tuple(w for w in self.waiting if w is not waiting)
                 self._seen_since(waiting, write)
 
@@ -299,9 +297,11 @@ class UnitState:
                 later.after |= learned
                 if later.bit & waiting.written or later.seen & waiting.written:
                     later.seen |= learned
+                    later.inserts |= write.inserts
         for side in self.sides.values():
             if side.seen & waiting.written:
                 side.seen |= learned
+                side.inserts |= write.inserts
         self.frontier &= ~write.bit
 
     def see_since(self, source: str, at: Stamp, learned: int) -> None:
@@ -352,8 +352,19 @@ class UnitState:
                 del held[:-PAST_VALUES]
         for other in holders:
             if other != source and self.held(other) == side.key:
+                if came:
+                    self._remember_shared(other, source)
                 self.past.pop((other, source), None)
                 self.past.pop((source, other), None)
+
+    def _remember_shared(self, holder: str, source: str) -> None:
+        """Whoever held what somebody else has come to hold has held that write too."""
+        side = self.sides[holder]
+        for other in self.order:
+            held = self.past.setdefault((other, holder), []) if other not in (holder, source) else []
+            if not held or held[-1][0] != side.key:
+                held.append((side.key, side.seen))
+                del held[:-PAST_VALUES]
 
     def late_copy(self, source: str, change: Change, value: MaybeValue, holders: Iterable[str]) -> bool:
         """An unmarked edit to a value that another source has held since the two last agreed, and holds no longer, is a late copy of
@@ -423,7 +434,7 @@ class UnitState:
         if side.first_key is not MISSING:
             self._replace_first(source, key)
             return False
-        side.first, side.first_key, side.untouched = value, key, True
+        side.first, side.first_key, side.untouched, side.over = value, key, True, False
         if candidate and value is not None and value is not UNKNOWN and value is not ABSENT:
             self._baseline(source, change, value, key)
         return True

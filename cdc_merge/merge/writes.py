@@ -121,11 +121,16 @@ class WaitingCopy:
         self.replaced = replaced
         self.written = 0
 
+    def is_for(self, write: Write) -> bool:
+        """A copy that names writes waits for these; one that names none for a write of its value."""
+        named = self.change.copy.of if self.change.copy is not None else ()
+        return write.change.place in named if named else self.key == write.key
+
 
 class SourceState:
     """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
     inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `untouched`: it still holds
-    that, `baseline` is that value as an insert; `gone`: (value, key) before its row was deleted; `overruled`: the writes of its value
+    that, `baseline` is that value as an insert, `over`: a new life has ended it; `gone`: (value, key) before its row was deleted; `overruled`: the writes of its value
     that rule 4 overwrote while its row was away (`deletes: local`)."""
 
     __slots__ = (
@@ -136,6 +141,7 @@ class SourceState:
         "gone",
         "inserts",
         "key",
+        "over",
         "overruled",
         "seen",
         "untouched",
@@ -147,6 +153,7 @@ class SourceState:
         self.key: object = MISSING
         self.by: Change | None = None
         self.seen = 0
+        self.over = False
         self.overruled = 0
         self.untouched = False
         self.gone: tuple[MaybeValue, object] | None = None

@@ -15,7 +15,7 @@ from cdc_merge.merge import register_ops
 from cdc_merge.merge.merge_type import Event, MergeType, Views
 from cdc_merge.merge.types import mv
 from cdc_merge.merge.unit_state import UnitState
-from cdc_merge.merge.writes import MISSING, Traits, Write
+from cdc_merge.merge.writes import DECIDED, MISSING, Traits, Write
 from cdc_merge.model import INSERT, UNKNOWN, Json, MaybeValue, Place, Stamp, Value
 from cdc_merge.model.plan import FieldPlan
 from cdc_merge.values.normalizers import normalizer
@@ -138,15 +138,17 @@ def apply(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     ):
         cell.hold(source, event.change, event.after, key)
         return register_ops.REPEATED
-    taught = _awaited(cell, source, key)
+    taught = _awaited(cell, event, key)
     write = cell.write(source, event.change, event.after, key)
     write.before = before
     register_ops.describe(cell, write, event)
     for element in had - has:
         _remove(cell, plan, element, (event, taught))
     for element in has - had:
-        _add(cell, plan, element, event)
+        _add(cell, element, event, (write, taught))
     write.after = cell.sides[source].seen
+    if cell.waiting:
+        cell.answer(write)
     register_ops.apply_consensus(cell, plan, event)
     return register_ops.APPLIED if cell.frontier == write.bit else register_ops.MERGED
 
@@ -156,7 +158,7 @@ def _begin(cell: UnitState, holders: Iterable[str], plan: FieldPlan | None = Non
     if cell.frontier:
         return
     elements: Elements = cell.extra
-    before, elements.dots = elements.dots, {}
+    before, elements.dots, elements.names = elements.dots, {}, {}
     for source in holders:
         side = cell.sides.get(source)
         if side is not None and plan is not None:
@@ -169,26 +171,35 @@ def _begin(cell: UnitState, holders: Iterable[str], plan: FieldPlan | None = Non
             dot.seen_by = {**known.seen_by, **dot.seen_by}
 
 
-def _awaited(cell: UnitState, source: str, key: object) -> Seen:
+def _awaited(cell: UnitState, event: Event, key: object) -> Seen:
     """The sources whose copies were waiting for this value, and since when they have seen what this write does."""
-    seen = cell.seen(source)
-    waiting = (w for w in cell.waiting if w.source != source and w.key == key and not seen & w.written)
+    seen = cell.seen(event.source)
+    write = Write(0, event.source, event.change, event.after, key, seen)
+    waiting = (w for w in cell.waiting if w.source != event.source and w.is_for(write) and not seen & w.written)
     return {w.source: w.change.stamp for w in waiting}
 
 
-def _add(cell: UnitState, plan: FieldPlan, element: object, event: Event) -> None:
+def _add(cell: UnitState, element: object, event: Event, what: tuple[Write, Seen]) -> None:
+    write, taught = what
     elements: Elements = cell.extra
     source = event.source
     if any(source not in seen_by for seen_by in elements.removals.get(element, ())):
         return
     dot = Dot(event.change.place, {source: event.change.stamp})
-    if _answer(elements, element, event, dot):
+    dropped = _answer(cell, element, event, (dot, write))
+    for other, since in taught.items():
+        dot.seen_by.setdefault(other, since)
+        key = cell.held(other)
+        dropped = dropped or (key is not MISSING and not (isinstance(key, frozenset) and element in key))
+    if dropped:
         return
     elements.dots.setdefault(element, []).append(dot)
 
 
-def _answer(elements: Elements, element: object, event: Event, dot: Dot) -> bool:
+def _answer(cell: UnitState, element: object, event: Event, what: tuple[Dot, Write]) -> bool:
     """Copies that waited for this addition have seen it; whether one of their sources has removed the element since."""
+    elements: Elements = cell.extra
+    dot, write = what
     dropped = False
     now_us = event.change.stamp.wall_us
     elements.waiting = [w for w in elements.waiting if now_us - w[2].wall_us <= event.max_ahead_us]
@@ -197,6 +208,7 @@ def _answer(elements: Elements, element: object, event: Event, dot: Dot) -> bool
         if wanted == element and source != event.source:
             dropped = dropped or (source, element) in elements.dropped
             dot.seen_by[source] = event.change.stamp
+            cell.side(source).seen |= write.bit
             elements.waiting.remove(waiting)
     return dropped
 
@@ -237,9 +249,8 @@ def copy(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     for element in has - had:
         dots = elements.dots.get(element, ())
         unmatched = unmatched or not (dots or element in elements.names)
-        added = {dot.place for dot in dots}
-        for write in cell.of(cell.frontier) if dots else ():
-            if write.change.place in added:
+        for write in cell.of(cell.frontier):
+            if _adds(cell, write, element):
                 cell.side(source).seen |= write.bit
         for dot in dots:
             dot.seen_by.setdefault(source, event.change.stamp)
@@ -257,6 +268,15 @@ def copy(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     cell.copy(source, event.change, (event.after, key), event.holders)
     register_ops.apply_consensus(cell, plan, event)
     return register_ops.UNMATCHED if unmatched else register_ops.COPIED
+
+
+def _adds(cell: UnitState, write: Write, element: object) -> bool:
+    """Whether the write brought the element."""
+    if write.kind == DECIDED:
+        return any(dot.place == write.change.place for dot in cell.extra.dots.get(element, ()))
+    had = write.before if write.before is UNKNOWN else cell.keyed(write.before)
+    has = write.key
+    return isinstance(has, frozenset) and element in has and not (isinstance(had, frozenset) and element in had)
 
 
 def _learn(cell: UnitState, event: Event) -> None:

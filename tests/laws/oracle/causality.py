@@ -22,7 +22,7 @@ def taken_for_late_copy(record: Record, unit: Unit, change: Change, value: Any) 
         since = unit.agreed_at.get(frozenset((source, other)), -1)
         if any(step > since and unit.same(held, value) for step, held in unit.past[other][-100:]):
             seen = [write for write in unit.writes.values() if write.id in unit.seen[other]]
-            originals = [write for write in seen if unit.same(write.value, value)]
+            originals = [write for write in seen if write.kind != "baseline" and unit.same(write.value, value)]
             if originals:
                 place = max(originals, key=lambda write: write.id).place
                 copied(record, unit, change._replace(copy=Copy(of=(place,))), value)
@@ -46,7 +46,7 @@ def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any],
     """Rule 1: `{w} ∪ seen(s)`; a new write "dominates exactly the writes in seen(s) before it"."""
     source = change.stamp.source
     before, after = pair
-    write = Write(change.stamp, source, after, kind, change.place, set(unit.seen[source]), before)
+    write = Write(change.stamp, source, after, kind, change.place, set(unit.seen[source]), before, unit.lives)
     unit.writes[write.id] = write
     unit.seen[source] = {write.id} | unit.seen[source]
     unit.view[source] = after
@@ -54,6 +54,7 @@ def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any],
     unit.untouched.discard(source)
     counters.measure(record, unit, write)
     elements.note(record, unit, write)
+    write.dots = frozenset(unit.seen_dots[source])
     _settle(record, unit, write)
     return write
 
@@ -62,7 +63,7 @@ def decision(record: Record, unit: Unit, change: Change, value: Any) -> None:
     """§1: "enters the history as a write of the source cdc_merge that has seen all candidates"; §6: "it agrees like an
     edit (rule 3): a source that holds the decided value has seen it"."""
     seen = {id_ for write in frontier(unit) for id_ in (write.id, *write.seen)} | set(unit.baselines)
-    write = Write(change.stamp, DECISION_SOURCE, value, "decision", change.place, seen)
+    write = Write(change.stamp, DECISION_SOURCE, value, "decision", change.place, seen, life=unit.lives)
     elements.decide(unit, write)
     unit.differed.clear()  # it answers a `divergence` too
     unit.writes[write.id] = write
@@ -136,7 +137,7 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     assert copy is not None
     unchanged = source in unit.view and unit.same(unit.view[source], value)
     replaced = None if unchanged else own_held(unit, source)
-    if unit.plan.merge == "set" and not unchanged:
+    if unit.plan.merge == "set":
         elements.copied(record, unit, change, value)
     matches = _repeated(unit, copy, value)
     if teaches(record, unit, copy, value):
@@ -180,7 +181,7 @@ def _learn(unit: Unit, source: str, write: Write, replaced: Any) -> None:
     """Rule 2: "A copy of v that replaces the source's own write w, neither having seen the other, overwrites w"; "a
     copy of a write that is itself seen or overwritten overwrites nothing; an overwritten one it puts back"."""
     unit.seen[source] |= {write.id} | write.taught
-    unit.seen_dots[source] |= {dot for dot in unit.dots if dot[0] in write.taught}
+    unit.seen_dots[source] |= {dot for dot in unit.dots if dot[0] in write.taught} | (write.dots & unit.dots)
     if unit.plan.merge not in OVERWRITES:
         return
     current = frontier(unit)

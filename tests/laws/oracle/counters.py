@@ -54,34 +54,37 @@ def _measure_log(record: Record, unit: Unit, write: Write) -> None:
     if write.kind in ("insert", "decision") or before is UNKNOWN or not after.startswith(before):
         write.is_reset = True
         _equal_sets_agree(record, unit, write)
-        _equal_rewrites_are_one(unit, write)
+        _equal_rewrites_are_one(record, unit, write)
     else:
         write.delta = after[len(before) :]
         _fix_base(record, unit, write)
 
 
-def _twins(unit: Unit, write: Write) -> list[Write]:
-    """The equal sets that neither have seen this one nor were seen by it, nor by another set."""
-    sets = [other for other in _sets(unit) if other is not write and unit.same(other.value, write.value)]
-    return [other for other in sets if _concurrent(other, write)]
+def _twins(record: Record, unit: Unit, write: Write) -> list[Write]:
+    """The equal sets that neither have seen this one nor were seen by it, and that no other set has seen or their source
+    still holds."""
+    standing, held = _sets(unit), dict(record.held(unit))
+    equal = [other for other in _active(unit) if other.is_reset and unit.same(other.value, write.value)]
+    apart = [other for other in equal if other is not write and _concurrent(other, write)]
+    return [o for o in apart if o in standing or unit.same(held.get(o.source, UNKNOWN), o.value)]
 
 
 def _equal_sets_agree(record: Record, unit: Unit, write: Write) -> None:
     """§3: "equal concurrent sets agree": who holds what was set, and had seen one of them, has seen what any of these had."""
     if write.source == DECISION_SOURCE:
         return
-    twins = {twin.id for twin in _twins(unit, write)}
+    twins = {twin.id for twin in _twins(record, unit, write)}
     alike = [s for s, held in record.held(unit) if unit.same(held, write.value) and unit.seen[s] & (twins | {write.id})]
     together = {id_ for source in alike for id_ in unit.seen[source]}
     for source in alike:
         unit.seen[source] = set(together)
 
 
-def _equal_rewrites_are_one(unit: Unit, write: Write) -> None:
+def _equal_rewrites_are_one(record: Record, unit: Unit, write: Write) -> None:
     """§3, append: "equal rewrites are one": who has seen one has seen the other, and each stands for what both had seen."""
     if write.source == DECISION_SOURCE:
         return
-    for twin in _twins(unit, write):
+    for twin in _twins(record, unit, write):
         if twin.source == DECISION_SOURCE:
             continue
         both = twin.seen | write.seen

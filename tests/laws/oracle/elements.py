@@ -113,8 +113,10 @@ def _outlives(unit: Unit, dot: tuple[Any, Any]) -> bool:
 
 def _outlives_all(unit: Unit, dot: tuple[Any, Any]) -> bool:
     add = unit.writes.get(dot[0])
-    seen = add.seen if add is not None else set()
-    return all(removal in seen for removal, _ in unit.removals[dot[1]] if removal not in unit.ended)
+    seen, life = (add.seen, add.life) if add is not None else (set(), dot[0][1])
+    # A removal that a new life ended says nothing of what was added afterwards.
+    counting = [removal for removal, _ in unit.removals[dot[1]] if unit.ended_in.get(removal, life + 1) > life]
+    return all(removal in seen for removal in counting)
 
 
 def value(record: Record, unit: Unit) -> Any:

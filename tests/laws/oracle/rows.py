@@ -137,6 +137,8 @@ def _end_old_values(record: Record, unit: Unit, delete: Delete) -> None:
         late = {write.id for write in unit.writes.values() if delete.id not in write.seen}
         unit.ended |= late
         unit.ended_dots |= {dot for dot in unit.dots if dot[0] in late or dot[0] not in unit.writes}
+    for id_ in unit.ended:
+        unit.ended_in.setdefault(id_, unit.lives)
     if all(write.delta is None or id_ in unit.ended for id_, write in unit.writes.items()):
         unit.base = UNKNOWN  # "what is written next builds on" what the holders hold
 
@@ -153,7 +155,7 @@ def _inserted(record: Record, unit: Unit, change: Change, value: Any, *, is_firs
         return
     if is_first:
         _wake_baselines(record, unit, source)
-    if is_first and taken_for_late_copy(record, unit, change, value):
+    if taken_for_late_copy(record, unit, change, value):
         return
     unit.view.pop(source, None)
     value = maps_of.ABSENT if value is maps_of.NO_MAP else value  # "in a re-insert it clears"

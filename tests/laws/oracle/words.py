@@ -32,7 +32,9 @@ class Write:
     place: Place
     seen: set[Stamp]
     before: Any = UNKNOWN
+    life: int = 0
     taught: frozenset[Stamp] = frozenset()
+    dots: frozenset[Any] = frozenset()
     delta: Any = None
     is_reset: bool = False
     base_unknown: bool = False
@@ -83,6 +85,7 @@ class Unit:
     before_delete: dict[str, Any] = field(default_factory=dict)
     base: Any = UNKNOWN
     lives: int = 0
+    ended_in: dict[Stamp, int] = field(default_factory=dict)
     overruled: dict[str, set[Stamp]] = field(default_factory=lambda: defaultdict(set))
     first_snapshot: dict[str, Any] = field(default_factory=dict)
     differed: set[frozenset[str]] = field(default_factory=set)
