@@ -197,6 +197,8 @@ def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | No
     if born is not None:
         _new_life(record, source, ends_values=True)
     returned = born is None and earlier is not None and earlier.presence != PRESENT and not earlier.kept
+    if returned and record.moves:
+        _see_moves(record, source)
     came = change if born is not None or earlier is None else _as_moved(earlier, change)
     row = record.row(source)
     row.reinserted_by_copy = False
@@ -249,9 +251,9 @@ def _new_life(record: Record, source: str, *, ends_values: bool) -> None:
             unit = record.unit_of[name]
             if ends_values and (delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit)):
                 unit.type.end(cell, delete.stamp, source, wins)
-                cell.learn_inserts(source, delete.source)
                 if wins:
-                    cell.side(delete.source).seen |= cell.everything
+                    cell.see_all(delete.source)
+                cell.learn_inserts(source, delete.source)
         _forget(record, delete)
     record.known[source] = known
 

@@ -302,7 +302,9 @@ class UnitState:
             if side.seen & waiting.written:
                 side.seen |= learned
                 side.inserts |= write.inserts
-        self.frontier &= ~write.bit
+        for past in self.of(self.frontier & learned & ~waiting.written):
+            if not past.seen & waiting.written:
+                self.frontier &= ~past.bit
 
     def see_since(self, source: str, at: Stamp, learned: int) -> None:
         """The source has seen these since then: what it has written dominates them."""
@@ -463,6 +465,11 @@ class UnitState:
         behind = self.sides.get(teacher)
         if behind is not None:
             self.side(source).inserts |= behind.inserts
+
+    def see_all(self, source: str) -> None:
+        """A delete that wins dominates what it had not seen."""
+        side = self.side(source)
+        side.seen, side.inserts = self.everything, self._all_inserts()
 
     def see_baselines(self, source: str) -> None:
         """A re-insert has seen every first-snapshot value (§4)."""

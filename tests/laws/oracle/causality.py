@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Change, Copy
+from cdc_merge.model import DECISION_SOURCE, INSERT, UNKNOWN, Change, Copy
 from tests.laws.oracle import counters, elements, immutables
 from tests.laws.oracle.frontiers import frontier, unseen
 from tests.laws.oracle.words import AGREES, OVERWRITES, Record, Unit, WaitingCopy, Write
@@ -47,6 +47,8 @@ def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any],
     source = change.stamp.source
     before, after = pair
     write = Write(change.stamp, source, after, kind, change.place, set(unit.seen[source]), before, unit.lives)
+    if kind == "insert" and change.operation != INSERT:
+        write.also = frozenset(unit.baselines)  # it counts as a re-insert, which has seen every first snapshot
     unit.writes[write.id] = write
     unit.seen[source] = {write.id} | unit.seen[source]
     unit.view[source] = after

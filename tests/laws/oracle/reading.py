@@ -188,12 +188,18 @@ def _unseen_inserts(unit: Unit, one: Write, other: Write) -> bool:
         return False
     mine, theirs = _inserts(unit, one), _inserts(unit, other)
     return any(
-        first not in other.seen | {other.id}
-        and second not in one.seen | {one.id}
+        first not in _aware(unit, other)
+        and second not in _aware(unit, one)
         and not (first in unit.baselines and second in unit.baselines)
         for first in mine
         for second in theirs
     )
+
+
+def _aware(unit: Unit, write: Write) -> set[Any]:
+    """What it had seen, itself, and the first snapshots that a row which a copy brought back has seen."""
+    past = write.seen | {write.id}
+    return past.union(*(unit.writes[id_].also for id_ in past if id_ in unit.writes))
 
 
 def _inserts(unit: Unit, write: Write) -> set[Any]:

@@ -121,7 +121,7 @@ def _new_life(record: Record, change: Change, *, is_first: bool, is_row: bool) -
             if maps(unit, delete.source):
                 unit.seen[source] |= delete.seen[unit.name]
             if record.entity.deletes == "delete_wins":
-                unit.seen[source] |= unit.ended
+                unit.seen[source] |= delete.dominated[unit.name]
     if is_row and not is_first:
         for unit in record.units:
             unit.seen[source] |= set(unit.baselines)  # "re-inserts … have seen it"
@@ -135,6 +135,7 @@ def _end_old_values(record: Record, unit: Unit, delete: Delete) -> None:
     unit.ended_dots |= delete.dots[unit.name]
     if record.entity.deletes == "delete_wins":
         late = {write.id for write in unit.writes.values() if delete.id not in write.seen}
+        delete.dominated[unit.name] |= late
         unit.ended |= late
         unit.ended_dots |= {dot for dot in unit.dots if dot[0] in late or dot[0] not in unit.writes}
     for id_ in unit.ended:

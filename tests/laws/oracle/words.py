@@ -33,6 +33,7 @@ class Write:
     seen: set[Stamp]
     before: Any = UNKNOWN
     life: int = 0
+    also: frozenset[Stamp] = frozenset()
     taught: frozenset[Stamp] = frozenset()
     dots: frozenset[Any] = frozenset()
     delta: Any = None
@@ -52,6 +53,7 @@ class Delete:
     dots: dict[str, set[Any]] = field(default_factory=dict)
     overwritten: bool = False
     outlived: bool = False
+    dominated: dict[str, set[Stamp]] = field(default_factory=lambda: defaultdict(set))
 
 
 @dataclass(eq=False)
