@@ -44,8 +44,8 @@ def applying(measure: Measure, *, equal_are_one: bool = False) -> Callable[[Unit
         write.after = cell.sides[event.source].seen
         if cell.waiting:
             cell.answer(write)
-            for chosen in [*cell.of(cell.sets)]:
-                cell.sets &= ~chosen.seen
+        for chosen in [*cell.of(cell.sets)]:
+            cell.sets &= ~chosen.seen
         register_ops.apply_consensus(cell, plan, event)
         return register_ops.APPLIED if cell.frontier == write.bit else register_ops.MERGED
 
@@ -108,7 +108,7 @@ def _counts_as_insert(side: SourceState, write: Write, writer: SourceState) -> b
     """What a source still holds since its first snapshot counts as an insert against a first insert elsewhere (§4)."""
     if side.baseline is None or not side.untouched or side.over or side.baseline in writer.inserts:
         return False
-    return any(insert.first and not insert.baseline for insert in writer.inserts)
+    return any(i.first and not i.baseline and i.stamp > side.baseline.stamp for i in writer.inserts)
 
 
 def _see_one(cell: UnitState, write: Write, baseline: Insert | None) -> None:
@@ -139,6 +139,8 @@ def decide(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     write.deletes = event.deletes
     write.is_reset = True
     cell.sets = write.bit
+    if cell.waiting:
+        cell.answer(write)
     return register_ops.APPLIED
 
 

@@ -264,7 +264,8 @@ def _see_absent(record: Record, source: str) -> None:
         if row.deleted and row.presence != PRESENT:
             for name, cell in record.cells.items():
                 if other in cell.sides and record.units.maps(other, record.unit_of[name]):
-                    cell.side(source).seen |= cell.seen(other)
+                    since = [w.bit for w in cell.of(cell.frontier) if row.last is not None and w.stamp > row.last]
+                    cell.side(source).seen |= cell.seen(other) & ~sum(since)
                     cell.learn_inserts(source, other)
 
 

@@ -205,6 +205,8 @@ def still_diverged(cell: UnitState) -> tuple[tuple[str, str], ...]:
 def apply_decision(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     write = cell.decide(event.change, event.after, cell.keyed(event.after))
     write.deletes = event.deletes
+    if cell.waiting:
+        cell.answer(write)
     if cell.traits.agrees and plan.agreement != "off":
         cell.agree_with_decision(write, event.holders)
         for source in event.holders if plan.agreement == "past" else ():

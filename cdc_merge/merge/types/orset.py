@@ -189,8 +189,9 @@ def _add(cell: UnitState, element: object, event: Event, what: tuple[Write, Seen
     dropped = _answer(cell, element, event, (dot, write))
     for other, since in taught.items():
         dot.seen_by.setdefault(other, since)
+        wrote = any(w.source == other and w.stamp > since for w in cell.writes.values())
         key = cell.held(other)
-        dropped = dropped or (key is not MISSING and not (isinstance(key, frozenset) and element in key))
+        dropped = dropped or (wrote and key is not MISSING and not (isinstance(key, frozenset) and element in key))
     if dropped:
         return
     elements.dots.setdefault(element, []).append(dot)

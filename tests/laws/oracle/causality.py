@@ -212,6 +212,7 @@ def _late_matches(record: Record, unit: Unit, write: Write) -> None:
             follow = {id_ for id_ in write.taught if id_ in unit.writes and later.id in unit.writes[id_].seen}
             later.seen |= ({write.id} | write.taught) - {later.id} - follow
             later.taught |= {write.id} | write.taught
+        elements.seen_since(unit, write, between)
 
 
 def note_equal_views(record: Record, unit: Unit, source: str) -> None:

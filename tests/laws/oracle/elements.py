@@ -83,6 +83,14 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
             unit.waiting_elements.append(WaitingCopy(source, element, change.stamp, None, ()))
 
 
+def seen_since(unit: Unit, write: Write, between: Iterable[Write]) -> None:
+    """What a source wrote between an early copy and the write that it repeats dominates that: its removals have seen it."""
+    later = {each.id for each in between}
+    for element, removals in unit.removals.items():
+        mine = {(write.id, element)} & unit.dots
+        unit.removals[element] = [(id_, seen | mine if id_ in later else seen) for id_, seen in removals]
+
+
 def _late(record: Record, unit: Unit, write: Write) -> None:
     """A copied element that nobody had added: "when it comes, the source has seen it since the copy"."""
     for wait in list(unit.waiting_elements):
