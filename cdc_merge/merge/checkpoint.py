@@ -42,7 +42,9 @@ UNIT_SLOTS: Final = _slots(
     "writes frontier overwritten baselines sets sides deletes waiting diverged watched extra past base"
 )
 ROW_SLOTS: Final = _slots("presence kept reinserted_by_copy inserted identity last by duplicates deleted")
-RECORD_SLOTS: Final = _slots("last rows cells unsettled deletes waiting known map_keys divergence_clocks rule_hits moves")
+RECORD_SLOTS: Final = _slots(
+    "last rows cells unsettled deletes waiting known map_keys divergence_clocks rule_hits moves"
+)
 
 REMADE: Final[Mapping[type, frozenset[str]]] = {
     Write: frozenset({"bit", "source"}),

@@ -14,7 +14,7 @@ from cdc_merge.merge import register_ops
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import ABSENT, BASELINE, DECIDED, Insert, SourceState, Write
-from cdc_merge.model import INSERT, UNKNOWN, MaybeValue, Stamp
+from cdc_merge.model import INSERT, UNKNOWN, Stamp
 from cdc_merge.model.plan import FieldPlan
 
 Measure: TypeAlias = Callable[[UnitState, Write], bool]

@@ -169,17 +169,21 @@ def _unit(record: Record, plan: FieldPlan, owner: str, beginning: str) -> Unit:
     for source in lacking:
         _lack(record, cell, source)
     if cell.traits.agrees and plan.agreement != "off":
-        together = frozenset[Insert]().union(*[cell.sides[source].inserts for source in lacking])
-        for source in lacking:
-            cell.sides[source].inserts = together
-    for source in record.present:
-        if source != beginning and (parent, source) in record.map_keys and source not in lacking:
-            _began_null(record, unit, source)
+        _share_inserts(cell, lacking)
+    without = [s for s in record.present if s != beginning and (parent, s) in record.map_keys and s not in lacking]
+    for source in without:
+        _began_null(record, unit, source)
     for source in cleared:
         _clear(record, unit, cell, (source, tuple(lacking)))
     if beginning and _was_read_without(record, parent, beginning):
         cell.side(beginning).first_key = ABSENT
     return unit
+
+
+def _share_inserts(cell: UnitState, sources: list[str]) -> None:
+    together = frozenset[Insert]().union(*[cell.sides[source].inserts for source in sources])
+    for source in sources:
+        cell.sides[source].inserts = together
 
 
 def _began_null(record: Record, unit: Unit, source: str) -> None:

@@ -24,7 +24,18 @@ class Event:
     `returned`: the row was away for its source only and comes again (`deletes: local`).
     """
 
-    __slots__ = ("after", "before", "inserted", "change", "deletes", "holders", "max_ahead_us", "returned", "rivals", "source")
+    __slots__ = (
+        "after",
+        "before",
+        "inserted",
+        "change",
+        "deletes",
+        "holders",
+        "max_ahead_us",
+        "returned",
+        "rivals",
+        "source",
+    )
 
     def __init__(self, source: str, change: Change, born: Insert | None, deletes: frozenset[Stamp]) -> None:
         self.source = source

@@ -53,11 +53,21 @@ NO_TWINS: Final[Mapping[str, DuplicateRow]] = {}
 
 
 class Row:
-    """One source's row. `kept`: its last values still count as held (TRUNCATE). `fresh`: a marked insert
-    put it back, so that the first genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began
-    with, `by`: the change that brought it. `deleted`: it went by an edit, for the record. `twins`: the source's other rows under the key, by identity (twins.py)."""
+    """One source's row. `kept`: its last values still count as held (TRUNCATE). `fresh`: a marked insert put it back, so that the first
+    genuine edit counts as the insert (§2 rule 2). `born`: the genuine insert it began with, `by`: the change that brought it.
+    `deleted`: it went by an edit, for the record. `twins`: the source's other rows under the key, by identity (twins.py)."""
 
-    __slots__ = ("inserted", "by", "deleted", "reinserted_by_copy", "identity", "kept", "last", "presence", "duplicates")
+    __slots__ = (
+        "inserted",
+        "by",
+        "deleted",
+        "reinserted_by_copy",
+        "identity",
+        "kept",
+        "last",
+        "presence",
+        "duplicates",
+    )
 
     def __init__(self) -> None:
         self.presence = PRESENT
@@ -253,7 +263,7 @@ def _new_life(record: Record, source: str, *, ends_values: bool) -> None:
                 unit.type.end(cell, delete.stamp, source, wins)
                 if wins:
                     cell.see_all(delete.source)
-                cell.learn_inserts(source, delete.source)
+                cell.learn_inserts(source, delete.source, record.last or delete.stamp if wins else delete.stamp)
         _forget(record, delete)
     record.known[source] = known
 
@@ -261,12 +271,12 @@ def _new_life(record: Record, source: str, *, ends_values: bool) -> None:
 def _see_absent(record: Record, source: str) -> None:
     """It has seen what the deletes of all sources that hold none had seen, also of those that an earlier life has seen."""
     for other, row in record.rows.items():
-        if row.deleted and row.presence != PRESENT:
+        if row.deleted and row.presence != PRESENT and row.last is not None:
             for name, cell in record.cells.items():
                 if other in cell.sides and record.units.maps(other, record.unit_of[name]):
-                    since = [w.bit for w in cell.of(cell.frontier) if row.last is not None and w.stamp > row.last]
+                    since = [w.bit for w in cell.of(cell.frontier) if w.stamp > row.last]
                     cell.side(source).seen |= cell.seen(other) & ~sum(since)
-                    cell.learn_inserts(source, other)
+                    cell.learn_inserts(source, other, row.last)
 
 
 def _see_moves(record: Record, source: str) -> None:
@@ -376,10 +386,11 @@ def _answer_delete(record: Record, name: str, delete: Delete, copy: tuple[str, S
     for write in list(cell.of(cell.frontier)):
         if write.source == source and write.stamp > at:
             write.deletes = write.deletes | {delete.stamp}
-        elif write.source == source and write.key == taken and cell.traits.overwrites:
-            if not write.bit & cell.seen(delete.source):
-                cell.take_out(write)
-                record.unsettled[name] = None
+        elif write.source == source and write.key == taken and not write.bit & cell.seen(delete.source):
+            if not cell.traits.overwrites:
+                continue
+            cell.take_out(write)
+            record.unsettled[name] = None
 
 
 def _within(record: Record, earlier: Stamp, later: Stamp) -> bool:
@@ -506,7 +517,9 @@ def _give(record: Record, cell: UnitState, unit: Unit, event: Event) -> str:
         cell.expire(change.stamp, record.max_ahead_us)
     outcome = unit.steps[_step(change)](cell, unit.plan, event)
     if unit.plan.agreement == "past" and change.operation != DECISION:
-        cell.remember(event.source, event.holders, came=change.operation != SNAPSHOT and outcome not in (UNMATCHED, REPEATED))
+        cell.remember(
+            event.source, event.holders, came=change.operation != SNAPSHOT and outcome not in (UNMATCHED, REPEATED)
+        )
     front = cell.frontier
     if front & (front - 1) or cell.watched or cell.diverged or cell.baselines or cell.lost_updates:
         record.unsettled[unit.name] = None

@@ -302,9 +302,8 @@ class UnitState:
             if side.seen & waiting.written:
                 side.seen |= learned
                 side.inserts |= write.inserts
-        for past in self.of(self.frontier & learned & ~waiting.written):
-            if not past.seen & waiting.written:
-                self.frontier &= ~past.bit
+        past = [w.bit for w in self.of(self.frontier & learned & ~waiting.written) if not w.seen & waiting.written]
+        self.frontier &= ~sum(past)
 
     def see_since(self, source: str, at: Stamp, learned: int) -> None:
         """The source has seen these since then: what it has written dominates them."""
@@ -415,9 +414,13 @@ class UnitState:
         if bound is MISSING or bound == key:
             for write in losers:
                 self.take_out(write)
-                for source, side in self.sides.items():
-                    if side.key == write.key and source not in holders:
-                        side.overruled |= write.bit
+                self._overrule(write, holders)
+
+    def _overrule(self, write: Write, holders: tuple[str, ...]) -> None:
+        """Whose row is away for itself only may bring the write back."""
+        for source, side in self.sides.items():
+            if side.key == write.key and source not in holders:
+                side.overruled |= write.bit
 
     def _all_inserts(self) -> frozenset[Insert]:
         found = NO_INSERTS
@@ -460,11 +463,11 @@ class UnitState:
         self.frontier |= woken
         return woken
 
-    def learn_inserts(self, source: str, teacher: str) -> None:
-        """What the teacher's values went back to: a new life that has seen its delete has seen these too."""
+    def learn_inserts(self, source: str, teacher: str, until: Stamp) -> None:
+        """What the teacher's values went back to until then: a new life that has seen its delete has seen these too."""
         behind = self.sides.get(teacher)
         if behind is not None:
-            self.side(source).inserts |= behind.inserts
+            self.side(source).inserts |= {insert for insert in behind.inserts if insert.stamp <= until}
 
     def see_all(self, source: str) -> None:
         """A delete that wins dominates what it had not seen."""

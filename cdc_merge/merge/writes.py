@@ -130,8 +130,8 @@ class WaitingCopy:
 class SourceState:
     """What one source holds of a cell. `key` is MISSING while nothing is known; `seen`: the writes its value reflects, `inserts`: the
     inserts these go back to; `by`: the change that brought the value; `first`: its first snapshot value; `untouched`: it still holds
-    that, `baseline` is that value as an insert, `over`: a new life has ended it; `gone`: (value, key) before its row was deleted; `overruled`: the writes of its value
-    that rule 4 overwrote while its row was away (`deletes: local`)."""
+    that, `baseline` is that value as an insert, `over`: a new life has ended it; `gone`: (value, key) before its row was deleted;
+    `overruled`: the writes of its value that rule 4 overwrote while its row was away (`deletes: local`)."""
 
     __slots__ = (
         "baseline",

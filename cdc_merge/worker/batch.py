@@ -317,7 +317,9 @@ class Batch:
         found = {}
         for key, entry in touched.items():
             record = entry.record
-            is_quiet = not (entry.known or record.unsettled or record.deletes or record.moves) and books[key.entity].is_calm
+            is_quiet = (
+                not (entry.known or record.unsettled or record.deletes or record.moves) and books[key.entity].is_calm
+            )
             if is_quiet and timers.get(key) is None and not any(_is_odd(row) for row in record.rows.values()):
                 continue
             found[key] = entry

@@ -3,6 +3,8 @@ copies of what a source holds, has held, or never had. The values are derived by
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cdc_merge.model import Copy
@@ -15,7 +17,7 @@ NUMBER = FieldPlan("no", merge="immutable")
 NAME = FieldPlan("name")
 
 
-def with_name(plan: FieldPlan, *values: object, deletes: str = "review") -> World:
+def with_name(plan: FieldPlan, *values: Any, deletes: str = "review") -> World:
     """Sources that hold these values since their first snapshot, and a field `name` beside."""
     sources = "ABC"[: len(values)]
     world = World(entity(plan, NAME, sources=sources, deletes=deletes))
@@ -108,7 +110,7 @@ def test_the_base_of_a_counter_stays_when_all_who_held_it_are_gone() -> None:
 
 
 @pytest.mark.parametrize(("plan", "mine", "theirs"), [(LOG, "L", "Lw"), (POINTS, 10, 12), (TAGS, ("a",), ("b",))])
-def test_while_nobody_has_written_the_value_is_what_is_held_now(plan: FieldPlan, mine: object, theirs: object) -> None:
+def test_while_nobody_has_written_the_value_is_what_is_held_now(plan: FieldPlan, mine: Any, theirs: Any) -> None:
     world = held(plan, mine, theirs)
     world.update("A", MARKED, **{plan.name: theirs})
     assert said(world) == ({plan.name: theirs}, set())
@@ -212,7 +214,7 @@ def test_a_field_of_which_a_delete_has_seen_everything_asks_as_before() -> None:
 
 @pytest.mark.parametrize(("plan", "was", "now"), [(POINTS, 10, 11), (LOG, "L", "Lx")])
 def test_the_first_edit_of_a_row_that_a_copy_brought_back_is_a_delta_or_a_part(
-    plan: FieldPlan, was: object, now: object
+    plan: FieldPlan, was: Any, now: Any
 ) -> None:
     world = held(plan, was, was)
     world.delete("A")

@@ -36,8 +36,8 @@ def apply(cell: UnitState, plan: FieldPlan, event: Event) -> str:
         _bind(cell, event.after, WRITTEN)
     outcome = register_ops.apply_write(cell, plan, event)
     if cell.next != before:
-        write = cell.writes[before] if before in cell.writes else None
-        if write is not None and write.value is not None and write.value is not ABSENT:
+        write = cell.writes[before]
+        if write.value is not None and write.value is not ABSENT:
             write.delta = True
         if unbound and cell.extra is not None:
             cell.sets = before

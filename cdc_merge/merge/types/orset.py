@@ -163,7 +163,9 @@ def _begin(cell: UnitState, holders: Iterable[str], plan: FieldPlan | None = Non
         side = cell.sides.get(source)
         if side is not None and plan is not None:
             _named(cell, plan, side.value)
-        for element in side.key if side is not None and isinstance(side.key, frozenset) else ():
+        if side is None or side.by is None or not isinstance(side.key, frozenset):
+            continue
+        for element in side.key:
             (dot,) = elements.dots.setdefault(element, [Dot(None, {})])
             dot.seen_by[source] = dot.since[source] = side.by.stamp
     for element, (dot, *_) in elements.dots.items():
@@ -189,12 +191,15 @@ def _add(cell: UnitState, element: object, event: Event, what: tuple[Write, Seen
     dropped = _answer(cell, element, event, (dot, write))
     for other, since in taught.items():
         dot.seen_by.setdefault(other, since)
-        wrote = any(w.source == other and w.stamp > since for w in cell.writes.values())
-        key = cell.held(other)
-        dropped = dropped or (wrote and key is not MISSING and not (isinstance(key, frozenset) and element in key))
-    if dropped:
-        return
-    elements.dots.setdefault(element, []).append(dot)
+    if not dropped and not any(_dropped(cell, str(other), element, since) for other, since in taught.items()):
+        elements.dots.setdefault(element, []).append(dot)
+
+
+def _dropped(cell: UnitState, source: str, element: object, since: Stamp) -> bool:
+    """Whether the source has written since then, and holds the element no longer."""
+    key = cell.held(source)
+    wrote = any(w.source == source and w.stamp > since for w in cell.writes.values())
+    return wrote and key is not MISSING and not (isinstance(key, frozenset) and element in key)
 
 
 def _answer(cell: UnitState, element: object, event: Event, what: tuple[Dot, Write]) -> bool:
@@ -250,9 +255,7 @@ def copy(cell: UnitState, plan: FieldPlan, event: Event) -> str:
     for element in has - had:
         dots = elements.dots.get(element, ())
         unmatched = unmatched or not (dots or element in elements.names)
-        for write in cell.of(cell.frontier):
-            if _adds(cell, write, element):
-                cell.side(source).seen |= write.bit
+        cell.side(source).seen |= sum([write.bit for write in cell.of(cell.frontier) if _adds(cell, write, element)])
         for dot in dots:
             dot.seen_by.setdefault(source, event.change.stamp)
         if not dots and element not in elements.names:

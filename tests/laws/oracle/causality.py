@@ -116,10 +116,14 @@ def everybody(record: Record, unit: Unit) -> None:
         return
     for write in standing:
         if not unit.same(write.value, value):
-            unit.overwritten.add(write.id)
-            for source in record.away:
-                if source in unit.view and unit.same(unit.view[source], write.value):
-                    unit.overruled[source].add(write.id)
+            _overrule(record, unit, write)
+
+
+def _overrule(record: Record, unit: Unit, write: Write) -> None:
+    unit.overwritten.add(write.id)
+    for source in record.away:
+        if source in unit.view and unit.same(unit.view[source], write.value):
+            unit.overruled[source].add(write.id)
 
 
 def come_back(record: Record, unit: Unit, source: str) -> None:
@@ -142,8 +146,8 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     if unit.plan.merge == "set":
         elements.copied(record, unit, change, value)
     matches = _repeated(unit, copy, value)
-    if teaches(record, unit, copy, value):
-        unit.seen[source] |= unit.seen[copy.from_source]
+    for teacher in teachers(record, unit, copy, value):
+        unit.seen[source] |= unit.seen[teacher]
     for write in matches:
         _learn(unit, source, write, replaced)
     missing = tuple(place for place in copy.of if place not in {w.place for w in unit.writes.values()})
@@ -164,9 +168,9 @@ def own_held(unit: Unit, source: str) -> Any:
     return max(own, default=None)
 
 
-def teaches(record: Record, unit: Unit, copy: Copy, value: Any) -> bool:
+def teachers(record: Record, unit: Unit, copy: Copy, value: Any) -> list[str]:
     """Rule 2 (d): "then, where crm holds the same value, it teaches all that crm had seen of the field"."""
-    return any(source == copy.from_source and unit.same(held, value) for source, held in record.held(unit))
+    return [source for source, held in record.held(unit) if source == copy.from_source and unit.same(held, value)]
 
 
 def _repeated(unit: Unit, copy: Copy, value: Any) -> list[Write]:

@@ -73,8 +73,9 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     source, copy = change.stamp.source, change.copy
     assert copy is not None
     added = of(unit, value) - of(unit, unit.view.get(source))
-    if any(source == copy.from_source and unit.same(held, value) for source, held in record.held(unit)):
-        unit.seen_dots[source] |= unit.seen_dots[copy.from_source]
+    for teacher, held in record.held(unit):
+        if teacher == copy.from_source and unit.same(held, value):
+            unit.seen_dots[source] |= unit.seen_dots[teacher]
     for element in added:
         dots = {dot for dot in unit.dots if dot[1] == element and dot not in unit.ended_dots}
         unit.seen_dots[source] |= dots

@@ -8,7 +8,6 @@ from typing import Any
 from cdc_merge.model import DECISION_SOURCE
 from tests.laws.oracle.words import ADDS, AUTOMATIC, DELETED, PRESENT, Delete, Record, Unit, Write
 
-
 JOINS = ADDS | {"set"}
 """§4: a delete takes what it has seen out of the frontier, "not of counters, sets and logs"."""
 

@@ -87,22 +87,31 @@ def _edited(record: Record, change: Change) -> None:
         pair = said(unit, change)
         if pair is None or source not in unit.sources:
             continue
-        if not is_insert and pair[1] is maps_of.NO_MAP and pair[0] is not maps_of.NO_MAP:
-            pair = pair[0], maps_of.ABSENT  # a row that comes again is an update: a map that it made NULL has no keys
         elements.begin(record, unit)
         if is_insert:
             _inserted(record, unit, change, pair[1], is_first=is_first)
-        elif pair[0] is not UNKNOWN and unit.same(*pair):
-            unit.view[source] = pair[1]  # §3: "SET a = a is not a write"
-            if returned:
-                come_back(record, unit, source)
-        elif not taken_for_late_copy(record, unit, change, pair[1]):
-            # §2 rule 2: of a row that a copy brought back "a counter's edit stays a delta, a log's a part"
-            own_write(record, unit, change, pair, "edit" if unit.plan.merge in ADDS else kind)
-            wrote = True
+        else:
+            wrote = _updated(record, unit, change, (*pair, kind), returned=returned) or wrote
     if wrote:
         # §2 rule 2: "the first genuine edit of such a row counts as the insert"
         record.reborn_by_copy.discard(source)
+
+
+def _updated(record: Record, unit: Unit, change: Change, told: tuple[Any, Any, str], *, returned: bool) -> bool:
+    """True when it was a write."""
+    before, after, kind = told
+    if after is maps_of.NO_MAP and before is not maps_of.NO_MAP:
+        after = maps_of.ABSENT  # a row that comes again is an update: a map that it made NULL has no keys
+    if before is not UNKNOWN and unit.same(before, after):
+        unit.view[change.stamp.source] = after  # §3: "SET a = a is not a write"
+        if returned:
+            come_back(record, unit, change.stamp.source)
+        return False
+    if taken_for_late_copy(record, unit, change, after):
+        return False
+    # §2 rule 2: of a row that a copy brought back "a counter's edit stays a delta, a log's a part"
+    own_write(record, unit, change, (before, after), "edit" if unit.plan.merge in ADDS else kind)
+    return True
 
 
 def _new_life(record: Record, change: Change, *, is_first: bool, is_row: bool) -> None:
@@ -117,11 +126,8 @@ def _new_life(record: Record, change: Change, *, is_first: bool, is_row: bool) -
         for unit in record.units:
             if delete in alive and is_row and maps(unit, delete.source):
                 _end_old_values(record, unit, delete)
-            unit.seen[source].add(delete.id)
-            if maps(unit, delete.source):
-                unit.seen[source] |= delete.seen[unit.name]
-            if record.entity.deletes == "delete_wins":
-                unit.seen[source] |= delete.dominated[unit.name]
+            over = delete.seen[unit.name] if maps(unit, delete.source) else set()
+            unit.seen[source] |= {delete.id} | over | delete.dominated[unit.name]
     if is_row and not is_first:
         for unit in record.units:
             unit.seen[source] |= set(unit.baselines)  # "re-inserts … have seen it"
@@ -206,7 +212,7 @@ def _gone(record: Record, change: Change) -> None:
     if change.operation == TRUNCATE:
         if record.presence[source] != DELETED:
             record.presence[source] = DELETED
-            record.kept.add(source)  # "until the row returns, its last values count as held for everything but presence"
+            record.kept.add(source)  # "its last values count as held for everything but presence"
         return
     if record.entity.deletes == "local":
         record.presence[source] = DELETED
