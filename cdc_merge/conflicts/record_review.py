@@ -50,7 +50,7 @@ class RecordReview:
     def is_needed(self, tracked: TrackedRecord) -> bool:
         """Whether the record may have a conflict; most records that a busy source writes have none."""
         record = tracked.record
-        if tracked.unfinished or record.unsettled or record.deletes:
+        if tracked.unfinished or record.unsettled or record.deletes or record.moves:
             return True
         return self._rulebooks[record.units.entity.name].has_any_rule or any(
             map(_has_key_trouble, record.rows.values())

@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from cdc_merge.merge import auto_resolution, baselines, map_fields
+from cdc_merge.merge import auto_resolution, baselines, map_fields, waiting_copies
 from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.late_copies import remember_value
 from cdc_merge.merge.merge_type import Event
 from cdc_merge.merge.noop_updates import changes_anything
-from cdc_merge.merge.record_deletes import apply_delete, forget_delete, forget_own_deletes, start_incarnation
+from cdc_merge.merge.record_deletes import (
+    apply_delete,
+    forget_delete,
+    forget_own_deletes,
+    see_moves,
+    start_incarnation,
+)
 from cdc_merge.merge.record_state import DELETED, NO_STAMPS, PRESENT, Outcomes, Record, Row
-from cdc_merge.merge.register_ops import MERGED, UNMATCHED
+from cdc_merge.merge.register_ops import MERGED, REPEATED, UNMATCHED
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, group_values
 from cdc_merge.merge.writes import Insert
@@ -48,15 +54,23 @@ def _insert(record: Record, change: Change, source: str, outcomes: Outcomes | No
     insert = None
     if earlier is None:
         insert = Insert(change.stamp, first=True, baseline=False)
-    elif earlier.presence != PRESENT and not earlier.kept:
+    elif _is_deleted_for_record(record, earlier):
         insert = Insert(change.stamp, first=False, baseline=False)
     if insert is not None:
         start_incarnation(record, source, ends_values=True)
+    returned = insert is None and earlier is not None and earlier.presence != PRESENT and not earlier.kept
+    if returned:
+        see_moves(record, source)
     entered_by = change if insert is not None or earlier is None else _with_move(earlier, change)
     row = record.row(source)
     row.reinserted_by_copy = False
     row.inserted, row.entered_by = insert or row.inserted, entered_by
-    _apply_to_units(record, change, source, insert, outcomes)
+    _apply_to_units(record, change, source, insert, outcomes, returned=returned)
+
+
+def _is_deleted_for_record(record: Record, row: Row) -> bool:
+    """Not truncated with its table, and not deleted for its source only."""
+    return row.presence != PRESENT and not row.kept and record.units.entity.deletes != "local"
 
 
 def _with_move(row: Row, change: Change) -> Change:
@@ -68,7 +82,7 @@ def _with_move(row: Row, change: Change) -> Change:
 
 def _insert_by_copy(record: Record, change: Change, source: str, outcomes: Outcomes | None) -> None:
     """A marked insert overwrites the source's own delete, seen or not."""
-    was_deleted = source in record.rows and record.is_absent(source) and not record.rows[source].kept
+    was_deleted = source in record.rows and _is_deleted_for_record(record, record.rows[source])
     forget_own_deletes(record, source)
     row = record.row(source)
     row.reinserted_by_copy, row.entered_by = row.reinserted_by_copy or was_deleted, change
@@ -134,11 +148,18 @@ STEPS: Final[dict[str, Callable[[Record, Change, str, Outcomes | None], None]]] 
 # ---------------------------------------------------------------- units
 
 
-def _apply_to_units(
-    record: Record, change: Change, source: str, insert: Insert | None, outcomes: Outcomes | None
+def _apply_to_units(  # noqa: PLR0913 - the hot path: no object in between
+    record: Record,
+    change: Change,
+    source: str,
+    insert: Insert | None,
+    outcomes: Outcomes | None,
+    *,
+    returned: bool = False,
 ) -> None:
     """Give every unit that the change touches its event. The hot path: one pass, one event object."""
     event = Event(source, change, insert, record.seen_deletes.get(source, NO_STAMPS))
+    event.returned = returned
     event.max_ahead_us = record.max_ahead_us
     for unit, before, after in _touched_units(record, change, source):
         if after is UNKNOWN:
@@ -179,10 +200,10 @@ def _apply_to_unit(record: Record, state: UnitState, unit: Unit, event: Event) -
     event.holders = record.holders_by_owner.get(unit.owner) or record.holders(unit)
     event.snapshot_candidates = unit.snapshot_candidates
     if state.waiting_copies:
-        state.expire_waiting_copies(change.stamp, record.max_ahead_us)
+        waiting_copies.expire(state, change.stamp, record.max_ahead_us)
     outcome = unit.steps[_step(change)](state, unit.plan, event)
     if unit.plan.agreement == "past" and change.operation != DECISION:
-        is_new = change.operation != SNAPSHOT and outcome != UNMATCHED
+        is_new = change.operation != SNAPSHOT and outcome not in (UNMATCHED, REPEATED)
         remember_value(state, event.source, event.holders, is_new=is_new)
     front = state.frontier
     if front & (front - 1) or state.always_checked or state.diverged or state.baselines or state.lost_updates:

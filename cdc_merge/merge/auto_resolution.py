@@ -99,7 +99,9 @@ def choose(plan: FieldPlan, candidates: Candidates, writes: Candidates) -> objec
 
 def automatic_answer(state: UnitState, plan: FieldPlan, conflicting: list[Write]) -> object:
     """The write whose value stands, PROVISIONAL, or None where nothing conflicts or no step has an answer."""
-    if not plan.auto or not conflicting or any(write.kind == DECIDED for write in state.writes_in(state.frontier)):
+    if not plan.auto or not conflicting:
+        return None
+    if any(write.kind == DECIDED for write in (*state.writes_in(state.frontier), *conflicting)):
         return None
     return choose(plan, conflicting, [write for write in conflicting if write.kind != BASELINE])
 

@@ -16,12 +16,11 @@ def read_snapshot(state: UnitState, source: str, change: Change, value: MaybeVal
     first."""
     key = state.key_of(value)
     at_source = state.set_value(source, change, value, key)
-    state.update_delta_base(at_source)
     if at_source.snapshot_key is not MISSING:
         state.retire_snapshot_value(source, key)
         return False
-    at_source.delta_base = value
-    at_source.snapshot_value, at_source.snapshot_key, at_source.untouched = value, key, True
+    at_source.snapshot_value, at_source.snapshot_key = value, key
+    at_source.untouched, at_source.baseline_ended = True, False
     if candidate and value is not None and value is not UNKNOWN and value is not ABSENT:
         _add_baseline(state, source, change, value)
     return True
@@ -68,8 +67,8 @@ def _add_baseline(state: UnitState, source: str, change: Change, value: MaybeVal
     state.writes[bit] = write
     at_source.seen |= bit
     at_source.inserts |= write.inserts
-    for other in state.writes_in(state.baselines):
-        if other.key == key:
+    for other in state.writes.values():
+        if other.kind == BASELINE and other.key == key and other is not write:
             at_source.seen |= other.bit
             state.by_source[other.source].seen |= bit
     for equal in state.by_source.values():

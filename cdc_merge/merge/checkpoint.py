@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
-from cdc_merge.merge import map_fields
+from cdc_merge.merge import delta_ops, map_fields
 from cdc_merge.merge.checkpoint_slots import (
     RECORD_SLOTS,
     ROW_SLOTS,
@@ -26,7 +26,7 @@ from cdc_merge.merge.checkpoint_slots import (
 )
 from cdc_merge.merge.compaction import compact
 from cdc_merge.merge.divergence_clock import DivergenceClock
-from cdc_merge.merge.record_state import Delete, DuplicateRow, MapKeys, Record, Row, RuleHit
+from cdc_merge.merge.record_state import Delete, DuplicateRow, Record, Row, RuleHit
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, Units
 from cdc_merge.merge.writes import ABSENT, MISSING, Insert, SourceState, WaitingCopy, Write
@@ -91,21 +91,6 @@ def _load_stamp(stamp: Any) -> Stamp:
     return Stamp(*stamp)
 
 
-def _dump_map_keys(keys: MapKeys) -> Any:
-    if keys is None:
-        return None
-    return False if keys is map_fields.CLEARED else [*chain(*keys.items())]
-
-
-def _load_map_keys(tree: Any) -> MapKeys:
-    if tree is None:
-        return None
-    if tree is False:
-        return map_fields.CLEARED
-    each = iter(tree)
-    return dict(zip(each, each, strict=True))
-
-
 # ---------------------------------------------------------------- dumping
 
 
@@ -132,7 +117,6 @@ class _Dump:
             "snapshot_value": _dump_value,
             "snapshot_key": _dump_key,
             "before_delete": _dump_before_delete,
-            "delta_base": _dump_value,
             "set_by": self._change,
         }
         self._waiting_forms: Forms = {"change": self._change, "key": _dump_key}
@@ -158,10 +142,11 @@ class _Dump:
             "rows": lambda rows: [[s, sparse(r, ROW_SLOTS, self._row_forms, _FRESH_ROW)] for s, r in rows.items()],
             "unit_states": lambda states: [self._unit(record.unit_of[name], state) for name, state in states.items()],
             "unsettled": list,
-            "deletes": lambda all_: [[self._change(d.change), d.source, _dump_stamps(d.seen_deletes)] for d in all_],
+            "deletes": self._deletes,
+            "moves": self._deletes,
             "waiting_deletes": lambda waiting: [[source, *stamp] for source, stamp in waiting],
             "seen_deletes": lambda seen: [[source, _dump_stamps(stamps)] for source, stamps in seen.items()],
-            "map_keys": lambda maps: [[*name, _dump_map_keys(keys)] for name, keys in maps.items()],
+            "map_keys": lambda maps: [[*name, map_fields.dump_keys(keys)] for name, keys in maps.items()],
             "divergence_clocks": lambda clocks: [[name, *self._clock(clock)] for name, clock in clocks.items()],
             "rule_hits": lambda hits: [[*name, [*map(self._rule_hit, several)]] for name, several in hits.items()],
         }
@@ -178,6 +163,7 @@ class _Dump:
             "writes": lambda writes: [self._write(state, w) for w in writes.values()],
             "by_source": lambda states: [[source, self._source(state, each)] for source, each in states.items()],
             "type_state": lambda _: unit.type.dump_state(state),
+            "delta_base": _dump_value,
         }
         return [unit.name, unit.owner, unit.plan.merge, sparse(state, UNIT_SLOTS, forms, fresh)]
 
@@ -204,6 +190,9 @@ class _Dump:
 
     def _duplicates(self, rows: Mapping[str, DuplicateRow]) -> Tree:
         return [[identity, self._change(row.change), [*chain(*row.fields.items())]] for identity, row in rows.items()]
+
+    def _deletes(self, deletes: list[Delete]) -> Tree:
+        return [[self._change(d.change), d.source, _dump_stamps(d.seen_deletes)] for d in deletes]
 
     def _change(self, change: Change) -> int:
         at = self._change_at.get(change.stamp)
@@ -281,16 +270,17 @@ class _Load:
         record.refresh()
 
     def _record_forms(self) -> Forms:
-        record, changes = self.record, self._changes
+        record = self.record
         return {
             "last": _load_stamp,
             "rows": lambda rows: {source: self._row(items) for source, items in rows},
             "unit_states": self._unit_states,
             "unsettled": lambda names: dict.fromkeys(name for name in names if name in record.unit_of),
-            "deletes": lambda all_: [Delete(changes[at], source, _load_stamps(seen)) for at, source, seen in all_],
+            "deletes": self._deletes,
+            "moves": self._deletes,
             "waiting_deletes": lambda waiting: [(source, Stamp(*stamp)) for source, *stamp in waiting],
             "seen_deletes": lambda seen: {source: _load_stamps(stamps) for source, stamps in seen},
-            "map_keys": lambda maps: {(name, source): _load_map_keys(keys) for name, source, keys in maps},
+            "map_keys": lambda maps: {(name, source): map_fields.load_keys(keys) for name, source, keys in maps},
             "divergence_clocks": lambda clocks: {name: self._clock(*parts) for name, *parts in clocks},
             "rule_hits": lambda hits: {(n, r): (*map(self._rule_hit, h),) for n, r, h in hits if n in record.unit_of},
         }
@@ -307,8 +297,12 @@ class _Load:
 
     def _duplicates(self, rows: Any) -> Mapping[str, DuplicateRow]:
         return {
-            identity: DuplicateRow(self._changes[at], _load_map_keys(fields) or {}) for identity, at, fields in rows
+            identity: DuplicateRow(self._changes[at], map_fields.load_keys(fields) or {})
+            for identity, at, fields in rows
         }
+
+    def _deletes(self, trees: Any) -> list[Delete]:
+        return [Delete(self._changes[at], source, _load_stamps(seen)) for at, source, seen in trees]
 
     def _insert_set(self, places: Any) -> frozenset[Insert]:
         return frozenset([self._inserts[at] for at in places])
@@ -326,9 +320,11 @@ class _Load:
         state = UnitState(unit.type.traits, unit.key_of, unit.order)
         unit.type.zero(state, unit.plan)
         fresh = state.type_state
+        bases: dict[str, MaybeValue] = {}
         forms: Forms = {
             "writes": lambda writes: {1 << at: self._write(state, at, items) for at, items in enumerate(writes)},
-            "by_source": lambda states: {source: self._source(state, items) for source, items in states},
+            "by_source": lambda states: {s: self._source(state, items, (s, bases)) for s, items in states},
+            "delta_base": _load_value,
             "deletes": lambda deletes: {Stamp(*stamp): mask for *stamp, mask in deletes},
             "waiting_copies": lambda copies: tuple([self._waiting_copy(items) for items in copies]),
             "past_values": lambda past: {(t, s): [(_load_key(k), m) for k, m in kept] for t, s, kept in past},
@@ -337,8 +333,10 @@ class _Load:
         state.next_bit = 1 << len(state.writes)
         if merge == unit.plan.merge:
             unit.type.load_state(state, unit.plan)
+            if bases:
+                delta_ops.take_base_of_sources(state, bases)
         else:
-            state.type_state, state.resets = fresh, 0
+            state.type_state, state.resets, state.delta_base = fresh, 0, UNKNOWN
         return state
 
     def _write(self, state: UnitState, at: int, items: Any) -> Write:
@@ -352,10 +350,13 @@ class _Load:
             write.after = write.seen | write.bit
         return write
 
-    def _source(self, state: UnitState, items: Any) -> SourceState:
+    def _source(self, state: UnitState, items: Any, base: tuple[str, dict[str, MaybeValue]]) -> SourceState:
         at_source = SourceState()
         at_source.key = at_source.snapshot_key = _FOLLOWS
-        fill(at_source, SOURCE_SLOTS, items, self._source_forms)
+        retired = fill(at_source, SOURCE_SLOTS, items, self._source_forms)
+        if "delta_base" in retired:
+            source, bases = base
+            bases[source] = retired["delta_base"]
         if at_source.key is _FOLLOWS:
             at_source.key = _key_of(state, at_source.value)
         if at_source.snapshot_key is _FOLLOWS:

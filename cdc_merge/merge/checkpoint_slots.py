@@ -26,17 +26,21 @@ def _slots(names: str) -> tuple[str, ...]:
 
 WRITE_SLOTS: Final = _slots("change value key seen after kind inserts deletes before delta is_reset delta_unknown")
 SOURCE_SLOTS: Final = _slots(
-    "value key set_by seen ended untouched baseline inserts snapshot_value snapshot_key before_delete delta_base"
+    "value key set_by seen ended untouched baseline inserts snapshot_value snapshot_key before_delete delta_base "
+    "overruled baseline_ended"
 )
 WAITING_SLOTS: Final = _slots("source change key replaced written")
 UNIT_SLOTS: Final = _slots(
     "writes frontier overwritten baselines resets by_source deletes waiting_copies diverged always_checked type_state "
-    "past_values"
+    "past_values delta_base"
 )
-ROW_SLOTS: Final = _slots("presence kept reinserted_by_copy inserted identity last entered_by duplicates")
+ROW_SLOTS: Final = _slots("presence kept reinserted_by_copy inserted identity last entered_by duplicates deleted")
 RECORD_SLOTS: Final = _slots(
-    "last rows unit_states unsettled deletes waiting_deletes seen_deletes map_keys divergence_clocks rule_hits"
+    "last rows unit_states unsettled deletes waiting_deletes seen_deletes map_keys divergence_clocks rule_hits moves"
 )
+
+RETIRED: Final = {SOURCE_SLOTS: frozenset({"ended", "delta_base"})}
+"""Slots that checkpoints of FOLD_VERSION 2 have and no object has any more; their places stay empty."""
 
 REBUILT: Final[Mapping[type, frozenset[str]]] = {
     Write: frozenset({"bit", "source"}),
@@ -50,7 +54,7 @@ def sparse(owner: object, slots: tuple[str, ...], forms: Forms, fresh: object) -
     """The slots that differ from a fresh object's: number, plain value, number, plain value …"""
     tree: list[Any] = []
     for number, slot in enumerate(slots):
-        value = getattr(owner, slot)
+        value = getattr(owner, slot, MISSING)
         usual = getattr(fresh, slot, MISSING)
         if value is not usual and (value.__class__ is not usual.__class__ or value != usual):
             form = forms.get(slot)
@@ -58,10 +62,16 @@ def sparse(owner: object, slots: tuple[str, ...], forms: Forms, fresh: object) -
     return tree
 
 
-def fill(owner: object, slots: tuple[str, ...], tree: Iterable[Any], forms: Forms) -> None:
-    """Set the slots that `sparse` wrote."""
+def fill(owner: object, slots: tuple[str, ...], tree: Iterable[Any], forms: Forms) -> dict[str, Any]:
+    """Set the slots that `sparse` wrote. The values of retired slots."""
+    retired: dict[str, Any] = {}
     each = iter(tree)
     for number in each:
         slot, value = slots[number], next(each)
         form = forms.get(slot)
-        setattr(owner, slot, value if form is None else form(value))
+        value = value if form is None else form(value)
+        if slot in RETIRED.get(slots, ()):
+            retired[slot] = value
+        else:
+            setattr(owner, slot, value)
+    return retired

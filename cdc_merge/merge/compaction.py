@@ -27,12 +27,16 @@ def compact(state: UnitState, limits: CompactionLimits, joins: Joins | None = No
     for waiting in state.waiting_copies:
         keep |= waiting.replaced | waiting.written
     keep |= _unknown_deltas(state)
+    for write in state.writes.values():
+        keep |= write.bit if write.is_reset and state.key_at(write.source) == write.key else 0
     masks = [at_source.seen for at_source in state.by_source.values()]
     masks.extend(state.deletes.values())
     masks.extend(seen for values in state.past_values.values() for _, seen in values)
     for write in state.writes_in(keep):
         masks.append(write.seen)
         masks.append(write.after)
+    if state.traits.binds:
+        keep = _keep_first(state, keep, masks)
     _renumber(state, _representatives(state, keep, masks, joins))
 
 
@@ -73,6 +77,7 @@ def _compact_plain(state: UnitState, joins: Joins | None) -> bool:
         joins += [(write, latest) for write in old if write is not latest]
     for at_source in sources:
         at_source.seen = (1 if at_source.seen & over else 0) | (2 if at_source.seen & front.bit else 0)
+        at_source.overruled = 0
     latest.bit, latest.seen, latest.after = 1, 0, 1
     front.bit, front.seen, front.after = 2, 1, 3
     state.writes = {1: latest, 2: front}
@@ -95,12 +100,25 @@ def _representatives(state: UnitState, keep: int, masks: list[int], joins: Joins
             classes[signature] = write
         else:
             later, older = (write, earlier) if write.stamp > earlier.stamp else (earlier, write)
-            later.delta = _combined(state, older.delta, later.delta)
+            if not state.traits.binds:
+                later.delta = _combined(state, older.delta, later.delta)
             classes[signature] = later
             if joins is not None:
                 joins.append((older, later))
     survivors.extend(classes.values())
     return sorted(survivors, key=lambda w: w.bit)
+
+
+def _keep_first(state: UnitState, keep: int, masks: list[int]) -> int:
+    """`keep` with the first of the writes that cannot be told apart: a new incarnation may bind the value to it."""
+    first: dict[tuple[bool, ...], Write] = {}
+    for write in sorted(state.writes.values(), key=lambda w: w.stamp):
+        if write.delta and not write.bit & keep:
+            first.setdefault(tuple([bool(mask & write.bit) for mask in masks]), write)
+    for write in first.values():
+        keep |= write.bit
+        masks += (write.seen, write.after)
+    return keep
 
 
 def _unknown_deltas(state: UnitState) -> int:
@@ -132,7 +150,7 @@ def _renumber(state: UnitState, survivors: list[Write]) -> None:  # noqa: C901 -
     state.frontier, state.overwritten = moved(state.frontier), moved(state.overwritten)
     state.baselines, state.resets = moved(state.baselines), moved(state.resets)
     for at_source in state.by_source.values():
-        at_source.seen = moved(at_source.seen)
+        at_source.seen, at_source.overruled = moved(at_source.seen), moved(at_source.overruled)
     for delete, seen in state.deletes.items():
         state.deletes[delete] = moved(seen)
     for pair, values in state.past_values.items():

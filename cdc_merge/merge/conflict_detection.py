@@ -13,7 +13,7 @@ from cdc_merge.merge.record_state import Record
 from cdc_merge.merge.types import counter
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, members_of
-from cdc_merge.merge.views import ended, live_frontier, readable_frontier, value_of, writes_unseen_by
+from cdc_merge.merge.views import ended, readable_frontier, unseen_deletes, value_of, writes_unseen_by
 from cdc_merge.merge.writes import ABSENT, BASELINE, DECIDED, MISSING, SourceState, Write
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, Candidate, Change, DetectedConflict, MaybeValue, Value
 
@@ -26,7 +26,7 @@ DisplayedValue: TypeAlias = "MaybeValue | Mapping[str, Value]"
 def merge_conflicts(record: Record, targets: Mapping[str, Record] = NO_TARGETS) -> tuple[DetectedConflict, ...]:
     """Every conflict of the record at present, in a stable order. `targets`: the records of its rows' new keys, as far as
     they are loaded (merge/key_changes.py)."""
-    if not (record.unsettled or record.deletes):
+    if not (record.unsettled or record.deletes or record.moves):
         return ()
     severity = highest_severity(unit.plan.severity for unit in record.units.by_name.values())
     conflicts = [*key_change(record, targets, severity)]
@@ -44,7 +44,7 @@ def merge_conflicts(record: Record, targets: Mapping[str, Record] = NO_TARGETS) 
 
 
 def _concurrent(record: Record, unit: Unit, state: UnitState) -> Iterator[DetectedConflict]:
-    front = live_frontier(record, unit, state)
+    front = readable_frontier(record, unit, state)
     if not front:
         return
     conflicting = unit.type.conflicting_writes(state, unit.plan, front) or _overruled(unit, front)
@@ -54,7 +54,7 @@ def _concurrent(record: Record, unit: Unit, state: UnitState) -> Iterator[Detect
         ConflictSubject(record, unit, state),
         conflicting,
         kind=_kind(unit, conflicting),
-        labels=("baseline",) if any(w.kind == BASELINE for w in conflicting) else (),
+        labels=("baseline",) if any(w.kind == BASELINE for w in conflicting if w.bit & state.frontier) else (),
         base=base_of(state, conflicting),
     )
 
@@ -175,7 +175,7 @@ DETECTORS: Final[tuple[Callable[[Record, Unit, UnitState], Iterable[DetectedConf
 def _update_delete(record: Record) -> Iterator[DetectedConflict]:
     if record.units.entity.deletes != "review":
         return
-    deletes = [(d, writes_unseen_by(record, d)) for d in record.deletes]
+    deletes = [(d, writes_unseen_by(record, d)) for d in unseen_deletes(record)]
     opposed = [(d, writes) for d, writes in deletes if writes]
     if not opposed:
         return

@@ -26,13 +26,14 @@ def previous_keys(record: Record) -> set[str]:
 
 def new_keys(record: Record) -> set[str]:
     """The keys that rows of this record have moved to."""
-    return {delete.change.moved_to or "" for delete in key_moves(record)} if record.deletes else set()
+    return {delete.change.moved_to or "" for delete in key_moves(record)} if record.deletes or record.moves else set()
 
 
 def key_moves(record: Record) -> list[Delete]:
     """The moves away from this key that no other delete has seen, in stamp order."""
-    moved = [delete for delete in record.deletes if delete.change.moved_to is not None]
-    seen = frozenset[object]().union(*[delete.seen_deletes for delete in record.deletes])
+    deletes = (*record.deletes, *record.moves)
+    moved = [delete for delete in deletes if delete.change.moved_to is not None]
+    seen = frozenset[object]().union(*[delete.seen_deletes for delete in deletes])
     return sorted((d for d in moved if d.stamp not in seen), key=lambda d: d.stamp)
 
 
@@ -50,7 +51,9 @@ def destination(delete: Delete, targets: Mapping[str, Record]) -> str:
 
 def key_change(record: Record, targets: Mapping[str, Record], severity: str) -> Iterator[DetectedConflict]:
     """The conflict about a record's new key. `targets`: the records of the new keys, as far as they are loaded."""
-    away = [(delete, destination(delete, targets)) for delete in key_moves(record)]
+    moved = [(delete, destination(delete, targets)) for delete in key_moves(record)]
+    keys = {key for _, key in moved}
+    away = [(delete, at) for delete, key in moved if (at := _present_key(delete, key, keys, targets)) is not None]
     rivals = {rival for delete, key in away for rival in _rivals(record, delete, targets.get(key))}
     if not rivals and len({key for _, key in away}) < 2:
         return
@@ -64,6 +67,20 @@ def key_change(record: Record, targets: Mapping[str, Record], severity: str) -> 
         severity=severity,
         candidates=tuple(sorted(candidates, key=lambda candidate: (candidate.stamp, candidate.source))),
     )
+
+
+def _present_key(delete: Delete, key: str, keys: set[str], targets: Mapping[str, Record]) -> str | None:
+    """The key that a moved row stands under: the move's, or another key of the record's moves where it was deleted under that
+    one. None where it stands under neither."""
+    target = targets.get(key)
+    if target is None or delete.source not in target.rows or _has_row(target, delete.source):
+        return key
+    return next((other for other in sorted(keys) if _has_row(targets.get(other), delete.source)), None)
+
+
+def _has_row(target: Record | None, source: str) -> bool:
+    row = None if target is None else target.rows.get(source)
+    return row is not None and row.presence == PRESENT
 
 
 def _rivals(record: Record, delete: Delete, target: Record | None) -> Iterator[Candidate]:

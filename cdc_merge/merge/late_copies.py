@@ -21,8 +21,20 @@ def remember_value(state: UnitState, source: str, holders: Iterable[str], *, is_
             del values[:-PAST_VALUES]
     for other in holders:
         if other != source and state.key_at(other) == at_source.key:
+            if is_new:
+                _remember_shared_value(state, other, source)
             state.past_values.pop((other, source), None)
             state.past_values.pop((source, other), None)
+
+
+def _remember_shared_value(state: UnitState, holder: str, source: str) -> None:
+    """A source that holds the value already has held this write of it too."""
+    at_holder = state.by_source[holder]
+    for other in state.order:
+        values = state.past_values.setdefault((other, holder), []) if other not in (holder, source) else []
+        if not values or values[-1][0] != at_holder.key:
+            values.append((at_holder.key, at_holder.seen))
+            del values[:-PAST_VALUES]
 
 
 def apply_late_copy(state: UnitState, source: str, change: Change, value: MaybeValue, holders: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from cdc_merge.merge.merge_type import Event
@@ -80,6 +81,7 @@ def _key_events(
     record: Record, plan: FieldPlan, owner: str, changed: tuple[_Origin, MaybeValue, MaybeValue]
 ) -> Iterator[tuple[Unit, MaybeValue, MaybeValue]]:
     (source, whole, copied), before, after = changed
+    repeats = whole and record.units.entity.deletes == "local"  # a row that returns also lists the keys that it repeats
     present = record.map_keys.get((plan.name, source))
     has_old = (plan.name, source) in record.map_keys or before is not UNKNOWN
     if after is None and not whole and has_old and (is_null(present) if before is UNKNOWN else before is None):
@@ -92,16 +94,30 @@ def _key_events(
     insert = record.rows[source].inserted if whole and source in record.rows else None
     if (copied or whole or opened) and (new is not None or (insert is not None and not insert.first)):
         keys |= _all_keys(record, plan)
+    if copied and whole and new is None:
+        _clear_keys(record, plan, source)
     for key in sorted(keys):
         was = (old or {}).get(key, ABSENT) if has_old else UNKNOWN
         now = (new or {}).get(key, ABSENT)
-        if not copied and was is not UNKNOWN and was == now and type(was) is type(now) and present is not None:
+        same = was is not UNKNOWN and was == now and type(was) is type(now)
+        if same and not (copied or repeats) and present is not None:
             continue
         child = key_plan(plan, key)
         if child.merge == "map":
             yield from _key_events(record, child, owner, (changed[0], was, now))
         else:
-            yield _unit(record, child, owner, source if whole else ""), was, now
+            unit = _unit(record, child, owner, source if whole else "")
+            if opened:
+                _note_null_map(record, unit, source)
+            yield unit, was, now
+
+
+def _clear_keys(record: Record, plan: FieldPlan, source: str) -> None:
+    """A copied row whose map is NULL holds no key, not even as absent."""
+    for name, state in record.unit_states.items():
+        at_source = state.by_source.get(source) if name.startswith(plan.name + ".") else None
+        if at_source is not None:
+            at_source.value, at_source.key = UNKNOWN, MISSING
 
 
 def _all_keys(record: Record, plan: FieldPlan) -> set[str]:
@@ -149,14 +165,29 @@ def _unit(record: Record, plan: FieldPlan, owner: str, beginning: str) -> Unit:
     for source in without:
         _set_absent(record, state, source)
     if state.traits.agrees and plan.agreement != "off":
-        inserts = frozenset[Insert]().union(*[state.by_source[source].inserts for source in without])
-        for source in without:
-            state.by_source[source].inserts = inserts
+        _join_inserts(state, without)
+    with_null = [s for s in record.present if s != beginning and (parent, s) in record.map_keys and s not in without]
+    for source in with_null:
+        _note_null_map(record, unit, source)
     for source in cleared:
         _write_absent(record, unit, state, (source, tuple(without)))
     if beginning and _was_read_without_key(record, parent, beginning):
         state.at(beginning).snapshot_key = ABSENT
     return unit
+
+
+def _join_inserts(state: UnitState, sources: list[str]) -> None:
+    inserts = frozenset[Insert]().union(*[state.by_source[source].inserts for source in sources])
+    for source in sources:
+        state.by_source[source].inserts = inserts
+
+
+def _note_null_map(record: Record, unit: Unit, source: str) -> None:
+    """The first snapshot of a source whose map was NULL then: it differs from nothing."""
+    row, at_source = record.rows[source], record.unit_state(unit).at(source)
+    was_read = row.entered_by is not None and row.entered_by.operation == SNAPSHOT
+    if was_read and at_source.snapshot_key is MISSING:
+        at_source.snapshot_key = None
 
 
 def _was_read_without_key(record: Record, parent: str, source: str) -> bool:
@@ -211,3 +242,19 @@ def _set_path(tree: dict[str, Any], plan: FieldPlan, path: str, value: Any) -> N
             _set_path(tree.setdefault(key, {}), key_plan(plan, key), path[len(key) + 1 :], value)
             return
     tree[path] = value
+
+
+def dump_keys(keys: MapKeys) -> Any:
+    """As plain values, for a checkpoint."""
+    if keys is None:
+        return None
+    return False if keys is CLEARED else [*chain(*keys.items())]
+
+
+def load_keys(tree: Any) -> MapKeys:
+    if tree is None:
+        return None
+    if tree is False:
+        return CLEARED
+    each = iter(tree)
+    return dict(zip(each, each, strict=True))

@@ -21,7 +21,8 @@ class Event:
     `inserted`: the insert, when the source's row begins with this change. `deletes`: those that its writer had seen.
     `before`, `after`: the unit's value. `holders`: the sources that hold the record and map the unit, after the change.
     `snapshot_candidates`: another source maps the entity too, so that first-snapshot values may become candidates.
-    `max_ahead_us`: how long copies wait for their original."""
+    `max_ahead_us`: how long copies wait for their original. `returned`: an insert of a row that was deleted for its source
+    only (`deletes: local`)."""
 
     __slots__ = (
         "after",
@@ -31,6 +32,7 @@ class Event:
         "holders",
         "inserted",
         "max_ahead_us",
+        "returned",
         "snapshot_candidates",
         "source",
     )
@@ -41,6 +43,7 @@ class Event:
         self.inserted = inserted
         self.deletes = deletes
         self.snapshot_candidates = False
+        self.returned = False
         self.max_ahead_us = 0
         self.before: MaybeValue = UNKNOWN
         self.after: MaybeValue = UNKNOWN

@@ -49,16 +49,27 @@ class RuleHit(NamedTuple):
 class Row:
     """One source's row of the record.
 
-    `kept`: the row is deleted, and its last values still count (TRUNCATE, `deletes: local`). `reinserted_by_copy`: a marked
-    insert brought it back, so that the first genuine edit counts as the insert (§2 rule 2). `inserted`: the genuine insert
-    that began it; `entered_by`: the change that brought it. `duplicates`: the source's other rows under the key, by
-    replica identity (duplicate_rows.py)."""
+    `kept`: the row is deleted, and its last values still count (TRUNCATE). `deleted`: a genuine delete of the record took
+    it away. `reinserted_by_copy`: a marked insert brought it back, so that the first genuine edit counts as the insert (§2
+    rule 2). `inserted`: the genuine insert that began it; `entered_by`: the change that brought it. `duplicates`: the
+    source's other rows under the key, by replica identity (duplicate_rows.py)."""
 
-    __slots__ = ("duplicates", "entered_by", "identity", "inserted", "kept", "last", "presence", "reinserted_by_copy")
+    __slots__ = (
+        "deleted",
+        "duplicates",
+        "entered_by",
+        "identity",
+        "inserted",
+        "kept",
+        "last",
+        "presence",
+        "reinserted_by_copy",
+    )
 
     def __init__(self) -> None:
         self.presence = PRESENT
         self.kept = False
+        self.deleted = False
         self.reinserted_by_copy = False
         self.inserted: Insert | None = None
         self.entered_by: Change | None = None
@@ -86,7 +97,8 @@ class Delete(NamedTuple):
 class Record:
     """`rows`: by source. `unit_states`, `unit_of`: by unit name. `last`: the stamp folded last. `present`: the sources that
     hold the record. `holders_by_owner`: unit owner → those of them that map it. `deletes`: the deletes that still count;
-    `seen_deletes`: source → those it has seen; `waiting_deletes`: marked deletes whose original has not arrived.
+    `moves`: the moves away from this key where deletes are local; `seen_deletes`: source → the deletes and moves it has
+    seen; `waiting_deletes`: marked deletes whose original has not arrived.
     `unsettled`: the units that may have a conflict. `map_keys`: (map, source) → the keys there. `compacts`: the unit
     states forget what cannot matter again."""
 
@@ -99,6 +111,7 @@ class Record:
         "last",
         "map_keys",
         "max_ahead_us",
+        "moves",
         "present",
         "rows",
         "rule_hits",
@@ -123,6 +136,7 @@ class Record:
         self.holders_by_owner: dict[str, tuple[str, ...]] = {}
         self.unsettled: dict[str, None] = {}
         self.deletes: list[Delete] = []
+        self.moves: list[Delete] = []
         self.waiting_deletes: list[tuple[str, Stamp]] = []
         self.seen_deletes: dict[str, frozenset[Stamp]] = {}
         self.divergence_clocks: dict[str, DivergenceClock] = {}
@@ -147,7 +161,7 @@ class Record:
             row = self.rows[source] = Row()
             self.refresh()
         elif row.presence != PRESENT or row.kept:
-            row.presence, row.kept = PRESENT, False
+            row.presence, row.kept, row.deleted = PRESENT, False, False
             self.refresh()
         return row
 

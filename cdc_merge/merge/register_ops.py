@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cdc_merge.merge import baselines
+from cdc_merge.merge import baselines, waiting_copies
 from cdc_merge.merge.late_copies import apply_late_copy, remember_value
 from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.merge.unit_state import UnitState
@@ -62,10 +62,8 @@ def apply_write(state: UnitState, plan: FieldPlan, event: Event) -> str:
     insert = event.inserted
     if insert is None or event.change.operation != INSERT:
         if before is not UNKNOWN and keyed(before) == key:
-            at_source = state.at(event.source)
-            still_ended = at_source.ended and at_source.key == key  # a repeat revives no value of an ended incarnation
-            state.set_value(event.source, event.change, event.after, key).ended = still_ended
-            return REPEATED
+            state.set_value(event.source, event.change, event.after, key)
+            return _apply_return(state, plan, event) if event.returned else REPEATED
     elif (event.after is None or event.after is ABSENT) and insert.first:
         return _first_null(state, plan, event, key)
     elif not insert.first:
@@ -79,6 +77,14 @@ def apply_write(state: UnitState, plan: FieldPlan, event: Event) -> str:
     write.before = before
     record_context(state, write, event)
     return agree_and_settle(state, plan, event, write)
+
+
+def _apply_return(state: UnitState, plan: FieldPlan, event: Event) -> str:
+    """A row that was deleted for its source only returned with its last value: no write, but it agrees like one."""
+    state.restore_overruled(event.source)
+    agreed = agreement(state, plan, event)
+    apply_consensus(state, plan, event)
+    return AGREED if agreed else REPEATED
 
 
 def record_context(state: UnitState, write: Write, event: Event) -> None:
@@ -112,6 +118,7 @@ def _first_null(state: UnitState, plan: FieldPlan, event: Event, key: object) ->
     assert event.inserted is not None
     at_source.inserts |= {event.inserted._replace(first=False)}  # no value of it stands against first-snapshot values
     agreement(state, plan, event)
+    apply_consensus(state, plan, event)
     return REPEATED
 
 
@@ -119,8 +126,11 @@ def agree_and_settle(state: UnitState, plan: FieldPlan, event: Event, write: Wri
     """Agreement, then consensus; the outcome."""
     several = len(event.holders) > 1
     agreed = several and agreement(state, plan, event)
-    write.after = state.by_source[event.source].seen
-    if several or state.frontier != write.bit:
+    at_source = state.by_source[event.source]
+    write.after = at_source.seen
+    if state.waiting_copies:
+        waiting_copies.match(state, write)
+    if several or state.frontier != write.bit or at_source.seen != state.all_writes:
         apply_consensus(state, plan, event)
     if agreed:
         return AGREED
@@ -151,11 +161,10 @@ def bound_of(state: UnitState) -> object:
 def apply_copy(state: UnitState, plan: FieldPlan, event: Event) -> str:
     key = state.key_of(event.after)
     if state.key_at(event.source) == key:
-        state.apply_unchanged_copy(event.source, event.change, key)
-        if event.change.operation == INSERT:
-            apply_consensus(state, plan, event)
+        state.apply_unchanged_copy(event.source, event.change, key, event.holders)
+        apply_consensus(state, plan, event)
         return REPEATED
-    matched = state.apply_copy(event.source, event.change, event.after, key)
+    matched = state.apply_copy(event.source, event.change, (event.after, key), event.holders)
     apply_consensus(state, plan, event)
     return COPIED if matched else UNMATCHED
 
@@ -168,17 +177,21 @@ def apply_snapshot_read(state: UnitState, plan: FieldPlan, event: Event) -> str:
     if len(event.holders) > 1 or state.frontier:
         agreement(state, plan, event)
         if first:
-            state.diverged = (*state.diverged, *_diverging_pairs(state, event.source))
+            state.diverged = (*state.diverged, *_diverging_pairs(state, event))
         apply_consensus(state, plan, event)
     return REPEATED
 
 
-def _diverging_pairs(state: UnitState, source: str) -> list[tuple[str, str]]:
-    """The sources that a first snapshot differs from, by their first snapshots or, without one, by their values; NULL
+def _diverging_pairs(state: UnitState, event: Event) -> list[tuple[str, str]]:
+    """The holders that a first snapshot differs from, by their first snapshots or, without one, by their values; NULL
     differs from nothing."""
+    source = event.source
     mine = state.by_source[source].snapshot_key
     pairs = []
-    for other, at_source in state.by_source.items():
+    for other in event.holders:
+        at_source = state.by_source.get(other)
+        if at_source is None:
+            continue
         key = at_source.key if at_source.snapshot_key is MISSING else at_source.snapshot_key
         if other != source and mine is not None and key is not None and key is not MISSING and key != mine:
             pairs.append((other, source))
@@ -196,6 +209,8 @@ def still_diverged(state: UnitState) -> tuple[tuple[str, str], ...]:
 def apply_decision(state: UnitState, plan: FieldPlan, event: Event) -> str:
     write = state.add_decision(event.change, event.after, state.key_of(event.after))
     write.deletes = event.deletes
+    if state.waiting_copies:
+        waiting_copies.match(state, write)
     if state.traits.agrees and plan.agreement != "off":
         state.agree_with_decision(write, event.holders)
         for source in event.holders if plan.agreement == "past" else ():
@@ -216,13 +231,12 @@ def start_incarnation(state: UnitState, delete: Stamp, source: str, everything: 
     for write in state.writes_in(state.frontier | state.overwritten | state.resets):
         if write.kind == BASELINE:
             ended |= write.bit
+    for at_source in state.by_source.values():
+        at_source.baseline_ended = True
     state.frontier &= ~ended
     state.overwritten &= ~ended
     state.resets &= ~ended
     state.baselines = 0
-    for at_source in state.by_source.values():
-        at_source.ended = True
-    state.diverged = ()
     state.at(source).seen |= ended
 
 

@@ -5,8 +5,8 @@ writes that a source has seen. The frontier is the mask of the writes that no la
 
 Rules (semantics §2, this module and nowhere else): a genuine write dominates its source's context; a copy joins the
 context of the write that it repeats; sources that hold one value join their contexts; a value that all holders share
-overwrites the others. First-snapshot values are baselines.py, copies that arrive unmarked and late are late_copies.py,
-and what may be forgotten is compaction.py.
+overwrites the others. First-snapshot values are baselines.py, copies that arrive before their original are
+waiting_copies.py, unmarked and late ones late_copies.py, and what may be forgotten is compaction.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cdc_merge.merge.writes import (
-    ABSENT,
     BASELINE,
     DECIDED,
     MISSING,
@@ -41,13 +40,15 @@ class UnitState:
     delete that still counts. `waiting_copies`: copies whose original has not arrived. `diverged`: pairs of sources that
     differed at their first snapshot and have not held one value since. `past_values`: for (s, t) what t has held since
     the two last held one value (`agreement: past`). `lost_updates`: overwritten writes that no conflict reports yet.
-    `always_checked`: conflicts are possible without concurrent writes. `type_state`: a merge type's own state."""
+    `always_checked`: conflicts are possible without concurrent writes. `delta_base`: what the deltas of a counter or log add
+    to while there is no reset, UNKNOWN before the first of them. `type_state`: a merge type's own state."""
 
     __slots__ = (
         "always_checked",
         "baselines",
         "by_source",
         "deletes",
+        "delta_base",
         "diverged",
         "frontier",
         "key_of",
@@ -73,6 +74,7 @@ class UnitState:
         self.overwritten = 0
         self.baselines = 0
         self.resets = 0
+        self.delta_base: MaybeValue = UNKNOWN
         self.by_source: dict[str, SourceState] = {}
         self.deletes: dict[Stamp, int] = NO_DELETE_CONTEXTS
         self.past_values: dict[tuple[str, str], list[tuple[object, int]]] = NO_PAST
@@ -128,7 +130,6 @@ class UnitState:
         """Note a value at a source; its context stays."""
         at_source = self.at(source)
         at_source.value, at_source.key, at_source.set_by = value, key, change
-        at_source.ended = False
         return at_source
 
     def clear_value(self, source: str) -> None:
@@ -147,6 +148,19 @@ class UnitState:
         if at_source is not None and at_source.before_delete is not None:
             at_source.value, at_source.key = at_source.before_delete
 
+    def note_local_delete(self, source: str) -> None:
+        """The row is deleted for its source only: its last value shows, when the row returns, what is an edit."""
+        at_source = self.by_source.get(source)
+        if at_source is not None:
+            at_source.untouched, at_source.overruled = False, 0
+
+    def restore_overruled(self, source: str) -> None:
+        """The row returned with its last value: a write of it that rule 4 overwrote meanwhile stands again."""
+        at_source = self.by_source[source]
+        for write in self.writes_in(at_source.overruled & self.overwritten):
+            self.return_to_frontier(write)
+        at_source.overruled = 0
+
     def retire_snapshot_value(self, source: str, key: object) -> None:
         """The source holds another value than at its first snapshot: that one stands against no insert any more."""
         at_source = self.by_source[source]
@@ -154,12 +168,6 @@ class UnitState:
         for write in self.writes_in(self.baselines):
             if write.source == source and write.key != key:
                 self.baselines &= ~write.bit
-
-    def update_delta_base(self, at_source: SourceState) -> None:
-        """Until the first write, a delta base that is unknown or NULL gives way to the value at the source."""
-        base = at_source.delta_base
-        if (base is UNKNOWN or base is None or base is ABSENT) and not self.frontier:
-            at_source.delta_base = at_source.value
 
     def record_delete_context(self, delete: Stamp, seen: int) -> None:
         if self.deletes is NO_DELETE_CONTEXTS:
@@ -183,9 +191,7 @@ class UnitState:
             self.baselines &= ~seen
         at_source.seen = seen | bit
         at_source.value, at_source.key, at_source.set_by = value, key, change
-        at_source.untouched = at_source.ended = False
-        if self.waiting_copies:
-            self._match_waiting_copies(write)
+        at_source.untouched = False
         return write
 
     def add_decision(self, change: Change, value: MaybeValue, key: object) -> Write:
@@ -203,19 +209,21 @@ class UnitState:
 
     # ------------------------------------------------------------ rule 2: copies
 
-    def apply_copy(self, source: str, change: Change, value: MaybeValue, key: object) -> bool:
-        """A marked change repeats a write: its source joins the context of the original, and the copy may overwrite the
-        source's own concurrent write. False when there is no original."""
-        mark = change.copy
-        assert mark is not None
+    def apply_copy(
+        self, source: str, change: Change, copied: tuple[MaybeValue, object], holders: Iterable[str]
+    ) -> bool:
+        """A marked change repeats a write, with its (value, key): its source joins the context of the original, and the
+        copy may overwrite the source's own concurrent write. False when there is no original."""
+        value, key = copied
         originals = self._originals(change, key)
-        learned = self.seen_by(mark.from_source) if mark.from_source else 0
+        learned = 0
         replaced = self.own_frontier_write(source, key)
         at_source = self.set_value(source, change, value, key)
-        self.update_delta_base(at_source)
         self.retire_snapshot_value(source, key)
-        if mark.from_source in self.by_source:
-            at_source.inserts |= self.by_source[mark.from_source].inserts
+        origin = self._named_holder(change, key, holders)
+        if origin is not None:
+            learned |= origin.seen
+            at_source.inserts |= origin.inserts
         for original in originals:
             learned |= original.bit | original.after
             at_source.inserts |= original.inserts
@@ -227,18 +235,24 @@ class UnitState:
             self.waiting_copies = (*self.waiting_copies, waiting)
         return bool(originals) or bool(learned)
 
-    def apply_unchanged_copy(self, source: str, change: Change, key: object) -> None:
+    def apply_unchanged_copy(self, source: str, change: Change, key: object, holders: Iterable[str]) -> None:
         """A copy of a value that its source already holds joins the originals' contexts and replaces nothing. It joins
         the context of the source that it names only if that source holds the same value."""
-        assert change.copy is not None
         at_source = self.at(source)
         for original in self._originals(change, key):
             at_source.seen |= original.bit | original.after
             at_source.inserts |= original.inserts
-        named = self.by_source.get(change.copy.from_source or "")
-        if named is not None and named.key == key:
-            at_source.seen |= named.seen
-            at_source.inserts |= named.inserts
+            self.return_to_frontier(original)
+        origin = self._named_holder(change, key, holders)
+        if origin is not None:
+            at_source.seen |= origin.seen
+            at_source.inserts |= origin.inserts
+
+    def _named_holder(self, change: Change, key: object, holders: Iterable[str]) -> SourceState | None:
+        """The source that a copy names, where that source holds the same value."""
+        assert change.copy is not None
+        named = change.copy.from_source
+        return self.by_source[named] if named is not None and named in holders and self.key_at(named) == key else None
 
     def _originals(self, change: Change, key: object) -> list[Write]:
         """The writes of this unit that a copy names by place. Of a copy that names none: every frontier write of its
@@ -279,39 +293,6 @@ class UnitState:
             self.overwritten &= ~write.bit
             self.frontier |= write.bit
             self.lost_updates = tuple([lost for lost in self.lost_updates if lost is not write])
-
-    def _match_waiting_copies(self, write: Write) -> None:
-        """Copies that waited for this write have seen it since they arrived, and so has all that was written on them."""
-        for waiting in self.waiting_copies:
-            if waiting.source == write.source:
-                waiting.written |= write.bit
-            elif waiting.key == write.key and not write.seen & waiting.written:
-                self.waiting_copies = tuple(w for w in self.waiting_copies if w is not waiting)
-                self._join_original(waiting, write)
-
-    def _join_original(self, waiting: WaitingCopy, original: Write) -> None:
-        learned = original.bit | original.after
-        self.overwrite_if_concurrent(self.writes.get(waiting.replaced), original)
-        at_source = self.at(waiting.source)
-        at_source.seen |= learned
-        at_source.inserts |= original.inserts
-        if not waiting.written:
-            return
-        for later in self.writes.values():
-            if later is not original and later.after & waiting.written:
-                later.after |= learned
-                if later.bit & waiting.written or later.seen & waiting.written:
-                    later.seen |= learned
-        for other in self.by_source.values():
-            if other.seen & waiting.written:
-                other.seen |= learned
-        self.frontier &= ~original.bit
-
-    def expire_waiting_copies(self, now: Stamp, max_ahead_us: int) -> None:
-        """Copies that have waited `max_ahead` join no context any more."""
-        self.waiting_copies = tuple(
-            w for w in self.waiting_copies if now.wall_us - w.change.stamp.wall_us <= max_ahead_us
-        )
 
     # ------------------------------------------------------------ rules 3 and 4: agreement, consensus
 
@@ -355,14 +336,26 @@ class UnitState:
         if bound is MISSING or bound == key:
             for write in losers:
                 self.overwrite(write)
+                self._note_overruled(write, holders)
+
+    def _note_overruled(self, write: Write, holders: tuple[str, ...]) -> None:
+        """A source whose row is deleted locally may bring the write back."""
+        for source, at_source in self.by_source.items():
+            if at_source.key == write.key and source not in holders:
+                at_source.overruled |= write.bit
 
     # ------------------------------------------------------------ inserts
 
-    def join_inserts(self, source: str, other: str) -> None:
-        """A new incarnation that has seen the other source's delete has also seen the inserts behind its values."""
+    def join_inserts(self, source: str, other: str, until: Stamp) -> None:
+        """A new incarnation that has seen the other source's delete has also seen the inserts behind its values until then."""
         deleted = self.by_source.get(other)
         if deleted is not None:
-            self.at(source).inserts |= deleted.inserts
+            self.at(source).inserts |= {insert for insert in deleted.inserts if insert.stamp <= until}
+
+    def see_everything(self, source: str) -> None:
+        """A delete that wins dominates also what it had not seen."""
+        at_source = self.at(source)
+        at_source.seen, at_source.inserts = self.all_writes, self._all_inserts()
 
     def _all_inserts(self) -> frozenset[Insert]:
         inserts = NO_INSERTS

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cdc_merge.merge import auto_resolution, delta_ops, map_fields
-from cdc_merge.merge.record_state import PRESENT, Delete, Record
+from cdc_merge.merge import auto_resolution, map_fields
+from cdc_merge.merge.record_state import NO_STAMPS, PRESENT, Delete, Record
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.units import Unit, members_of
 from cdc_merge.merge.writes import ABSENT, BASELINE, Write
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN, MaybeValue, MergedRecord, SourceView, Value
 
-# Their base stays part of the value until a reset.
-ADDING: Final = frozenset({"counter", "append"})
+# Types that join concurrent writes: a delete takes nothing out of their frontiers.
+JOINING: Final = frozenset({"counter", "append", "set"})
 
 
 def merged(record: Record) -> MergedRecord:
@@ -67,13 +67,9 @@ def value_of(record: Record, unit: Unit, state: UnitState) -> MaybeValue:
         value = unit.type.read(state, unit.plan, front)
         conflicting = unit.type.conflicting_writes(state, unit.plan, front) if unit.plan.auto else []
         return auto_resolution.value_with_answer(state, unit.plan, conflicting, value) if conflicting else value
-    views = [
-        (s, state.by_source[s].value)
-        for s in record.holders(unit)
-        if s in state.by_source and not state.by_source[s].ended
-    ]
+    views = [(s, state.by_source[s].value) for s in record.holders(unit) if s in state.by_source]
     present = [(s, v) for s, v in views if v is not ABSENT]
-    if not present and views and not (unit.plan.merge in ADDING and any(True for _ in delta_ops.delta_bases(state))):
+    if not present and views:
         return ABSENT  # type: ignore[no-any-return]
     return unit.type.start(state, unit.plan, present)
 
@@ -86,7 +82,7 @@ def readable_frontier(record: Record, unit: Unit, state: UnitState) -> list[Writ
 def live_frontier(record: Record, unit: Unit, state: UnitState) -> list[Write]:
     """The frontier without the writes that a delete which still counts had seen: the possible candidates of a conflict."""
     front = state.frontier_writes()
-    if not record.deletes:
+    if not record.deletes or unit.plan.merge in JOINING:
         return front
     seen = _seen_by_deletes(record, unit, state)
     return [w for w in front if not w.bit & seen]
@@ -99,6 +95,12 @@ def _seen_by_deletes(record: Record, unit: Unit, state: UnitState) -> int:
         if delete.source == DECISION_SOURCE or record.units.maps(delete.source, unit):
             seen |= state.deletes.get(delete.stamp, 0)
     return seen
+
+
+def unseen_deletes(record: Record) -> list[Delete]:
+    """The deletes that no other delete has seen."""
+    seen = NO_STAMPS.union(*[delete.seen_deletes for delete in record.deletes])
+    return [delete for delete in record.deletes if delete.stamp not in seen]
 
 
 def writes_unseen_by(record: Record, delete: Delete) -> list[tuple[Unit, Write]]:
@@ -118,7 +120,7 @@ def ended(record: Record) -> bool:
         return bool(record.rows)
     if record.units.entity.deletes == "delete_wins":
         return bool(record.deletes)
-    return any(not writes_unseen_by(record, delete) for delete in record.deletes)
+    return any(not writes_unseen_by(record, delete) for delete in unseen_deletes(record))
 
 
 def source_view(record: Record, source: str) -> SourceView:

@@ -135,6 +135,11 @@ class WaitingCopy:
         self.replaced = replaced
         self.written = 0
 
+    def is_for(self, write: Write) -> bool:
+        """A copy that names writes waits for these; one that names none waits for a write of its value."""
+        places = self.change.copy.of if self.change.copy is not None else ()
+        return write.change.place in places if places else self.key == write.key
+
 
 class SourceState:
     """The value of one unit at one source, with the causal context of that value.
@@ -142,17 +147,16 @@ class SourceState:
     `key`: the value's comparison key, MISSING while the value is unknown. `seen`: the writes that the value reflects.
     `inserts`: the inserts that these writes descend from. `set_by`: the change that brought the value.
     `snapshot_value`: the source's first snapshot value; `untouched`: the source still holds it; `baseline`: that value
-    as an insert. `delta_base`: what deltas add to while there is no reset. `ended`: the value belongs to an incarnation
-    that has ended at another source; it counts again when it is written. `before_delete`: (value, key) before the
-    source's row was deleted."""
+    as an insert; `baseline_ended`: a new incarnation has ended it. `before_delete`: (value, key) before the source's row
+    was deleted. `overruled`: the writes of its value that a consensus overwrote while its row was deleted locally."""
 
     __slots__ = (
         "baseline",
+        "baseline_ended",
         "before_delete",
-        "delta_base",
-        "ended",
         "inserts",
         "key",
+        "overruled",
         "seen",
         "set_by",
         "snapshot_key",
@@ -166,12 +170,12 @@ class SourceState:
         self.key: object = MISSING
         self.set_by: Change | None = None
         self.seen = 0
-        self.ended = False
+        self.overruled = 0
         self.untouched = False
         self.before_delete: tuple[MaybeValue, object] | None = None
         self.baseline: Insert | None = None
+        self.baseline_ended = False
         self.inserts = NO_INSERTS
-        self.delta_base: MaybeValue = UNKNOWN
         self.snapshot_value: MaybeValue = UNKNOWN
         self.snapshot_key: object = MISSING
 
@@ -181,11 +185,12 @@ class Traits(NamedTuple):
 
     `agrees`: equal values at two sources join their contexts (§2 rule 3). `settles`: the value that all holders share
     overwrites the others (rule 4). `overwrites`: a copy overwrites its source's own concurrent write.
-    `snapshot_candidates`: a first-snapshot value is an insert against a first insert elsewhere (§4). `combine`: two
-    deltas as one."""
+    `snapshot_candidates`: a first-snapshot value is an insert against a first insert elsewhere (§4). `binds`: the first
+    value stays the value. `combine`: two deltas as one."""
 
     agrees: bool
     settles: bool
     overwrites: bool
     snapshot_candidates: bool = True
+    binds: bool = False
     combine: Callable[[Any, Any], Any] = plus

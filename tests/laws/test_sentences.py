@@ -52,7 +52,7 @@ def test_what_returns_with_a_copy_after_a_local_delete_was_never_gone_so_its_nex
     world.delete("A")
     world.insert("A", MARKED, points=9)
     world.update("A", points=7)
-    assert said(world)[0] == {"points": 8}
+    assert said(world) == ({"points": 7}, set())
 
 
 def test_the_first_snapshot_of_a_row_that_went_is_no_divergence_of_the_row_that_comes() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
 from cdc_merge.merge.conflict_detection import merge_conflicts
 from cdc_merge.merge.fold import fold
 from cdc_merge.merge.record_state import Record
 from cdc_merge.model import DELETE, INSERT, SNAPSHOT, TRUNCATE, UNKNOWN, UPDATE, Change, Copy, Place, Stamp
-from cdc_merge.model.plan import FieldPlan
+from cdc_merge.model.plan import EntityPlan, FieldPlan
 from tests.laws.worlds import entity
 
 PLAN = entity(FieldPlan("phone", severity="high"), sources=("A", "B"))
@@ -18,7 +20,8 @@ START_US = 1_790_000_000_000_000
 class Book:
     """Changes of records, one a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: EntityPlan = PLAN) -> None:
+        self.plan = plan
         self.changes: list[Change] = []
 
     def add(self, source: str, key: str, row: str, phone: str | None = None, **more: object) -> None:
@@ -34,7 +37,7 @@ class Book:
 
     def records(self) -> Mapping[str, Record]:
         keys = {change.key for change in self.changes}
-        return {key: fold(PLAN, [change for change in self.changes if change.key == key]) for key in keys}
+        return {key: fold(self.plan, [change for change in self.changes if change.key == key]) for key in keys}
 
     def key_change_conflicts(self) -> dict[str, dict[str, object]]:
         """key → candidates of its `key_change`."""
@@ -44,8 +47,8 @@ class Book:
         return {key: {c.source: c.value for c in q.candidates} for key, q in pairs if q.kind == "key_change"}
 
 
-def held(*keys: str, source: str = "AB") -> Book:
-    book = Book()
+def held(*keys: str, source: str = "AB", plan: EntityPlan = PLAN) -> Book:
+    book = Book(plan)
     for each in source:
         for key in keys:
             book.add(each, key, SNAPSHOT, "0")
@@ -160,3 +163,46 @@ def test_an_edit_that_the_move_had_not_seen_is_a_question_of_the_old_key_that_na
     (question,) = merge_conflicts(book.records()["3"], book.records())
     assert question.kind == "update_delete"
     assert {c.source: c.value for c in question.candidates} == {"A": "1", "B": {"phone": "7"}}
+
+
+LOCAL = entity(FieldPlan("phone"), sources=("A", "B", "C"), deletes="local")
+
+
+def test_rows_that_moved_to_different_keys_are_a_conflict_where_deletes_are_local_too() -> None:
+    book = held("3", plan=LOCAL)
+    book.rekey("A", "3", "1")
+    assert book.key_change_conflicts() == {}
+    book.rekey("B", "3", "2")
+    assert book.key_change_conflicts() == {"3": {"A": "1", "B": "2"}}
+    book.rekey("B", "2", "1")
+    assert book.key_change_conflicts() == {}
+
+
+def test_a_move_onto_a_record_that_another_source_holds_is_a_conflict_where_deletes_are_local_too() -> None:
+    book = held("3", plan=LOCAL)
+    book.add("B", "1", SNAPSHOT, "9")
+    book.rekey("A", "3", "1")
+    assert book.key_change_conflicts() == {"3": {"A": "1", "B": "1"}}
+
+
+def test_a_copied_move_and_a_new_row_under_the_key_end_the_conflict_where_deletes_are_local_too() -> None:
+    book = held("3", plan=LOCAL, source="ABC")
+    book.rekey("A", "3", "1")
+    book.rekey("B", "3", "1", Copy())
+    assert book.key_change_conflicts() == {}
+    book.rekey("C", "3", "2")
+    assert book.key_change_conflicts() == {"3": {"A": "1", "C": "2"}}
+    book.add("A", "3", INSERT, "0")
+    assert book.key_change_conflicts() == {}
+
+
+@pytest.mark.parametrize("deletes", ["review", "local"])
+@pytest.mark.parametrize("copy", [None, Copy()])
+def test_the_conflict_ends_when_one_source_comes_to_hold_the_others_key(deletes: str, copy: Copy | None) -> None:
+    book = held("3", plan=entity(FieldPlan("phone"), deletes=deletes))
+    book.rekey("A", "3", "1")
+    book.rekey("B", "3", "2")
+    assert book.key_change_conflicts() == {"3": {"A": "1", "B": "2"}}
+    book.add("A", "1", DELETE, copy=copy)
+    book.add("A", "2", INSERT, "0", copy=copy)
+    assert book.key_change_conflicts() == {}

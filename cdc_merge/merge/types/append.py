@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cdc_merge.merge import delta_ops, register_ops
-from cdc_merge.merge.merge_type import Views
+from cdc_merge.merge import delta_ops
 from cdc_merge.merge.types import mv
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import Traits, Write
@@ -62,15 +61,10 @@ def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
         latest = max(standing, key=lambda w: w.stamp)
         log, seen = latest.value, latest.seen | latest.bit
     else:
-        log, seen = next(delta_ops.delta_bases(state), None), 0
+        log, seen = state.delta_base, 0
     unseen = [write.delta for write in delta_ops.unseen_deltas(state, seen)]
     added = "".join(run.text for run in sorted(run for runs in unseen for run in runs))
     return (_text(log) or "") + added if unseen else log
-
-
-def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    value = next(delta_ops.delta_bases(state), None)
-    return register_ops.first_in_order(state, plan, views) if value is None else value
 
 
 def load_state(state: UnitState, plan: FieldPlan) -> None:
@@ -82,11 +76,10 @@ TYPE = mv.TYPE._replace(
     name="append",
     traits=Traits(agrees=False, settles=False, overwrites=False, combine=combine),
     zero=zero,
-    apply=delta_ops.apply_with(_append),
+    apply=delta_ops.apply_with(_append, unifies_resets=True),
     decide=delta_ops.decide,
     end=delta_ops.end,
     read=read,
-    start=start,
     conflicting_writes=delta_ops.conflicting_writes,
     load_state=load_state,
 )

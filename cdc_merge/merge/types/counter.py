@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from cdc_merge.merge import delta_ops, register_ops
-from cdc_merge.merge.merge_type import Views
+from cdc_merge.merge import delta_ops
 from cdc_merge.merge.types import mv
 from cdc_merge.merge.unit_state import UnitState
 from cdc_merge.merge.writes import ABSENT, Traits, Write, plus
@@ -38,14 +37,11 @@ def _delta(state: UnitState, write: Write) -> bool:
         write.delta_unknown = state.always_checked = True
     else:
         write.delta = plus(new, -old)
-        at_source = state.by_source[write.source]
-        if at_source.delta_base is UNKNOWN and not state.resets and base(state) is None:
-            at_source.delta_base = old  # the first known count; what came before it is a conflict (`unknown_base`)
     return True
 
 
 def base(state: UnitState) -> Number | None:
-    return next((value for value in map(number, delta_ops.delta_bases(state)) if value is not None), None)
+    return number(state.delta_base)
 
 
 def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
@@ -60,12 +56,7 @@ def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
     unseen = delta_ops.unseen_deltas(state, seen)
     for write in unseen:
         value = write.delta if value is None else plus(value, write.delta)
-    return UNKNOWN if value is None and not standing and not unseen and not delta_ops.any_null_base(state) else value
-
-
-def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    value = base(state)
-    return register_ops.first_in_order(state, plan, views) if value is None else value
+    return UNKNOWN if value is None and not standing and not unseen and not delta_ops.any_null(state) else value
 
 
 def outside(plan: FieldPlan, value: MaybeValue) -> bool:
@@ -85,6 +76,5 @@ TYPE = mv.TYPE._replace(
     decide=delta_ops.decide,
     end=delta_ops.end,
     read=read,
-    start=start,
     conflicting_writes=delta_ops.conflicting_writes,
 )

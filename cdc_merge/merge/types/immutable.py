@@ -2,7 +2,7 @@
 
 Of several first snapshots the first source of `from:` that has a value binds. Any other value in the frontier is a conflict,
 even from a writer who had seen the bound one. `type_state` is the binding: (key, value, rank), None while unbound;
-`resets` keeps the write that bound.
+`resets` keeps the write that bound; `delta` marks the writes that may bind: with a value, and not ended by a new incarnation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cdc_merge.merge import register_ops
 from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.merge.types import mv
 from cdc_merge.merge.unit_state import UnitState
-from cdc_merge.merge.writes import MISSING, Write
+from cdc_merge.merge.writes import ABSENT, MISSING, Traits, Write
 from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
 from cdc_merge.model.plan import FieldPlan
 
@@ -22,7 +22,7 @@ WRITTEN = -1
 
 
 def _bind(state: UnitState, value: MaybeValue, rank: int) -> None:
-    if value is not None and value is not UNKNOWN:
+    if value is not None and value is not UNKNOWN and value is not ABSENT:
         state.type_state = (state.key_of(value), value, rank)
 
 
@@ -35,16 +35,28 @@ def apply(state: UnitState, plan: FieldPlan, event: Event) -> str:
     if unbound:
         _bind(state, event.after, WRITTEN)
     outcome = register_ops.apply_write(state, plan, event)
-    if unbound and state.type_state is not None and state.next_bit != before:
-        state.resets = before
+    if state.next_bit != before:
+        write = state.writes[before]
+        if write.value is not None and write.value is not ABSENT:
+            write.delta = True
+        if unbound and state.type_state is not None:
+            state.resets = before
+    elif unbound:
+        state.type_state = None  # a change that is no write binds nothing
     return outcome
 
 
 def snapshot(state: UnitState, plan: FieldPlan, event: Event) -> str:
     rank = state.order.index(event.source) if event.source in state.order else len(state.order)
-    if state.at(event.source).snapshot_key is MISSING and (state.type_state is None or rank < state.type_state[2]):
+    before, event.snapshot_candidates = state.next_bit, True
+    is_first = state.at(event.source).snapshot_key is MISSING
+    binds = is_first and (state.type_state is None or rank < state.type_state[2])
+    if binds:
         _bind(state, event.after, rank)
-    return register_ops.apply_snapshot_read(state, plan, event)
+    outcome = register_ops.apply_snapshot_read(state, plan, event)
+    if binds and state.next_bit != before:
+        state.resets = before
+    return outcome
 
 
 def decide(state: UnitState, plan: FieldPlan, event: Event) -> str:
@@ -55,14 +67,18 @@ def decide(state: UnitState, plan: FieldPlan, event: Event) -> str:
 
 def end(state: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
     """A new incarnation unbinds, unless the delete had not seen the write that bound: then the earliest write left binds."""
+    ended = state.all_writes if everything else state.deletes.get(delete, 0)
+    for write in state.writes_in(ended & sum(state.writes)):
+        write.delta = None
     register_ops.start_incarnation(state, delete, source, everything)
     if state.resets:
         return
     state.type_state = None
-    remaining = [w for w in state.frontier_writes() if w.value is not None]
+    remaining = [w for w in state.writes.values() if w.delta]
     if remaining:
-        _bind(state, remaining[0].value, WRITTEN)
-        state.resets = remaining[0].bit
+        first = min(remaining, key=lambda w: w.stamp)
+        _bind(state, first.value, WRITTEN)
+        state.resets = first.bit
 
 
 def dump_state(state: UnitState) -> list[Any]:
@@ -85,11 +101,17 @@ def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
 
 def conflicting_writes(state: UnitState, plan: FieldPlan, front: list[Write]) -> list[Write]:
     bound = None if state.type_state is None else state.type_state[0]
-    return front if any(w.key != bound for w in front) else []
+    if all(w.key == bound for w in front):
+        return []
+    binding = state.writes.get(state.resets)
+    if binding is None or any(w.key == bound for w in front):
+        return front
+    return sorted([binding, *front], key=lambda w: w.stamp)
 
 
 TYPE = mv.TYPE._replace(
     name="immutable",
+    traits=Traits(agrees=True, settles=True, overwrites=True, binds=True, combine=max),
     zero=zero,
     apply=apply,
     snapshot=snapshot,

@@ -8,15 +8,15 @@ that add x have seen the additions of x; copies remove nothing. Equal values pro
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from cdc_merge.merge import register_ops
+from cdc_merge.merge import register_ops, waiting_copies
 from cdc_merge.merge.merge_type import Event, MergeType, Views
+from cdc_merge.merge.set_values import FORMS, comparison_key, element_keys, split
 from cdc_merge.merge.types import mv
 from cdc_merge.merge.unit_state import UnitState
-from cdc_merge.merge.writes import MISSING, Traits, Write
+from cdc_merge.merge.writes import DECIDED, MISSING, Traits, Write
 from cdc_merge.model import INSERT, UNKNOWN, Json, MaybeValue, Place, Stamp, Value
 from cdc_merge.model.plan import FieldPlan
 from cdc_merge.values.normalizers import normalizer
@@ -58,68 +58,12 @@ def zero(state: UnitState, plan: FieldPlan) -> None:
     state.type_state = Elements()
 
 
-def _json_elements(text: str) -> list[Value]:
-    parsed = json.loads(text, parse_float=str)
-    items = parsed if isinstance(parsed, list) else [parsed]
-    return [item if isinstance(item, str | int | bool) or item is None else Json(_dump(item)) for item in items]
-
-
-def _dump(item: Any) -> str:
-    return json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def _as_array(values: list[Value], plan: FieldPlan) -> Value:
-    return tuple(values)
-
-
-def _as_json(values: list[Value], plan: FieldPlan) -> Value:
-    return Json("[" + ",".join(v if isinstance(v, Json) else _dump(v) for v in values) + "]")
-
-
-def _as_text(values: list[Value], plan: FieldPlan) -> Value:
-    return (plan.options.get("separator") or ",").join(str(v) for v in values)
-
-
-FORMS: Final[Mapping[str, Callable[[list[Value], FieldPlan], Value]]] = {
-    "array": _as_array,
-    "json": _as_json,
-    "text": _as_text,
-}
-"""How a field writes a set, by its last value."""
-
-
-def _split(plan: FieldPlan, value: MaybeValue) -> list[Value]:
-    if value is None or value is UNKNOWN:
-        return []
-    if isinstance(value, Json):
-        return _json_elements(value)
-    if isinstance(value, tuple):
-        return list(value)
-    separator = plan.options.get("separator") or ","
-    return [part for part in (p.strip() for p in str(value).split(separator)) if part]
-
-
-def comparison_key(plan: FieldPlan) -> Callable[[Any], object]:
-    normal = normalizer(plan.normalize)
-
-    def key(value: Any) -> object:
-        return value if value is None or value is UNKNOWN else frozenset(normal(v) for v in _split(plan, value))
-
-    return key
-
-
-def _element_keys(plan: FieldPlan, value: MaybeValue) -> set[object]:
-    """The element keys of a value."""
-    normal = normalizer(plan.normalize)
-    return {normal(item) for item in _split(plan, value)}
-
-
 def _name_elements(state: UnitState, plan: FieldPlan, value: MaybeValue) -> set[object]:
     """The element keys of a value; notes how each is spelled and how the field writes a set."""
     elements: Elements = state.type_state
     normal = normalizer(plan.normalize)
     keys: set[object] = set()
-    for item in _split(plan, value):
+    for item in split(plan, value):
         key = normal(item)
         elements.names.setdefault(key, item)
         keys.add(key)
@@ -130,9 +74,10 @@ def _name_elements(state: UnitState, plan: FieldPlan, value: MaybeValue) -> set[
 
 def apply(state: UnitState, plan: FieldPlan, event: Event) -> str:
     source = event.source
+    _start_from_values(state, event.holders, plan)
     before = event.before if event.before is not UNKNOWN else state.value_at(source)
     inserted = event.inserted is not None and event.change.operation == INSERT
-    had = set() if inserted else _element_keys(plan, before)
+    had = set() if inserted else element_keys(plan, before)
     has = _name_elements(state, plan, event.after)
     key = state.key_of(event.after)
     if (had == has and not inserted and before is not UNKNOWN and (before is None) == (event.after is None)) or (
@@ -140,39 +85,74 @@ def apply(state: UnitState, plan: FieldPlan, event: Event) -> str:
     ):
         state.set_value(source, event.change, event.after, key)
         return register_ops.REPEATED
-    seen_since = _sources_of_waiting_copies(state, source, key)
+    seen_since = _sources_of_waiting_copies(state, event, key)
     write = state.add_write(source, event.change, event.after, key)
     write.before = before
     register_ops.record_context(state, write, event)
     for element in had - has:
         _remove(state, plan, element, (event, seen_since))
     for element in has - had:
-        _add(state, plan, element, event)
+        _add(state, element, event, (write, seen_since))
     write.after = state.by_source[source].seen
+    if state.waiting_copies:
+        waiting_copies.match(state, write)
     register_ops.apply_consensus(state, plan, event)
     return register_ops.APPLIED if state.frontier == write.bit else register_ops.MERGED
 
 
-def _sources_of_waiting_copies(state: UnitState, source: str, key: object) -> Seen:
-    """The sources whose copies waited for this value, and since when they have seen this write."""
-    seen = state.seen_by(source)
-    waiting = (w for w in state.waiting_copies if w.source != source and w.key == key and not seen & w.written)
+def _start_from_values(state: UnitState, holders: Iterable[str], plan: FieldPlan | None = None) -> None:
+    """Until the first write the additions are those of the holders' values, which the first write builds on."""
+    if state.frontier:
+        return
+    elements: Elements = state.type_state
+    before, elements.dots, elements.names = elements.dots, {}, {}
+    for source in holders:
+        at_source = state.by_source.get(source)
+        if at_source is not None and plan is not None:
+            _name_elements(state, plan, at_source.value)
+        if at_source is None or at_source.set_by is None or not isinstance(at_source.key, frozenset):
+            continue
+        for element in at_source.key:
+            (dot,) = elements.dots.setdefault(element, [Dot(None, {})])
+            dot.seen_by[source] = dot.since[source] = at_source.set_by.stamp
+    for element, (dot, *_) in elements.dots.items():
+        for earlier in before.get(element, ()):
+            dot.seen_by = {**earlier.seen_by, **dot.seen_by}
+
+
+def _sources_of_waiting_copies(state: UnitState, event: Event, key: object) -> Seen:
+    """The sources whose copies waited for this write, and since when they have seen it."""
+    seen = state.seen_by(event.source)
+    write = Write(0, event.source, event.change, event.after, key, seen)
+    waiting = (w for w in state.waiting_copies if w.source != event.source and w.is_for(write) and not seen & w.written)
     return {w.source: w.change.stamp for w in waiting}
 
 
-def _add(state: UnitState, plan: FieldPlan, element: object, event: Event) -> None:
+def _add(state: UnitState, element: object, event: Event, written: tuple[Write, Seen]) -> None:
+    write, seen_since = written
     elements: Elements = state.type_state
     source = event.source
     if any(source not in seen_by for seen_by in elements.removals.get(element, ())):
         return
     dot = Dot(event.change.place, {source: event.change.stamp})
-    if _match_waiting_copies(elements, element, event, dot):
-        return
-    elements.dots.setdefault(element, []).append(dot)
+    dropped = _match_waiting_copies(state, element, event, (dot, write))
+    for other, since in seen_since.items():
+        dot.seen_by.setdefault(other, since)
+    if not dropped and not any(_has_removed(state, str(o), element, since) for o, since in seen_since.items()):
+        elements.dots.setdefault(element, []).append(dot)
 
 
-def _match_waiting_copies(elements: Elements, element: object, event: Event, dot: Dot) -> bool:
+def _has_removed(state: UnitState, source: str, element: object, since: Stamp) -> bool:
+    """The source has written since then, and does not hold the element any more."""
+    key = state.key_at(source)
+    wrote = any(w.source == source and w.stamp > since for w in state.writes.values())
+    return wrote and key is not MISSING and not (isinstance(key, frozenset) and element in key)
+
+
+def _match_waiting_copies(state: UnitState, element: object, event: Event, added: tuple[Dot, Write]) -> bool:
     """Copies that waited for this addition have seen it. True when one of their sources has removed the element since."""
+    elements: Elements = state.type_state
+    dot, write = added
     dropped = False
     now_us = event.change.stamp.wall_us
     elements.waiting = [w for w in elements.waiting if now_us - w[2].wall_us <= event.max_ahead_us]
@@ -181,6 +161,7 @@ def _match_waiting_copies(elements: Elements, element: object, event: Event, dot
         if wanted == element and source != event.source:
             dropped = dropped or (source, element) in elements.dropped
             dot.seen_by[source] = event.change.stamp
+            state.at(source).seen |= write.bit
             elements.waiting.remove(waiting)
     return dropped
 
@@ -213,38 +194,54 @@ def copy(state: UnitState, plan: FieldPlan, event: Event) -> str:
     elements: Elements = state.type_state
     source, mark = event.source, event.change.copy
     assert mark is not None
-    had, has = _element_keys(plan, state.value_at(source)), _element_keys(plan, event.after)
+    _start_from_values(state, event.holders, plan)
+    if isinstance(event.after, str):
+        elements.form = "json" if isinstance(event.after, Json) else "text"
+    had, has = element_keys(plan, state.value_at(source)), element_keys(plan, event.after)
     unmatched = False
     for element in has - had:
         dots = elements.dots.get(element, ())
-        unmatched = unmatched or not dots
+        unmatched = unmatched or not (dots or element in elements.names)
+        additions = [write.bit for write in state.writes_in(state.frontier) if _adds(state, write, element)]
+        state.at(source).seen |= sum(additions)
         for dot in dots:
             dot.seen_by.setdefault(source, event.change.stamp)
-        if not dots:
+        if not dots and element not in elements.names:
             elements.dropped.discard((source, element))
             elements.waiting.append((source, element, event.change.stamp))
     for element in had - has:
         for seen_by in elements.removals.get(element, ()):
             seen_by.setdefault(source, event.change.stamp)
     key = state.key_of(event.after)
-    if state.key_at(source) == key:
-        state.apply_unchanged_copy(source, event.change, key)
-        return register_ops.REPEATED
     _join_originals(state, event)
-    state.apply_copy(source, event.change, event.after, key)
+    if state.key_at(source) == key:
+        state.apply_unchanged_copy(source, event.change, key, event.holders)
+        return register_ops.REPEATED
+    state.apply_copy(source, event.change, (event.after, key), event.holders)
     register_ops.apply_consensus(state, plan, event)
     return register_ops.UNMATCHED if unmatched else register_ops.COPIED
 
 
+def _adds(state: UnitState, write: Write, element: object) -> bool:
+    """The write added the element."""
+    if write.kind == DECIDED:
+        return any(dot.place == write.change.place for dot in state.type_state.dots.get(element, ()))
+    had = write.before if write.before is UNKNOWN else state.key_of(write.before)
+    has = write.key
+    return isinstance(has, frozenset) and element in has and not (isinstance(had, frozenset) and element in had)
+
+
 def _join_originals(state: UnitState, event: Event) -> None:
-    """The copy's source has seen what its originals, and the source that it names, had seen."""
+    """The copy's source has seen what its originals had seen, and the source that it names, where that holds the same value."""
     mark = event.change.copy
     assert mark is not None
     key = state.key_of(event.after)
     repeated = [w for w in state.writes_in(state.frontier) if (w.change.place in mark.of if mark.of else w.key == key)]
+    named = mark.from_source or ""
+    origin = named if named in event.holders and state.key_at(named) == key else None
     for seen_by in _contexts(state.type_state):
         has_original = any(seen_by[w.source] <= w.stamp for w in repeated if w.source in seen_by)
-        if has_original or (mark.from_source is not None and mark.from_source in seen_by):
+        if has_original or (origin is not None and origin in seen_by):
             seen_by.setdefault(event.source, event.change.stamp)
 
 
@@ -264,7 +261,7 @@ def snapshot(state: UnitState, plan: FieldPlan, event: Event) -> str:
         dots = elements.dots.get(element, ())
         for dot in dots:
             dot.seen_by.setdefault(event.source, event.change.stamp)
-        if first and not dots and element not in seen_elements:
+        if first and state.frontier and not dots and element not in seen_elements:
             elements.dots.setdefault(element, []).append(Dot(None, {event.source: event.change.stamp}))
     return outcome
 
@@ -272,6 +269,7 @@ def snapshot(state: UnitState, plan: FieldPlan, event: Event) -> str:
 def decide(state: UnitState, plan: FieldPlan, event: Event) -> str:
     """The difference to the provisional value: left-out elements are removed, new ones are additions of the decision."""
     elements: Elements = state.type_state
+    _start_from_values(state, event.holders, plan)
     wanted = _name_elements(state, plan, event.after)
     for element in [e for e in elements.dots if e not in wanted]:
         elements.dots.pop(element)
@@ -284,6 +282,7 @@ def decide(state: UnitState, plan: FieldPlan, event: Event) -> str:
 
 def record_delete_context(state: UnitState, delete: Stamp, source: str, everything: bool) -> None:  # noqa: FBT001 (a MergeType slot)
     register_ops.record_delete_context(state, delete, source, everything)
+    _start_from_values(state, state.by_source)
     for seen_by in _contexts(state.type_state):
         if everything or source in seen_by:
             seen_by[delete] = delete
@@ -295,8 +294,11 @@ def end(state: UnitState, delete: Stamp, source: str, everything: bool) -> None:
     for seen_by in _contexts(elements):
         if everything or delete in seen_by:
             seen_by.setdefault(source, delete)
+    for element, removals in list(elements.removals.items()):
+        elements.removals[element] = [seen_by for seen_by in removals if not everything and delete not in seen_by]
     for element in list(elements.dots):
         _keep(elements, element, lambda dot: not everything and delete not in dot.seen_by)
+    elements.names = {element: name for element, name in elements.names.items() if element in elements.dots}
 
 
 def current(state: UnitState, plan: FieldPlan) -> Value:
@@ -312,8 +314,10 @@ def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:
 
 
 def start(state: UnitState, plan: FieldPlan, views: Views) -> MaybeValue:
-    if state.type_state.dots:
-        return current(state, plan)
+    normal = normalizer(plan.normalize)
+    names = {normal(item): item for _, value in reversed(views) for item in split(plan, value)}
+    if names:
+        return FORMS[state.type_state.form](sorted(names.values(), key=order_key), plan)
     return register_ops.first_in_order(state, plan, views)
 
 

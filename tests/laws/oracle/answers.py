@@ -104,7 +104,9 @@ def _of_unit(record: Record, unit: Unit) -> Iterable[OpenConflict]:
     field_name, group = (None, unit.name) if unit.members else (unit.name, None)
     value = _without_absent(reading.value(record, unit))
     if writes:
-        labels = frozenset({"baseline"}) if any(write.kind == "baseline" for write in writes) else frozenset()
+        standing = frontier(unit)
+        baseline = any(write.kind == "baseline" for write in writes if write in standing)
+        labels = frozenset({"baseline"}) if baseline else frozenset()
         yield OpenConflict(
             field_name,
             group,

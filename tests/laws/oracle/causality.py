@@ -22,7 +22,7 @@ def taken_for_late_copy(record: Record, unit: Unit, change: Change, value: Any) 
         since = unit.agreed_at.get(frozenset((source, other)), -1)
         if any(step > since and unit.same(held, value) for step, held in unit.past[other][-100:]):
             seen = [write for write in unit.writes.values() if write.id in unit.seen[other]]
-            originals = [write for write in seen if unit.same(write.value, value)]
+            originals = [write for write in seen if write.kind != "baseline" and unit.same(write.value, value)]
             if originals:
                 place = max(originals, key=lambda write: write.id).place
                 copied(record, unit, change._replace(copy=Copy(of=(place,))), value)
@@ -46,14 +46,17 @@ def own_write(record: Record, unit: Unit, change: Change, pair: tuple[Any, Any],
     """Rule 1: `{w} ∪ seen(s)`; a new write "dominates exactly the writes in seen(s) before it"."""
     source = change.stamp.source
     before, after = pair
-    write = Write(change.stamp, source, after, kind, change.place, set(unit.seen[source]), before)
+    write = Write(change.stamp, source, after, kind, change.place, set(unit.seen[source]), before, unit.lives)
+    if kind == "insert" and change.operation != INSERT:
+        write.also = frozenset(unit.baselines)  # it counts as a re-insert, which has seen every first snapshot
     unit.writes[write.id] = write
     unit.seen[source] = {write.id} | unit.seen[source]
-    unit.view[source], unit.own[source] = after, write.id
+    unit.view[source] = after
     unit.snapshot_only.pop(source, None)
     unit.untouched.discard(source)
-    counters.measure(unit, write)
+    counters.measure(record, unit, write)
     elements.note(record, unit, write)
+    write.dots = frozenset(unit.seen_dots[source])
     _settle(record, unit, write)
     return write
 
@@ -62,11 +65,11 @@ def decision(record: Record, unit: Unit, change: Change, value: Any) -> None:
     """§1: "enters the history as a write of the source cdc_merge that has seen all candidates"; §6: "it agrees like an
     edit (rule 3): a source that holds the decided value has seen it"."""
     seen = {id_ for write in frontier(unit) for id_ in (write.id, *write.seen)} | set(unit.baselines)
-    write = Write(change.stamp, DECISION_SOURCE, value, "decision", change.place, seen)
+    write = Write(change.stamp, DECISION_SOURCE, value, "decision", change.place, seen, life=unit.lives)
     elements.decide(unit, write)
     unit.differed.clear()  # it answers a `divergence` too
     unit.writes[write.id] = write
-    counters.measure(unit, write)
+    counters.measure(record, unit, write)
     _settle(record, unit, write)
 
 
@@ -108,11 +111,30 @@ def consensus(record: Record, unit: Unit) -> None:
         return
     for source in holding:
         unit.seen[source] |= set(unit.writes) | set(unit.baselines) | unit.null_inserts
-        unit.resting[source] = value
     bound = immutables.bound(record, unit)
     if unit.plan.merge == "immutable" and bound is not UNKNOWN and not unit.same(bound, value):
         return
-    unit.overwritten |= {write.id for write in standing if not unit.same(write.value, value)}
+    for write in standing:
+        if not unit.same(write.value, value):
+            _overrule(record, unit, write)
+
+
+def _overrule(record: Record, unit: Unit, write: Write) -> None:
+    unit.overwritten.add(write.id)
+    for source in record.away:
+        if source in unit.view and unit.same(unit.view[source], write.value):
+            unit.overruled[source].add(write.id)
+
+
+def come_back(record: Record, unit: Unit, source: str) -> None:
+    """§4, local deletes: "what equals them is no write, but agrees like one, and a write of it that rule 4 overwrote
+    meanwhile stands again"."""
+    unit.overwritten -= unit.overruled[source]
+    if unit.plan.merge not in AGREES:
+        return
+    note_equal_views(record, unit, source)
+    agree(record, unit, unit.view[source])
+    consensus(record, unit)
 
 
 def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
@@ -120,27 +142,35 @@ def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     source, copy = change.stamp.source, change.copy
     assert copy is not None
     unchanged = source in unit.view and unit.same(unit.view[source], value)
-    replaced = None if unchanged else unit.own.get(source)
-    if unit.plan.merge == "set" and not unchanged:
-        elements.copied(unit, change, value)
+    replaced = None if unchanged else own_held(unit, source)
+    if unit.plan.merge == "set":
+        elements.copied(record, unit, change, value)
     matches = _repeated(unit, copy, value)
-    came = not unchanged or unit.same(unit.view.get(copy.from_source or "", UNKNOWN), value)
-    if copy.from_source is not None and came:
-        unit.seen[source] |= unit.seen[copy.from_source]
+    for teacher in teachers(record, unit, copy, value):
+        unit.seen[source] |= unit.seen[teacher]
     for write in matches:
         _learn(unit, source, write, replaced)
     missing = tuple(place for place in copy.of if place not in {w.place for w in unit.writes.values()})
     if (missing or not matches) and not unchanged:
         unit.waiting.append(WaitingCopy(source, value, change.stamp, replaced, missing))
     unit.view[source] = value
-    unit.rest(source, value, is_first=False)
     if not unchanged:
-        unit.own.pop(source, None)
         unit.snapshot_only.pop(source, None)
         unit.untouched.discard(source)
     note_equal_views(record, unit, source)
-    if not unchanged or change.operation == INSERT:
-        consensus(record, unit)
+    consensus(record, unit)
+
+
+def own_held(unit: Unit, source: str) -> Any:
+    """The source's own frontier write whose value it holds: what a copy would replace."""
+    held = unit.view.get(source, UNKNOWN)
+    own = [write.id for write in frontier(unit) if write.source == source and unit.same(write.value, held)]
+    return max(own, default=None)
+
+
+def teachers(record: Record, unit: Unit, copy: Copy, value: Any) -> list[str]:
+    """Rule 2 (d): "then, where crm holds the same value, it teaches all that crm had seen of the field"."""
+    return [source for source, held in record.held(unit) if source == copy.from_source and unit.same(held, value)]
 
 
 def _repeated(unit: Unit, copy: Copy, value: Any) -> list[Write]:
@@ -157,7 +187,7 @@ def _learn(unit: Unit, source: str, write: Write, replaced: Any) -> None:
     """Rule 2: "A copy of v that replaces the source's own write w, neither having seen the other, overwrites w"; "a
     copy of a write that is itself seen or overwritten overwrites nothing; an overwritten one it puts back"."""
     unit.seen[source] |= {write.id} | write.taught
-    unit.seen_dots[source] |= {dot for dot in unit.dots if dot[0] in write.taught}
+    unit.seen_dots[source] |= {dot for dot in unit.dots if dot[0] in write.taught} | (write.dots & unit.dots)
     if unit.plan.merge not in OVERWRITES:
         return
     current = frontier(unit)
@@ -183,8 +213,10 @@ def _late_matches(record: Record, unit: Unit, write: Write) -> None:
         unit.waiting.remove(wait)
         _learn(unit, wait.source, write, wait.replaced)
         for later in between:
-            later.seen |= ({write.id} | write.taught) - {later.id}
+            follow = {id_ for id_ in write.taught if id_ in unit.writes and later.id in unit.writes[id_].seen}
+            later.seen |= ({write.id} | write.taught) - {later.id} - follow
             later.taught |= {write.id} | write.taught
+        elements.seen_since(unit, write, between)
 
 
 def note_equal_views(record: Record, unit: Unit, source: str) -> None:

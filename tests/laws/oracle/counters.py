@@ -10,47 +10,91 @@ from collections.abc import Iterable
 from typing import Any
 
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
-from tests.laws.oracle.frontiers import frontier, live_deletes, maps, standing
+from tests.laws.oracle.frontiers import frontier
 from tests.laws.oracle.maps import ABSENT, NO_MAP
 from tests.laws.oracle.words import Record, Unit, Write
 
 NOTHING = (None, UNKNOWN, ABSENT, NO_MAP)
 
 
-def measure(unit: Unit, write: Write) -> None:
+def measure(record: Record, unit: Unit, write: Write) -> None:
     """Is this write a set or a delta? "`before` comes from the old tuple or else from the source's view; with neither,
     the delta is unknown: conflict unknown_base, never a guess"."""
     if unit.plan.merge == "append":
-        _measure_log(unit, write)
+        _measure_log(record, unit, write)
     if unit.plan.merge != "counter":
         return
     is_set = write.kind in ("insert", "decision") or unit.is_null(write.value)
     if is_set or (write.before is not UNKNOWN and unit.is_null(write.before)):
         write.is_reset = True
-        _equal_sets_agree(unit, write)
-    elif write.before is UNKNOWN:
+        _equal_sets_agree(record, unit, write)
+        return
+    if write.before is UNKNOWN:
         write.base_unknown = True
     else:
         write.delta = write.value - write.before
+    _fix_base(record, unit, write)
 
 
-def _measure_log(unit: Unit, write: Write) -> None:
+def _fix_base(record: Record, unit: Unit, write: Write) -> None:
+    """§4: "a counter's or log's base is that at the moment of the first delta or part (its NULL is absent)": what the first
+    holder in `from:` that has one held just before it."""
+    if unit.base is not UNKNOWN:
+        return
+    before = [write.before if source == write.source else held for source, held in record.held(unit)]
+    known = [value for value in before if not unit.is_null(value)]
+    if known:
+        unit.base = known[0]
+    elif not write.base_unknown:
+        unit.base = None
+
+
+def _measure_log(record: Record, unit: Unit, write: Write) -> None:
     before, after = ("" if log is None else log for log in (write.before, write.value))
     if write.kind in ("insert", "decision") or before is UNKNOWN or not after.startswith(before):
         write.is_reset = True
-        _equal_sets_agree(unit, write)
+        _equal_sets_agree(record, unit, write)
+        _equal_rewrites_are_one(record, unit, write)
     else:
         write.delta = after[len(before) :]
+        _fix_base(record, unit, write)
 
 
-def _equal_sets_agree(unit: Unit, write: Write) -> None:
-    """§3: "equal concurrent sets agree": sources that hold what they set have each seen both."""
-    for twin in unit.writes.values():
-        if twin is write or not twin.is_reset or not unit.same(unit.view.get(twin.source, UNKNOWN), write.value):
+def _twins(record: Record, unit: Unit, write: Write) -> list[Write]:
+    """The equal sets that neither have seen this one nor were seen by it, and that no other set has seen or their source
+    still holds."""
+    standing, held = _sets(unit), dict(record.held(unit))
+    equal = [other for other in _active(unit) if other.is_reset and unit.same(other.value, write.value)]
+    apart = [other for other in equal if other is not write and _concurrent(other, write)]
+    return [o for o in apart if o in standing or unit.same(held.get(o.source, UNKNOWN), o.value)]
+
+
+def _equal_sets_agree(record: Record, unit: Unit, write: Write) -> None:
+    """§3: "equal concurrent sets agree": who holds what was set, and had seen one of them, has seen what any of these had."""
+    if write.source == DECISION_SOURCE:
+        return
+    twins = {twin.id for twin in _twins(record, unit, write)}
+    alike = [s for s, held in record.held(unit) if unit.same(held, write.value) and unit.seen[s] & (twins | {write.id})]
+    together = {id_ for source in alike for id_ in unit.seen[source]}
+    for source in alike:
+        unit.seen[source] = set(together)
+
+
+def _equal_rewrites_are_one(record: Record, unit: Unit, write: Write) -> None:
+    """§3, append: "equal rewrites are one": who has seen one has seen the other, and each stands for what both had seen."""
+    if write.source == DECISION_SOURCE:
+        return
+    for twin in _twins(record, unit, write):
+        if twin.source == DECISION_SOURCE:
             continue
-        if _concurrent(twin, write) and unit.same(twin.value, write.value):
-            unit.seen[write.source].add(twin.id)
-            unit.seen[twin.source].add(write.id)
+        both = twin.seen | write.seen
+        twin.seen, write.seen = set(both), set(both)
+        for later in unit.writes.values():
+            if twin.id in later.seen:
+                later.seen.add(write.id)
+        for seen in unit.seen.values():
+            if twin.id in seen:
+                seen.add(write.id)
 
 
 def _concurrent(one: Write, other: Write) -> bool:
@@ -75,8 +119,6 @@ def _deltas(unit: Unit) -> list[Write]:
 def value(record: Record, unit: Unit) -> Any:
     """§3: "provisional = latest set + the deltas it had not seen"; without a set: base + the sum of the deltas."""
     sets = _sets(unit)
-    if standing(record, unit):
-        sets = [write for write in sets if not _is_gone(record, unit, write)]
     if sets:
         latest = max(sets, key=lambda write: write.id)
         return _sum(latest.value, [w.delta for w in _deltas(unit) if w.id not in latest.seen and w is not latest])
@@ -84,14 +126,13 @@ def value(record: Record, unit: Unit) -> Any:
 
 
 def _base(record: Record, unit: Unit) -> Any:
-    """§4: "a counter's base likewise (its NULL is absent)": the first source in `from:` that has one."""
-    for source in record.entity.sources:
-        if not unit.is_null(unit.resting.get(source)):
-            return unit.resting[source]
-    if unit.resting:
-        return None
-    known = [write.before for write in _deltas(unit)]
-    return known[0] if known else UNKNOWN
+    """Until somebody writes, what the first holder in `from:` has now; then what it was at the first delta."""
+    held = [value for _, value in record.held(unit)]
+    if unit.base is not UNKNOWN:
+        return unit.base
+    if unit.is_written():
+        return None if None in held else UNKNOWN
+    return next((value for value in held if not unit.is_null(value)), held[0] if held else UNKNOWN)
 
 
 def _sum(start: Any, deltas: Iterable[Any]) -> Any:
@@ -104,8 +145,8 @@ def _sum(start: Any, deltas: Iterable[Any]) -> Any:
 def contested(record: Record, unit: Unit) -> bool:
     """concurrent_update: "a set concurrent with a delta or another set". "Decisions on a counter are sets; deltas that
     a decision had not seen add to it without a question, another set asks"."""
-    sets = [write for write in _sets(unit) if not _is_gone(record, unit, write)]
-    deltas = [write for write in _deltas(unit) if not _is_gone(record, unit, write) and not _absorbed(unit, write)]
+    sets = _sets(unit)
+    deltas = [write for write in _deltas(unit) if not _absorbed(unit, write)]
     return any(
         any(not unit.same(one.value, other.value) and not _answered(unit, one, other) for other in sets)
         or (one.source != DECISION_SOURCE and any(_conflicts(unit, one, delta) for delta in deltas))
@@ -125,12 +166,6 @@ def _absorbed(unit: Unit, delta: Write) -> bool:
 def _answered(unit: Unit, one: Write, other: Write) -> bool:
     """Somebody who had seen both went on."""
     return any({one.id, other.id} <= later.seen for later in unit.writes.values())
-
-
-def _is_gone(record: Record, unit: Unit, write: Write) -> bool:
-    """A live delete has seen it."""
-    live = [delete for delete in live_deletes(record) if maps(unit, delete.source)]
-    return any(write.id in delete.seen[unit.name] for delete in live)
 
 
 def out_of_bounds(record: Record, unit: Unit) -> bool:

@@ -43,30 +43,53 @@ def _difference(unit: Unit, write: Write, seen: Iterable[Any], before: frozenset
     unit.dots |= {(write.id, element) for element in after - before}
 
 
+def begin(record: Record, unit: Unit) -> None:
+    """§4: until somebody writes, the value is the join of what the holders hold now, "and what is written next builds on
+    it"; an element that several of them hold is one dot that all of these have seen."""
+    if unit.plan.merge != "set" or unit.is_written():
+        return
+    held_now = {e for _, held in record.held(unit) for e in of(unit, held)}
+    for seen in unit.seen_dots.values():
+        seen -= {dot for dot in unit.dots if dot[1] not in held_now}
+    unit.dots = set()
+    for source, held in record.held(unit):
+        mine = {((BASELINE, unit.lives), element) for element in of(unit, held)}
+        unit.dots |= mine
+        unit.seen_dots[source] |= mine
+
+
 def baseline(unit: Unit, source: str, value: Any) -> None:
-    """The first snapshots are joined; an element that several of them hold is one dot that all of these have seen.
-    Like a copy, a first snapshot has seen the dots of what it holds, and adds only what nobody had added."""
-    if unit.plan.merge != "set":
+    """Like a copy, a first snapshot has seen the dots of what it holds, and adds only what nobody had added."""
+    if unit.plan.merge != "set" or not unit.is_written():
         return
     for element in of(unit, value):
-        known = {dot for dot in unit.dots if dot[1] == element} or {(BASELINE, element)}
+        known = {dot for dot in unit.dots if dot[1] == element} or {((BASELINE, unit.lives), element)}
         unit.dots |= known
         unit.seen_dots[source] |= known
 
 
-def copied(unit: Unit, change: Change, value: Any) -> None:
+def copied(record: Record, unit: Unit, change: Change, value: Any) -> None:
     """§3: "Copies in sets that add x have seen the dots of x; copies remove nothing"."""
     source, copy = change.stamp.source, change.copy
     assert copy is not None
     added = of(unit, value) - of(unit, unit.view.get(source))
-    if copy.from_source is not None:
-        unit.seen_dots[source] |= unit.seen_dots[copy.from_source]
+    for teacher, held in record.held(unit):
+        if teacher == copy.from_source and unit.same(held, value):
+            unit.seen_dots[source] |= unit.seen_dots[teacher]
     for element in added:
         dots = {dot for dot in unit.dots if dot[1] == element and dot not in unit.ended_dots}
         unit.seen_dots[source] |= dots
         unit.seen[source] |= {dot[0] for dot in dots if dot[0] in unit.writes}
         if not dots and not copy.of:
             unit.waiting_elements.append(WaitingCopy(source, element, change.stamp, None, ()))
+
+
+def seen_since(unit: Unit, write: Write, between: Iterable[Write]) -> None:
+    """What a source wrote between an early copy and the write that it repeats dominates that: its removals have seen it."""
+    later = {each.id for each in between}
+    for element, removals in unit.removals.items():
+        mine = {(write.id, element)} & unit.dots
+        unit.removals[element] = [(id_, seen | mine if id_ in later else seen) for id_, seen in removals]
 
 
 def _late(record: Record, unit: Unit, write: Write) -> None:
@@ -99,13 +122,14 @@ def _outlives(unit: Unit, dot: tuple[Any, Any]) -> bool:
 
 def _outlives_all(unit: Unit, dot: tuple[Any, Any]) -> bool:
     add = unit.writes.get(dot[0])
-    seen = add.seen if add is not None else set()
-    return all(removal in seen for removal, _ in unit.removals[dot[1]])
+    seen, life = (add.seen, add.life) if add is not None else (set(), dot[0][1])
+    # A removal that a new life ended says nothing of what was added afterwards.
+    counting = [removal for removal, _ in unit.removals[dot[1]] if unit.ended_in.get(removal, life + 1) > life]
+    return all(removal in seen for removal in counting)
 
 
 def value(record: Record, unit: Unit) -> Any:
-    if not unit.dots and not unit.writes and not unit.resting:
-        return UNKNOWN
-    if not unit.writes:  # §4: "Until somebody writes, the merged value is the join"
-        return members(unit) | {element for held in unit.resting.values() for element in of(unit, held)}
+    held = record.held(unit)
+    if not unit.is_written():  # §4: "Until somebody writes, the merged value is the join"
+        return frozenset(e for _, value in held for e in of(unit, value)) if held else UNKNOWN
     return members(unit)

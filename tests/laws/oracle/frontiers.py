@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from cdc_merge.model import DECISION_SOURCE
-from tests.laws.oracle.words import AUTOMATIC, DELETED, PRESENT, Delete, Record, Unit, Write
+from tests.laws.oracle.words import ADDS, AUTOMATIC, DELETED, PRESENT, Delete, Record, Unit, Write
+
+JOINS = ADDS | {"set"}
+"""§4: a delete takes what it has seen out of the frontier, "not of counters, sets and logs"."""
 
 
 def unseen(unit: Unit) -> list[Write]:
@@ -42,6 +45,11 @@ def maps(unit: Unit, source: str) -> bool:
 def standing(record: Record, unit: Unit) -> list[Write]:
     """The frontier without what a live delete of a source that maps the field has seen (§4: "a delete is an edit with
     `seen` like any other"); `delete_wins`: "it dominates what it had not seen" too."""
+    return frontier(unit) if unit.plan.merge in JOINS else untaken(record, unit)
+
+
+def untaken(record: Record, unit: Unit) -> list[Write]:
+    """What no live delete has taken out."""
     live = [delete for delete in live_deletes(record) if maps(unit, delete.source)]
     wins = record.entity.deletes == "delete_wins"
     return [
@@ -61,7 +69,7 @@ def opposers(record: Record, delete: Delete) -> list[tuple[Unit, Write]]:
     return [
         (unit, write)
         for unit in record.units
-        for write in standing(record, unit)
+        for write in untaken(record, unit)
         if write.kind != "baseline" and write.id not in delete.seen[unit.name] and delete.id not in write.seen
     ]
 
@@ -91,5 +99,5 @@ def contested(record: Record, unit: Unit) -> bool:
     """Whether a concurrent_* question of a field that is read from its frontier is open now."""
     if has_ended(record):
         return False
-    writes = standing(record, unit)
+    writes = readable(record, unit)
     return differing(unit, writes) and (unit.plan.merge not in AUTOMATIC or decided(writes))

@@ -9,17 +9,23 @@ from tests.laws.oracle.words import Record, Unit, Write
 
 
 def bound(record: Record, unit: Unit) -> Any:
+    """The value of the write that binds; UNKNOWN while nothing does."""
+    found = binding(record, unit)
+    return UNKNOWN if found is None else found.value
+
+
+def binding(record: Record, unit: Unit) -> Write | None:
     """ "bound to the latest decision, else to the first value that is not NULL, a snapshot's included (of several first
-    snapshots: the first source in `from:` that has one)"; UNKNOWN while nothing binds."""
+    snapshots: the first source in `from:` that has one)"."""
     lasting = [write for write in {**unit.baselines, **unit.writes}.values() if write.id not in unit.ended]
     decisions = [write for write in lasting if write.kind == "decision"]
     if decisions:
-        return max(decisions, key=lambda write: write.id).value
+        return max(decisions, key=lambda write: write.id)
     valued = [write for write in lasting if not unit.is_null(write.value)]
     if not valued:
-        return UNKNOWN
+        return None
     first = min(valued, key=lambda write: write.id)
-    return _first_snapshot(record, valued).value if first.kind == "baseline" else first.value
+    return _first_snapshot(record, valued) if first.kind == "baseline" else first
 
 
 def _first_snapshot(record: Record, valued: list[Write]) -> Write:

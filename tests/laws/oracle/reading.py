@@ -8,7 +8,7 @@ from typing import Any
 from cdc_merge.model import DECISION_SOURCE, UNKNOWN
 from cdc_merge.values.postgres_text import order_key
 from tests.laws.oracle import counters, elements, immutables
-from tests.laws.oracle.frontiers import contested, differing, readable, standing
+from tests.laws.oracle.frontiers import contested, differing, frontier, readable
 from tests.laws.oracle.words import ADDS, Record, Unit, Write
 
 
@@ -33,7 +33,8 @@ def _resting(record: Record, unit: Unit) -> Any:
     order: Sequence[str] = record.entity.sources
     if unit.plan.merge == "priority":
         order = sorted(order, key=lambda source: _rank(unit, source))
-    held = [unit.resting[source] for source in order if source in unit.resting]
+    now = dict(record.held(unit))
+    held = [now[source] for source in order if source in now]
     known = [item for item in held if not unit.is_null(item)]
     if not known:
         return held[0] if held else UNKNOWN
@@ -143,10 +144,10 @@ READ: dict[str, Callable[[Record, Unit, list[Write]], Any]] = {
 def candidates(record: Record, unit: Unit) -> list[Write]:
     """The writes of this field's open concurrent_* question, [] when there is none."""
     if unit.plan.merge in ADDS:
-        return standing(record, unit) if counters.contested(record, unit) else []
+        return frontier(unit) if counters.contested(record, unit) else []
     if unit.plan.merge == "set":
         return []
-    writes = standing(record, unit)
+    writes = readable(record, unit)
     if unit.plan.merge == "lattice" and not _lattice_conflicts(unit, writes):
         return []
     if unit.plan.merge == "immutable":
@@ -161,10 +162,13 @@ def _lattice_conflicts(unit: Unit, writes: list[Write]) -> bool:
 
 
 def _unbound(record: Record, unit: Unit, writes: list[Write]) -> list[Write]:
-    """§3 immutable: "any other value in the frontier is a conflict, even from a writer who had seen it"."""
-    bound = immutables.bound(record, unit)
-    others = [write for write in writes if bound is not UNKNOWN and not unit.same(write.value, bound)]
-    return writes if others else []
+    """§3 immutable: "any other value in the frontier is a conflict, even from a writer who had seen it; candidates: the
+    bound value and every frontier value"."""
+    binding = immutables.binding(record, unit)
+    if binding is None or all(unit.same(write.value, binding.value) for write in writes):
+        return []
+    is_there = any(unit.same(write.value, binding.value) for write in writes)
+    return writes if is_there else [binding, *writes]
 
 
 def kind(unit: Unit, writes: list[Write]) -> str:
@@ -184,12 +188,18 @@ def _unseen_inserts(unit: Unit, one: Write, other: Write) -> bool:
         return False
     mine, theirs = _inserts(unit, one), _inserts(unit, other)
     return any(
-        first not in other.seen | {other.id}
-        and second not in one.seen | {one.id}
+        first not in _aware(unit, other)
+        and second not in _aware(unit, one)
         and not (first in unit.baselines and second in unit.baselines)
         for first in mine
         for second in theirs
     )
+
+
+def _aware(unit: Unit, write: Write) -> set[Any]:
+    """What it had seen, itself, and the first snapshots that a row which a copy brought back has seen."""
+    past = write.seen | {write.id}
+    return past.union(*(unit.writes[id_].also for id_ in past if id_ in unit.writes))
 
 
 def _inserts(unit: Unit, write: Write) -> set[Any]:

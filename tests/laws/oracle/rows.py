@@ -9,16 +9,18 @@ from tests.laws.oracle import elements
 from tests.laws.oracle import maps as maps_of
 from tests.laws.oracle.causality import (
     agree,
+    come_back,
     consensus,
     copied,
     decision,
     note_equal_views,
+    own_held,
     own_write,
     remember,
     taken_for_late_copy,
 )
 from tests.laws.oracle.frontiers import contested, frontier, live_deletes, maps
-from tests.laws.oracle.words import DELETED, OVERWRITES, PRESENT, Delete, Record, Unit, WaitingCopy, Write, said
+from tests.laws.oracle.words import ADDS, DELETED, OVERWRITES, PRESENT, Delete, Record, Unit, WaitingCopy, Write, said
 
 
 def apply(record: Record, change: Change) -> None:
@@ -53,6 +55,8 @@ def _step(record: Record, change: Change) -> None:
 def _decided(record: Record, change: Change) -> None:
     if change.operation == DELETE:
         everything = {unit.name: set(unit.writes) | set(unit.baselines) | set(record.deletes) for unit in record.units}
+        for unit in record.units:
+            elements.begin(record, unit)
         dots = {unit.name: set(unit.dots) for unit in record.units}
         record.deletes[change.stamp] = Delete(change.stamp, DECISION_SOURCE, change.place, everything, None, dots)
         return
@@ -60,6 +64,7 @@ def _decided(record: Record, change: Change) -> None:
     for unit in record.units:
         pair = said(unit, change)
         if pair is not None:
+            elements.begin(record, unit)
             decision(record, unit, change, pair[1])
 
 
@@ -68,28 +73,45 @@ def _decided(record: Record, change: Change) -> None:
 
 def _edited(record: Record, change: Change) -> None:
     source = change.stamp.source
-    is_insert = change.operation == INSERT and not record.holds(source)
+    returned = change.operation == INSERT and source in record.away
+    is_insert = change.operation == INSERT and not record.holds(source) and not returned
     is_first = is_insert and record.presence[source] != DELETED
     if is_insert or source in record.reborn_by_copy:
         _new_life(record, change, is_first=is_first, is_row=is_insert)
     kind = "insert" if is_insert or source in record.reborn_by_copy else "edit"
     record.presence[source] = PRESENT
     record.kept.discard(source)
+    record.away.discard(source)
     wrote = False
     for unit in record.units:
         pair = said(unit, change)
         if pair is None or source not in unit.sources:
             continue
+        elements.begin(record, unit)
         if is_insert:
             _inserted(record, unit, change, pair[1], is_first=is_first)
-        elif pair[0] is not UNKNOWN and unit.same(*pair):
-            unit.view[source] = pair[1]  # §3: "SET a = a is not a write"
-        elif not taken_for_late_copy(record, unit, change, pair[1]):
-            own_write(record, unit, change, pair, kind)
-            wrote = True
+        else:
+            wrote = _updated(record, unit, change, (*pair, kind), returned=returned) or wrote
     if wrote:
         # §2 rule 2: "the first genuine edit of such a row counts as the insert"
         record.reborn_by_copy.discard(source)
+
+
+def _updated(record: Record, unit: Unit, change: Change, told: tuple[Any, Any, str], *, returned: bool) -> bool:
+    """True when it was a write."""
+    before, after, kind = told
+    if after is maps_of.NO_MAP and before is not maps_of.NO_MAP:
+        after = maps_of.ABSENT  # a row that comes again is an update: a map that it made NULL has no keys
+    if before is not UNKNOWN and unit.same(before, after):
+        unit.view[change.stamp.source] = after  # §3: "SET a = a is not a write"
+        if returned:
+            come_back(record, unit, change.stamp.source)
+        return False
+    if taken_for_late_copy(record, unit, change, after):
+        return False
+    # §2 rule 2: of a row that a copy brought back "a counter's edit stays a delta, a log's a part"
+    own_write(record, unit, change, (before, after), "edit" if unit.plan.merge in ADDS else kind)
+    return True
 
 
 def _new_life(record: Record, change: Change, *, is_first: bool, is_row: bool) -> None:
@@ -104,9 +126,8 @@ def _new_life(record: Record, change: Change, *, is_first: bool, is_row: bool) -
         for unit in record.units:
             if delete in alive and is_row and maps(unit, delete.source):
                 _end_old_values(record, unit, delete)
-            unit.seen[source] |= {delete.id} | delete.seen[unit.name]
-            if record.entity.deletes == "delete_wins":
-                unit.seen[source] |= unit.ended
+            over = delete.seen[unit.name] if maps(unit, delete.source) else set()
+            unit.seen[source] |= {delete.id} | over | delete.dominated[unit.name]
     if is_row and not is_first:
         for unit in record.units:
             unit.seen[source] |= set(unit.baselines)  # "re-inserts … have seen it"
@@ -116,15 +137,17 @@ def _end_old_values(record: Record, unit: Unit, delete: Delete) -> None:
     """`delete_wins`: "it dominates what it had not seen, also what is older than a later re-insert"."""
     unit.ended |= delete.seen[unit.name] & set(unit.writes)
     unit.ended |= set(unit.baselines)
+    unit.lives += 1
     unit.ended_dots |= delete.dots[unit.name]
     if record.entity.deletes == "delete_wins":
         late = {write.id for write in unit.writes.values() if delete.id not in write.seen}
+        delete.dominated[unit.name] |= late
         unit.ended |= late
-        unit.ended_dots |= {dot for dot in unit.dots if dot[0] in late or dot[0] == elements.BASELINE}
-    unit.resting.clear()
-    for gone, (view, own, _) in unit.before_delete.items():
-        unit.before_delete[gone] = view, own, UNKNOWN
-    unit.differed.clear()
+        unit.ended_dots |= {dot for dot in unit.dots if dot[0] in late or dot[0] not in unit.writes}
+    for id_ in unit.ended:
+        unit.ended_in.setdefault(id_, unit.lives)
+    if all(write.delta is None or id_ in unit.ended for id_, write in unit.writes.items()):
+        unit.base = UNKNOWN  # "what is written next builds on" what the holders hold
 
 
 def _inserted(record: Record, unit: Unit, change: Change, value: Any, *, is_first: bool) -> None:
@@ -134,13 +157,12 @@ def _inserted(record: Record, unit: Unit, change: Change, value: Any, *, is_firs
         unit.null_inserts.add(change.stamp)
         unit.seen[source].add(change.stamp)
         unit.view[source] = value
-        unit.resting.setdefault(source, value)
         agree(record, unit, value)
         consensus(record, unit)
         return
     if is_first:
         _wake_baselines(record, unit, source)
-    if is_first and taken_for_late_copy(record, unit, change, value):
+    if taken_for_late_copy(record, unit, change, value):
         return
     unit.view.pop(source, None)
     value = maps_of.ABSENT if value is maps_of.NO_MAP else value  # "in a re-insert it clears"
@@ -153,35 +175,33 @@ def _wake_baselines(record: Record, unit: Unit, source: str) -> None:
     for holder, id_ in unit.snapshot_only.items():
         if holder != source and record.holds(holder) and id_ not in unit.seen[source]:
             unit.writes[id_] = unit.baselines[id_]
-            unit.own[holder] = id_
 
 
 def _copied(record: Record, change: Change) -> None:
     """Rule 2: "A marked insert where the source had deleted the row overwrites that delete, seen or not"."""
     source = change.stamp.source
-    if change.operation == INSERT and record.presence[source] == DELETED and source not in record.kept:
+    is_gone = record.presence[source] == DELETED and source not in record.kept | record.away
+    if change.operation == INSERT and is_gone:
         for delete in record.deletes.values():
             delete.overwritten |= delete.source == source
         record.reborn_by_copy.add(source)
         _take_back(record, source)
     record.presence[source] = PRESENT
     record.kept.discard(source)
+    record.away.discard(source)
     for unit in record.units:
         pair = said(unit, change)
         if pair is not None and source in unit.sources:
+            elements.begin(record, unit)
             copied(record, unit, change, pair[1])
 
 
 def _take_back(record: Record, source: str) -> None:
     """An overwritten delete took nothing away: the marked insert replaces what the source held before it."""
     for unit in record.units:
-        view, own, resting = unit.before_delete.pop(source, (UNKNOWN, None, UNKNOWN))
-        if resting is not UNKNOWN:
-            unit.resting[source] = resting
+        view = unit.before_delete.pop(source, UNKNOWN)
         if view is not UNKNOWN:
             unit.view[source] = view
-        if own is not None:
-            unit.own[source] = own
 
 
 # ---------------------------------------------------------------- rows that go
@@ -189,10 +209,17 @@ def _take_back(record: Record, source: str) -> None:
 
 def _gone(record: Record, change: Change) -> None:
     source = change.stamp.source
-    if change.operation == TRUNCATE or record.entity.deletes == "local":
+    if change.operation == TRUNCATE:
         if record.presence[source] != DELETED:
             record.presence[source] = DELETED
-            record.kept.add(source)  # "the row's last values are then kept and count as held"
+            record.kept.add(source)  # "its last values count as held for everything but presence"
+        return
+    if record.entity.deletes == "local":
+        record.presence[source] = DELETED
+        record.away.add(source)  # "kept only to tell, when the row returns, what is an edit"
+        for unit in record.units:
+            unit.untouched.discard(source)
+            unit.overruled[source] = set()
         return
     if change.copy is None:
         _delete(record, change)
@@ -202,9 +229,8 @@ def _gone(record: Record, change: Change) -> None:
     record.kept.discard(source)
     record.reborn_by_copy.discard(source)
     for unit in record.units:
-        resting = unit.resting.get(source, UNKNOWN)
-        unit.before_delete[source] = unit.view.get(source, UNKNOWN), unit.own.get(source), resting
-        for held in (unit.view, unit.own, unit.snapshot_only, unit.resting):
+        unit.before_delete[source] = unit.view.get(source, UNKNOWN)
+        for held in (unit.view, unit.snapshot_only):
             held.pop(source, None)
         unit.untouched.discard(source)
         unit.differed = {pair for pair in unit.differed if source not in pair}
@@ -215,6 +241,7 @@ def _delete(record: Record, change: Change) -> None:
     earlier-stamped write"."""
     source = change.stamp.source
     for unit in record.units:
+        elements.begin(record, unit)
         if source not in unit.sources:
             unit.seen[source] |= set(unit.writes)
     seen = {unit.name: set(unit.seen[source]) for unit in record.units}
@@ -231,18 +258,23 @@ def _delete(record: Record, change: Change) -> None:
 
 def _late_delete(record: Record, delete: Delete, wait: WaitingCopy) -> None:
     for unit in record.units:
-        learnt = {delete.id} | delete.seen[unit.name]
+        learnt = {delete.id} | (delete.seen[unit.name] if maps(unit, delete.source) else set())
         unit.seen[wait.source] |= learnt
         for write in unit.writes.values():
             if write.source == wait.source and write.id > wait.stamp:
-                write.seen |= learnt - {write.id}
+                write.seen |= {id_ for id_ in learnt if not _follows(unit, id_, write)}
         _overwrite(unit, wait.value.get(unit.name), delete)
+
+
+def _follows(unit: Unit, id_: Any, write: Write) -> bool:
+    """It is that write, or has seen it."""
+    return id_ == write.id or (id_ in unit.writes and write.id in unit.writes[id_].seen)
 
 
 def _copied_delete(record: Record, change: Change) -> None:
     source, copy = change.stamp.source, change.copy
     assert copy is not None
-    own = {unit.name: unit.own[source] for unit in record.units if source in unit.own}
+    own = {unit.name: own_held(unit, source) for unit in record.units}
     matches = [delete for delete in live_deletes(record) if not copy.of or delete.place in copy.of]
     for delete in matches:
         for unit in record.units:
@@ -269,6 +301,7 @@ def _snapshot(record: Record, change: Change) -> None:
     source = change.stamp.source
     record.presence[source] = PRESENT
     record.kept.discard(source)
+    record.away.discard(source)
     for unit in record.units:
         pair = said(unit, change)
         if pair is None or source not in unit.sources:
@@ -278,11 +311,9 @@ def _snapshot(record: Record, change: Change) -> None:
         is_first = is_first and not any(write.source == source for write in unit.writes.values())
         moved = source in unit.view and not unit.same(unit.view[source], value)
         unit.view[source] = value
-        unit.rest(source, value, is_first=is_first)
         if is_first:
             _first_snapshot(record, unit, change, value)
         elif moved:
-            unit.own.pop(source, None)
             unit.snapshot_only.pop(source, None)
             unit.untouched.discard(source)
         note_equal_views(record, unit, source)

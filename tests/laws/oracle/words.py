@@ -32,7 +32,10 @@ class Write:
     place: Place
     seen: set[Stamp]
     before: Any = UNKNOWN
+    life: int = 0
+    also: frozenset[Stamp] = frozenset()
     taught: frozenset[Stamp] = frozenset()
+    dots: frozenset[Any] = frozenset()
     delta: Any = None
     is_reset: bool = False
     base_unknown: bool = False
@@ -50,6 +53,7 @@ class Delete:
     dots: dict[str, set[Any]] = field(default_factory=dict)
     overwritten: bool = False
     outlived: bool = False
+    dominated: dict[str, set[Stamp]] = field(default_factory=lambda: defaultdict(set))
 
 
 @dataclass(eq=False)
@@ -80,9 +84,11 @@ class Unit:
     ended: set[Stamp] = field(default_factory=set)
     seen: dict[str, set[Stamp]] = field(default_factory=lambda: defaultdict(set))
     view: dict[str, Any] = field(default_factory=dict)
-    own: dict[str, Stamp] = field(default_factory=dict)
-    before_delete: dict[str, tuple[Any, Stamp | None, Any]] = field(default_factory=dict)
-    resting: dict[str, Any] = field(default_factory=dict)
+    before_delete: dict[str, Any] = field(default_factory=dict)
+    base: Any = UNKNOWN
+    lives: int = 0
+    ended_in: dict[Stamp, int] = field(default_factory=dict)
+    overruled: dict[str, set[Stamp]] = field(default_factory=lambda: defaultdict(set))
     first_snapshot: dict[str, Any] = field(default_factory=dict)
     differed: set[frozenset[str]] = field(default_factory=set)
     waiting: list[WaitingCopy] = field(default_factory=list)
@@ -106,11 +112,9 @@ class Unit:
         """§3: values are compared after normalisation."""
         return bool(self.same_form(one) == self.same_form(other))
 
-    def rest(self, source: str, value: Any, *, is_first: bool) -> None:
-        """What counts "until somebody writes": a counter's or log's base stays, other types go by what is held."""
-        has_base = not self.is_null(self.resting.get(source)) or self.writes
-        if is_first or self.plan.merge not in ADDS or not has_base:
-            self.resting[source] = value
+    def is_written(self) -> bool:
+        """Somebody has written since the record's present life began."""
+        return any(id_ not in self.ended for id_ in self.writes)
 
     def is_null(self, value: Any) -> bool:
         return value in (maps.ABSENT, maps.NO_MAP) or self.gives_way(value)
@@ -128,14 +132,19 @@ class Record:
     steps: int = 0
     presence: dict[str, str] = field(default_factory=lambda: defaultdict(lambda: NEVER))
     kept: set[str] = field(default_factory=set)
+    away: set[str] = field(default_factory=set)
     reborn_by_copy: set[str] = field(default_factory=set)
     deletes: dict[Stamp, Delete] = field(default_factory=dict)
     waiting_deletes: list[WaitingCopy] = field(default_factory=list)
     lost_updates: set[tuple[str, str, Any]] = field(default_factory=set)
 
     def holds(self, source: str) -> bool:
-        """§4: present, or gone locally with its last values kept, which count as held."""
+        """§4: present, or emptied by TRUNCATE, whose last values count as held; not after a local delete."""
         return self.presence[source] == PRESENT or source in self.kept
+
+    def held(self, unit: Unit) -> list[tuple[str, Any]]:
+        """What the holders hold now, in the order of `from:`."""
+        return [(source, unit.view[source]) for source in self.holders(unit) if source in unit.view]
 
     def holders(self, unit: Unit) -> list[str]:
         return [source for source in self.entity.sources if source in unit.sources and self.holds(source)]
