@@ -39,7 +39,7 @@ RECORD_SLOTS: Final = _slots(
     "last rows unit_states unsettled deletes waiting_deletes seen_deletes map_keys divergence_clocks rule_hits moves"
 )
 
-RETIRED: Final = {SOURCE_SLOTS: frozenset({"ended", "delta_base"})}
+RETIRED: Final[Mapping[tuple[str, ...], frozenset[str]]] = {SOURCE_SLOTS: frozenset({"ended", "delta_base"})}
 """Slots that checkpoints of FOLD_VERSION 2 have and no object has any more; their places stay empty."""
 
 REBUILT: Final[Mapping[type, frozenset[str]]] = {

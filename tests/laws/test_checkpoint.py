@@ -77,6 +77,6 @@ WRITTEN: Mapping[type, Sequence[str]] = {
 @pytest.mark.parametrize("kind", WRITTEN, ids=lambda kind: kind.__name__)
 def test_every_slot_is_written_or_rebuilt(kind: type) -> None:
     rebuilt = checkpoint_slots.REBUILT.get(kind, frozenset())
-    retired = checkpoint_slots.RETIRED.get(WRITTEN[kind], frozenset())
+    retired = checkpoint_slots.RETIRED.get(WRITTEN[kind], frozenset[str]())
     assert set(WRITTEN[kind]) - retired | rebuilt == set(kind.__slots__)  # type: ignore[attr-defined]
     assert not set(WRITTEN[kind]) & rebuilt

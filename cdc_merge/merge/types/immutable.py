@@ -13,7 +13,7 @@ from cdc_merge.merge import register_ops
 from cdc_merge.merge.merge_type import Event, Views
 from cdc_merge.merge.types import mv
 from cdc_merge.merge.unit_state import UnitState
-from cdc_merge.merge.writes import ABSENT, MISSING, Traits, Write
+from cdc_merge.merge.writes import ABSENT, MISSING, WRITE, Traits, Write
 from cdc_merge.model import UNKNOWN, MaybeValue, Stamp
 from cdc_merge.model.plan import FieldPlan
 
@@ -89,6 +89,9 @@ def load_state(state: UnitState, plan: FieldPlan) -> None:
     if state.type_state is not None:
         value, rank = state.type_state
         state.type_state = (state.key_of(value), value, rank)
+    for write in state.writes_in(state.frontier):  # checkpoints of FOLD_VERSION 2 have no marks
+        if write.kind == WRITE and write.value is not None and write.value is not ABSENT:
+            write.delta = True
 
 
 def read(state: UnitState, plan: FieldPlan, front: list[Write]) -> MaybeValue:

@@ -8,7 +8,7 @@ that add x have seen the additions of x; copies remove nothing. Equal values pro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cdc_merge.merge import register_ops, waiting_copies
