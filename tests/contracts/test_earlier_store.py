@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 import lzma
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,7 +29,7 @@ from cdc_merge.config.settings import PostgresSourceSettings, Settings, SqliteSt
 from cdc_merge.errors import HistoryRemoved, NotFound
 from cdc_merge.mapping.mapper import Mapper
 from cdc_merge.merge.fold import fold
-from cdc_merge.merge.replay import fold_from_checkpoint, policy_of
+from cdc_merge.merge.replay import FOLD_VERSION, fold_from_checkpoint, policy_of
 from cdc_merge.merge.units import Units
 from cdc_merge.merge.views import merged
 from cdc_merge.model import (
@@ -86,6 +87,32 @@ REMOVED: Final = "the history was removed by retention"
 # Sentences for people, which may change: of an explained write, and of a source without a running sidecar.
 SENTENCES: Final = frozenset({"because", "problem"})
 NEVER: Final = "there never was such a thing"
+# Of whom `generated` was written: its bases are dropped when their records are folded again, but for roots.
+EARLIER_FOLD: Final = 2
+
+# Records of `generated` that the merge answers otherwise since faults of it were mended (docs/semantics.md), and which rule says so.
+LOCAL: Final = "§4, local deletes: a deleted row holds nothing, and one that returns agrees; moves are key_change"
+BOUND: Final = "§3 immutable: the bound value is a candidate although its writer was seen"
+BASE: Final = "§3 counter and append: the base is what was held at the first part; equal rewrites of a log are one"
+HELD: Final = "§4: until a source writes, the value is that of what the holders hold at present"
+LIFE: Final = "§4: a new incarnation has seen what the deletes of absent sources had seen; divergences stay open"
+WINS: Final = "§4, delete_wins: a new incarnation has seen the inserts that the delete dominates"
+MENDED: Final[Mapping[str, Mapping[str, str]]] = {
+    "account": {"N5": WINS, "N8": WINS},
+    "contact": dict.fromkeys(
+        (
+            *("A4,new", "N1,new", "N2,gold", "N2,new", "N3,gold", "N3,new", "N4,gold", "N4,new", "N5,gold"),
+            *("N6,gold", "N6,new", "N7,gold", "N7,new", "N8,gold", "N8,new"),
+        ),
+        LOCAL,
+    ),
+    "customer": {
+        **dict.fromkeys(("A4", "A5", "A7", "A8", "K4", "K7", "K9", "Z2"), BOUND),
+        **dict.fromkeys(("A3", "K1", "K3", "K5"), BASE),
+        **dict.fromkeys(("K2", "N2"), HELD),
+        **dict.fromkeys(("G1", "N1"), LIFE),
+    },
+}
 
 JsonObject = dict[str, Any]
 
@@ -295,6 +322,48 @@ def same(actual: Any, expected: Any) -> None:
     assert not apart, "\n".join(apart)
 
 
+def same_but_mended(actual: Any, expected: Any) -> None:
+    """All that is said of the other records; of the mended ones that their conflicts have kept their ids."""
+    actual = json.loads(json.dumps(actual))
+    assert _recorded_ids(actual) == _recorded_ids(expected)
+    folded_again = {key for key, base in actual["durable"]["bases"].items() if base[2].startswith(f"{FOLD_VERSION}/")}
+    same(_without_mended(actual, folded_again), _without_mended(expected, folded_again))
+
+
+def _recorded_ids(answers: JsonObject) -> list[list[Any]]:
+    """The conflicts that the earlier store has, by id; those that a worker announces later are numbered in its order."""
+    each = [conflict for status in STATUSES for conflict in answers["conflicts"][status]]
+    return sorted([c["id"], c["entity"], c["key"], c["field"], c["group"]] for c in each if c["id"].startswith("q"))
+
+
+def _without_mended(answers: JsonObject, folded_again: set[str]) -> JsonObject:
+    mended = {str([entity, key]) for entity, keys in MENDED.items() for key in keys}
+    by_record = {
+        name: {key: each for key, each in answers[name].items() if key not in mended}
+        for name in ("record", "past", "explain", "restore")
+    }
+    conflicts = {
+        status: [c for c in of_status if str([c["entity"], c["key"]]) not in mended]
+        for status, of_status in answers["conflicts"].items()
+    }
+    durable = answers["durable"]
+    kept = {name: [c for c in durable[name] if str(c[1][:2]) not in mended] for name in ("conflicts", "unfinished")} | {
+        "bases": {key: base for key, base in durable["bases"].items() if key not in folded_again}
+    }
+    return _unnumbered({**answers, **by_record, "conflicts": conflicts, "durable": {**durable, **kept}})  # type: ignore[no-any-return]
+
+
+def _unnumbered(answer: Any) -> Any:
+    """Without the numbers of later conflicts: there are more or fewer of them. Conflicts are listed by number."""
+    if isinstance(answer, Mapping):
+        return {name: _unnumbered(each) for name, each in answer.items()}
+    if isinstance(answer, list):
+        several = [_unnumbered(each) for each in answer]
+        is_numbered = several != answer or any("later" in str(each)[:20] for each in answer)
+        return sorted(several, key=repr) if is_numbered else several
+    return "later" if isinstance(answer, str) and re.fullmatch(r"later\d+", answer) else answer
+
+
 # ---------------------------------------------------------------- a worker
 
 
@@ -391,7 +460,7 @@ def lived(settings: Settings, later: Sequence[JsonObject], now_us: int) -> JsonO
 
 
 def test_every_answer_is_as_it_was(earlier: Earlier) -> None:
-    same(answers_of(earlier.settings, earlier.now_us), earlier.answers["read"])
+    same_but_mended(answers_of(earlier.settings, earlier.now_us), earlier.answers["read"])
 
 
 def test_a_transaction_returns_what_it_returned_before(earlier: Earlier) -> None:
@@ -410,17 +479,17 @@ def test_a_worker_that_starts_judges_nothing_anew_and_changes_no_answer(earlier:
         before = store.positions()
         worker.rest()
         assert store.positions() == before
-    same(answers_of(earlier.settings, earlier.now_us), earlier.answers["read"])
+    same_but_mended(answers_of(earlier.settings, earlier.now_us), earlier.answers["read"])
 
 
-def test_bases_are_those_of_the_policy_in_force_and_say_what_the_log_says(earlier: Earlier) -> None:
+def test_bases_are_those_of_the_earlier_policy_and_say_what_the_log_says(earlier: Earlier) -> None:
     with closing(open_store(earlier.settings)) as store:
         bases = _same_as_their_logs(earlier.settings, store)
     assert len(bases) == len(earlier.answers["read"]["durable"]["bases"])
 
 
 def test_a_worker_goes_on_as_the_earlier_one_did(earlier: Earlier) -> None:
-    same(lived(earlier.settings, earlier.later, earlier.now_us), earlier.after)
+    same_but_mended(lived(earlier.settings, earlier.later, earlier.now_us), earlier.after)
     with closing(open_store(earlier.settings)) as store:
         _same_as_their_logs(earlier.settings, store)
 
@@ -460,6 +529,10 @@ def _same_as_their_logs(settings: Settings, store: Store) -> list[RecordKey]:
         units = Units(entity)
         for key in map(RecordKey, itertools.repeat(name), store.records(name, None, ALL)):
             base, _ = stored = store.folded(key)
+            if base is not None and base.policy != policy_of(plan):
+                actual.append(key)
+                assert base.policy == policy_of(plan).replace(f"{FOLD_VERSION}/", f"{EARLIER_FOLD}/", 1), key
+                continue  # a writer folds the record again, from its root if it has one
             root, changes = whole = store.folded(key, whole=True)
             by_base = merged(fold_from_checkpoint(units, key.key, stored, max_ahead_us=plan.max_ahead_us))
             by_log = fold(units, changes, max_ahead_us=plan.max_ahead_us) if root is None else None
@@ -468,5 +541,4 @@ def _same_as_their_logs(settings: Settings, store: Store) -> list[RecordKey]:
             ), key
             if base is not None:
                 actual.append(key)
-                assert base.policy == policy_of(plan), key
     return actual

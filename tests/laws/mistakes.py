@@ -192,7 +192,7 @@ MISTAKES: Final = (
     Mistake("min", "never raised again", _type("min", max_min.MIN, read=_of_all_writes(max_min.MIN.read))),
     Mistake("min", "the greatest", _type("min", max_min.MIN, read=max_min.MAX.read)),
     Mistake("set", "without dots", (orset, "_remove", _without_dots)),
-    Mistake("set", "one value", _type("set", mv.TYPE, comparison_key=orset.comparison_key)),
+    Mistake("set", "one value", _type("set", mv.TYPE, comparison_key=orset.TYPE.comparison_key)),
     Mistake("set", "add wins as remove wins", _type("set", orset.TYPE, apply=_remove_wins)),
     Mistake("set_remove", "remove wins as add wins", _type("set", orset.TYPE, apply=_add_wins)),
     Mistake("set", "copies remove", _type("set", orset.TYPE, copy=orset.apply)),

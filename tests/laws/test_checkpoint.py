@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -62,7 +62,7 @@ def test_a_map_that_was_made_null_is_shown_as_null_also_through_a_checkpoint() -
 # Divergence clocks and elements are written whole, slot by slot.
 CLOCK = ("held_since", "replaced", "merged")
 ELEMENTS = ("dots", "dropped", "form", "names", "removals", "waiting")
-WRITTEN: Mapping[type, Sequence[str]] = {
+WRITTEN: Mapping[type, tuple[str, ...]] = {
     Write: checkpoint_slots.WRITE_SLOTS,
     SourceState: checkpoint_slots.SOURCE_SLOTS,
     WaitingCopy: checkpoint_slots.WAITING_SLOTS,
