@@ -2,7 +2,7 @@
 
 - `servers`: the test is below tests/system, or one of its fixtures starts a PostgreSQL server.
 - `slow`: the test belongs to a long suite (`LONG`), or it is one of the cases that a sampled suite (`SAMPLED`) leaves out: a law
-  that runs once for each merge type keeps every fourth case, its first always.
+  that runs once for each merge type keeps every twelfth case, its first always.
 
 `make test` runs everything, whatever is marked. A run without `servers` fails where a server is started all the same
 (conftest.server_directory).
@@ -27,7 +27,7 @@ SAMPLED: Final = (
     "merge/test_duplicate_rows.py",
     "worker/test_unresolved_rows.py",
 )
-EVERY: Final = 4
+EVERY: Final = 12
 
 MARKERS: Final = (
     "servers: needs a PostgreSQL server or another program (set by tests/fast_subset.py)",
