@@ -27,7 +27,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(STAMP)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not servers and not slow" $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal -m "not servers and not slow" $(ARGS)
 
 setup: $(STAMP)
 
